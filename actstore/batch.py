@@ -1,0 +1,122 @@
+"""A batch: the tables and arrays of one unit of work, checked against header and plan before they are written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore import layout
+from actstore.errors import ActstoreError, PlanError
+from actstore.format import ROLE_NAME, dtype_named
+from actstore.header import Header
+from actstore.schema import KEY, ROWS, SAMPLES, STATUSES, conform
+
+
+@dataclass(frozen=True)
+class Values:
+    """One array of a part, and how it is to be stored."""
+
+    array: NDArray[np.generic]
+    dtype: str
+    dimensions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a part will hold: samples, rows (with row_id, k and place) and the arrays by name."""
+
+    samples: pl.DataFrame
+    rows: pl.DataFrame
+    values: dict[str, Values]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the arrays before compression."""
+        return sum(value.array.size * dtype_named(value.dtype).stored.itemsize for value in self.values.values())
+
+
+def check(
+    header: Header,
+    planned: pl.DataFrame,
+    samples: pl.DataFrame,
+    rows: pl.DataFrame,
+    residual: Mapping[str, NDArray[np.generic]],
+    attention: Mapping[str, NDArray[np.generic]],
+    attention_dtype: str,
+) -> Batch:
+    """The batch in the form of the store.
+
+    Raises PlanError if the samples are not those planned, ActstoreError for arrays that do not fit the tables and for
+    vectors that are not finite.
+    """
+    samples = _samples(planned, samples)
+    rows = _rows(int(planned["batch"][0]), rows, samples)
+    _check_residual(header, rows, residual)
+    values = {f"residual/{role}": Values(array, header.dtype, layout.RESIDUAL) for role, array in residual.items()}
+    for key, array in attention.items():
+        dimensions = layout.MASS if key == "mass" else layout.ATTENTION
+        expected = (len(header.layers), samples.height)
+        if array.ndim != len(dimensions) or array.shape[:2] != expected:
+            raise ActstoreError(f"attention '{key}' has shape {array.shape}; expected {expected} + {dimensions[2:]}")
+        values[f"attention/{_role(key)}"] = Values(array, attention_dtype, dimensions)
+    return Batch(samples, rows, values)
+
+
+def _samples(planned: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
+    filled = _filled(conform(samples, SAMPLES, "samples"), status="ok", condition="none")
+    if bad := set(filled["status"]) - set(STATUSES):
+        raise ActstoreError(f"status {bad.pop()!r} of a sample is not one of {', '.join(STATUSES)}")
+    if sorted(filled.select(KEY).rows()) != sorted(planned.select(KEY).rows()):
+        raise PlanError(f"the samples given for batch {planned['batch'][0]} are not those of the plan")
+    return filled
+
+
+def _rows(batch: int, rows: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
+    filled = _filled(conform(rows, ROWS, "rows"), condition="none")
+    ok = samples.filter(pl.col("status") == "ok").select(KEY)
+    strange = filled.join(ok, on=KEY, how="anti", nulls_equal=True)
+    if strange.height:
+        raise ActstoreError(f"rows of sample {strange['sample_id'][0]!r}, which is not an ok sample of batch {batch}")
+    for role in filled["role"].unique():
+        _role(role)
+    return filled.with_columns(
+        row_id=pl.lit(batch << 32, pl.Int64) + pl.int_range(pl.len()),
+        k=pl.coalesce(pl.col("k"), pl.int_range(pl.len()).over(*KEY, "role")).cast(pl.Int32),
+        place=pl.int_range(pl.len()).over("role").cast(pl.Int32),
+    )
+
+
+def _check_residual(header: Header, rows: pl.DataFrame, residual: Mapping[str, NDArray[np.generic]]) -> None:
+    counts = dict(rows.group_by("role").len().rows())
+    if counts.keys() != residual.keys():
+        raise ActstoreError(f"rows of roles {sorted(counts)}, but vectors of roles {sorted(residual)}")
+    for role, array in residual.items():
+        expected = (len(header.layers), counts[role], header.d_model)
+        if array.shape != expected:
+            raise ActstoreError(f"vectors of role '{role}' have shape {array.shape}; expected {expected}")
+        _check_finite(header, role, array, rows)
+
+
+def _check_finite(header: Header, role: str, array: NDArray[np.generic], rows: pl.DataFrame) -> None:
+    """A NaN would look like a lost chunk, an inf like the overflow of float16 that it mostly is."""
+    kind = dtype_named(header.dtype)
+    for index, layer in enumerate(header.layers):
+        finite = np.isfinite(kind.decode(kind.encode(array[index]))).all(axis=1)
+        if not finite.all():
+            sample = rows.filter(pl.col("role") == role)["sample_id"][int(np.argmin(finite))]
+            raise ActstoreError(
+                f"sample {sample!r}, role '{role}', layer {layer}: a value is not finite in {header.dtype}; "
+                "store it as bfloat16 or float32, or mark the sample as failed"
+            )
+
+
+def _filled(frame: pl.DataFrame, **defaults: str) -> pl.DataFrame:
+    return frame.with_columns(pl.col(name).fill_null(value) for name, value in defaults.items())
+
+
+def _role(name: str) -> str:
+    if not ROLE_NAME.fullmatch(name or ""):
+        raise ActstoreError(f"role {name!r}: use lower-case letters, digits and single hyphens")
+    return name

@@ -1,0 +1,184 @@
+"""The command line: actstore COMMAND STORE [SQL] [options]."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from actstore.errors import ActstoreError
+from actstore.options import output_options, store_argument
+from actstore.plugins import Commands
+
+INTERRUPTED = 130
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="actstore")
+def cli() -> None:
+    """Run a vision-language model once; re-analyse its activations anywhere, with SQL.
+
+    \b
+    Example:
+      actstore demo --out demo
+      actstore query demo/fusion "select role, count(*) from rows group by all"
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; exit status 0, 1 for a user's error (one clear message), 2 for wrong usage."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    try:
+        return int(cli.main(arguments, prog_name="actstore", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("actstore: interrupted", err=True)
+        return INTERRUPTED
+    except ActstoreError as error:
+        click.echo(f"actstore: {error}", err=True)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of the pipe has gone; python would complain at exit
+        return 0
+
+
+@cli.command()
+@store_argument
+@output_options
+def info(store: Path, style: str | None, output: Path | None) -> None:
+    """Show what a store holds: run card, progress, roles, bytes.
+
+    \b
+    Example:
+      actstore info demo/fusion
+    """
+    from actstore import info as overview
+    from actstore.store import open as open_store
+    from actstore.table import render, resolve
+
+    opened = open_store(store)
+    if resolve(style, output) == "table" and output is None:
+        click.echo(overview.summary(opened))
+        render(overview.roles(opened), "table", output)
+    else:
+        render(overview.card(opened), style, output)
+
+
+@cli.command()
+@store_argument
+@click.argument("sql")
+@output_options
+def query(store: Path, sql: str, style: str | None, output: Path | None) -> None:
+    """Run one SELECT over the views rows, samples, plan, parts, run, vocab and results.
+
+    residual(row_id, layer) is the vector of a row.
+
+    \b
+    Example:
+      actstore query demo/fusion "select label, avg(list_sum(residual(row_id, 6))) from rows group by all"
+    """
+    from actstore.store import open as open_store
+    from actstore.table import render
+
+    render(open_store(store).sql(sql), style, output)
+
+
+@cli.command()
+@store_argument
+def index(store: Path) -> None:
+    """Write index.duckdb, the store's tables as an ordinary DuckDB file for any DuckDB client.
+
+    \b
+    Example:
+      actstore index demo/fusion
+      duckdb demo/fusion/index.duckdb "from rows limit 5"
+    """
+    from actstore.index import build_in_store
+    from actstore.store import open as open_store
+
+    click.echo(build_in_store(open_store(store)))
+
+
+@cli.command()
+@store_argument
+@output_options
+def verify(store: Path, style: str | None, output: Path | None) -> None:
+    """Compare every byte of a store with what was committed; exit status 1 if anything differs.
+
+    \b
+    Example:
+      actstore verify demo/fusion
+    """
+    from actstore import verify as verification
+    from actstore.progress import bar
+    from actstore.table import render
+
+    steps = verification.steps(store)
+    with bar(len(steps), "checks") as progress:
+        problems = verification.run(steps, progress.advance)
+    if problems:
+        render(verification.report(store, problems), style, output)
+        raise ActstoreError(f"{store}: {len(problems)} of {len(steps)} checks failed; the table above names the files")
+    click.echo(f"{store}: {len(steps)} checks, all good", err=True)
+
+
+@cli.command()
+@store_argument
+@click.option("--older-than", default=24.0, show_default=True, help="Hours since anything in it changed.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
+def gc(store: Path, older_than: float, dry_run: bool) -> None:
+    """Remove what writers that died left behind; never what is committed or being written.
+
+    \b
+    Example:
+      actstore gc demo/fusion --dry-run
+    """
+    from actstore import orphans
+
+    found = orphans.find(store, older_than=older_than)
+    for orphan in found:
+        if not dry_run:
+            orphans.remove(orphan)
+        click.echo(f"{'would remove' if dry_run else 'removed'} {orphan.path} ({orphan.bytes / 1e6:.1f} MB)")
+    click.echo(f"{store}: {len(found)} orphans older than {older_than:g} hours", err=True)
+
+
+@cli.command()
+@store_argument
+@click.argument("sql", default="from rows")
+@click.option("--layer", "layers", type=int, multiple=True, required=True, help="Residual point; may be repeated.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
+def export(store: Path, sql: str, layers: tuple[int, ...], output: Path) -> None:
+    """Write rows with their vectors as .parquet, .npy or .safetensors.
+
+    \b
+    Example:
+      actstore export demo/fusion "from rows where role = 'eoi'" --layer 6 -o eoi.parquet
+    """
+    from actstore.export import export as write
+    from actstore.store import open as open_store
+
+    count = write(open_store(store), sql, layers, output)
+    click.echo(f"{output}: {count} rows", err=True)
+
+
+@cli.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="demo", show_default=True)
+def demo(out: Path) -> None:
+    """Run the whole pipeline on the tiny models that ship with the package; ends by naming the report.
+
+    \b
+    Example:
+      actstore demo --out demo
+    """
+    from actstore.demo import steps
+
+    for arguments in steps(out):
+        click.secho(f"\n$ actstore {shlex.join(arguments)}", bold=True)
+        cli.main(arguments, prog_name="actstore", standalone_mode=False)

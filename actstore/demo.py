@@ -1,0 +1,24 @@
+"""The demo: the commands a user would type, run one after another on the models that ship with the package."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+STORES = {"fusion": "digits-fusion", "mapped": "digits-mapped", "gated": "digits-gated"}
+ROLES = {
+    "fusion": "eoi,last-image,image-mean,last",
+    "mapped": "last-image,image-mean,last",
+    "gated": "eoi,last-image,image-mean,last",
+}
+
+
+def steps(out: Path) -> Iterator[list[str]]:
+    """The arguments of each command, in order."""
+    for name, recipe in STORES.items():
+        yield ["extract", recipe, str(out / name)]
+    yield ["info", str(out / "fusion")]
+    yield ["query", str(out / "fusion"), "select role, modality, count(*) n from rows group by all order by all"]
+    for name in STORES:
+        yield ["overlap", str(out / name), "--roles", ROLES[name], "--label", "label", "-k", "10"]
+    for name in STORES:
+        yield ["verify", str(out / name)]
+    yield ["report", *(str(out / name) for name in STORES), "-o", str(out / "report.html")]

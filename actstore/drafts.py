@@ -1,0 +1,126 @@
+"""Drafts: parts being written, each a folder of its own that appears in the store when committed."""
+
+import fcntl
+import os
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from actstore import commits, durable
+from actstore.batch import Batch
+from actstore.commits import COMMITS, PARTS, Commit, File
+from actstore.errors import ActstoreError
+from actstore.format import PART_NAME
+from actstore.tables import write_table
+
+SPARE_BYTES = 2**24  # for the tables and the record of a part
+
+
+class Draft:
+    """A part being written: a folder of its own, locked so that gc and other writers leave it alone."""
+
+    def __init__(self, store: Path, number: int) -> None:
+        self.store, self.number = store, number
+        self.folder = store / PARTS / f"b{number:08d}-{secrets.token_hex(4)}"
+        try:
+            self.folder.mkdir()
+            self._lock = os.open(self.folder, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise ActstoreError(f"{store}: cannot be written: {error.strerror or error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def commit(self, batch: Batch, by: dict[str, Any]) -> Commit:
+        """Write the batch, force it to disk and publish it; `by` says who wrote it and how.
+
+        Raises AlreadyCommittedError if another writer was first, ActstoreError if the disk is full or fails; in both
+        cases the draft is gone and nothing that was committed is touched.
+        """
+        try:
+            return self._commit(batch, by)
+        except ActstoreError:
+            raise
+        except OSError as error:
+            raise ActstoreError(
+                f"{self.store}: batch {self.number} could not be written: {error.strerror or error}; nothing committed "
+                "is harmed: mend that and run the same command again to go on"
+            ) from error
+        finally:
+            self.discard()
+
+    def _commit(self, batch: Batch, by: dict[str, Any]) -> Commit:
+        from actstore import arrays  # zarr takes longer to import than a query runs
+
+        self._check_space(batch.bytes + SPARE_BYTES)
+        specs = {
+            name: arrays.write(self.folder, name, values.array, values.dtype, values.dimensions)
+            for name, values in batch.values.items()
+        }
+        write_table(self.folder / "rows.parquet", batch.rows)
+        write_table(self.folder / "samples.parquet", batch.samples)
+        durable.sync_tree(self.folder)
+        durable.sync(self.store / PARTS)
+        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        commit = Commit(
+            part=self.folder.name,
+            batches=(self.number,),
+            files={path.relative_to(self.folder).as_posix(): File.of(path) for path in files},
+            arrays=specs,
+            rows=batch.rows.height,
+            samples=batch.samples.height,
+            written=datetime.now(UTC).isoformat(timespec="seconds"),
+            by=by,
+        )
+        commit.check_sizes(self.store)  # a gc that took this part for an orphan must not leave a record without files
+        commits.publish(self.store, commit)
+        return commit
+
+    def _check_space(self, needed: int) -> None:
+        free = shutil.disk_usage(self.store).free
+        if free < needed:
+            raise ActstoreError(
+                f"{self.store}: batch {self.number} needs up to {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
+                "nothing committed is harmed: make room and run the same command again to go on"
+            )
+
+    def discard(self) -> None:
+        """Remove the folder unless it was committed, and let go of the lock."""
+        if self._lock < 0:
+            return
+        if not _is_published(self.store, self.folder.name):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
+        self._lock = -1
+
+
+def _is_published(store: Path, part: str) -> bool:
+    record = store / COMMITS / f"{part[:9]}.json"
+    return record.exists() and Commit.from_record(record).part == part
+
+
+def is_live(folder: Path) -> bool:
+    """Whether a writer on this machine holds the lock of a part."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def live(store: Path) -> set[int]:
+    """Batches that some writer on this machine is working on now."""
+    folders = [path for path in (store / PARTS).iterdir() if PART_NAME.fullmatch(path.name)]
+    return {int(path.name[1:9]) for path in folders if is_live(path)}

@@ -1,0 +1,66 @@
+"""Files that survive power loss: what is written is synced, what is published appears whole or not at all."""
+
+import os
+import secrets
+from pathlib import Path
+
+import google_crc32c
+
+
+def sync(path: Path) -> None:
+    """Force a file or a folder's list of names to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force every file below a folder, then every folder from the leaves up, to the disk."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def publish(path: Path, content: bytes) -> None:
+    """Create `path` with `content`, durably and only if absent; raises FileExistsError if it is there.
+
+    A link, not a rename: a rename would silently replace what another writer published first.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with draft.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def replace(path: Path, draft: Path) -> None:
+    """Put a finished draft in the place of `path`, durably; readers see the old file or the new one."""
+    sync(draft)
+    draft.replace(path)
+    sync(path.parent)
+
+
+def crc32c(path: Path) -> str:
+    """The crc32c of a file's bytes, as eight hexadecimal digits."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            checksum = google_crc32c.extend(checksum, block)
+    return f"{checksum:08x}"
+
+
+def crc32c_of(content: bytes) -> str:
+    """The crc32c of bytes, as eight hexadecimal digits.
+
+    >>> crc32c_of(b"123456789")
+    'e3069283'
+    """
+    return f"{google_crc32c.value(content):08x}"

@@ -1,0 +1,92 @@
+"""Format 1: names, numbers and number types, as FORMAT.md states them."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from actstore.errors import ActstoreError, nearest
+
+FORMAT = 1
+
+HEADER = "actstore.json"
+PLAN = "plan.parquet"
+VOCABULARY = "vocab.parquet"
+INDEX = "index.duckdb"
+
+CHUNK_BYTES = 2**20
+SHARD_BYTES = 2**27
+PART_SAMPLES = 2048
+
+PART_NAME = re.compile(r"b\d{8}-[0-9a-f]{8}")
+COMMIT_NAME = re.compile(r"b\d{8}\.json")
+FILE_NAME = re.compile(r"(?:[a-zA-Z0-9][a-zA-Z0-9_.-]*/)*[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+ROLE_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class DType:
+    """A number type of format 1: how it lies on disk and which bit pattern is its NaN."""
+
+    name: str
+    stored: np.dtype[np.generic]
+    fill: int | float
+    encode: Callable[[NDArray[np.generic]], NDArray[np.generic]]
+    decode: Callable[[NDArray[np.generic]], NDArray[np.float32]]
+
+
+def to_bfloat16(values: NDArray[np.generic]) -> NDArray[np.uint16]:
+    """Floats as bfloat16 bit patterns, rounded to nearest even; uint16 is taken as bit patterns already.
+
+    >>> [hex(bits) for bits in to_bfloat16(np.array([1.0, -2.5, np.nan], np.float32))]
+    ['0x3f80', '0xc020', '0x7fc0']
+    """
+    if values.dtype == np.uint16:
+        return values.view(np.uint16)
+    with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the writer refuses by name
+        bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1)).astype(np.uint32)) >> 16).astype(np.uint16)
+    return np.where((bits & 0x7FFFFFFF) > 0x7F800000, np.uint16(0x7FC0), rounded)
+
+
+def from_bfloat16(bits: NDArray[np.generic]) -> NDArray[np.float32]:
+    """bfloat16 bit patterns as float32, exactly.
+
+    >>> from_bfloat16(np.array([0x3F80, 0xC020], np.uint16))
+    array([ 1. , -2.5], dtype=float32)
+    """
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
+
+
+def _to(dtype: DTypeLike) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
+    def encode(values: NDArray[np.generic]) -> NDArray[np.generic]:
+        with np.errstate(over="ignore"):  # overflow becomes inf, which the writer refuses by name
+            return values.astype(dtype, copy=False)
+
+    return encode
+
+
+def _float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    return values.astype(np.float32, copy=False)
+
+
+DTYPES = {
+    dtype.name: dtype
+    for dtype in (
+        DType("bfloat16", np.dtype("uint16"), 0x7FC0, to_bfloat16, from_bfloat16),
+        DType("float16", np.dtype("float16"), float("nan"), _to(np.float16), _float32),
+        DType("float32", np.dtype("float32"), float("nan"), _to(np.float32), _float32),
+    )
+}
+
+
+def dtype_named(name: str) -> DType:
+    """The number type called `name`; raises ActstoreError for one that format 1 does not have."""
+    if name not in DTYPES:
+        raise ActstoreError(f"dtype '{name}' is not one of {', '.join(DTYPES)}{nearest(name, list(DTYPES))}")
+    return DTYPES[name]

@@ -1,0 +1,91 @@
+"""The header of a store: what it captures and who produced it; written at creation, never edited."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actstore import records
+from actstore.commits import File
+from actstore.errors import ActstoreError, CorruptError, NotAStoreError
+from actstore.format import DTYPES, FORMAT, HEADER, PLAN, VOCABULARY, dtype_named
+
+
+@dataclass(frozen=True)
+class Header:
+    """Layers (residual points, ascending), width and number type of the vectors, run card, checksums of two tables."""
+
+    layers: tuple[int, ...]
+    d_model: int
+    dtype: str
+    run: dict[str, Any]
+    created: str
+    files: dict[str, File]
+
+    @classmethod
+    def load(cls, store: Path) -> "Header":
+        """The header of the store in a folder; raises NotAStoreError, FormatError or CorruptError."""
+        path = store / HEADER
+        try:
+            record = records.load(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotAStoreError(f"{store} is not a store: it has no {HEADER}") from None
+        except PermissionError as error:
+            raise ActstoreError(f"{path}: {error.strerror}") from None
+        try:
+            header = cls(
+                layers=tuple(int(layer) for layer in record["capture"]["layers"]),
+                d_model=int(record["capture"]["d_model"]),
+                dtype=record["capture"]["dtype"],
+                run=dict(record["run"]),
+                created=str(record["created"]),
+                files={name: File(int(size), str(crc)) for name, (size, crc) in record["files"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptError(f"{path}: not a header of format {FORMAT} ({error!r})") from None
+        ascending = bool(header.layers) and list(header.layers) == sorted(set(header.layers))
+        if (
+            not ascending
+            or header.d_model < 1
+            or header.dtype not in DTYPES
+            or header.files.keys() != {PLAN, VOCABULARY}
+        ):
+            raise CorruptError(f"{path}: not a header of format {FORMAT}")
+        return header
+
+    def dump(self) -> bytes:
+        """The header as the bytes of its file."""
+        return records.dump(
+            {
+                "format": FORMAT,
+                "created": self.created,
+                "capture": {"layers": list(self.layers), "d_model": self.d_model, "dtype": self.dtype},
+                "run": self.run,
+                "files": {name: [file.size, file.crc32c] for name, file in self.files.items()},
+            }
+        )
+
+    def layer_index(self, layer: int) -> int:
+        """Where a layer lies in the arrays; raises ActstoreError if it was not captured."""
+        if layer not in self.layers:
+            raise ActstoreError(f"layer {layer} is not in this store; it has {span(self.layers)}")
+        return self.layers.index(layer)
+
+
+def check_capture(layers: Sequence[int], d_model: int, dtype: str) -> None:
+    """Raise ActstoreError unless layers are ascending residual points and dtype is one of format 1."""
+    if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
+        raise ActstoreError(f"layers {list(layers)} are not ascending residual points 0..L")
+    if d_model < 1:
+        raise ActstoreError(f"d_model {d_model} is not a width")
+    dtype_named(dtype)
+
+
+def span(layers: Sequence[int]) -> str:
+    """Layers in words.
+
+    >>> span((0, 1, 2, 3)), span((0, 8))
+    ('0..3', '0, 8')
+    """
+    contiguous = list(layers) == list(range(layers[0], layers[-1] + 1)) and len(layers) > 2
+    return f"{layers[0]}..{layers[-1]}" if contiguous else ", ".join(map(str, layers))

@@ -1,0 +1,62 @@
+"""The index: the tables of a store copied into one DuckDB file, for any DuckDB client and for stores of many parts."""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from actstore import durable, sql
+from actstore.errors import ActstoreError
+from actstore.format import INDEX, PLAN, VOCABULARY
+
+if TYPE_CHECKING:
+    from actstore.store import Store
+
+STORAGE_VERSION = "v1.2.0"  # read by every DuckDB since 1.2; the default of DuckDB 2 is not
+
+
+def build(store: "Store", path: Path) -> Path:
+    """Write the tables and views of `store` into a DuckDB file at `path`, replacing one that is there."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with duckdb.connect(":memory:") as connection:
+            connection.execute(f"attach {sql.literal(draft)} as built (storage_version {sql.literal(STORAGE_VERSION)})")
+            connection.execute("use built")
+            sql.create_tables(
+                connection,
+                [part.rows_path for part in store.parts],
+                [part.samples_path for part in store.parts],
+                store.checked(PLAN),
+                "table",
+            )
+            connection.execute(sql.VIEWS)
+            connection.execute(f"create table vocab as from {sql.literal(store.checked(VOCABULARY))}")
+            connection.execute("use memory; detach built")
+        durable.replace(path, draft)
+    except (OSError, duckdb.IOException) as error:
+        raise ActstoreError(f"{path}: the index could not be written ({error}); the store itself is whole") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def build_in_store(store: "Store") -> Path:
+    """Write index.duckdb beside the parts."""
+    return build(store, store.path / INDEX)
+
+
+def cached(store: "Store") -> Path:
+    """The index of exactly these commits in the user's own cache folder, built when it is not there.
+
+    A `.duckdb` file that came with a store is never opened: a view in it could read any file.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "actstore"
+    name = hashlib.sha256(f"{store.path.resolve()}\n{store.state}".encode()).hexdigest()[:32]
+    path = root / f"{name}.duckdb"
+    if not path.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        build(store, path)
+    return path

@@ -1,0 +1,63 @@
+"""The small views of a store: run, parts, vocab, results and every saved result."""
+
+import json
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from actstore.store import Store
+
+PARTS = {
+    "part": pl.String,
+    "batch": pl.Int32,
+    "samples": pl.Int64,
+    "rows": pl.Int64,
+    "bytes": pl.Int64,
+    "written": pl.String,
+}
+RESULTS = {
+    "name": pl.String,
+    "measure": pl.String,
+    "created": pl.String,
+    "parameters": pl.String,
+    "current": pl.Boolean,
+}
+
+
+def tables(store: "Store") -> dict[str, pl.DataFrame]:
+    """Every small view, by name."""
+    saved = {result.name: result.table() for result in store.results()}
+    return {"run": run(store), "parts": parts(store), "vocab": store.vocabulary, "results": results(store), **saved}
+
+
+def run(store: "Store") -> pl.DataFrame:
+    """One row: the run card; what is no text or number is JSON."""
+    own = {
+        "created": store.header.created,
+        "d_model": store.header.d_model,
+        "stored_dtype": store.header.dtype,
+        "layers": list(store.layers),
+    }
+    plain = str | int | float | None
+    card = {name: value if isinstance(value, plain) else json.dumps(value) for name, value in store.run.items()}
+    return pl.DataFrame([{**card, **own}])
+
+
+def parts(store: "Store") -> pl.DataFrame:
+    """One row for each batch that is committed."""
+    found = [
+        (commit.part, batch, commit.samples, commit.rows, commit.bytes, commit.written)
+        for commit in store.commits
+        for batch in commit.batches
+    ]
+    return pl.DataFrame(found, schema=PARTS, orient="row")
+
+
+def results(store: "Store") -> pl.DataFrame:
+    """One row for each saved result; `current` is whether the store still holds what it was computed from."""
+    found = [
+        (result.name, result.measure, result.created, json.dumps(result.parameters), result.state == store.state)
+        for result in store.results()
+    ]
+    return pl.DataFrame(found, schema=RESULTS, orient="row")

@@ -1,0 +1,75 @@
+"""Commands of other packages: found through entry points, loaded when they are asked for."""
+
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+
+from actstore.errors import nearest
+
+GROUP = "actstore.commands"
+
+# Top-level module -> the extra that installs it.
+EXTRAS = {
+    "PIL": "extract",
+    "accelerate": "extract",
+    "pydantic": "extract",
+    "safetensors": "extract",
+    "torch": "extract",
+    "transformers": "extract",
+    "altair": "analyze",
+    "faiss": "analyze",
+    "hdbscan": "analyze",
+    "jinja2": "analyze",
+    "sklearn": "analyze",
+    "vl_convert": "analyze",
+    "sae_lens": "sae",
+    "openai": "judge",
+}
+
+
+def how_to_install(error: ModuleNotFoundError) -> str | None:
+    """The pip line that brings a missing module, or None for one that no extra brings.
+
+    >>> how_to_install(ModuleNotFoundError(name="torch"))
+    "this command needs torch; install it with: pip install 'actstore[extract]'"
+    """
+    module = (error.name or "").split(".")[0]
+    extra = EXTRAS.get(module)
+    return f"this command needs {module}; install it with: pip install 'actstore[{extra}]'" if extra else None
+
+
+class Commands(click.Group):
+    """A group whose commands are its own and those of the entry-point group actstore.commands."""
+
+    @cached_property
+    def _found(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands; nothing is loaded."""
+        return sorted({*super().list_commands(ctx), *self._found})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, loaded now."""
+        own = super().get_command(ctx, cmd_name)
+        return own or (self._found[cmd_name].load() if cmd_name in self._found else None)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but an unknown command names the nearest."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            ctx.fail(f"no command '{name}'{nearest(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does; a missing extra becomes the line that installs it."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if line := how_to_install(error):
+                raise click.ClickException(line) from error
+            raise

@@ -1,0 +1,134 @@
+"""SQL over a store: a connection that can read the committed tables and nothing else."""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+
+from actstore.errors import QueryError, nearest
+from actstore.schema import PLAN, ROWS, SAMPLES, Columns, arrow
+
+# One relation for each table of the store; the views users see are made of these.
+TABLES = ("stored_rows", "stored_samples", "plan")
+
+VIEWS = """
+create view samples as
+    select s.*, p.* exclude (batch, sample_id, condition)
+    from stored_samples s left join plan p using (sample_id, condition);
+create view rows as
+    select r.*, s.* exclude (sample_id, condition)
+    from stored_rows r left join samples s using (sample_id, condition);
+"""
+
+LOCK = """
+set python_enable_replacements = false;
+set autoinstall_known_extensions = false;
+set autoload_known_extensions = false;
+set allow_community_extensions = false;
+set enable_external_access = false;
+set lock_configuration = true;
+"""
+
+Vectors = Callable[[pa.Array, pa.Array], pa.Array]
+
+
+def literal(text: str | Path) -> str:
+    """Text as a SQL string.
+
+    >>> literal("it's")
+    "'it''s'"
+    """
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def relation(paths: Iterable[Path], columns: Columns) -> str:
+    """The SQL that reads these Parquet files, or an empty table with the same columns if there are none."""
+    listed = ", ".join(literal(path) for path in paths)
+    if listed:
+        return f"select * from read_parquet([{listed}], hive_partitioning = false)"
+    return f"select * from ({_empty(columns)}) limit 0"
+
+
+def _empty(columns: Columns) -> str:
+    names = {pa.int64(): "bigint", pa.int32(): "integer", pa.float32(): "float"}
+    fields = (f"null::{names.get(column.type, 'varchar')} as {column.name}" for column in arrow(columns))
+    return f"select {', '.join(fields)}"
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A fresh connection in memory, to be filled and then locked."""
+    return duckdb.connect(":memory:")
+
+
+def create_tables(
+    connection: duckdb.DuckDBPyConnection, rows: Iterable[Path], samples: Iterable[Path], plan: Path, kind: str
+) -> None:
+    """Create the store's tables from Parquet as `kind` = "view" (read when queried) or "table" (copied)."""
+    sources = (relation(rows, ROWS), relation(samples, SAMPLES), relation([plan], PLAN))
+    for name, source in zip(TABLES, sources, strict=True):
+        connection.execute(f"create {kind} {name} as {source}")
+
+
+def attach_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Take the store's tables from an index file of our own making."""
+    connection.execute(f"attach {literal(path)} as indexed (read_only)")
+    for name in TABLES:
+        connection.execute(f"create view {name} as from indexed.{name}")
+
+
+def copy_table(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
+    """Copy a small frame into the connection."""
+    connection.register("_frame", frame.to_arrow())
+    connection.execute(f"create table {name} as from _frame")
+    connection.unregister("_frame")
+
+
+def lock(connection: duckdb.DuckDBPyConnection, readable: Iterable[Path], vectors: Vectors, d_model: int) -> None:
+    """Add residual(row_id, layer) and take away files, network, extensions and settings."""
+    connection.create_function(  # type: ignore[call-overload]  # its stubs know scalar functions only
+        "residual", vectors, ["BIGINT", "BIGINT"], f"FLOAT[{d_model}]", type="arrow"
+    )
+    connection.execute(f"set allowed_paths = [{', '.join(literal(path) for path in readable)}]")
+    connection.execute(LOCK)
+
+
+def select(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
+    """Run one SELECT; raises QueryError for anything else and for SQL that DuckDB refuses."""
+    try:
+        statements = duckdb.extract_statements(query)
+        kinds = [statement.type for statement in statements]
+        if kinds != [duckdb.StatementType.SELECT]:
+            found = ", ".join(str(kind).removeprefix("StatementType.") for kind in kinds) or "nothing"
+            raise QueryError(f"one SELECT (or FROM ...) is run at a time, and nothing that writes; found {found}")
+        frame: pl.DataFrame = connection.cursor().sql(query).pl()
+    except duckdb.Error as error:
+        raise QueryError(_explain(connection, PYTHON_ERROR.sub("", str(error)))) from None
+    return frame
+
+
+COLUMNS = "select distinct column_name from duckdb_columns() where not internal"
+NAMED = "select table_name from information_schema.tables"
+NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
+PYTHON_ERROR = re.compile(r"^.*while executing the UDF: \w+: ", re.DOTALL)
+NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
+FORBIDDEN = re.compile(r"disabled by configuration|configuration has been locked|disabled through configuration")
+
+
+def _explain(connection: duckdb.DuckDBPyConnection, message: str) -> str:
+    """DuckDB's message, with the nearest column or view named."""
+    if missing := NO_COLUMN.search(message):
+        name = missing[1] or missing[2]
+        return f"no column '{name}'{nearest(name, _names(connection, COLUMNS))}\n{message}"
+    if missing := NO_TABLE.search(message):
+        views = [name for name in _names(connection, NAMED) if not name.startswith("stored_")]
+        return f"no view '{missing[1]}'{nearest(missing[1], views)}; there are {', '.join(views)}"
+    if FORBIDDEN.search(message):
+        return f"SQL on a store reads its views; it has no files, network, extensions or settings\n{message}"
+    return message
+
+
+def _names(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
+    return sorted(str(name) for (name,) in connection.cursor().sql(query).fetchall())

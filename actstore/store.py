@@ -1,0 +1,335 @@
+"""The store: create it, write batches into it, read it with SQL."""
+
+import hashlib
+import secrets
+import shutil
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from actstore import batch, commits, durable, header, index, overview, plan, records, results, sql
+from actstore.commits import COMMITS, PARTS, Commit, File
+from actstore.drafts import Draft
+from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError, nearest
+from actstore.format import HEADER, PLAN, VOCABULARY
+from actstore.header import Header
+from actstore.parts import Part
+from actstore.results import RESULTS, Result
+from actstore.schema import VOCABULARY as VOCABULARY_COLUMNS
+from actstore.tables import read_table, write_table
+
+PARTS_READ_DIRECTLY = 500  # beyond it SQL answers from an index file in the user's cache folder
+
+Rows = pl.DataFrame | Sequence[int] | NDArray[np.int64]
+
+
+class Attention(NamedTuple):
+    """Columns of attention (samples, heads or 1, queries), NaN past a sample's last query, and their samples."""
+
+    values: NDArray[np.float32]
+    samples: pl.DataFrame
+
+
+class Store:
+    """A store as it was when opened: later commits appear when it is opened again.
+
+    >>> store = open("runs/chameleon-7b")                                       # doctest: +SKIP
+    >>> rows = store.sql("from rows where role = 'eoi' and label = 'beagle'")   # doctest: +SKIP
+    >>> x = store.residual(rows, layer=12)                                      # doctest: +SKIP
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header = Header.load(path)
+        self.commits = commits.load_all(path)
+        for commit in self.commits:
+            commit.check_sizes(path)
+        self.parts = [Part(path, commit) for commit in self.commits]
+        self._part_of = {number: part for part in self.parts for number in part.commit.batches}
+
+    def __repr__(self) -> str:
+        return (
+            f"<Store {self.path}: {len(self._part_of)} of {self.n_batches} batches, layers {header.span(self.layers)}>"
+        )
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The run card: model, revision, dtype, versions, seed, recipe: who produced the store."""
+        return self.header.run
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The residual points that are stored, ascending: 0 = embeddings, L = output of the last block."""
+        return self.header.layers
+
+    @property
+    def roles(self) -> list[str]:
+        """Roles that have vectors, sorted."""
+        return self._kept("residual")
+
+    @cached_property
+    def plan(self) -> pl.DataFrame:
+        """Every unit of work: batch, sample_id, condition and the sample's own columns."""
+        return read_table(self.checked(PLAN))
+
+    @cached_property
+    def vocabulary(self) -> pl.DataFrame:
+        """token_id and token."""
+        return read_table(self.checked(VOCABULARY))
+
+    @cached_property
+    def n_batches(self) -> int:
+        """How many batches the plan has."""
+        return int(self.plan["batch"].n_unique())
+
+    @property
+    def remaining(self) -> list[int]:
+        """Batches of the plan that no writer has committed, as of now."""
+        planned = self.plan["batch"].unique().sort().to_list()
+        return [number for number in planned if not self.is_committed(number)]
+
+    @cached_property
+    def state(self) -> str:
+        """A name for what the store holds: equal states have equal contents."""
+        content = self.header.dump() + b"".join(records.dump(commit.record()) for commit in self.commits)
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    def is_committed(self, number: int) -> bool:
+        """Whether a batch is in the store, as of now."""
+        return number in self._part_of or commits.is_committed(self.path, number)
+
+    def sql(self, query: str) -> pl.DataFrame:
+        """Run one SELECT over the views rows, samples, plan, parts, run, vocab, results and the saved results.
+
+        Raises QueryError for anything but a SELECT and for SQL that DuckDB refuses.
+        """
+        return sql.select(self._connection, query)
+
+    def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
+        """Vectors (n, d) of rows at one layer: vector i belongs to row i. `rows` has a column row_id, or is row ids."""
+        position = self.header.layer_index(layer)
+        row_ids = _row_ids(rows)
+        out = np.empty((len(row_ids), self.header.d_model), np.float32)
+        for part, chosen in self._by_part(row_ids):
+            part.residual(row_ids, chosen, position, out)
+        return out
+
+    def batches(
+        self, query: str, layer: int, *, size: int = 65_536
+    ) -> Iterator[tuple[pl.DataFrame, NDArray[np.float32]]]:
+        """Rows of a query with their vectors, by row_id, at most `size` at a time and never from two parts at once."""
+        rows = self.sql(query)
+        row_ids = _row_ids(rows)
+        self.header.layer_index(layer)
+        for _, chosen in self._by_part(row_ids):
+            part = rows[chosen].sort("row_id")
+            for piece in part.iter_slices(size):
+                yield piece, self.residual(piece, layer)
+
+    def _by_part(self, row_ids: NDArray[np.int64]) -> Iterator[tuple[Part, NDArray[np.int64]]]:
+        """Each part that holds some of the rows, with the indices of those."""
+        numbers, group = np.unique(row_ids >> 32, return_inverse=True)
+        found = [self._part_of.get(int(number)) for number in numbers]
+        for number, part in zip(numbers, found, strict=True):
+            if part is None:
+                raise ActstoreError(f"row_id {row_ids[row_ids >> 32 == number][0]} is not in this store: {self.path}")
+        for part in dict.fromkeys(found):
+            assert part is not None
+            yield part, np.flatnonzero(np.isin(group, [i for i, other in enumerate(found) if other is part]))
+
+    def attention(self, role: str, layer: int) -> Attention:
+        """The attention of text queries to the key `role` (or `mass`: to every key of the image part) at one layer.
+
+        Raises ActstoreError if nothing is stored for that key.
+        """
+        position = self.header.layer_index(layer)
+        name = f"attention/{role}"
+        holding = [part for part in self.parts if name in part.commit.arrays]
+        if not holding:
+            kept = ", ".join(self._kept("attention")) or "none"
+            raise ActstoreError(f"no attention to '{role}' in {self.path}; it has {kept}")
+        values = [part.array(name).layer(position) for part in holding]
+        width = max(value.shape[-1] for value in values)
+        padded = [
+            np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, width - value.shape[-1])], constant_values=np.nan)
+            for value in values
+        ]
+        return Attention(np.concatenate(padded), pl.concat(part.samples() for part in holding))
+
+    def draft(self, number: int) -> Draft:
+        """Begin a batch: a locked folder of its own, to be finished by `write`."""
+        return Draft(self.path, number)
+
+    def write(
+        self,
+        number: int,
+        *,
+        samples: pl.DataFrame,
+        rows: pl.DataFrame,
+        residual: Mapping[str, NDArray[np.generic]],
+        attention: Mapping[str, NDArray[np.generic]] | None = None,
+        attention_dtype: str = "float16",
+        by: dict[str, Any] | None = None,
+        draft: Draft | None = None,
+    ) -> Commit:
+        """Write one batch of the plan, durably and whole; numpy in, no torch needed.
+
+        samples: one row for each unit of the batch in the plan (sample_id, status, error, ...).
+        rows: one row for each vector (sample_id, role, ...); a role's vectors are taken in the order of its rows.
+        residual: role -> (layers, rows of the role, d_model); floats, or bfloat16 bit patterns as uint16.
+        attention: key role -> (layers, samples, heads or 1, queries); mass -> (layers, samples, keys).
+
+        Raises AlreadyCommittedError if another writer was first, PlanError or ActstoreError for tables and arrays that
+        do not fit, ActstoreError if the disk is full or cannot be written: in each case nothing is committed.
+        """
+        with draft or self.draft(number) as opened:
+            if self.is_committed(number):
+                raise AlreadyCommittedError(f"{self.path}: batch {number} is committed already")
+            planned = self.plan.filter(pl.col("batch") == number)
+            if not planned.height:
+                raise PlanError(f"batch {number} is not in the plan of {self.path}")
+            content = batch.check(self.header, planned, samples, rows, residual, attention or {}, attention_dtype)
+            return opened.commit(content, by or {})
+
+    def save_result(self, measure: str, table: pl.DataFrame, parameters: dict[str, Any]) -> Result:
+        """Keep a measure's table under results/, named by the call and by what the store held."""
+        path = results.path_of(self.path, measure, parameters, self.state)
+        return results.save(path, table, measure, parameters, self.state)
+
+    def saved_result(self, measure: str, parameters: dict[str, Any]) -> Result | None:
+        """The result of the same call on the same contents, if it was saved."""
+        path = results.path_of(self.path, measure, parameters, self.state)
+        return results.load(path) if path.exists() else None
+
+    def results(self) -> list[Result]:
+        """Every saved result."""
+        return results.load_all(self.path)
+
+    def checked(self, name: str) -> Path:
+        """The path of a table of the store, after its bytes were compared with the header's checksum."""
+        self.header.files[name].check(self.path / name, whole=True)
+        return self.path / name
+
+    def close(self) -> None:
+        """Let go of the SQL connection."""
+        if "_connection" in self.__dict__:
+            self._finalizer()
+            del self.__dict__["_connection"]
+
+    def _kept(self, kind: str) -> list[str]:
+        names = {name for commit in self.commits for name in commit.arrays if name.startswith(f"{kind}/")}
+        return sorted(name.removeprefix(f"{kind}/") for name in names)
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        connection = sql.connect()
+        self._finalizer = weakref.finalize(self, connection.close)
+        readable = self._attach(connection)
+        connection.execute(sql.VIEWS)
+        for name, frame in overview.tables(self).items():
+            sql.copy_table(connection, name, frame)
+        sql.lock(connection, readable, _reader(weakref.ref(self)), self.header.d_model)
+        return connection
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection) -> list[Path]:
+        """Make the large tables known to SQL; returns the files it may read."""
+        if len(self.parts) > PARTS_READ_DIRECTLY:
+            path = index.cached(self)
+            sql.attach_tables(connection, path)
+            return [path]
+        rows, samples = [part.rows_path for part in self.parts], [part.samples_path for part in self.parts]
+        sql.create_tables(connection, rows, samples, self.checked(PLAN), "view")
+        return [*rows, *samples, self.path / PLAN]
+
+
+def open(path: Path | str) -> Store:  # noqa: A001  (actstore.open reads as it should)
+    """Open a store for reading and writing; raises NotAStoreError, FormatError or CorruptError."""
+    return Store(Path(path))
+
+
+def create(
+    path: Path | str,
+    *,
+    plan: pl.DataFrame,
+    layers: Sequence[int],
+    d_model: int,
+    dtype: str = "bfloat16",
+    run: Mapping[str, Any] | None = None,
+    vocabulary: Mapping[int, str] | None = None,
+) -> Store:
+    """Create a store that holds nothing yet; it appears at `path` whole or not at all.
+
+    plan: one row for each sample (and condition): sample_id and the sample's own columns (label, prompt, ...);
+    without a column `batch` it is cut into batches of 2,048. layers: residual points, ascending.
+    Raises ActstoreError if `path` exists, PlanError if a sample occurs twice.
+    """
+    target = Path(path)
+    header.check_capture(layers, d_model, dtype)
+    words = {"token_id": list(vocabulary or {}), "token": list((vocabulary or {}).values())}
+    tables = {PLAN: _prepared(plan), VOCABULARY: pl.DataFrame(words, schema=VOCABULARY_COLUMNS).sort("token_id")}
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ActstoreError(f"{target} exists already; open it, or choose another folder")
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        for folder in (PARTS, COMMITS, RESULTS):
+            (draft / folder).mkdir(parents=True)
+        for name, frame in tables.items():
+            write_table(draft / name, frame)
+        made = Header(
+            layers=tuple(layers),
+            d_model=d_model,
+            dtype=dtype,
+            run=dict(run or {}),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            files={name: File.of(draft / name) for name in tables},
+        )
+        durable.publish(draft / HEADER, made.dump())
+        durable.sync_tree(draft)
+        draft.rename(target)  # onto nothing or an empty folder; anything else fails, so that a racing creator loses
+        durable.sync(target.parent)
+    except OSError as error:
+        raise ActstoreError(f"{target}: the store cannot be created: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Store(target)
+
+
+def _prepared(frame: pl.DataFrame) -> pl.DataFrame:
+    return plan.prepare(frame)
+
+
+def _row_ids(rows: Rows) -> NDArray[np.int64]:
+    if not isinstance(rows, pl.DataFrame):
+        return np.asarray(rows, np.int64).reshape(-1)
+    if "row_id" not in rows.columns:
+        raise ActstoreError(
+            f"the rows have no column row_id, only {', '.join(rows.columns)}{nearest('row_id', rows.columns)}: "
+            "select row_id too, for example: select row_id, label from rows where role = 'eoi'"
+        )
+    if rows["row_id"].null_count():
+        raise ActstoreError("a row_id is NULL")
+    return rows["row_id"].cast(pl.Int64).to_numpy()
+
+
+def _reader(reference: "weakref.ref[Store]") -> sql.Vectors:
+    """residual(row_id, layer) for SQL; a weak reference, so that a store can be let go of."""
+
+    def vectors(row_ids: pa.Array, layers: pa.Array) -> pa.Array:
+        store = reference()
+        assert store is not None
+        ids, wanted = row_ids.to_numpy(zero_copy_only=False), layers.to_numpy(zero_copy_only=False)
+        out = np.empty((len(ids), store.header.d_model), np.float32)
+        for layer in np.unique(wanted):
+            out[wanted == layer] = store.residual(ids[wanted == layer], int(layer))
+        return pa.FixedSizeListArray.from_arrays(pa.array(out.reshape(-1)), store.header.d_model)
+
+    return vectors

@@ -1,0 +1,95 @@
+"""Tables as text: how a frame is written for a person, a pipe or a file."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import polars as pl
+
+from actstore.errors import ActstoreError
+
+WIDEST = 60  # characters of a cell on a terminal
+
+
+def render(frame: pl.DataFrame, style: str | None = None, output: Path | None = None) -> None:
+    """Write a frame to `output` or standard output as table, csv, json, jsonl, parquet or markdown.
+
+    Without a style: what the file's suffix says, else a table on a terminal and JSON lines in a pipe.
+    """
+    chosen = resolve(style, output)
+    if output is None:
+        _WRITERS[chosen](frame, sys.stdout.buffer)
+        sys.stdout.flush()
+        return
+    try:
+        with output.open("wb") as file:
+            _WRITERS[chosen](frame, file)
+    except OSError as error:
+        raise ActstoreError(f"{output}: cannot be written: {error.strerror or error}") from error
+
+
+def resolve(style: str | None, output: Path | None) -> str:
+    """The style that is meant: the one given, else what the file's suffix or the terminal says."""
+    if style is not None:
+        return style
+    if output is not None:
+        return {"txt": "table", "md": "markdown"}.get(
+            suffix := output.suffix[1:], suffix if suffix in STYLES else "jsonl"
+        )
+    return "table" if sys.stdout.isatty() else "jsonl"
+
+
+def _table(frame: pl.DataFrame, file: IO[bytes]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, kind in frame.schema.items():
+        table.add_column(name, justify="right" if kind.is_numeric() else "left", overflow="fold")
+    for row in frame.iter_rows():
+        table.add_row(*map(_cell, row))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    with console.capture() as capture:
+        console.print(table)
+    file.write(capture.get().encode())
+
+
+def _cell(value: object) -> str:
+    """A value in a table: four significant digits, long lists cut.
+
+    >>> _cell(0.123456), _cell(None), _cell("eoi"), _cell(list(range(99)))[-6:]
+    ('0.1235', '', 'eoi', '14, …]')
+    """
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 2].rstrip(', ')}, …{']' if text[-1] == ']' else ''}"
+
+
+def _markdown(frame: pl.DataFrame, file: IO[bytes]) -> None:
+    lines = [frame.columns, ["---:" if kind.is_numeric() else "---" for kind in frame.dtypes]]
+    lines += [[_cell(value).replace("|", "\\|") for value in row] for row in frame.iter_rows()]
+    file.write("".join(f"| {' | '.join(line)} |\n" for line in lines).encode())
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """CSV has no lists: they are written as JSON."""
+    nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
+    texts = [pl.Series(name, [str(value) for value in frame[name].to_list()], pl.String) for name in nested]
+    return frame.with_columns(texts)
+
+
+def _put(text: str, file: IO[bytes]) -> None:
+    file.write(f"{text}\n".encode())
+
+
+_WRITERS: dict[str, Callable[[pl.DataFrame, IO[bytes]], None]] = {
+    "table": _table,
+    "csv": lambda frame, file: _flat(frame).write_csv(file),
+    "json": lambda frame, file: _put(frame.write_json(), file),
+    "jsonl": lambda frame, file: frame.write_ndjson(file),
+    "parquet": lambda frame, file: frame.write_parquet(file),
+    "markdown": _markdown,
+}
+STYLES = tuple(_WRITERS)
