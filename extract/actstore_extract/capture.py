@@ -1,0 +1,212 @@
+"""Residual streams of a batch, gathered on the device where they arise and copied to the host once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from actstore.errors import ActstoreError
+from actstore_extract.families import Batch, Model
+
+__all__ = ["CaptureError", "Captured", "NotFiniteError", "Selection", "capture"]
+
+
+class CaptureError(ActstoreError):
+    """What was asked for cannot be captured from this model."""
+
+
+class NotFiniteError(CaptureError):
+    """A vector holds inf or NaN; `sample_ids` names the samples."""
+
+    def __init__(self, sample_ids: Sequence[str], layer: int, what: str) -> None:
+        names = ", ".join(sample_ids[:3]) + (", ..." if len(sample_ids) > 3 else "")
+        super().__init__(f"inf or NaN in the {what} at layer {layer} of {names}: try another dtype, or leave them out")
+        self.sample_ids = tuple(sample_ids)
+        self.layer = layer
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to keep of one sample: its own unpadded positions (n,), and sets of positions to average."""
+
+    positions: NDArray[np.int64]
+    means: tuple[NDArray[np.int64], ...] = ()
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One batch on the host.
+
+    `residual` (layers, rows, d) in the model's dtype, rows sample by sample as selected; `means` (layers, n, d)
+    float32, sample by sample; `next_logits` (samples, vocabulary) float32 after each sample's last token, or None.
+    """
+
+    residual: torch.Tensor
+    means: torch.Tensor
+    next_logits: torch.Tensor | None
+
+
+def capture(
+    model: Model,
+    batch: Batch,
+    selections: Sequence[Selection],
+    *,
+    layers: Sequence[int],
+    next_token: bool = False,
+) -> Captured:
+    """The selected vectors of one forward, at residual points `layers` (0: embeddings, L: before the final norm).
+
+    The forward ends at the last layer wanted, unless the next token is wanted too. NotFiniteError when a selected
+    vector holds inf or NaN; what padding holds is never read.
+    """
+    wanted = _checked(model, layers)
+    taps = _Taps(batch, selections, n_layers=len(wanted), d_model=model.d_model)
+    with ExitStack() as hooks:
+        for layer, place in wanted.items():
+            hooks.enter_context(_before(_point(model, layer), taps.reader(place)))
+        if next_token:
+            hooks.enter_context(_last_tokens_only(model, batch))
+        elif wanted:
+            hooks.enter_context(_before(_point(model, max(wanted)), _stop))
+        logits = _run(model, batch)
+    taps.check(list(wanted))
+    if logits is not None and logits.isnan().any():
+        bad = logits.isnan().any(-1).nonzero().flatten().tolist()
+        raise NotFiniteError([batch.sample_ids[i] for i in bad], model.n_layers, "next-token logits")
+    return Captured(taps.residual.cpu(), taps.means.cpu(), None if logits is None else logits.cpu())
+
+
+class _Enough(Exception):  # noqa: N818
+    """Nothing more of this forward is wanted: a signal, not an error."""
+
+
+def _stop(_: torch.Tensor) -> None:
+    raise _Enough
+
+
+def _run(model: Model, batch: Batch) -> torch.Tensor | None:
+    """Logits (samples, vocabulary) float32 at the last slot, or None when the forward was stopped."""
+    try:
+        logits = model(batch).logits
+    except _Enough:
+        return None
+    assert logits is not None
+    return logits[:, -1].float()
+
+
+def _checked(model: Model, layers: Sequence[int]) -> dict[int, int]:
+    """Layer -> its place in the result."""
+    for layer in layers:
+        if not 0 <= layer <= model.n_layers:
+            raise CaptureError(f"layer {layer} is out of range: this model has residual points 0 to {model.n_layers}")
+    if len(set(layers)) < len(layers):
+        raise CaptureError(f"layers {list(layers)}: each may be named once")
+    return {layer: place for place, layer in enumerate(layers)}
+
+
+def _point(model: Model, layer: int) -> nn.Module:
+    """The module whose input is residual point `layer`."""
+    return model.norm if layer == model.n_layers else model.layers[layer]
+
+
+@contextmanager
+def _before(module: nn.Module, read: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """`read` sees the module's input (samples, slots, d) in every forward inside the context."""
+
+    def hook(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
+        read(args[0] if args else kwargs["hidden_states"])
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _last_tokens_only(model: Model, batch: Batch) -> Iterator[None]:
+    """The head sees each sample's own last token alone, wherever padding put it: (samples, 1, d)."""
+    head = model.module.get_output_embeddings()
+    if head is None:
+        raise CaptureError(f"{type(model.module).__name__} has no language-model head, so no next token")
+    last = torch.from_numpy(batch.offset + [layout.length - 1 for layout in batch.layouts])
+
+    def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        x = args[0]
+        return (x[torch.arange(len(x), device=x.device), last.to(x.device)][:, None], *args[1:])
+
+    handle = head.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _Taps:
+    """Where a forward leaves the selected vectors: one tensor for all layers, on the device of the first."""
+
+    residual: torch.Tensor  # (layers, rows, d)
+    means: torch.Tensor  # (layers, means, d) float32
+
+    def __init__(self, batch: Batch, selections: Sequence[Selection], *, n_layers: int, d_model: int) -> None:
+        if len(selections) != len(batch):
+            raise CaptureError(f"{len(selections)} selections for {len(batch)} samples")
+        self.sample_ids = batch.sample_ids
+        self.shape = n_layers, d_model
+        rows = [_rows(batch, i, selection.positions) for i, selection in enumerate(selections)]
+        pools = [_rows(batch, i, mean) for i, selection in enumerate(selections) for mean in selection.means]
+        if any(not len(pool) for pool in pools):
+            raise CaptureError("a mean over no positions was asked for")
+        self.row_owner = np.repeat(np.arange(len(batch)), [len(at) for at in rows])
+        self.mean_owner = np.repeat(np.arange(len(batch)), [len(selection.means) for selection in selections])
+        self.rows = torch.from_numpy(np.concatenate([*rows, np.empty(0, np.int64)]))
+        self.pools = torch.from_numpy(np.concatenate([*pools, np.empty(0, np.int64)]))
+        self.pool_sizes = [len(pool) for pool in pools]
+        self._allocate(torch.empty(0))
+        self.allocated = False  # the dtype and the device are those of the first input seen
+
+    def _allocate(self, x: torch.Tensor) -> None:
+        """Room for what `x` is like, and the indices beside it."""
+        n_layers, d_model = self.shape
+        self.residual = x.new_empty(n_layers, len(self.rows), d_model)
+        self.means = x.new_empty(n_layers, len(self.pool_sizes), d_model, dtype=torch.float32)
+        self.rows, self.pools = self.rows.to(x.device), self.pools.to(x.device)
+
+    def reader(self, place: int) -> Callable[[torch.Tensor], None]:
+        """What gathers one layer's input (samples, slots, d)."""
+
+        def read(x: torch.Tensor) -> None:
+            if not self.allocated:
+                self._allocate(x)
+                self.allocated = True
+            flat = x.reshape(-1, x.shape[-1])
+            self.residual[place] = flat[self.rows.to(x.device)]
+            parts = torch.split(flat[self.pools.to(x.device)], self.pool_sizes) if self.pool_sizes else ()
+            for i, part in enumerate(parts):  # float32 sums: a bfloat16 mean of a thousand tokens stops moving
+                self.means[place, i] = part.mean(0, dtype=torch.float32)
+
+        return read
+
+    def check(self, layers: Sequence[int]) -> None:
+        """NotFiniteError unless every gathered vector is finite."""
+        for kept, owner, what in (
+            (self.residual, self.row_owner, "residual stream"),
+            (self.means, self.mean_owner, "mean residual stream"),
+        ):
+            finite = torch.stack([x.isfinite().all(-1) for x in kept]) if len(layers) else torch.ones(1, 0)
+            if not finite.all():
+                place, rows = next((i, (~row).nonzero().flatten()) for i, row in enumerate(finite) if not row.all())
+                owners = np.unique(owner[rows.cpu().numpy()])
+                raise NotFiniteError([self.sample_ids[i] for i in owners], layers[place], what)
+
+
+def _rows(batch: Batch, sample: int, at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Flattened rows of a sample's positions, none of them padding."""
+    length = batch.layouts[sample].length
+    if len(at) and (at.min() < 0 or at.max() >= length):
+        raise CaptureError(f"{batch.sample_ids[sample]}: a position outside its {length} tokens was asked for")
+    return batch.rows(sample, at)

@@ -1,0 +1,155 @@
+"""Commands of the model side."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from actstore.options import output_options, store_argument
+
+if TYPE_CHECKING:
+    from actstore_extract.runner import Estimate
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@click.command()
+@click.argument("recipe")
+@store_argument
+@click.option("--estimate", is_flag=True, help="Print rows, bytes and time, measured on some samples; write nothing.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
+)
+@click.option("--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Number type the model runs in.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples in one forward.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the recipe.")
+def extract(
+    recipe: str,
+    store: Path,
+    estimate: bool,
+    limit: int | None,
+    device: str,
+    dtype: str | None,
+    batch_size: int | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Run a recipe's model over its samples and keep what it says in STORE; the same call again goes on.
+
+    RECIPE is a file or the name of one that ships (actstore recipes).
+
+    \b
+    Example:
+      actstore extract digits-fusion demo/fusion
+      actstore extract digits-fusion demo/fusion --estimate
+      actstore extract my-recipe.toml runs/mine --device cuda --set samples.path=/data/imagenet
+    """
+    from actstore_extract import recipe as recipes
+    from actstore_extract.runner import Run
+
+    options = {"samples.limit": limit, "model.dtype": dtype}
+    changes = [*overrides, *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    run = Run(recipes.load(recipe, changes), device=device, batch_size=batch_size, say=_say)
+    if estimate:
+        _print_estimate(run.estimate())
+        return
+    with _interruptible(store):
+        done = run.extract(store)
+    if done.samples:
+        rate = done.samples / max(done.seconds, 1e-9)
+        _say(
+            f"{store}: {done.samples} samples ({done.failed} failed) in {done.parts} parts, {done.bytes / 1e6:.1f} MB, "
+            f"{done.seconds:.1f} s, {rate:.0f} samples/s"
+        )
+    if done.left:
+        _say(f"{store}: {done.left} parts are being written by other processes; the same command says how far they are")
+
+
+@contextmanager
+def _interruptible(store: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a run between batches; what to do next is said."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from actstore.store import open as open_store
+
+        if (store / "commits").is_dir():
+            opened = open_store(store)
+            done = sum(commit.samples for commit in opened.commits)
+            _say(f"\n{store}: stopped; {done} of {opened.plan.height} samples are kept; the same command goes on")
+        raise
+
+
+def _print_estimate(estimate: "Estimate") -> None:
+    import polars as pl
+
+    from actstore.table import render
+
+    roles = list(estimate.rows)
+    table = {
+        "role": [*roles, "all"],
+        "rows": [*estimate.rows.values(), sum(estimate.rows.values())],
+        "MB": [round(estimate.bytes[role] / 1e6, 2) for role in roles] + [round(sum(estimate.bytes.values()) / 1e6, 2)],
+    }
+    render(pl.DataFrame(table))
+    _say(
+        f"{estimate.samples} samples; about {_duration(estimate.seconds)}, measured on {estimate.measured_on} of them; "
+        "MB before compression"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> _duration(42.3), _duration(3700)
+    ('42 s', '1 h 2 min')
+    """
+    minutes = int(seconds // 60)
+    if not minutes:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds % 60:.0f} s"
+
+
+@click.group(invoke_without_command=True)
+@output_options
+@click.pass_context
+def recipes(context: click.Context, style: str | None, output: Path | None) -> None:
+    """List the recipes that ship with the package.
+
+    \b
+    Example:
+      actstore recipes
+      actstore recipes show digits-fusion > my-recipe.toml
+    """
+    if context.invoked_subcommand is not None:
+        return
+    import polars as pl
+
+    from actstore.table import render
+    from actstore_extract import recipe as shelf
+
+    found = [shelf.load(name) for name in shelf.shipped()]
+    columns = ("name", "model", "samples", "about")
+    rows = [(one.name, one.model.path, one.samples.source, one.about) for one in found]
+    render(pl.DataFrame(rows, schema=columns, orient="row"), style, output)
+
+
+@recipes.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Print a recipe, to be copied and edited.
+
+    \b
+    Example:
+      actstore recipes show digits-fusion > my-recipe.toml
+    """
+    from actstore.errors import ActstoreError, nearest
+    from actstore_extract.recipe import shipped
+
+    if name not in shipped():
+        raise ActstoreError(f"no recipe '{name}' ships{nearest(name, list(shipped()))}; see actstore recipes")
+    click.echo(shipped()[name].read_text(encoding="utf-8"), nl=False)

@@ -1,0 +1,35 @@
+"""Chameleon 7B and 34B: `<s> <racm3:break> image tokens <eoss> text`, or the text first.
+
+The image tokens are VQ codes: `input_ids` hold a placeholder for each, the model looks the codes up itself.
+"""
+
+from typing import TYPE_CHECKING, cast
+
+from transformers import ChameleonProcessor
+
+from actstore_extract.families.family import Family
+
+if TYPE_CHECKING:
+    from actstore_extract.families.model import Model
+
+
+class Chameleon(Family):
+    """Both block orders: the 34B model's norms come after its sub-layers, which changes nothing out here."""
+
+    name = "chameleon"
+    architectures = ("ChameleonForConditionalGeneration",)
+    wrapped = True
+    # Without it the processor ends every prompt with the separator of chats, and `last` would be that token.
+    process_options = {"return_for_text_completion": True}  # noqa: RUF012
+
+    def n_image_tokens(self, model: "Model") -> int:
+        """1024 in the published models."""
+        return int(cast(ChameleonProcessor, model.processor).image_seq_length)
+
+    def wrappers(self, model: "Model") -> tuple[frozenset[int], frozenset[int]]:
+        """`<racm3:break>` and `<eoss>`."""
+        processor = cast(ChameleonProcessor, model.processor)
+        return frozenset({processor.image_start_token_id}), frozenset({processor.image_end_token_id})
+
+
+FAMILY = Chameleon()

@@ -1,0 +1,159 @@
+"""What one kind of model does its own way; the defaults serve any model that marks its image by a token id."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, BatchFeature, PreTrainedModel
+
+from actstore_extract.families.sample import MARKER, Encoded, LayoutError
+from actstore_extract.positions import Layout
+
+if TYPE_CHECKING:
+    from actstore_extract.families.model import Model
+
+__all__ = ["Family"]
+
+_SEQUENCES = ("attention_mask", "input_ids", "mm_token_type_ids", "token_type_ids")  # one entry per token
+# Attributes by which configurations, processors and tokenizers declare what wraps an image.
+_BOI = ("boi_token_id", "boi_token_index", "image_start_token_id", "vision_start_token_id")
+_EOI = ("eoi_token_id", "eoi_token_index", "image_end_token_id", "vision_end_token_id")
+
+
+class Family:
+    """Facts about one kind of model, and the functions that differ; a subclass in a file of its own ends in `FAMILY`.
+
+    `architectures` are the classes it serves, `process_options` go into every call of the processor, and `wrapped`
+    says that an image always stands between a begin and an end token.
+    """
+
+    name: ClassVar[str]
+    architectures: ClassVar[tuple[str, ...]] = ()
+    process_options: ClassVar[Mapping[str, object]] = {}
+    wrapped: ClassVar[bool] = False
+
+    def auto_class(self, config: object) -> type[AutoModelForImageTextToText] | type[AutoModelForCausalLM]:
+        """Which Auto class loads the weights."""
+        image_text = type(config) in AutoModelForImageTextToText._model_mapping
+        return AutoModelForImageTextToText if image_text else AutoModelForCausalLM
+
+    def image_token_id(self, module: PreTrainedModel) -> int | None:
+        """Id of the placeholder that image tokens have in `input_ids`; None in a model of text alone."""
+        for name in ("image_token_id", "image_token_index"):
+            token = getattr(module.config, name, None)
+            if token is not None:
+                return int(token)
+        return None
+
+    def n_image_tokens(self, model: "Model") -> int | None:  # noqa: ARG002
+        """How many tokens an image has, where that is the same for all images."""
+        return None
+
+    def wrappers(self, model: "Model") -> tuple[frozenset[int], frozenset[int]]:
+        """Ids of the tokens that may begin and end an image; empty where the model declares none."""
+        return _declared(model, _BOI), _declared(model, _EOI)
+
+    def marker(self, model: "Model") -> str:
+        """What stands for the image in a prompt of this model."""
+        own = getattr(model.processor, "image_token", None)
+        return own if isinstance(own, str) else MARKER
+
+    def process(self, model: "Model", text: str, image: Image | None) -> BatchFeature:
+        """The processor's tensors for one sample, first axis of one."""
+        images = {} if image is None else {"images": [image]}
+        inputs = model.processor(text=[text], **images, **self.process_options, return_tensors="pt")
+        return cast(BatchFeature, inputs)
+
+    def layout(
+        self,
+        model: "Model",
+        token_ids: NDArray[np.int64],
+        inputs: Mapping[str, torch.Tensor],  # noqa: ARG002
+    ) -> Layout:
+        """Where everything is in a sample with an image; LayoutError when it is not as it should be."""
+        image = np.flatnonzero(token_ids == model.image_token_id)
+        expected = self.n_image_tokens(model)
+        if not len(image) or len(image) != (expected or len(image)):
+            raise LayoutError(f"{len(image)} of {expected or 'some'} image tokens: the prompt was cut")
+        start, stop = int(image[0]), int(image[-1]) + 1
+        boi, eoi = self._wrapped(model, token_ids, start, stop)
+        eol = np.setdiff1d(np.arange(start, stop), image)
+        if len(np.unique(token_ids[eol])) > 1:
+            raise LayoutError("different tokens stand between the image tokens; this layout needs a family of its own")
+        text, before = self.text(model, token_ids, start if boi is None else boi, stop if eoi is None else eoi + 1)
+        grid = _grid(image, eol)
+        return Layout(token_ids, image=image, eol=eol, boi=boi, eoi=eoi, text=text, text_before=before, grid=grid)
+
+    def _wrapped(
+        self, model: "Model", token_ids: NDArray[np.int64], start: int, stop: int
+    ) -> tuple[int | None, int | None]:
+        """Positions of what begins and ends the image start..stop, if the tokens there are what the model declares."""
+        begins, ends = self.wrappers(model)
+        boi = start - 1 if start > 0 and token_ids[start - 1] in begins else None
+        eoi = stop if stop < len(token_ids) and token_ids[stop] in ends else None
+        if self.wrapped and (boi is None or eoi is None):
+            side, ids = ("in front of", begins) if boi is None else ("after", ends)
+            names = " or ".join(model.tokenizer.convert_ids_to_tokens(sorted(ids)))
+            raise LayoutError(f"no {names} {side} the image: the prompt was cut")
+        return boi, eoi
+
+    def text(
+        self, model: "Model", token_ids: NDArray[np.int64], start: int, stop: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`text` and `text_before` of a sample whose image, with all its machinery, is start..stop.
+
+        The text of a prompt is what follows its image; where only special tokens do, it is what precedes it.
+        """
+        first = int(len(token_ids) > 0 and token_ids[0] == model.tokenizer.bos_token_id)
+        before, after = np.arange(first, start), np.arange(stop, len(token_ids))
+        only_specials = np.isin(token_ids[after], model.tokenizer.all_special_ids).all()
+        return (before if only_specials else after), before
+
+    def shape(self, encoded: Encoded) -> tuple[object, ...]:
+        """Samples share a batch only if they agree in this: the shapes of what cannot be padded."""
+        others = sorted(name for name in encoded.inputs if name not in _SEQUENCES)
+        return tuple((name, *encoded.inputs[name].shape[1:]) for name in others)
+
+    def collate(self, encoded: Sequence[Encoded], pad_token_id: int, *, left: bool) -> dict[str, torch.Tensor]:
+        """Tensors (samples, ...) of samples of one shape, padded to the longest."""
+        fill = {"input_ids": pad_token_id}
+        return {
+            name: _pad([sample.inputs[name] for sample in encoded], fill.get(name, 0), left=left)
+            if name in _SEQUENCES
+            else torch.cat([sample.inputs[name] for sample in encoded])
+            for name in encoded[0].inputs
+        }
+
+    def takes_position_ids(self, module: PreTrainedModel) -> bool:
+        """Whether plain position ids may be given: not to models that make their own of several axes."""
+        rope = getattr(module.config.get_text_config(), "rope_parameters", None) or {}
+        return "mrope_section" not in rope and "position_ids" in inspect.signature(type(module).forward).parameters
+
+
+def _declared(model: "Model", names: Sequence[str]) -> frozenset[int]:
+    """Token ids that the configuration, the processor or the tokenizer gives under one of the names."""
+    places = (model.module.config, model.processor, model.tokenizer)
+    ids = {getattr(place, name, None) for place in places for name in names}
+    return frozenset(i for i in ids if isinstance(i, int))
+
+
+def _grid(image: NDArray[np.int64], eol: NDArray[np.int64]) -> tuple[int, int] | None:
+    """Rows and columns of the image tokens: by their line ends, else those of a square, else unknown."""
+    if not len(eol):
+        side = round(len(image) ** 0.5)
+        return (side, side) if side * side == len(image) else None
+    lengths = np.diff(np.searchsorted(image, [0, *eol, image[-1] + 1]))
+    lengths = lengths[lengths > 0]
+    return (len(lengths), int(lengths[0])) if (lengths == lengths[0]).all() else None
+
+
+def _pad(tensors: Sequence[torch.Tensor], value: int, *, left: bool) -> torch.Tensor:
+    """(n, longest) from n tensors (1, length)."""
+    longest = max(x.shape[1] for x in tensors)
+    gaps = [longest - x.shape[1] for x in tensors]
+    sides = [(gap, 0) if left else (0, gap) for gap in gaps]
+    return torch.cat([torch.nn.functional.pad(x, side, value=value) for x, side in zip(tensors, sides, strict=True)])

@@ -1,0 +1,217 @@
+"""A model and its processor, wrapped: encode samples, batch them, run them."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL.Image import DecompressionBombError, Image, alpha_composite
+from PIL.Image import new as new_image
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import CausalLMOutput
+from transformers.processing_utils import ProcessorMixin
+
+from actstore_extract.families.registry import LoadError, family_of
+from actstore_extract.families.sample import MARKER, Batch, Encoded, LayoutError, Prompt, SampleError
+from actstore_extract.interventions import block_attention, parse_block
+from actstore_extract.positions import Layout
+
+__all__ = ["Model"]
+
+# Names under which decoders keep their blocks, and the norm after the last one.
+_LAYERS = ("layers", "h", "blocks")
+_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+# What Pillow raises for a file it cannot decode, and processors for a prompt they cannot take.
+_BAD_SAMPLE = (DecompressionBombError, OSError, SyntaxError, ValueError)
+
+
+class Model:
+    """A Hugging Face model with its processor, in eval mode, and the family that knows its ways.
+
+    `layers` are the decoder's blocks, `norm` what follows the last one. `blocks` are attention blocks that belong to
+    the model itself: they hold in every forward.
+    """
+
+    def __init__(
+        self,
+        module: PreTrainedModel,
+        processor: ProcessorMixin | PreTrainedTokenizerBase,
+        *,
+        family: str | None = None,
+        blocked: Sequence[Mapping[str, object]] = (),
+    ) -> None:
+        self.module = module.eval()  # type: ignore[no-untyped-call]
+        self.processor = processor
+        self.kind = family_of(type(module).__name__, family)
+        self.decoder: PreTrainedModel = module.get_decoder()  # type: ignore[no-untyped-call]
+        self.layers = _child(self.decoder, _LAYERS, nn.ModuleList)
+        self.norm = _child(self.decoder, _NORMS, nn.Module)
+        self.blocks = tuple(parse_block(block, n_layers=self.n_layers) for block in blocked)
+
+    @property
+    def family(self) -> str:
+        """The family's name."""
+        return self.kind.name
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The processor's tokenizer, or the processor itself when it is one."""
+        return cast(PreTrainedTokenizerBase, getattr(self.processor, "tokenizer", self.processor))
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the embeddings."""
+        return cast(torch.Tensor, self.module.get_input_embeddings().weight).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the residual stream."""
+        return cast(torch.dtype, self.module.dtype)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks L; residual points are 0..L."""
+        return len(self.layers)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.decoder.config.hidden_size)
+
+    @property
+    def n_heads(self) -> int:
+        """Number of attention heads per layer."""
+        return int(self.decoder.config.num_attention_heads)
+
+    @cached_property
+    def image_token_id(self) -> int | None:
+        """Id of the image's placeholder; None in a model of text alone."""
+        return self.kind.image_token_id(self.module)
+
+    @cached_property
+    def pad_token_id(self) -> int:
+        """What fills up shorter samples: any token but the image's."""
+        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0, 1)
+        return next(i for i in ids if i is not None and i != self.image_token_id)
+
+    @cached_property
+    def _accepted(self) -> frozenset[str]:
+        return frozenset(inspect.signature(type(self.module).forward).parameters)
+
+    def vocabulary(self) -> dict[int, str]:
+        """Token id -> the tokenizer's own string for it, by id."""
+        return dict(sorted((i, token) for token, i in self.tokenizer.get_vocab().items()))
+
+    def encode(self, prompt: Prompt) -> Encoded:
+        """Tokens and layout of one sample; SampleError, with the reason, when it cannot be run."""
+        try:
+            text, image = self._check(prompt)
+            inputs = self.kind.process(self, text, image)
+            tensors = {k: v for k, v in inputs.items() if k in self._accepted and isinstance(v, torch.Tensor)}
+            token_ids = tensors["input_ids"][0].numpy().astype(np.int64)
+            layout = self.kind.layout(self, token_ids, tensors) if image else self._text_layout(token_ids)
+        except _BAD_SAMPLE as error:
+            raise SampleError(prompt.sample_id, " ".join(str(error).split())) from error
+        if not layout.length:
+            raise SampleError(prompt.sample_id, "the prompt has no tokens")
+        return Encoded(prompt.sample_id, tensors, layout)
+
+    def _text_layout(self, token_ids: NDArray[np.int64]) -> Layout:
+        text, _ = self.kind.text(self, token_ids, len(token_ids), len(token_ids))
+        return Layout(token_ids, text=text)
+
+    def _check(self, prompt: Prompt) -> tuple[str, Image | None]:
+        """The prompt's text with the model's own marker, and its image in RGB."""
+        n_markers = prompt.text.count(MARKER)
+        if prompt.image is not None and self.image_token_id is None:
+            raise LayoutError(f"an image for {type(self.module).__name__}, a model without image token")
+        if n_markers > 1:
+            raise LayoutError(f"{n_markers} images in the prompt; a sample holds one")
+        if prompt.image is not None and not n_markers:
+            raise LayoutError(f"an image but no {MARKER} in the prompt {prompt.text!r}")
+        if n_markers and prompt.image is None:
+            raise LayoutError(f"{MARKER} in the prompt but no image")
+        if prompt.image is None:
+            return prompt.text, None
+        return prompt.text.replace(MARKER, self.kind.marker(self)), _rgb(prompt.image)
+
+    def batches(self, encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
+        """Indices of samples that go together: of one shape, near in length, the same for the same samples."""
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for i, sample in enumerate(encoded):
+            groups.setdefault(self.kind.shape(sample), []).append(i)
+        ordered = [sorted(group, key=lambda i: encoded[i].length) for group in groups.values()]
+        return [group[i : i + batch_size] for group in ordered for i in range(0, len(group), batch_size)]
+
+    def collate(self, encoded: Sequence[Encoded], *, left: bool = False) -> Batch:
+        """Samples that `batches` put together, padded on the right, or on the left as generation needs it."""
+        inputs = self.kind.collate(encoded, self.pad_token_id, left=left)
+        if self.kind.takes_position_ids(self.module):
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        lengths = np.array([sample.length for sample in encoded], np.int64)
+        return Batch(
+            sample_ids=tuple(sample.sample_id for sample in encoded),
+            layouts=tuple(sample.layout for sample in encoded),
+            inputs={name: self._place(tensor) for name, tensor in inputs.items()},
+            offset=lengths.max() - lengths if left else np.zeros_like(lengths),
+        )
+
+    def _place(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.device, self.dtype) if tensor.is_floating_point() else tensor.to(self.device)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> CausalLMOutput:
+        """One forward without cache, under the model's own attention blocks."""
+        with block_attention(self, batch, self.blocks):
+            return cast(CausalLMOutput, self.module(**batch.inputs, use_cache=False))
+
+    def facts(self) -> dict[str, object]:
+        """What the run card should say about the model."""
+        config = self.decoder.config
+        begins, ends = self.kind.wrappers(self)
+        found = {"image": self.image_token_id is not None, "boi": begins, "eoi": ends}
+        return {
+            "architecture": type(self.module).__name__,
+            "family": self.family,
+            "revision": getattr(self.module.config, "_commit_hash", None),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "attention": config._attn_implementation,
+            "n_layers": self.n_layers,
+            "d_model": self.d_model,
+            "n_heads": self.n_heads,
+            "n_kv_heads": getattr(config, "num_key_value_heads", None) or self.n_heads,
+            "image_token_id": self.image_token_id,
+            "boi": self.tokenizer.convert_ids_to_tokens(sorted(begins)),
+            "eoi": self.tokenizer.convert_ids_to_tokens(sorted(ends)),
+            "not_found": [what for what, there in found.items() if not there],
+            "padding": "right",
+            "position_ids": self.kind.takes_position_ids(self.module),
+            "blocked": [str(block) for block in self.blocks],
+        }
+
+
+def _rgb(image: Image) -> Image:
+    """The image in RGB, what is transparent over white, as the processors of Transformers have it."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image
+    layer = image.convert("RGBA")
+    return alpha_composite(new_image("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+_Child = TypeVar("_Child", bound=nn.Module)
+
+
+def _child(decoder: nn.Module, names: Sequence[str], kind: type[_Child]) -> _Child:
+    for name in names:
+        child = getattr(decoder, name, None)
+        if isinstance(child, kind):
+            return child
+    raise LoadError(
+        f"{type(decoder).__name__} has no {' or '.join(names)}: "
+        "this architecture needs a family of its own, one file in actstore_extract/families"
+    )

@@ -1,0 +1,39 @@
+"""The families there are: every file of this package that ends in `FAMILY = ...`."""
+
+import importlib
+import pkgutil
+from functools import cache
+
+from actstore.errors import ActstoreError, nearest
+from actstore_extract.families.family import Family
+
+__all__ = ["LoadError", "families", "family_of"]
+
+
+class LoadError(ActstoreError):
+    """The model cannot be used."""
+
+
+@cache
+def families() -> dict[str, Family]:
+    """Name -> family.
+
+    >>> sorted(families())[:2]
+    ['chameleon', 'generic']
+    """
+    package = __name__.rpartition(".")[0]
+    path = importlib.import_module(package).__path__
+    modules = [importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules(path)]
+    found = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
+    return {family.name: family for family in found}
+
+
+def family_of(architecture: str, name: str | None = None) -> Family:
+    """The family called `name`, else the one that serves the architecture, else the generic one."""
+    if name is not None and name not in families():
+        known = sorted(families())
+        raise LoadError(f"no family is called {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+    if name is not None:
+        return families()[name]
+    served = (family for family in families().values() if architecture in family.architectures)
+    return next(served, families()["generic"])

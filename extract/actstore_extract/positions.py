@@ -1,0 +1,187 @@
+"""Roles: names for positions of a sample, resolved from the sample's own tokens and never from constants."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError, nearest
+
+__all__ = ["Layout", "Positions", "Role", "RoleError", "parse_role", "positions"]
+
+Positions = NDArray[np.int64]
+
+
+class RoleError(ActstoreError):
+    """The text is not a role."""
+
+
+def _none() -> Positions:
+    return np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one sample's tokens are; every position is 0-based in the sample's own tokens, without padding.
+
+    `image` holds the image tokens in raster order, `eol` the ends of their lines, `boi` and `eoi` what wraps them.
+    `text` is the prompt's text: what follows the image or, when nothing does (text-image order, text alone), what
+    precedes it; the beginning-of-sequence token is never text. `text_before` is all text in front of the image.
+    `grid` is (rows, columns) of the image tokens. `special` names the model's other machinery ("frame-end": 1030).
+    """
+
+    token_ids: Positions
+    image: Positions = field(default_factory=_none)
+    eol: Positions = field(default_factory=_none)
+    boi: int | None = None
+    eoi: int | None = None
+    text: Positions = field(default_factory=_none)
+    text_before: Positions = field(default_factory=_none)
+    grid: tuple[int, int] | None = None
+    special: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.token_ids)
+
+    @property
+    def image_end(self) -> int | None:
+        """Where the image is complete: its end token, or its last token in a model without one."""
+        if self.eoi is not None:
+            return self.eoi
+        return int(self.image[-1]) if len(self.image) else None
+
+    def modality(self, at: Positions) -> NDArray[np.str_]:
+        """'image', 'text' or 'special' (the machinery around both) of each position, shape (n,).
+
+        >>> layout = Layout(np.arange(5), image=np.array([2]), boi=1, text=np.array([3, 4]))
+        >>> layout.modality(np.array([0, 1, 2, 4])).tolist()
+        ['special', 'special', 'image', 'text']
+        """
+        names = np.full(self.length, "special", dtype="<U7")
+        names[self.text_before] = "text"
+        names[self.text] = "text"
+        names[self.image] = "image"
+        return names[at]
+
+
+@dataclass(frozen=True)
+class Role:
+    """A parsed role: `name` is canonical and names the role's folder."""
+
+    name: str
+    kind: str
+    n: int = 1
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the role is one vector, the mean over its positions."""
+        return self.kind.endswith("-mean")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the role reaches to the prompt's end, so that tokens generated later belong to it."""
+        return self.kind in {"text", "suffix", "all"}
+
+
+def _one(at: int | None) -> Positions | None:
+    return None if at is None else np.array([at], np.int64)
+
+
+def _some(at: Positions) -> Positions | None:
+    return at if len(at) else None
+
+
+def _kth(at: Positions, k: int) -> Positions | None:
+    """The k-th of `at`, 1-based."""
+    return at[k - 1 : k] if 1 <= k <= len(at) else None
+
+
+def _from(start: int | None, layout: Layout) -> Positions | None:
+    return None if start is None else np.arange(start, layout.length)
+
+
+def _draw(pool: Positions, n: int, key: str) -> Positions | None:
+    """n of `pool` without repetition, ascending.
+
+    Hashes, because no random generator promises the same draws in the next version of Python or NumPy.
+    """
+    if n > len(pool):
+        return None
+    deck = pool.tolist()
+    for i in range(n):
+        digest = sha256(f"{key}/{i}".encode()).digest()
+        j = i + int.from_bytes(digest[:8], "big") % (len(deck) - i)
+        deck[i], deck[j] = deck[j], deck[i]
+    return np.array(sorted(deck[:n]), np.int64)
+
+
+# kind -> positions, from the layout, the role's number and the key of its random draw
+_RESOLVE: dict[str, Callable[[Layout, int, str], Positions | None]] = {
+    "all": lambda x, _, __: _some(np.arange(x.length)),
+    "at": lambda x, n, _: _one(n if n < x.length else None),
+    "boi": lambda x, _, __: _one(x.boi),
+    "eoi": lambda x, _, __: _one(x.eoi),
+    "eol": lambda x, _, __: _some(x.eol),
+    "eol-mean": lambda x, _, __: _some(x.eol),
+    "first-image": lambda x, _, __: _kth(x.image, 1),
+    "image": lambda x, _, __: _some(x.image),
+    "image-K": lambda x, n, _: _kth(x.image, n),
+    "image-mean": lambda x, _, __: _some(x.image),
+    "last": lambda x, n, _: _one(x.length - n if n <= x.length else None),
+    "last-image": lambda x, _, __: _some(x.image[-1:]),
+    "random-image": lambda x, n, key: _draw(x.image, n, f"{key}/image"),
+    "random-text": lambda x, n, key: _draw(x.text, n, f"{key}/text"),
+    "suffix": lambda x, _, __: _from(x.image_end, x),
+    "text": lambda x, _, __: _some(x.text),
+    "text-mean": lambda x, _, __: _some(x.text),
+}
+_ALIASES = {
+    "end-image": "eoi",
+    "image-1": "first-image",
+    "last-1": "last",
+    "random-image-1": "random-image",
+    "random-text-1": "random-text",
+}
+_PLAIN = sorted(_RESOLVE.keys() - {"at", "image-K"})
+_COUNTED = {"image": "image-K", "last": "last", "random-image": "random-image", "random-text": "random-text"}
+
+
+def parse_role(text: str) -> Role:
+    """The role that `text` names; RoleError, with the nearest one, when it names none.
+
+    >>> parse_role("end-image").name, parse_role("image-032").name, parse_role("at-frame-end").name
+    ('eoi', 'image-32', 'at-frame-end')
+    """
+    name = re.sub(r"-0*(\d+)$", r"-\1", text)
+    name = _ALIASES.get(name, name)
+    if name in _PLAIN:
+        return Role(name, name)
+    stem, _, number = name.rpartition("-")
+    if number.isdecimal() and stem == "at":
+        return Role(name, "at", int(number))
+    if number.isdecimal() and stem in _COUNTED and int(number) > 0:
+        return Role(name, _COUNTED[stem], int(number))
+    if re.fullmatch(r"at-[a-z]+(-[a-z]+)*", name):
+        return Role(name, "special")
+    known = [*_PLAIN, *_ALIASES, "at-32", "image-32", "last-2", "random-image-10", "random-text-10"]
+    raise RoleError(
+        f"no role is called {text!r}{nearest(text, known)}; "
+        f"roles are {', '.join(_PLAIN)}, at-P, image-K, last-N, random-image-N and random-text-N"
+    )
+
+
+def positions(role: Role, layout: Layout, *, seed: int, sample_id: str) -> Positions | None:
+    """Positions (n,) of the role in a sample, in reading order; None when this sample has none: never another token.
+
+    `image-K` and `last-N` count from 1, `at-P` from 0. A mean role gives the positions it averages. Random roles
+    depend on the seed and the sample alone, whatever the batch or the rank.
+    """
+    if role.kind == "special":
+        return _one(layout.special.get(role.name.removeprefix("at-")))
+    found = _RESOLVE[role.kind](layout, role.n, f"{seed}/{sample_id}")
+    return None if found is None else found.astype(np.int64)

@@ -1,0 +1,329 @@
+"""The runner: creates a store from a recipe or goes on with it, until every batch of the plan is committed."""
+
+import os
+import platform
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+import actstore
+from actstore import drafts, index
+from actstore.commits import Commit
+from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError
+from actstore.format import HEADER, INDEX, PART_SAMPLES, SHARD_BYTES
+from actstore.plan import prepare
+from actstore.progress import Bar, bar
+from actstore.store import Store
+from actstore_extract import prompts
+from actstore_extract.demo import MODELS
+from actstore_extract.extractor import Content, Extractor
+from actstore_extract.families import Model, load
+from actstore_extract.fingerprint import fingerprint
+from actstore_extract.recipe import Recipe, RecipeError
+from actstore_extract.samples import Samples
+
+__all__ = ["Estimate", "Run", "Summary"]
+
+PARTS_WAITING = 2  # parts the writer may be behind; more would only hold more memory
+BATCHES_PROBED = 8
+PACKAGES = ("actstore", "torch", "transformers", "numpy", "zarr")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did: samples written now, of them failed, and the batches that are left to other writers."""
+
+    samples: int
+    failed: int
+    parts: int
+    bytes: int
+    seconds: float
+    left: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost: rows and bytes (before compression) by role, and seconds, measured on some samples."""
+
+    samples: int
+    rows: dict[str, int]
+    bytes: dict[str, int]
+    seconds: float
+    measured_on: int
+
+
+class Run:
+    """A recipe with its samples, and with its model once something is to be run."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        device: str = "auto",
+        batch_size: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.recipe, self.say, self.device, self.batch_size = recipe, say, device, batch_size
+        self.samples: Samples = recipe.samples.samples()
+        self.planned = prompts.plan(recipe, self.samples)
+        self.folder = str(MODELS.get(recipe.model.path, recipe.model.path))
+        self.dtype = recipe.capture.dtype or recipe.model.dtype
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, loaded when something is to be run."""
+        section = self.recipe.model
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return load(
+            self.folder,
+            family=section.family,
+            dtype=section.dtype,
+            device=device,
+            revision=section.revision,
+            device_map=section.device_map,
+            attention=section.attention,
+            blocked=section.blocked,
+        )
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """The residual points to keep."""
+        wanted = self.recipe.capture.layers
+        if wanted == "all":
+            return list(range(self.model.n_layers + 1))
+        for layer in wanted:
+            if not 0 <= layer <= self.model.n_layers:
+                raise RecipeError(f"[capture] layer {layer} is out of range: this model has 0..{self.model.n_layers}")
+        return sorted(set(wanted))
+
+    def extractor(self, batch_size: int) -> Extractor:
+        """What turns samples into the content of a part."""
+        return Extractor(
+            self.model,
+            self.recipe,
+            self.samples.image,
+            layers=self.layers,
+            dtype=self.dtype,
+            batch_size=batch_size,
+            say=self.say,
+        )
+
+    def extract(self, path: Path) -> Summary:
+        """Create the store at `path`, or go on with it; returns when nothing is left for this process to do.
+
+        Raises PlanError if the store there was made from another recipe or other weights.
+        """
+        store = self._open(path)
+        batch_size = self.batch_size or int(store.run["batch_size"])
+        total = store.plan.filter(pl.col("batch").is_in(_mine(store.remaining))).height
+        self.say(f"{total} of {store.plan.height} samples left")
+        started = time.monotonic()
+        commits: list[Commit] = []
+        with bar(total, "samples") as progress, _terminated():
+            while todo := self._free(store):  # again, until what is left is in the hands of other writers
+                commits += self._work(store, self.extractor(batch_size), todo, progress)
+        left = len(store.remaining)
+        if not left and (commits or not (path / INDEX).exists()):
+            index.build_in_store(actstore.open(path))
+        return Summary(
+            samples=sum(commit.samples for commit in commits),
+            failed=sum(int(commit.by["failed"]) for commit in commits),
+            parts=len(commits),
+            bytes=sum(commit.bytes for commit in commits),
+            seconds=time.monotonic() - started,
+            left=left,
+        )
+
+    def _free(self, store: Store) -> list[int]:
+        """Batches that nobody has committed and nobody is working on."""
+        return [number for number in _mine(store.remaining) if number not in drafts.live(store.path)]
+
+    def _work(self, store: Store, extractor: Extractor, todo: list[int], progress: Bar) -> list[Commit]:
+        """Extract batch after batch while a thread writes the ones before; what it was given is always finished."""
+        writing: deque[Future[Commit | None]] = deque()
+        commits: list[Commit | None] = []
+        with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
+            for number in todo:
+                planned = store.plan.filter(pl.col("batch") == number)
+                if store.is_committed(number) or number in drafts.live(store.path):
+                    progress.advance(planned.height)
+                    continue
+                draft = store.draft(number)
+                try:
+                    content = extractor.content(planned, progress.advance)
+                except BaseException:
+                    draft.discard()
+                    raise
+                writing.append(writer.submit(self._write, store, number, content, draft, extractor.batch_size))
+                while len(writing) > PARTS_WAITING:
+                    commits.append(writing.popleft().result())
+            commits += [future.result() for future in writing]
+        return [commit for commit in commits if commit is not None]
+
+    def _write(
+        self, store: Store, number: int, content: Content, draft: drafts.Draft, batch_size: int
+    ) -> Commit | None:
+        failed = content.samples.filter(pl.col("status") == "failed")
+        for sample_id, error in failed.select("sample_id", "error").iter_rows():
+            self.say(f"{sample_id} failed: {error}")
+        by = {"batch_size": batch_size, "device": self.device_name, "failed": failed.height, "versions": _versions()}
+        try:
+            return store.write(
+                number, samples=content.samples, rows=content.rows, residual=content.residual, by=by, draft=draft
+            )
+        except AlreadyCommittedError:
+            return None
+
+    def _open(self, path: Path) -> Store:
+        if not (path / HEADER).exists():
+            return self._create(path)
+        store = actstore.open(path)
+        _check_same(store, self.recipe.record(), fingerprint(self.folder, self.recipe.model.revision))
+        return store
+
+    def _create(self, path: Path) -> Store:
+        batch_size = self.batch_size or self.recipe.capture.batch_size
+        prepare(self.planned)  # refuses bad columns before the model runs
+        content = self._probe(batch_size)
+        for role in self.missing_roles(content):
+            self.say(f"role '{role}': {self.model.facts()['architecture']} has none here; nothing is stored for it")
+        size = self.recipe.capture.part_samples or samples_per_part(content, batch_size)
+        batch = pl.int_range(self.planned.height, eager=True) // size
+        try:
+            return actstore.create(
+                path,
+                plan=self.planned.with_columns(batch.alias("batch")),
+                layers=self.layers,
+                d_model=self.model.d_model,
+                dtype=self.dtype,
+                run=self.card(batch_size),
+                vocabulary=self.model.vocabulary(),
+            )
+        except ActstoreError:
+            if (path / HEADER).exists():  # another rank was first
+                return self._open(path)
+            raise
+
+    def _probe(self, batch_size: int) -> Content:
+        """The content of the first samples that can be run."""
+        planned = self.planned.with_columns(condition=pl.lit("none")).head(BATCHES_PROBED * batch_size)
+        extractor = self.extractor(batch_size)
+        first = None
+        for piece in planned.iter_slices(batch_size):
+            content = extractor.content(piece)
+            first = first or content.samples["error"][0]
+            if content.residual:
+                return content
+            if (content.samples["status"] == "ok").any():
+                roles = ", ".join(self.recipe.capture.roles)
+                raise RecipeError(f"none of the roles {roles} exists in {self.model.facts()['architecture']}")
+        raise RecipeError(f"none of the first {planned.height} samples can be run; the first: {first}")
+
+    def missing_roles(self, content: Content) -> list[str]:
+        """Roles of the recipe that no sample has."""
+        return [role for role in self.recipe.capture.roles if role not in content.residual]
+
+    def estimate(self) -> Estimate:
+        """Rows, bytes and seconds of the whole recipe, measured on its first samples; nothing is written."""
+        batch_size = self.batch_size or self.recipe.capture.batch_size
+        self._probe(batch_size)  # the first forward is slower than those to come
+        started = time.monotonic()
+        content = self._probe(batch_size)
+        seconds = time.monotonic() - started
+        count = content.samples.height
+        scale = self.planned.height / count
+        itemsize = 4 if self.dtype == "float32" else 2
+        return Estimate(
+            samples=self.planned.height,
+            rows={role: round(array.shape[1] * scale) for role, array in content.residual.items()},
+            bytes={role: round(array.size * itemsize * scale) for role, array in content.residual.items()},
+            seconds=seconds * scale,
+            measured_on=count,
+        )
+
+    @property
+    def device_name(self) -> str:
+        """The device in words."""
+        device = self.model.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+
+    def card(self, batch_size: int) -> dict[str, Any]:
+        """The run card: everything that says who produced the store."""
+        return {
+            "model": self.recipe.model.path,
+            **self.model.facts(),
+            **fingerprint(self.folder, self.recipe.model.revision),
+            "recipe_name": self.recipe.name,
+            "seed": self.recipe.seed,
+            "batch_size": batch_size,
+            "device": self.device_name,
+            "versions": _versions(),
+            "recipe": self.recipe.record(),
+        }
+
+
+def samples_per_part(content: Content, batch_size: int) -> int:
+    """How many samples make a part of about 128 MB: whole batches, at least one, at most 2,048 samples."""
+    each = max(1, content.bytes // content.samples.filter(pl.col("status") == "ok").height)
+    whole = min(SHARD_BYTES // each, PART_SAMPLES) // batch_size * batch_size
+    return max(batch_size, whole)
+
+
+def _mine(numbers: Sequence[int]) -> list[int]:
+    """Batches of this rank: under torchrun each takes its share, alone it takes all."""
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    return [number for number in numbers if number % world == rank]
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _check_same(store: Store, recipe: dict[str, Any], prints: dict[str, str]) -> None:
+    """Raise PlanError, with the difference, unless the store was made from this recipe and these weights."""
+    recorded = {**_flat(store.run.get("recipe", {})), **{name: store.run.get(name) for name in prints}}
+    wanted = {**_flat(recipe), **prints}
+    differing = [key for key in {**recorded, **wanted} if recorded.get(key) != wanted.get(key)]
+    if differing:
+        lines = [f"  {key}: {recorded.get(key)!r} in the store, {wanted.get(key)!r} now" for key in differing]
+        raise PlanError(
+            f"{store.path} was made otherwise; go on with what made it, or choose another folder:\n" + "\n".join(lines)
+        )
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The keys that decide what is stored; the text about the recipe does not."""
+    sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
+    plain = {name: value for name, value in recipe.items() if name not in sections and name not in ("about", "name")}
+    return {**plain, **{f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}}
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM, as Slurm and torchrun send it, ends a run as Ctrl-C does: the batch in hand is dropped."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,244 @@
+"""Families: every token of a sample is known for what it is, and bad samples say why."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
+from transformers.image_transforms import convert_to_rgb
+
+import tiny
+from actstore_extract.families import LoadError, Model, Prompt, SampleError, families, load
+from actstore_extract.families.chameleon import Chameleon
+
+IMAGE_TEXT, TEXT_IMAGE, TEXT = "<image> this digit is a", "this digit is a <image>", "this digit is a"
+
+
+@pytest.fixture(scope="module", params=tiny.SYSTEMS)
+def model(request: pytest.FixtureRequest) -> Model:
+    return tiny.model(request.param)
+
+
+@pytest.fixture(scope="module")
+def chameleon() -> Model:
+    return tiny.model("chameleon")
+
+
+def encode(model: Model, text: str, seed: int = 0):
+    return model.encode(tiny.prompts([text])[0]._replace(image=tiny.image(seed) if "<image>" in text else None))
+
+
+def embeddings(model: Model, encoded) -> torch.Tensor:
+    """What block 0 receives, (length, d)."""
+    seen = []
+    handle = model.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(model.collate([encoded]))
+    handle.remove()
+    return seen[0][0]
+
+
+@pytest.mark.parametrize("text", [IMAGE_TEXT, TEXT_IMAGE])
+def test_positions_hold_what_the_model_puts_there(model: Model, text: str) -> None:
+    encoded = encode(model, text)
+    layout, x = encoded.layout, embeddings(model, encoded)
+    features = model.module.get_image_features(encoded.inputs["pixel_values"], return_dict=True).pooler_output
+    assert torch.equal(x[layout.image], torch.cat(list(features)).reshape(-1, model.d_model))
+    others = np.setdiff1d(np.arange(layout.length), layout.image)
+    table = model.module.get_input_embeddings()
+    assert torch.equal(x[others], table(torch.from_numpy(layout.token_ids[others])))
+    words = [model.vocabulary()[i] for i in layout.token_ids[layout.text]]
+    assert words == ["this", "digit", "is", "a"]
+    assert layout.grid == (4, 4)
+
+
+def test_chameleon_layout(chameleon: Model) -> None:
+    layout = encode(chameleon, IMAGE_TEXT).layout
+    assert (layout.boi, layout.eoi, layout.image.tolist()) == (1, 18, list(range(2, 18)))
+    assert (layout.text.tolist(), layout.text_before.tolist(), layout.length) == ([19, 20, 21, 22], [], 23)
+    layout = encode(chameleon, TEXT_IMAGE).layout
+    assert (layout.boi, layout.eoi, layout.image.tolist()) == (5, 22, list(range(6, 22)))
+    assert layout.text.tolist() == layout.text_before.tolist() == [1, 2, 3, 4]
+    assert chameleon.vocabulary()[layout.token_ids[5]] == "<racm3:break>"
+
+
+def test_text_alone(model: Model) -> None:
+    layout = encode(model, TEXT).layout
+    assert layout.text.tolist() == [1, 2, 3, 4]
+    assert (len(layout.image), layout.boi, layout.eoi, layout.grid) == (0, None, None, None)
+
+
+def test_images_differ(model: Model) -> None:
+    """Else every test here would pass on a model that ignores its images."""
+    x, y = (embeddings(model, encode(model, IMAGE_TEXT, seed)) for seed in (0, 1))
+    assert not torch.equal(x, y)
+
+
+def test_generic_finds_what_a_model_declares() -> None:
+    module, processor = tiny.chameleon()
+    own, generic = Model(module, processor), Model(module, processor, family="generic")
+    text = "this is <image> one , two"
+    a, b = (model.encode(Prompt("s", text, tiny.image())) for model in (own, generic))
+    assert a.layout.eoi == b.layout.eoi == 20
+    assert a.layout.boi == b.layout.boi == 3
+    # the processor's separator of chats, which the family of its own leaves out
+    assert b.length == a.length + 1
+
+
+def test_facts_say_what_was_not_found() -> None:
+    facts = tiny.model("llava_gemma").facts()
+    assert facts["architecture"] == "LlavaForConditionalGeneration"
+    assert facts["family"] == "generic"
+    assert facts["not_found"] == ["boi", "eoi"]
+    assert tiny.model("llama").facts()["not_found"] == ["image", "boi", "eoi"]
+    assert tiny.model("chameleon").facts()["eoi"] == ["<eoss>"]
+    json.dumps(facts)
+
+
+def test_line_ends_are_seen(chameleon: Model) -> None:
+    """A token of its own between the image tokens ends a line."""
+    i, word, end = chameleon.image_token_id, 25, 24
+    ids = np.array([1, i, i, end, i, i, end, i, i, word, word])
+    generic = families()["generic"]
+    layout = generic.layout(chameleon, ids, {})
+    assert (layout.image.tolist(), layout.eol.tolist(), layout.grid) == ([1, 2, 4, 5, 7, 8], [3, 6], (3, 2))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        (Prompt("s", "this digit", tiny.image()), "an image but no <image> in the prompt 'this digit'"),
+        (Prompt("s", "<image> this", None), "<image> in the prompt but no image"),
+        (Prompt("s", "<image> this <image>", tiny.image()), "2 images in the prompt; a sample holds one"),
+    ],
+)
+def test_bad_prompts(chameleon: Model, prompt: Prompt, reason: str) -> None:
+    with pytest.raises(SampleError, match=f"^s: {reason}"):
+        chameleon.encode(prompt)
+
+
+def test_image_for_a_text_model() -> None:
+    with pytest.raises(SampleError, match="a model without image token"):
+        tiny.model("llama").encode(Prompt("s", IMAGE_TEXT, tiny.image()))
+
+
+def test_broken_image(chameleon: Model, tmp_path: Path) -> None:
+    tiny.image(size=(64, 64)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "cut.png") as image, pytest.raises(SampleError, match="image file is truncated"):
+        chameleon.encode(Prompt("s", IMAGE_TEXT, image))
+
+
+@pytest.mark.parametrize(
+    ("max_length", "reason"), [(10, "Mismatch in `image` token count"), (18, "no <eoss> after the image")]
+)
+def test_truncated_prompt(chameleon: Model, monkeypatch: pytest.MonkeyPatch, max_length: int, reason: str) -> None:
+    options = {"return_for_text_completion": True, "text_kwargs": {"truncation": True, "max_length": max_length}}
+    monkeypatch.setattr(Chameleon, "process_options", options)
+    with pytest.raises(SampleError, match=reason):
+        chameleon.encode(Prompt("s", IMAGE_TEXT, tiny.image()))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_any_mode_of_image(chameleon: Model, mode: str) -> None:
+    picture = tiny.image().convert(mode)
+    if mode.endswith("A"):
+        picture.putalpha(tiny.image(1).convert("L"))
+    got = chameleon.encode(Prompt("s", IMAGE_TEXT, picture))
+    theirs = Image.fromarray(convert_to_rgb(picture, return_numpy=True))
+    expected = chameleon.encode(Prompt("s", IMAGE_TEXT, theirs))
+    assert torch.equal(got.inputs["pixel_values"], expected.inputs["pixel_values"])
+
+
+def test_batches_hold_each_sample_once_and_never_mix_shapes(model: Model) -> None:
+    texts = [IMAGE_TEXT, TEXT, TEXT_IMAGE, "this", "<image> a", "<image> this is a one", TEXT]
+    encoded = [model.encode(prompt) for prompt in tiny.prompts(texts)]
+    batches = model.batches(encoded, 2)
+    assert sorted(i for batch in batches for i in batch) == list(range(7))
+    assert batches == model.batches(encoded, 2)
+    assert max(map(len, batches)) <= 2
+    for batch in batches:
+        assert len({"pixel_values" in encoded[i].inputs for i in batch}) == 1
+    lengths = [encoded[i].length for batch in batches for i in batch if "pixel_values" in encoded[i].inputs]
+    assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_collate(model: Model, left: bool) -> None:
+    encoded = [model.encode(prompt) for prompt in tiny.prompts()]
+    batch = model.collate(encoded, left=left)
+    short, long = (sample.length for sample in encoded)
+    assert batch.n_slots == long
+    assert batch.offset.tolist() == ([long - short, 0] if left else [0, 0])
+    for i, sample in enumerate(encoded):
+        slots = batch.offset[i] + np.arange(sample.length)
+        assert torch.equal(batch.inputs["input_ids"][i, slots], sample.inputs["input_ids"][0])
+        assert torch.equal(batch.inputs["position_ids"][i, slots], torch.arange(sample.length))
+        assert batch.inputs["attention_mask"][i].sum() == sample.length
+
+
+def test_learned_positions_and_other_names() -> None:
+    """GPT-2 calls its parts differently."""
+    words = tiny.tokenizer([])
+    config = GPT2Config(vocab_size=len(words), n_embd=32, n_layer=2, n_head=2, n_positions=64)
+    model = Model(GPT2LMHeadModel(config), words)
+    assert (model.n_layers, model.d_model, model.n_heads) == (2, 32, 2)
+    assert encode(model, TEXT).layout.text.tolist() == [1, 2, 3, 4]
+
+
+def test_unknown_parts() -> None:
+    config = T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    with pytest.raises(LoadError, match=r"T5Stack has no layers or h or blocks: .* family of its own"):
+        Model(T5ForConditionalGeneration(config), tiny.tokenizer([]))
+
+
+@pytest.fixture(scope="module")
+def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp(model.family)
+    model.module.save_pretrained(path)
+    model.processor.save_pretrained(path)
+    return path
+
+
+def test_load(model: Model, folder: Path) -> None:
+    loaded = load(str(folder), dtype="float32")
+    assert (loaded.family, loaded.facts()) == (model.family, model.facts())
+    assert loaded.vocabulary() == model.vocabulary()
+    batches = [m.collate([encode(m, IMAGE_TEXT)]) for m in (model, loaded)]
+    assert torch.equal(model(batches[0]).logits, loaded(batches[1]).logits)
+    assert load(str(folder)).dtype == torch.bfloat16
+    blocked = load(str(folder), attention="eager", blocked=[{"queries": "text", "keys": "image"}])
+    assert blocked.facts()["blocked"] == ["text -> image, all layers"]
+    assert blocked.facts()["attention"] == "eager"
+
+
+def test_load_by_a_device_map(model: Model, folder: Path) -> None:
+    pytest.importorskip("accelerate")
+    spread = load(str(folder), dtype="float32", device_map={"": "cpu"})
+    batches = [m.collate([encode(m, IMAGE_TEXT)]) for m in (model, spread)]
+    assert torch.equal(model(batches[0]).logits, spread(batches[1]).logits)
+
+
+def test_weights_that_are_not_there(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = next(name for name in weights if "layers.1.self_attn.q_proj" in name)
+    save_file({k: v for k, v in weights.items() if k != lost}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(LoadError, match=r"lacks 1 weights that .* needs, such as .*layers.1.self_attn.q_proj"):
+        load(str(tmp_path))
+
+
+def test_load_errors(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"no model at .*nowhere.*hf download"):
+        load(str(tmp_path / "nowhere"))
+    with pytest.raises(LoadError, match="'bfloat61'; did you mean 'bfloat16'"):
+        load(str(tmp_path), dtype="bfloat61")
+    (tmp_path / "config.json").write_text('{"model_type": "novelty", "architectures": ["NoveltyModel"]}')
+    with pytest.raises(LoadError, match="model type `novelty`"):
+        load(str(tmp_path))
+    with pytest.raises(LoadError, match=r"no family is called 'camelion'.*chameleon"):
+        Model(*tiny.llama(), family="camelion")

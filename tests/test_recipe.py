@@ -1,0 +1,82 @@
+import pytest
+
+from actstore_extract import recipe
+from actstore_extract.recipe import RecipeError
+
+GOOD = """
+[model]
+path = "digits-fusion"
+[samples]
+source = "digits"
+[prompt]
+text = "<image>this digit is a"
+[capture]
+roles = ["eoi", "end-image", "last-image"]
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("name", recipe.shipped())
+def test_shipped_recipes_are_valid(name):
+    assert recipe.load(name).name == name
+
+
+def test_a_recipe_in_a_file(written):
+    found = recipe.load(written(GOOD))
+    assert (found.name, found.seed, found.model.dtype) == ("mine", 0, "bfloat16")
+    assert found.capture.roles == ["eoi", "last-image"]  # an alias is its role
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("[model]", "[modle]", "unknown key 'modle'; did you mean 'model'?"),
+        ("path =", "pth =", r"\[model\]: unknown key 'pth'; did you mean 'path'?"),
+        ("roles =", "role =", r"\[capture\]: unknown key 'role'; did you mean 'roles'?"),
+        ('source = "digits"', 'source = "digit"', r"source 'digit' is not one of .*; did you mean 'digits'?"),
+        ('source = "digits"', 'source = "digits"\nlimt = 3', r"\[samples\]: unknown key 'limt'; did you mean 'limit'?"),
+        ('"eoi"', '"lst-image"', r"\[capture\] roles: no role is called 'lst-image'; did you mean 'last-image'?"),
+        ('["eoi", "end-image", "last-image"]', "[]", r"\[capture\] roles: List should have at least 1 item"),
+        ('path = "digits-fusion"', "path = 3", r"\[model\] path: Input should be a valid string"),
+        ('path = "digits-fusion"', 'path = "x"\ndtype = "int8"', r"\[model\] dtype: Input should be 'bfloat16'"),
+        ("[prompt]", "[prompt", "mine.toml: "),
+        ('[prompt]\ntext = "<image>this digit is a"', "", None),
+    ],
+)
+def test_a_mistake_is_named(written, before, after, message):
+    text = written(GOOD.replace(before, after))
+    if message is None:
+        assert recipe.load(text).prompt.text is None
+        return
+    with pytest.raises(RecipeError, match=message):
+        recipe.load(text)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(RecipeError, match="no recipe 'digits-fuson': .*; did you mean 'digits-fusion'?"):
+        recipe.load("digits-fuson")
+
+
+def test_overrides():
+    found = recipe.load("digits-fusion", ["samples.limit=7", "model.path=/models/mine", "seed=3"])
+    assert (found.samples.limit, found.model.path, found.seed) == (7, "/models/mine", 3)
+
+
+@pytest.mark.parametrize("override", ["samples.limit", "=3", "a.b.c=1"])
+def test_a_bad_override_says_its_form(override):
+    with pytest.raises(RecipeError, match=r"write section.key=value"):
+        recipe.load("digits-fusion", [override])
+
+
+def test_an_override_of_nothing_names_the_nearest():
+    with pytest.raises(RecipeError, match=r"\[samples\]: unknown key 'limits'; did you mean 'limit'?"):
+        recipe.load("digits-fusion", ["samples.limits=3"])

@@ -1,0 +1,331 @@
+import random
+import shutil
+import signal
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+import actstore
+from actstore import orphans, verify
+from actstore.errors import ActstoreError, PlanError
+from actstore_extract import recipe, runner
+from actstore_extract.demo import MODELS
+from actstore_extract.extractor import Extractor
+from actstore_extract.families import Prompt, load
+from actstore_extract.recipe import RecipeError
+from actstore_extract.runner import Run
+from extracting import SMALL, extract, samples, start, vectors
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    assert extract(path).samples == 24
+    return path
+
+
+def test_the_store_holds_what_the_recipe_says(whole):
+    store = actstore.open(whole)
+    assert len(store.parts) == 6
+    assert not store.remaining
+    assert store.layers == (0, 1, 2, 3, 4, 5, 6)
+    counts = dict(store.sql("select role, count(*) from rows group by all").iter_rows())
+    assert counts == {"image": 384} | dict.fromkeys(
+        ["first-image", "last-image", "image-mean", "eoi", "random-text", "last"], 24
+    )
+    assert (
+        store.sql("select distinct token from rows join vocab using (token_id) where role = 'eoi'").item() == "<eoss>"
+    )
+    assert store.run["weights_sha256"] == runner.fingerprint(str(MODELS["digits-fusion"]))["weights_sha256"]
+    assert store.run["recipe"]["capture"]["part_samples"] == 4
+    assert (whole / "index.duckdb").exists()
+
+
+def test_a_second_call_does_nothing(whole, capsys):
+    said = []
+    done = Run(recipe.load("digits-fusion", SMALL), say=said.append).extract(whole)
+    assert (done.samples, done.left) == (0, 0)
+    assert said == ["0 of 24 samples left"]
+
+
+def test_the_same_recipe_gives_the_same_bytes(whole, tmp_path):
+    extract(tmp_path / "again")
+    first, second = actstore.open(whole), actstore.open(tmp_path / "again")
+    for one, other in zip(first.commits, second.commits, strict=True):
+        assert one.files == other.files
+
+
+def test_vectors_are_bit_equal_to_what_the_blocks_received(tmp_path):
+    extract(tmp_path / "s", "capture.batch_size=1", "samples.limit=3")
+    store = actstore.open(tmp_path / "s")
+    model = load(str(MODELS["digits-fusion"]), dtype="bfloat16")
+    source = recipe.load("digits-fusion").samples.samples()
+    points = [*model.layers, model.norm]
+    for name, text in store.sql("select sample_id, prompt from samples").iter_rows():
+        seen = []
+        hooks = [point.register_forward_pre_hook(lambda _, args: seen.append(args[0][0])) for point in points]
+        encoded = model.encode(Prompt(name, text, source.image(name)))
+        with torch.no_grad():
+            model.module(**model.collate([encoded]).inputs, use_cache=False)
+        for hook in hooks:
+            hook.remove()
+        rows = store.sql(f"from rows where sample_id = '{name}' and position is not null order by row_id")
+        assert rows.height == 21
+        for layer in store.layers:
+            expected = seen[layer][rows["position"].to_list()].float().numpy()
+            np.testing.assert_array_equal(store.residual(rows, layer), expected)
+        mean = store.sql(f"from rows where sample_id = '{name}' and role = 'image-mean'")
+        at = encoded.layout.image.tolist()
+        expected = seen[3][at].float().mean(0).bfloat16().float().numpy()
+        np.testing.assert_allclose(store.residual(mean, 3)[0], expected, rtol=2**-7)
+
+
+def test_float32_is_stored_exactly(tmp_path):
+    extract(tmp_path / "s", "capture.batch_size=1", "samples.limit=1", "model.dtype=float32")
+    store = actstore.open(tmp_path / "s")
+    assert store.header.dtype == "float32"
+    model = load(str(MODELS["digits-fusion"]), dtype="float32")
+    seen = []
+    hook = model.norm.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
+    source = recipe.load("digits-fusion").samples.samples()
+    encoded = model.encode(Prompt("digit-0000", "<image>this digit is a", source.image("digit-0000")))
+    with torch.no_grad():
+        model.module(**model.collate([encoded]).inputs)
+    hook.remove()
+    rows = store.sql("from rows where role = 'last'")
+    np.testing.assert_array_equal(store.residual(rows, 6)[0], seen[0][-1].numpy())
+
+
+def test_some_layers_and_no_next_token(tmp_path, whole):
+    extract(tmp_path / "s", "capture.layers=[2, 4]", "capture.next_token=false")
+    few, all_ = actstore.open(tmp_path / "s"), actstore.open(whole)
+    rows = few.sql("from rows where role = 'eoi' order by row_id")
+    np.testing.assert_array_equal(few.residual(rows, 4), all_.residual(rows, 4))
+    assert samples(tmp_path / "s")["next_token"].null_count() == 24
+    with pytest.raises(ActstoreError, match="layer 3 is not in this store; it has 2, 4"):
+        few.residual(rows, 3)
+
+
+def test_the_next_token_is_the_models_own(whole):
+    said = samples(whole)
+    model = load(str(MODELS["digits-fusion"]), dtype="bfloat16")
+    source = recipe.load("digits-fusion").samples.samples()
+    for name, token in said.select("sample_id", "next_token_id").head(4).iter_rows():
+        encoded = model.encode(Prompt(name, "<image>this digit is a", source.image(name)))
+        assert int(model(model.collate([encoded])).logits[0, -1].argmax()) == token
+    assert said["next_token_probability"].is_between(0, 1).all()
+
+
+def test_estimate_writes_nothing(tmp_path):
+    estimate = Run(recipe.load("digits-fusion", ["samples.limit=40", "capture.batch_size=8"])).estimate()
+    assert estimate.samples == 40
+    assert estimate.rows["image"] == 640
+    assert estimate.bytes["eoi"] == 40 * 7 * 64 * 2
+    assert estimate.seconds > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(whole):
+    with pytest.raises(PlanError, match=r"model.dtype: 'bfloat16' in the store, 'float32' now"):
+        extract(whole, "model.dtype=float32")
+    with pytest.raises(PlanError, match=r"samples.limit: 24 in the store, 25 now"):
+        extract(whole, "samples.limit=25")
+
+
+def test_changed_weights_are_refused(tmp_path):
+    folder = shutil.copytree(MODELS["digits-fusion"], tmp_path / "model")
+    change = f"model.path={folder}"
+    extract(tmp_path / "s", change, "samples.limit=4")
+    with (folder / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(PlanError, match="weights_sha256"):
+        extract(tmp_path / "s", change, "samples.limit=4")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of ten readable images, one that is none, and one that is cut."""
+    folder = tmp_path / "pictures" / "cat"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)).save(folder / f"{i}.png")
+    (folder / "text.png").write_text("no image")
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:100])
+    return folder.parent
+
+
+def test_an_unreadable_image_is_a_failed_row_among_good_ones(pictures, tmp_path):
+    said = []
+    keys = [f"samples={{source='imagefolder', path='{pictures}'}}", "capture.part_samples=5", "capture.batch_size=2"]
+    done = Run(recipe.load("digits-fusion", keys), say=said.append).extract(tmp_path / "s")
+    assert (done.samples, done.failed) == (12, 2)
+    store = actstore.open(tmp_path / "s")
+    failed = store.sql("select sample_id, error from samples where status = 'failed' order by sample_id")
+    assert failed["sample_id"].to_list() == ["cat/cut.png", "cat/text.png"]
+    assert "cannot identify image file" in failed["error"][1]
+    assert store.sql("select count(distinct sample_id) from rows").item() == 10
+    assert [line for line in said if "cat/text.png failed" in line]
+    assert verify.run(verify.steps(tmp_path / "s")) == []
+
+
+def test_nothing_but_unreadable_images(pictures, tmp_path):
+    for path in pictures.glob("*/[0-9].png"):
+        path.unlink()
+    with pytest.raises(RecipeError, match="none of the first 2 samples can be run; the first: image cat/cut.png"):
+        Run(recipe.load("digits-fusion", [f"samples={{source='imagefolder', path='{pictures}'}}"])).extract(
+            tmp_path / "s"
+        )
+    assert not (tmp_path / "s").exists()
+
+
+def test_both_orders_and_text_alone(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "sample_id,image,prompt\na,digit,<image>this digit is a\nb,digit,this is a seven . <image>\nc,,this digit is a\n"
+    )
+    Image.new("RGB", (8, 8)).save(tmp_path / "digit", format="png")
+    keys = [f"samples={{source='table', path='{tmp_path / 't.csv'}'}}"]
+    made = recipe.load("digits-fusion", keys)
+    made = made.model_copy(update={"prompt": recipe.PromptSection()})
+    Run(made).extract(tmp_path / "s")
+    found = samples(tmp_path / "s").select("sample_id", "prompt_order", "status", "length", "image_start", "eoi")
+    assert found["prompt_order"].to_list() == ["image-text", "text-image", "text"]
+    assert found["status"].to_list() == ["ok"] * 3
+    assert found["eoi"].to_list()[2] is None
+    roles = dict(
+        actstore.open(tmp_path / "s")
+        .sql("select sample_id, count(*) from rows where role = 'eoi' group by all")
+        .iter_rows()
+    )
+    assert roles == {"a": 1, "b": 1}
+
+
+def test_a_role_the_model_has_not_is_said_and_not_stored(tmp_path):
+    said = []
+    keys = [*SMALL, "samples.limit=4", "capture.roles=['eoi', 'eol']"]
+    Run(recipe.load("digits-fusion", keys), say=said.append).extract(tmp_path / "s")
+    assert actstore.open(tmp_path / "s").roles == ["eoi"]
+    assert said[0] == "role 'eol': ChameleonForConditionalGeneration has none here; nothing is stored for it"
+    with pytest.raises(RecipeError, match="none of the roles eol exists in ChameleonForConditionalGeneration"):
+        extract(tmp_path / "t", "capture.roles=['eol']")
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_layer_out_of_range(tmp_path):
+    with pytest.raises(RecipeError, match=r"layer 7 is out of range: this model has 0..6"):
+        extract(tmp_path / "s", "capture.layers=[0, 7]")
+
+
+def test_ctrl_c_drops_the_batch_in_hand_and_resume_goes_on(tmp_path, whole, monkeypatch):
+    content, calls = Extractor.content, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 4:  # one probe, two parts
+            raise KeyboardInterrupt
+        return content(self, *arguments)
+
+    monkeypatch.setattr(Extractor, "content", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(tmp_path / "s")
+    assert [commit.batches for commit in actstore.open(tmp_path / "s").commits] == [(0,), (1,)]
+    assert len(list((tmp_path / "s" / "parts").iterdir())) == 2
+    monkeypatch.undo()
+    assert extract(tmp_path / "s").samples == 16
+    assert vectors(tmp_path / "s") == vectors(whole)
+
+
+def test_an_error_of_the_writer_stops_the_run_and_harms_nothing(tmp_path, whole, monkeypatch):
+    write, calls = actstore.Store.write, []
+
+    def failing(self, number, **content):
+        calls.append(number)
+        if len(calls) == 3:
+            content["draft"].discard()
+            raise ActstoreError("disk full")
+        return write(self, number, **content)
+
+    monkeypatch.setattr(actstore.Store, "write", failing)
+    with pytest.raises(ActstoreError, match="disk full"):
+        extract(tmp_path / "s")
+    monkeypatch.undo()
+    assert verify.run(verify.steps(tmp_path / "s")) == []
+    extract(tmp_path / "s")
+    assert vectors(tmp_path / "s") == vectors(whole)
+
+
+def test_too_little_memory_halves_the_batch(tmp_path, whole, monkeypatch):
+    capture, sizes = runner.Extractor.__init__.__globals__["capture"], []
+
+    def small(model, batch, *arguments, **options):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return capture(model, batch, *arguments, **options)
+
+    monkeypatch.setitem(runner.Extractor.__init__.__globals__, "capture", small)
+    said = []
+    Run(recipe.load("digits-fusion", [*SMALL, "samples.limit=8"]), say=said.append).extract(tmp_path / "s")
+    assert said[0] == "not enough memory for 4 samples at once; going on with 2"
+    assert sizes[:3] == [4, 2, 2]
+    assert samples(tmp_path / "s")["status"].to_list() == ["ok"] * 8
+
+
+def test_sigterm_stops_as_ctrl_c_does(tmp_path, whole):
+    child = start(tmp_path / "s", "samples.limit=400")
+    _wait_for(lambda: list((tmp_path / "s" / "commits").glob("*.json")), child)
+    child.terminate()
+    child.join(60)
+    assert child.exitcode == 1  # KeyboardInterrupt, as a traceback in a bare process
+    assert orphans.find(tmp_path / "s", older_than=0) == []
+
+
+def _wait_for(condition, child, seconds=60):
+    """Until the child has done something, or ended where the condition allows that."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert child.is_alive()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_two_processes_share_the_work(tmp_path, whole):
+    children = [start(tmp_path / "s"), start(tmp_path / "s")]
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
+    extract(tmp_path / "s")  # what the other was still writing when one ended
+    assert vectors(tmp_path / "s") == vectors(whole)
+    assert samples(tmp_path / "s").height == 24
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_kill_9_at_random_instants_then_resume(tmp_path, kills):
+    chance = random.Random(kills)
+    limit = f"samples.limit={12 * kills}"
+    extract(tmp_path / "whole", limit)
+    path, killed = tmp_path / "s", 0
+    while killed < kills:
+        child = start(path, limit)
+        while child.is_alive() and not list(path.glob("parts/*")):
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.6))
+        if not child.is_alive():
+            break
+        child.kill()
+        child.join()
+        killed += child.exitcode == -signal.SIGKILL
+    assert killed >= kills // 2
+    extract(path, limit)
+    assert samples(path)["sample_id"].to_list() == samples(tmp_path / "whole")["sample_id"].to_list()
+    assert vectors(path) == vectors(tmp_path / "whole")
+    assert verify.run(verify.steps(path)) == []
+    for orphan in orphans.find(path, older_than=0):
+        orphans.remove(orphan)
+    assert len(list((path / "parts").iterdir())) == 3 * kills
+    assert vectors(path) == vectors(tmp_path / "whole")
+    assert isinstance(samples(path), pl.DataFrame)
