@@ -5,6 +5,9 @@
 ['ActstoreError', 'AlreadyCommittedError', 'Attention']
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from actstore.errors import (
     ActstoreError,
     AlreadyCommittedError,
@@ -14,7 +17,10 @@ from actstore.errors import (
     PlanError,
     QueryError,
 )
-from actstore.store import Attention, Store, create, open  # noqa: A004  (actstore.open reads as it should)
+
+if TYPE_CHECKING:
+    from actstore.creation import create
+    from actstore.store import Attention, Store, open  # noqa: A004  (actstore.open reads as it should)
 
 __all__ = [
     "ActstoreError",
@@ -29,3 +35,10 @@ __all__ = [
     "create",
     "open",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The rest of __all__, imported when first used: `actstore --help` needs none of numpy, polars and duckdb."""
+    if name not in __all__:
+        raise AttributeError(f"module 'actstore' has no attribute '{name}'")
+    return getattr(import_module("actstore.creation" if name == "create" else "actstore.store"), name)

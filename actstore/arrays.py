@@ -1,22 +1,27 @@
 """Arrays of a part: Zarr v3, sharded, blosc + crc32c."""
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import LocalStore
 
-from actstore.errors import CorruptError
+from actstore import shards
 from actstore.format import dtype_named
 from actstore.layout import ArraySpec
 
-STREAMING_FRACTION = 0.1  # beyond a tenth of the rows one read of all is cheaper than many of some
+THREADS = min(4, os.cpu_count() or 1)  # each holds one chunk; decoding lets go of the interpreter
 
 
 def write(part: Path, name: str, values: NDArray[np.generic], dtype: str, dimensions: tuple[str, ...]) -> ArraySpec:
     """Write one array of a part, whole; floats are rounded to `dtype`."""
+    import zarr  # reading does not need it, and it takes longer to import than a query runs
+    from zarr.codecs import BloscCodec, Crc32cCodec
+    from zarr.storage import LocalStore
+
     spec = ArraySpec.of(values.shape, dtype, dimensions)
     kind = dtype_named(dtype)
     array = zarr.create_array(
@@ -36,42 +41,68 @@ def write(part: Path, name: str, values: NDArray[np.generic], dtype: str, dimens
         attributes={"actstore": {"dtype": dtype}},
         config={"write_empty_chunks": True},
     )
-    array[...] = kind.encode(values)
-    return spec
+    for start in range(0, spec.shape[0], spec.shards[0]):  # whole shards, one at a time: no second copy of it all
+        array[start : start + spec.shards[0]] = kind.encode(values[start : start + spec.shards[0]])
+    return replace(spec, chunk_crc32c=checksums(part / name, spec))
+
+
+def checksums(folder: Path, spec: ArraySpec) -> str:
+    """The crc32c of every chunk as it stands in the shards: eight hexadecimal digits each, layer after layer."""
+    found = []
+    for layer in range(spec.shape[0]):
+        with shards.opened(folder / spec.shard_of(layer), spec.chunks_per_shard) as shard:
+            places = (spec.index_in_shard(layer, chunk) for chunk in range(spec.chunks_per_layer))
+            found += [shard.checksum(place)[::-1].hex() for place in places]
+    return "".join(found)
 
 
 class ArrayReader:
-    """Reads an array of a committed part, as stored numbers or as float32."""
+    """Reads an array of a committed part as float32: each chunk once, after comparing it with the commit record."""
 
     def __init__(self, part: Path, name: str, spec: ArraySpec) -> None:
-        self.name, self.spec = name, spec
-        self._array = zarr.open_array(LocalStore(part, read_only=True), path=name, mode="r")
-        if self._array.shape != spec.shape or self._array.dtype != dtype_named(spec.dtype).stored:
-            raise CorruptError(f"{part / name}: shape or dtype differs from the commit record; run actstore verify")
+        self.folder, self.spec = part / name, spec
+        self._kind = dtype_named(spec.dtype)
 
-    def rows(self, layer: int, places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Vectors (n, d) at ascending, distinct `places` of the layer at index `layer`; each chunk is read once."""
-        decode = dtype_named(self.spec.dtype).decode
-        count, size = self.spec.shape[1], self.spec.chunks[1]
-        if len(places) > STREAMING_FRACTION * count:
-            return decode(self._read(layer, 0, count)[places])
-        starts = np.unique(places // size) * size
-        taken = [
-            self._read(layer, int(start), int(min(start + size, count)))[
-                places[np.searchsorted(places, start) : np.searchsorted(places, start + size)] - start
-            ]
-            for start in starts
-        ]
-        return decode(np.concatenate(taken))
+    def take(
+        self, layer: int, places: NDArray[np.integer], out: NDArray[np.float32], targets: NDArray[np.int64]
+    ) -> None:
+        """Put the vectors (d,) at `places`, in any order, of the layer at index `layer` into out[targets]."""
+        size = self.spec.chunks[1]
+        order = np.argsort(places, kind="stable")
+        places, targets = places[order], targets[order]
+        edges = np.searchsorted(places, np.arange(self.spec.chunks_per_layer + 1) * size)
+
+        def put(chunk: int, values: NDArray[np.generic]) -> None:
+            chosen = slice(edges[chunk], edges[chunk + 1])
+            out[targets[chosen]] = self._kind.decode(values[places[chosen] - chunk * size])
+
+        self._visit(layer, np.flatnonzero(np.diff(edges)).tolist(), put)
 
     def layer(self, layer: int) -> NDArray[np.float32]:
         """Everything stored for the layer at index `layer`."""
-        return dtype_named(self.spec.dtype).decode(self._read(layer, 0, self.spec.shape[1]))
+        size = self.spec.chunks[1]
+        out = np.empty(self.spec.shape[1:], np.float32)
 
-    def _read(self, layer: int, start: int, stop: int) -> NDArray[np.generic]:
-        try:
-            return np.asarray(self._array[layer, start:stop])
-        except (ValueError, RuntimeError, OSError) as error:
-            raise CorruptError(
-                f"{self.name}: layer index {layer} cannot be read ({error}); run actstore verify"
-            ) from error
+        def put(chunk: int, values: NDArray[np.generic]) -> None:
+            rows = out[chunk * size : (chunk + 1) * size]
+            rows[...] = self._kind.decode(values[: len(rows)])
+
+        self._visit(layer, range(self.spec.chunks_per_layer), put)
+        return out
+
+    def _visit(self, layer: int, chunks: Sequence[int], put: Callable[[int, NDArray[np.generic]], None]) -> None:
+        """Hand each chunk (rows of the chunk, ...) of a layer to `put`, several at a time."""
+        with shards.opened(self.folder / self.spec.shard_of(layer), self.spec.chunks_per_shard) as shard:
+
+            def visit(chunk: int) -> None:
+                content = shard.chunk(
+                    self.spec.index_in_shard(layer, chunk), self.spec.checksum(layer, chunk), self.spec.chunk_bytes
+                )
+                put(chunk, np.frombuffer(content, self._kind.stored).reshape(self.spec.chunks[1:]))
+
+            if len(chunks) == 1:
+                visit(chunks[0])
+                return
+            with ThreadPoolExecutor(THREADS) as pool:
+                for _ in pool.map(visit, chunks):
+                    pass

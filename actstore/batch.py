@@ -53,6 +53,9 @@ def check(
     """
     samples = _samples(planned, samples)
     rows = _rows(int(planned["batch"][0]), rows, samples)
+    for array in [*residual.values(), *attention.values()]:
+        if array.ndim < 3 or not array.size:
+            raise ActstoreError(f"an array of shape {array.shape}; none is empty, and each has layers first")
     _check_residual(header, rows, residual)
     values = {f"residual/{role}": Values(array, header.dtype, layout.RESIDUAL) for role, array in residual.items()}
     for key, array in attention.items():
@@ -68,6 +71,8 @@ def _samples(planned: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
     filled = _filled(conform(samples, SAMPLES, "samples"), status="ok", condition="none")
     if bad := set(filled["status"]) - set(STATUSES):
         raise ActstoreError(f"status {bad.pop()!r} of a sample is not one of {', '.join(STATUSES)}")
+    if filled["sample_id"].null_count():
+        raise ActstoreError("a sample has no sample_id")
     if sorted(filled.select(KEY).rows()) != sorted(planned.select(KEY).rows()):
         raise PlanError(f"the samples given for batch {planned['batch'][0]} are not those of the plan")
     return filled

@@ -143,9 +143,8 @@ def gc(store: Path, older_than: float, dry_run: bool) -> None:
 
     found = orphans.find(store, older_than=older_than)
     for orphan in found:
-        if not dry_run:
-            orphans.remove(orphan)
-        click.echo(f"{'would remove' if dry_run else 'removed'} {orphan.path} ({orphan.bytes / 1e6:.1f} MB)")
+        done = "would remove" if dry_run else "removed" if orphans.remove(orphan) else "left, in use:"
+        click.echo(f"{done} {orphan.path} ({orphan.bytes / 1e6:.1f} MB)")
     click.echo(f"{store}: {len(found)} orphans older than {older_than:g} hours", err=True)
 
 

@@ -1,17 +1,19 @@
 """Commit records: a batch is in the store when, and only when, its record exists."""
 
+import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from actstore import durable, records
 from actstore.errors import AlreadyCommittedError, CorruptError
-from actstore.format import COMMIT_NAME, FILE_NAME, FORMAT, PART_NAME
+from actstore.format import ARRAY_NAME, COMMIT_NAME, COMMITS, FILE_NAME, FORMAT, HEADER, PART_NAME, PARTS
 from actstore.layout import ArraySpec
 
-COMMITS = "commits"
-PARTS = "parts"
+TABLES = ("rows.parquet", "samples.parquet")
 
 
 @dataclass(frozen=True)
@@ -26,24 +28,26 @@ class File:
         """Size and checksum of a file as it is now."""
         return cls(path.stat().st_size, durable.crc32c(path))
 
-    def check(self, path: Path, *, whole: bool) -> None:
+    def check(self, path: Path | str, *, whole: bool) -> None:
         """Raise CorruptError unless `path` is a plain file of this size and, with `whole`, of these bytes."""
         try:
-            found = path.lstat()
+            found = os.lstat(path)
         except FileNotFoundError:
             raise CorruptError(f"{path}: committed, but missing; run actstore verify, restore it from a copy") from None
         if not stat.S_ISREG(found.st_mode):
             raise CorruptError(f"{path}: not a plain file; a store holds no links")
         if found.st_size != self.size:
             raise CorruptError(f"{path}: {found.st_size} bytes, {self.size} were committed; run actstore verify")
-        if whole and durable.crc32c(path) != self.crc32c:
+        if whole and durable.crc32c(Path(path)) != self.crc32c:
             raise CorruptError(f"{path}: its bytes differ from the committed ones (crc32c); run actstore verify")
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One committed part: which batches it holds, its files and its arrays."""
+    """One committed part: the batches it holds, its files and its arrays; `store` is the crc32c of the header."""
 
+    name: str
+    store: str
     part: str
     batches: tuple[int, ...]
     files: dict[str, File]
@@ -55,11 +59,6 @@ class Commit:
     by: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        """The file name of the record: that of its first batch."""
-        return f"b{self.batches[0]:08d}.json"
-
-    @property
     def bytes(self) -> int:
         """Bytes of the part on disk."""
         return sum(file.size for file in self.files.values())
@@ -68,6 +67,7 @@ class Commit:
         """The commit as JSON."""
         return {
             "format": FORMAT,
+            "store": self.store,
             "part": self.part,
             "batches": list(self.batches),
             "replaces": list(self.replaces),
@@ -80,11 +80,13 @@ class Commit:
         }
 
     @classmethod
-    def from_record(cls, path: Path) -> "Commit":
-        """The commit at `path`; raises CorruptError for names or layouts that format 1 does not allow."""
+    def load(cls, path: Path) -> "Commit":
+        """The commit whose record is at `path`; raises CorruptError for anything that format 1 does not allow."""
         record = records.load(path)
         try:
             commit = cls(
+                name=path.name,
+                store=str(record["store"]),
                 part=record["part"],
                 batches=tuple(int(batch) for batch in record["batches"]),
                 files={name: File(int(size), str(crc)) for name, (size, crc) in record["files"].items()},
@@ -92,22 +94,41 @@ class Commit:
                 rows=int(record["rows"]),
                 samples=int(record["samples"]),
                 written=str(record["written"]),
-                replaces=tuple(record["replaces"]),
+                replaces=tuple(str(name) for name in record["replaces"]),
                 by=dict(record["by"]),
             )
+            problem = commit.problem()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptError(f"{path}: not a commit record of format {FORMAT} ({error!r})") from None
-        bad = [name for name in commit.files if not FILE_NAME.fullmatch(name)]
-        if bad or not PART_NAME.fullmatch(commit.part) or not commit.batches:
-            raise CorruptError(f"{path}: a name that leads out of the store: {bad or commit.part!r}")
-        if not {"rows.parquet", "samples.parquet"} <= commit.files.keys():
-            raise CorruptError(f"{path}: lists no rows.parquet and samples.parquet")
+        if problem:
+            raise CorruptError(f"{path}: {problem}")
         return commit
+
+    def problem(self) -> str | None:
+        """Why this is no commit of format 1, or None: names stay in the part, every file of every array is listed."""
+        if not PART_NAME.fullmatch(self.part):
+            return f"part {self.part!r} is not the name of a part"
+        if bad := [name for name in self.files if not FILE_NAME.fullmatch(name)]:
+            return f"file {bad[0]!r} leads out of the part"
+        if bad := [name for name in self.arrays if not ARRAY_NAME.fullmatch(name)]:
+            return f"{bad[0]!r} is not the name of an array"
+        needed = [*TABLES, *(f"{name}/{path}" for name, spec in self.arrays.items() for path in spec.paths())]
+        if absent := [name for name in needed if name not in self.files]:
+            return f"lists no {absent[0]}"
+        if self.name.startswith("b") and (self.replaces or self.batches != (int(self.name[1:9]),)):
+            return f"holds batches {list(self.batches)}, which is not what its name says"
+        return None
 
     def check_sizes(self, store: Path) -> None:
         """Raise CorruptError if a file of the part is missing, no plain file, or of another size."""
-        for name, file in self.files.items():
-            file.check(store / PARTS / self.part / name, whole=False)
+        folder = str(store / PARTS / self.part)
+        for name, file in self.files.items():  # many files: as text, since a Path each costs more than the check
+            file.check(f"{folder}/{name}", whole=False)
+
+
+def name_of(batch: int) -> str:
+    """The name of the record of a batch."""
+    return f"b{batch:08d}.json"
 
 
 def publish(store: Path, commit: Commit) -> None:
@@ -121,18 +142,43 @@ def publish(store: Path, commit: Commit) -> None:
 
 
 def is_committed(store: Path, batch: int) -> bool:
-    """Whether the batch has a record of its own now."""
-    return (store / COMMITS / f"b{batch:08d}.json").exists()
+    """Whether the batch has a record of its own now; records stay when a compaction replaces them."""
+    return (store / COMMITS / name_of(batch)).exists()
 
 
-def load_all(store: Path) -> list[Commit]:
-    """Every commit of the store that no other replaces, by first batch."""
-    names = sorted(path.name for path in (store / COMMITS).iterdir() if COMMIT_NAME.fullmatch(path.name))
-    commits = {name: Commit.from_record(store / COMMITS / name) for name in names}
-    replaced = {name for commit in commits.values() for name in commit.replaces}
-    kept = [commit for name, commit in commits.items() if name not in replaced]
-    batches = [batch for commit in kept for batch in commit.batches]
-    if len(batches) != len(set(batches)):
-        twice = next(batch for batch in batches if batches.count(batch) > 1)
-        raise CorruptError(f"{store}: batch {twice} is claimed by two commit records; restore commits/ from a copy")
-    return kept
+def names(store: Path) -> list[str]:
+    """The records of a store, sorted; anything else in the folder is ignored."""
+    try:
+        return sorted(path.name for path in (store / COMMITS).iterdir() if COMMIT_NAME.fullmatch(path.name))
+    except FileNotFoundError:
+        raise CorruptError(f"{store}: the folder {COMMITS} is missing; restore it from a copy") from None
+
+
+def load_all(store: Path, header_crc32c: str) -> list[Commit]:
+    """Every commit of the store that no compaction replaces, by first batch; raises CorruptError for a strange one."""
+    found = names(store)
+    compactions = [Commit.load(store / COMMITS / name) for name in found if name.startswith("c")]
+    replaced = replaced_by(compactions)
+    kept = [commit for commit in compactions if commit.name not in replaced]
+    kept += [Commit.load(store / COMMITS / name) for name in found if name.startswith("b") and name not in replaced]
+    batches_of = {name: (int(name[1:9]),) for name in found} | {commit.name: commit.batches for commit in compactions}
+    for commit in kept:
+        path = store / COMMITS / commit.name
+        if commit.store != header_crc32c:
+            raise CorruptError(f"{path}: committed to another store than that of {HEADER}")
+        held = sorted(batch for name in commit.replaces for batch in batches_of.get(name, ()))
+        if commit.name.startswith("c") and (not held or list(commit.batches) != held):
+            raise CorruptError(f"{path}: its batches are not those of the records it replaces")
+    _check_disjoint(store, kept)
+    return sorted(kept, key=lambda commit: commit.batches)
+
+
+def _check_disjoint(store: Path, kept: Iterable[Commit]) -> None:
+    held = sorted(batch for commit in kept for batch in commit.batches)
+    if twice := [batch for batch, following in pairwise(held) if batch == following]:
+        raise CorruptError(f"{store}: batch {twice[0]} is claimed by two commit records; restore commits/ from a copy")
+
+
+def replaced_by(commits: Iterable[Commit]) -> set[str]:
+    """Names of the records that compactions replace: they are no longer read, but stay."""
+    return {name for commit in commits for name in commit.replaces}

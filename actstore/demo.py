@@ -9,16 +9,23 @@ ROLES = {
     "mapped": "last-image,image-mean,last",
     "gated": "eoi,last-image,image-mean,last",
 }
+HELD_OUT = "from rows where split = 'test'"
+TABLE = ("--format", "table")
 
 
 def steps(out: Path) -> Iterator[list[str]]:
     """The arguments of each command, in order."""
     for name, recipe in STORES.items():
         yield ["extract", recipe, str(out / name)]
-    yield ["info", str(out / "fusion")]
-    yield ["query", str(out / "fusion"), "select role, modality, count(*) n from rows group by all order by all"]
+    yield ["info", str(out / "fusion"), *TABLE]
+    yield [
+        "query",
+        str(out / "fusion"),
+        "select role, modality, count(*) n from rows group by all order by all",
+        *TABLE,
+    ]
     for name in STORES:
-        yield ["overlap", str(out / name), "--roles", ROLES[name], "--label", "label", "-k", "10"]
+        yield ["overlap", str(out / name), HELD_OUT, "--roles", ROLES[name], "--label", "label", "-k", "10", *TABLE]
     for name in STORES:
         yield ["verify", str(out / name)]
     yield ["report", *(str(out / name) for name in STORES), "-o", str(out / "report.html")]

@@ -1,21 +1,25 @@
 """Drafts: parts being written, each a folder of its own that appears in the store when committed."""
 
+import contextlib
 import fcntl
 import os
 import secrets
 import shutil
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from actstore import commits, durable
 from actstore.batch import Batch
-from actstore.commits import COMMITS, PARTS, Commit, File
+from actstore.commits import Commit, File
 from actstore.errors import ActstoreError
-from actstore.format import PART_NAME
+from actstore.format import COMMITS, PART_NAME, PARTS
 from actstore.tables import write_table
 
 SPARE_BYTES = 2**24  # for the tables and the record of a part
+REMOVALS = 10
 
 
 class Draft:
@@ -27,9 +31,10 @@ class Draft:
         try:
             self.folder.mkdir()
             self._lock = os.open(self.folder, os.O_RDONLY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
         except OSError as error:
             raise ActstoreError(f"{store}: cannot be written: {error.strerror or error}") from error
+        with contextlib.suppress(OSError):  # some network file systems have no locks: there gc goes by age alone
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def __enter__(self) -> Self:
         return self
@@ -37,14 +42,14 @@ class Draft:
     def __exit__(self, *_: object) -> None:
         self.discard()
 
-    def commit(self, batch: Batch, by: dict[str, Any]) -> Commit:
+    def commit(self, batch: Batch, header_crc32c: str, by: dict[str, Any]) -> Commit:
         """Write the batch, force it to disk and publish it; `by` says who wrote it and how.
 
         Raises AlreadyCommittedError if another writer was first, ActstoreError if the disk is full or fails; in both
         cases the draft is gone and nothing that was committed is touched.
         """
         try:
-            return self._commit(batch, by)
+            return self._commit(batch, header_crc32c, by)
         except ActstoreError:
             raise
         except OSError as error:
@@ -55,7 +60,7 @@ class Draft:
         finally:
             self.discard()
 
-    def _commit(self, batch: Batch, by: dict[str, Any]) -> Commit:
+    def _commit(self, batch: Batch, header_crc32c: str, by: dict[str, Any]) -> Commit:
         from actstore import arrays  # zarr takes longer to import than a query runs
 
         self._check_space(batch.bytes + SPARE_BYTES)
@@ -69,6 +74,8 @@ class Draft:
         durable.sync(self.store / PARTS)
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())
         commit = Commit(
+            name=commits.name_of(self.number),
+            store=header_crc32c,
             part=self.folder.name,
             batches=(self.number,),
             files={path.relative_to(self.folder).as_posix(): File.of(path) for path in files},
@@ -94,33 +101,57 @@ class Draft:
         """Remove the folder unless it was committed, and let go of the lock."""
         if self._lock < 0:
             return
-        if not _is_published(self.store, self.folder.name):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if not is_published(self.store, self.folder.name):
+            _remove(self.folder)
         os.close(self._lock)
         self._lock = -1
 
 
-def _is_published(store: Path, part: str) -> bool:
+def _remove(folder: Path) -> None:
+    """Remove a folder; again for a while if it is still there: zarr's threads may write on after one of them failed."""
+    for _ in range(REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+
+
+def is_published(store: Path, part: str) -> bool:
+    """Whether the record of a part exists; one that cannot be read counts, so that nothing it names is removed."""
     record = store / COMMITS / f"{part[:9]}.json"
-    return record.exists() and Commit.from_record(record).part == part
+    try:
+        return record.exists() and Commit.load(record).part == part
+    except ActstoreError:
+        return True
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a part if no writer on this machine does; yields whether it could be had."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    free = True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        free = False
+    except OSError:  # a file system without locks: the age of a part is all there is to go by
+        pass
+    try:
+        yield free
+    finally:
+        os.close(descriptor)
 
 
 def is_live(folder: Path) -> bool:
     """Whether a writer on this machine holds the lock of a part."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        with claimed(folder) as free:
+            return not free
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def live(store: Path) -> set[int]:
     """Batches that some writer on this machine is working on now."""
-    folders = [path for path in (store / PARTS).iterdir() if PART_NAME.fullmatch(path.name)]
+    folders = [path for path in (store / PARTS).glob("b*") if PART_NAME.fullmatch(path.name)]
     return {int(path.name[1:9]) for path in folders if is_live(path)}

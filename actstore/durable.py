@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import google_crc32c
@@ -24,12 +25,25 @@ def sync_tree(folder: Path) -> None:
         sync(Path(parent))
 
 
+def make_folders(path: Path) -> None:
+    """Create a folder and those above it that are missing, durably."""
+    if not path.is_dir():
+        make_folders(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+def draft_of(path: Path) -> Path:
+    """A fresh hidden name beside `path`, under which it is prepared."""
+    return path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}")
+
+
 def publish(path: Path, content: bytes) -> None:
     """Create `path` with `content`, durably and only if absent; raises FileExistsError if it is there.
 
     A link, not a rename: a rename would silently replace what another writer published first.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    draft = draft_of(path)
     try:
         with draft.open("xb") as file:
             file.write(content)
@@ -37,13 +51,19 @@ def publish(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.link(draft, path)
     finally:
-        draft.unlink(missing_ok=True)
+        discard(draft)
     sync(path.parent)
 
 
+def discard(draft: Path) -> None:
+    """Remove a draft that was not published, if that can be done."""
+    with suppress(OSError):  # on a read-only disk even a file that is not there cannot be removed
+        draft.unlink()
+
+
 def replace(path: Path, draft: Path) -> None:
-    """Put a finished draft in the place of `path`, durably; readers see the old file or the new one."""
-    sync(draft)
+    """Put a finished draft in the place of `path`, durably; readers see what was there or the whole draft."""
+    sync_tree(draft) if draft.is_dir() else sync(draft)
     draft.replace(path)
     sync(path.parent)
 

@@ -59,9 +59,13 @@ def _npy(store: Store, rows: pl.DataFrame, layers: Sequence[int], output: Path) 
 
 
 def _safetensors(store: Store, rows: pl.DataFrame, layers: Sequence[int], output: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    save_file({f"layer_{layer}": store.residual(rows, layer) for layer in layers}, output)
+    try:
+        save_file({f"layer_{layer}": store.residual(rows, layer) for layer in layers}, output)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
     write_table(output.with_suffix(".parquet"), rows)
 
 

@@ -15,15 +15,20 @@ HEADER = "actstore.json"
 PLAN = "plan.parquet"
 VOCABULARY = "vocab.parquet"
 INDEX = "index.duckdb"
+PARTS = "parts"
+COMMITS = "commits"
+RESULTS = "results"
 
 CHUNK_BYTES = 2**20
 SHARD_BYTES = 2**27
 PART_SAMPLES = 2048
+LAST_BATCH = 99_999_999  # eight digits in the names of parts and records
 
-PART_NAME = re.compile(r"b\d{8}-[0-9a-f]{8}")
-COMMIT_NAME = re.compile(r"b\d{8}\.json")
+PART_NAME = re.compile(r"[bc]\d{8}-[0-9a-f]{8}")
+COMMIT_NAME = re.compile(r"[bc]\d{8}\.json")  # b: of a batch; c: of a compaction
 FILE_NAME = re.compile(r"(?:[a-zA-Z0-9][a-zA-Z0-9_.-]*/)*[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 ROLE_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+ARRAY_NAME = re.compile(rf"(?:residual|attention)/{ROLE_NAME.pattern}")
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -46,10 +51,18 @@ def to_bfloat16(values: NDArray[np.generic]) -> NDArray[np.uint16]:
     """
     if values.dtype == np.uint16:
         return values.view(np.uint16)
+    _check_floats(values)
     with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the writer refuses by name
-        bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1)).astype(np.uint32)) >> 16).astype(np.uint16)
-    return np.where((bits & 0x7FFFFFFF) > 0x7F800000, np.uint16(0x7FC0), rounded)
+        wide = np.ascontiguousarray(values, dtype=np.float32)
+    bits = wide.view(np.uint32)
+    carry = bits >> 16  # in place from here: this is the longest step of writing float32
+    carry &= 1
+    carry += 0x7FFF
+    carry += bits
+    carry >>= 16
+    rounded = carry.astype(np.uint16)
+    rounded[np.isnan(wide)] = 0x7FC0
+    return rounded
 
 
 def from_bfloat16(bits: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -65,10 +78,17 @@ def from_bfloat16(bits: NDArray[np.generic]) -> NDArray[np.float32]:
 
 def _to(dtype: DTypeLike) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
     def encode(values: NDArray[np.generic]) -> NDArray[np.generic]:
+        _check_floats(values)
         with np.errstate(over="ignore"):  # overflow becomes inf, which the writer refuses by name
             return values.astype(dtype, copy=False)
 
     return encode
+
+
+def _check_floats(values: NDArray[np.generic]) -> None:
+    """Integers are refused: they are mostly bit patterns of bfloat16, which only a bfloat16 array takes."""
+    if values.dtype.kind != "f":
+        raise ActstoreError(f"an array of {values.dtype}: give floats, or bfloat16 bits (uint16) to a bfloat16 store")
 
 
 def _float32(values: NDArray[np.generic]) -> NDArray[np.float32]:

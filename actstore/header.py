@@ -1,6 +1,6 @@
 """The header of a store: what it captures and who produced it; written at creation, never edited."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from actstore.format import DTYPES, FORMAT, HEADER, PLAN, VOCABULARY, dtype_name
 
 @dataclass(frozen=True)
 class Header:
-    """Layers (residual points, ascending), width and number type of the vectors, run card, checksums of two tables."""
+    """Layers (residual points, ascending), width and number type of the vectors, run card, checksums of two tables.
+
+    crc32c is that of the file: every commit names it, so that a part of another store cannot pass for one of this.
+    """
 
     layers: tuple[int, ...]
     d_model: int
@@ -21,6 +24,7 @@ class Header:
     run: dict[str, Any]
     created: str
     files: dict[str, File]
+    crc32c: str = ""
 
     @classmethod
     def load(cls, store: Path) -> "Header":
@@ -40,6 +44,7 @@ class Header:
                 run=dict(record["run"]),
                 created=str(record["created"]),
                 files={name: File(int(size), str(crc)) for name, (size, crc) in record["files"].items()},
+                crc32c=str(record["crc32c"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptError(f"{path}: not a header of format {FORMAT} ({error!r})") from None
@@ -72,13 +77,17 @@ class Header:
         return self.layers.index(layer)
 
 
-def check_capture(layers: Sequence[int], d_model: int, dtype: str) -> None:
-    """Raise ActstoreError unless layers are ascending residual points and dtype is one of format 1."""
+def check_capture(layers: Sequence[int], d_model: int, dtype: str, run: Mapping[str, Any]) -> None:
+    """Raise ActstoreError unless layers are ascending residual points, dtype is one of format 1 and run is JSON."""
     if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
         raise ActstoreError(f"layers {list(layers)} are not ascending residual points 0..L")
     if d_model < 1:
         raise ActstoreError(f"d_model {d_model} is not a width")
     dtype_named(dtype)
+    try:
+        records.dump(dict(run))
+    except (TypeError, ValueError) as error:
+        raise ActstoreError(f"the run card is not JSON: {error}") from None
 
 
 def span(layers: Sequence[int]) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ STORAGE_VERSION = "v1.2.0"  # read by every DuckDB since 1.2; the default of Duc
 
 def build(store: "Store", path: Path) -> Path:
     """Write the tables and views of `store` into a DuckDB file at `path`, replacing one that is there."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    draft = durable.draft_of(path)
     try:
         with duckdb.connect(":memory:") as connection:
             connection.execute(f"attach {sql.literal(draft)} as built (storage_version {sql.literal(STORAGE_VERSION)})")
@@ -36,10 +35,10 @@ def build(store: "Store", path: Path) -> Path:
             connection.execute(f"create table vocab as from {sql.literal(store.checked(VOCABULARY))}")
             connection.execute("use memory; detach built")
         durable.replace(path, draft)
-    except (OSError, duckdb.IOException) as error:
+    except (OSError, duckdb.Error) as error:
         raise ActstoreError(f"{path}: the index could not be written ({error}); the store itself is whole") from error
     finally:
-        draft.unlink(missing_ok=True)
+        durable.discard(draft)
     return path
 
 
@@ -48,15 +47,22 @@ def build_in_store(store: "Store") -> Path:
     return build(store, store.path / INDEX)
 
 
-def cached(store: "Store") -> Path:
+def cached(store: "Store") -> Path | None:
     """The index of exactly these commits in the user's own cache folder, built when it is not there.
 
-    A `.duckdb` file that came with a store is never opened: a view in it could read any file.
+    None where that folder cannot be written. A `.duckdb` file that came with a store is never opened: a view in it
+    could read any file.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "actstore"
-    name = hashlib.sha256(f"{store.path.resolve()}\n{store.state}".encode()).hexdigest()[:32]
-    path = root / f"{name}.duckdb"
+    name = hashlib.sha256(bytes(store.path.resolve())).hexdigest()[:16]
+    path = root / f"{name}-{store.state}.duckdb"
     if not path.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        build(store, path)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            build(store, path)
+        except (OSError, ActstoreError):
+            return None
+        for older in root.glob(f"{name}-*.duckdb"):
+            if older != path:
+                older.unlink(missing_ok=True)
     return path

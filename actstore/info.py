@@ -11,7 +11,7 @@ from actstore.header import span
 if TYPE_CHECKING:
     from actstore.store import Store
 
-CARD = ("model", "architecture", "family", "recipe_name", "revision", "dtype", "attention_implementation", "seed")
+CARD = ("model", "architecture", "family", "recipe_name", "revision", "dtype", "attention", "blocked", "device", "seed")
 
 
 def summary(store: "Store") -> str:

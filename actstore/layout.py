@@ -1,8 +1,9 @@
 """The layout of an array: its chunks and shards follow from its shape and number type."""
 
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actstore.errors import ActstoreError, CorruptError
@@ -12,16 +13,19 @@ RESIDUAL = ("layer", "row", "feature")
 ATTENTION = ("layer", "sample", "head", "query")
 MASS = ("layer", "sample", "key")
 
+CHECKSUMS = re.compile(r"(?:[0-9a-f]{8})+")
+
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Shape, number type and layout of one array, as the commit record states them."""
+    """Shape, number type and layout of one array and the crc32c of its chunks, as the commit record states them."""
 
     shape: tuple[int, ...]
     dtype: str
     chunks: tuple[int, ...]
     shards: tuple[int, ...]
     dimensions: tuple[str, ...]
+    chunk_crc32c: str = ""  # eight digits for each chunk, layer after layer; empty before it is written
 
     @classmethod
     def of(cls, shape: Sequence[int], dtype: str, dimensions: tuple[str, ...]) -> "ArraySpec":
@@ -32,6 +36,8 @@ class ArraySpec:
         >>> ArraySpec.of((33, 10_000, 4096), "bfloat16", RESIDUAL).shards
         (1, 10112, 4096)
         """
+        if len(shape) < 2 or min(shape) < 1:
+            raise ActstoreError(f"shape {tuple(shape)} has no layers, no rows or an empty axis")
         layers, rows, *inner = shape
         row_bytes = math.prod(inner) * dtype_named(dtype).stored.itemsize
         rows_per_chunk = max(1, min(rows, CHUNK_BYTES // row_bytes))
@@ -50,11 +56,12 @@ class ArraySpec:
         """The spec in a commit record; raises CorruptError unless it is the layout of format 1 for its shape."""
         try:
             shape = tuple(int(size) for size in record["shape"])
-            spec = cls.of(shape, record["dtype"], tuple(record["dimensions"]))
-            as_written = spec.record() == record
-        except (KeyError, TypeError, ValueError, ZeroDivisionError, ActstoreError) as error:
+            layout = cls.of(shape, record["dtype"], tuple(record["dimensions"]))
+            spec = replace(layout, chunk_crc32c=record["chunk_crc32c"])
+            as_written = spec.record() == record and bool(CHECKSUMS.fullmatch(spec.chunk_crc32c))
+        except (KeyError, TypeError, ValueError, ActstoreError) as error:
             raise CorruptError(f"array {name}: not a layout of format 1 ({error})") from None
-        if not as_written or min(shape) < 1:
+        if not as_written or len(spec.chunk_crc32c) != 8 * spec.n_chunks:
             raise CorruptError(f"array {name}: not a layout of format 1: {record}")
         return spec
 
@@ -66,9 +73,42 @@ class ArraySpec:
             "chunks": list(self.chunks),
             "shards": list(self.shards),
             "dimensions": list(self.dimensions),
+            "chunk_crc32c": self.chunk_crc32c,
         }
 
     @property
     def chunk_bytes(self) -> int:
         """Bytes of one chunk before compression."""
         return math.prod(self.chunks) * dtype_named(self.dtype).stored.itemsize
+
+    @property
+    def chunks_per_layer(self) -> int:
+        """How many chunks one layer is cut into."""
+        return self.shards[1] // self.chunks[1]
+
+    @property
+    def chunks_per_shard(self) -> int:
+        """How many chunks the index of a shard lists; those beyond the last layer are absent."""
+        return self.shards[0] * self.chunks_per_layer
+
+    @property
+    def n_chunks(self) -> int:
+        """How many chunks the array has."""
+        return self.shape[0] * self.chunks_per_layer
+
+    def shard_of(self, layer: int) -> str:
+        """The shard that holds a layer, as a path inside the array's folder."""
+        return "/".join(["c", str(layer // self.shards[0]), *("0" for _ in self.shape[1:])])
+
+    def paths(self) -> list[str]:
+        """The files of the array, inside its folder."""
+        return ["zarr.json", *(self.shard_of(layer) for layer in range(0, self.shape[0], self.shards[0]))]
+
+    def index_in_shard(self, layer: int, chunk: int) -> int:
+        """Where the index of its shard lists chunk number `chunk` of a layer."""
+        return layer % self.shards[0] * self.chunks_per_layer + chunk
+
+    def checksum(self, layer: int, chunk: int) -> bytes:
+        """The committed crc32c of chunk number `chunk` of a layer, as it stands behind the chunk."""
+        start = 8 * (layer * self.chunks_per_layer + chunk)
+        return bytes.fromhex(self.chunk_crc32c[start : start + 8])[::-1]

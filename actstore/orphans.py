@@ -1,16 +1,18 @@
 """Orphans: what writers that died left behind, and its removal."""
 
+import re
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from actstore.commits import COMMITS, PARTS, Commit
-from actstore.drafts import is_live
-from actstore.format import COMMIT_NAME, PART_NAME
+from actstore import commits
+from actstore.commits import Commit
+from actstore.drafts import claimed, is_live, is_published
+from actstore.format import COMMITS, PART_NAME, PARTS, RESULTS
 from actstore.header import Header
 
-DRAFT_PATTERN = ".*"  # files being published begin with a dot
+DRAFT_NAME = re.compile(r"\..+\.(json|parquet|duckdb)\.[0-9a-f]{8}(\.wal)?")  # as durable.draft_of makes them
 
 
 @dataclass(frozen=True)
@@ -29,28 +31,31 @@ def find(store: Path, *, older_than: float = 24.0) -> list[Orphan]:
     cannot be read: what it names must not be taken for an orphan.
     """
     Header.load(store)
-    candidates = [path for path in (store / PARTS).iterdir() if PART_NAME.fullmatch(path.name) and not is_live(path)]
-    candidates += [path for folder in (COMMITS, "results", ".") for path in (store / folder).glob(DRAFT_PATTERN)]
+    parts = [path for path in (store / PARTS).iterdir() if PART_NAME.fullmatch(path.name) and not is_live(path)]
+    hidden = [path for folder in (COMMITS, RESULTS, ".") for path in (store / folder).glob(".*")]
+    drafts = [path for path in hidden if DRAFT_NAME.fullmatch(path.name) and path.is_file()]
     kept = _committed(store)  # read after the locks were seen free: whoever held one has published by now
-    found = [_measure(path) for path in candidates if path.name not in kept]
+    found = [_measure(path) for path in [*parts, *drafts] if path.name not in kept]
     return sorted((one for one in found if one.hours >= older_than), key=lambda one: one.path)
 
 
-def remove(orphan: Orphan) -> None:
-    """Remove an orphan."""
-    if orphan.path.is_dir():
+def remove(orphan: Orphan) -> bool:
+    """Remove an orphan; False if it is one no longer, because a writer took it or committed it since it was found."""
+    if not orphan.path.is_dir():
+        orphan.path.unlink(missing_ok=True)
+        return True
+    with claimed(orphan.path) as free:  # whoever writes it holds the lock until it is committed
+        if not free or is_published(orphan.path.parents[1], orphan.path.name):
+            return False
         shutil.rmtree(orphan.path)
-    else:
-        orphan.path.unlink()
+    return True
 
 
 def _committed(store: Path) -> set[str]:
-    records = [path for path in (store / COMMITS).iterdir() if COMMIT_NAME.fullmatch(path.name)]
-    return {Commit.from_record(path).part for path in records}
+    return {Commit.load(store / COMMITS / name).part for name in commits.names(store)}
 
 
 def _measure(path: Path) -> Orphan:
-    inside = [path, *path.rglob("*")]
-    stats = [entry.lstat() for entry in inside]
+    stats = [entry.lstat() for entry in [path, *path.rglob("*")]]
     newest = max(entry.st_mtime for entry in stats)
     return Orphan(path, sum(entry.st_size for entry in stats), (time.time() - newest) / 3600)

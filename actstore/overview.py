@@ -1,9 +1,12 @@
 """The small views of a store: run, parts, vocab, results and every saved result."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
+
+from actstore.format import VOCABULARY
 
 if TYPE_CHECKING:
     from actstore.store import Store
@@ -26,9 +29,13 @@ RESULTS = {
 
 
 def tables(store: "Store") -> dict[str, pl.DataFrame]:
-    """Every small view, by name."""
-    saved = {result.name: result.table() for result in store.results()}
-    return {"run": run(store), "parts": parts(store), "vocab": store.vocabulary, "results": results(store), **saved}
+    """The small tables, by name."""
+    return {"run": run(store), "parts": parts(store), "results": results(store)}
+
+
+def files(store: "Store") -> dict[str, Path]:
+    """The Parquet files that are views of their own, by name, each checked."""
+    return {"vocab": store.checked(VOCABULARY), **{result.name: result.path for result in store.results()}}
 
 
 def run(store: "Store") -> pl.DataFrame:

@@ -1,5 +1,6 @@
 """Parts: the committed batches of a store, for reading."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,13 +9,26 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore.commits import PARTS, Commit
+from actstore.commits import Commit
 from actstore.errors import ActstoreError, CorruptError
+from actstore.format import PARTS
 from actstore.schema import ROWS, SAMPLES, Columns
 from actstore.tables import read_table
 
 if TYPE_CHECKING:
     from actstore.arrays import ArrayReader
+
+RESIDUAL = "residual/"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Rows of a part by ascending row_id: which role, by its number in `roles`, and which place in the role's array."""
+
+    row_ids: NDArray[np.int64]
+    roles: list[str]
+    codes: NDArray[np.int16]
+    places: NDArray[np.int32]
 
 
 class Part:
@@ -23,7 +37,6 @@ class Part:
     def __init__(self, store: Path, commit: Commit) -> None:
         self.commit = commit
         self.folder = store / PARTS / commit.part
-        self._arrays: dict[str, ArrayReader] = {}
 
     def path(self, name: str) -> Path:
         """The path of a file of the part, after its bytes were compared with the committed checksum."""
@@ -57,40 +70,42 @@ class Part:
 
     def array(self, name: str) -> "ArrayReader":
         """The array called `name`, for example residual/eoi."""
-        from actstore.arrays import ArrayReader  # zarr takes longer to import than a query runs
+        from actstore.arrays import ArrayReader  # its codecs take longer to import than a query runs
 
-        if name not in self._arrays:
-            self.path(f"{name}/zarr.json")
-            self._arrays[name] = ArrayReader(self.folder, name, self.commit.arrays[name])
-        return self._arrays[name]
+        return ArrayReader(self.folder, name, self.commit.arrays[name])
 
     @cached_property
-    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str], NDArray[np.int64]]:
+    def places(self) -> "Places":
+        """Where each row lies; raises CorruptError for rows out of order or outside the arrays."""
         frame = self.rows()
-        roles = sorted(name.removeprefix("residual/") for name in self.commit.arrays if name.startswith("residual/"))
-        codes = frame["role"].replace_strict(roles, range(len(roles)), default=-1, return_dtype=pl.Int64)
-        return (
-            frame["row_id"].to_numpy(),
-            codes.to_numpy(),
-            roles,
-            frame["place"].cast(pl.Int64).to_numpy(),
+        if (frame["row_id"].diff().drop_nulls() <= 0).any():
+            raise CorruptError(f"{self.folder}: row ids are not ascending")
+        arrays = {name.removeprefix(RESIDUAL): spec for name, spec in self.commit.arrays.items() if RESIDUAL in name}
+        sizes = {role: spec.shape[1] for role, spec in arrays.items()}
+        size = pl.col("role").replace_strict(sizes, default=0, return_dtype=pl.Int32)
+        strange = frame.filter(~pl.col("place").is_between(0, size - 1))
+        if strange.height:
+            raise CorruptError(f"{self.folder}: row_id {strange['row_id'][0]} lies outside the array of its role")
+        return Places(
+            row_ids=frame["row_id"].to_numpy(),
+            roles=list(arrays),
+            codes=frame["role"].replace_strict(list(arrays), range(len(arrays)), return_dtype=pl.Int16).to_numpy(),
+            places=frame["place"].to_numpy(),
         )
 
     def residual(
         self, row_ids: NDArray[np.int64], chosen: NDArray[np.int64], layer: int, out: NDArray[np.float32]
     ) -> None:
         """Fill out[chosen] with the vectors of row_ids[chosen] at the layer with index `layer`."""
-        known, codes, roles, places = self._places
+        known = self.places
         wanted = row_ids[chosen]
-        index = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        missing = wanted[known[index] != wanted] if len(known) else wanted
-        if len(missing):
-            raise ActstoreError(f"row_id {missing[0]} is not in this store")
-        for code in np.unique(codes[index]):
-            if code < 0:
-                raise CorruptError(
-                    f"{self.folder}: row_id {wanted[codes[index] == code][0]} has a role without an array"
-                )
-            of_role = codes[index] == code
-            distinct, back = np.unique(places[index[of_role]], return_inverse=True)
-            out[chosen[of_role]] = self.array(f"residual/{roles[code]}").rows(layer, distinct)[back]
+        index = np.searchsorted(known.row_ids, wanted)
+        absent = index == len(known.row_ids)
+        absent[~absent] = known.row_ids[index[~absent]] != wanted[~absent]
+        if absent.any():
+            raise ActstoreError(f"row_id {wanted[absent][0]} is not in this store")
+        codes = known.codes[index]
+        for code in np.unique(codes):
+            of_role = np.flatnonzero(codes == code)
+            array = self.array(RESIDUAL + known.roles[code])
+            array.take(layer, known.places[index[of_role]], out, chosen[of_role])

@@ -3,7 +3,7 @@
 import polars as pl
 
 from actstore.errors import PlanError
-from actstore.format import PART_SAMPLES
+from actstore.format import LAST_BATCH, PART_SAMPLES
 from actstore.schema import KEY, PLAN, check_own_columns
 
 
@@ -32,4 +32,6 @@ def prepare(plan: pl.DataFrame) -> pl.DataFrame:
         raise PlanError(f"sample {twice['sample_id'][0]!r} (condition {twice['condition'][0]!r}) is in the plan twice")
     if not whole.height or whole.select(*PLAN).null_count().sum_horizontal().item():
         raise PlanError("the plan is empty or has a NULL in batch, sample_id or condition")
+    if not whole["batch"].is_between(0, LAST_BATCH).all():
+        raise PlanError(f"the plan has a batch outside 0..{LAST_BATCH}")
     return whole.sort("batch", maintain_order=True)

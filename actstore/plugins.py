@@ -14,6 +14,7 @@ GROUP = "actstore.commands"
 EXTRAS = {
     "PIL": "extract",
     "accelerate": "extract",
+    "datasets": "extract",
     "pydantic": "extract",
     "safetensors": "extract",
     "torch": "extract",
@@ -22,6 +23,7 @@ EXTRAS = {
     "faiss": "analyze",
     "hdbscan": "analyze",
     "jinja2": "analyze",
+    "scipy": "analyze",
     "sklearn": "analyze",
     "vl_convert": "analyze",
     "sae_lens": "sae",
@@ -40,6 +42,32 @@ def how_to_install(error: ModuleNotFoundError) -> str | None:
     return f"this command needs {module}; install it with: pip install 'actstore[{extra}]'" if extra else None
 
 
+def _loaded(entry: EntryPoint) -> click.Command:
+    """The command, or one in its place that says what to install, so that --help works without the extras."""
+    try:
+        command = entry.load()
+    except ModuleNotFoundError as error:
+        line = how_to_install(error)
+        if not line:
+            raise
+        return _uninstalled(entry.name, line)
+    assert isinstance(command, click.Command)
+    return command
+
+
+def _uninstalled(name: str, line: str) -> click.Command:
+    def refuse() -> None:
+        raise click.ClickException(line)
+
+    return click.Command(
+        name,
+        callback=refuse,
+        help=line,
+        context_settings={"ignore_unknown_options": True},
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED, expose_value=False)],
+    )
+
+
 class Commands(click.Group):
     """A group whose commands are its own and those of the entry-point group actstore.commands."""
 
@@ -54,7 +82,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, loaded now."""
         own = super().get_command(ctx, cmd_name)
-        return own or (self._found[cmd_name].load() if cmd_name in self._found else None)
+        return own or (_loaded(self._found[cmd_name]) if cmd_name in self._found else None)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -12,11 +12,12 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from actstore import durable
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, CorruptError
+from actstore.format import RESULTS
 from actstore.tables import read_table
 
-RESULTS = "results"
-NAME = re.compile(r"[a-z][a-z0-9_]*-[0-9a-f]{8}")
+MEASURE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME = re.compile(rf"(?P<call>{MEASURE_NAME.pattern}-[0-9a-f]{{8}})-(?P<crc32c>[0-9a-f]{{8}})\.parquet")
 PROVENANCE = b"actstore"
 
 
@@ -33,59 +34,78 @@ class Result:
 
     @property
     def name(self) -> str:
-        """The name of the result's SQL view."""
-        return self.path.stem.replace("-", "_")
+        """The name of the result's SQL view: the measure and a hash of the call."""
+        return self.path.stem.rpartition("-")[0].replace("-", "_")
 
     def table(self) -> pl.DataFrame:
         """The result itself."""
         return read_table(self.path)
 
 
-def path_of(store: Path, measure: str, parameters: dict[str, Any], state: str) -> Path:
-    """Where the result of this very call is kept: the same call on the same commits has the same name."""
-    call = json.dumps([measure, parameters, state], sort_keys=True)
-    return store / RESULTS / f"{measure}-{hashlib.sha256(call.encode()).hexdigest()[:8]}.parquet"
+def save(store: Path, measure: str, table: pl.DataFrame, parameters: dict[str, Any], state: str) -> Result:
+    """Write a result table, whole or not at all, in place of the result of the same call.
 
-
-def save(path: Path, table: pl.DataFrame, measure: str, parameters: dict[str, Any], state: str) -> Result:
-    """Write a result table, whole or not at all; raises ActstoreError where the store cannot be written."""
+    Raises ActstoreError where the store cannot be written.
+    """
+    if not MEASURE_NAME.fullmatch(measure):
+        raise ActstoreError(f"measure '{measure}': use lower-case letters, digits and underscores")
     provenance = {
         "measure": measure,
         "parameters": parameters,
         "state": state,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(),
         "versions": _versions(),
     }
-    draft = path.with_name(f".{path.name}")
-    arrow = table.to_arrow()
+    arrow = table.to_arrow().replace_schema_metadata({PROVENANCE: json.dumps(provenance)})
+    call = _call(measure, parameters, state)
+    draft = durable.draft_of(store / RESULTS / f"{call}.parquet")
     try:
-        path.parent.mkdir(exist_ok=True)
-        pq.write_table(
-            arrow.replace_schema_metadata({PROVENANCE: json.dumps(provenance)}),
-            draft,
-            compression="zstd",
-            write_page_checksum=True,
-        )
+        durable.make_folders(draft.parent)
+        pq.write_table(arrow, draft, compression="zstd", write_page_checksum=True)
+        path = store / RESULTS / f"{call}-{durable.crc32c(draft)}.parquet"
         durable.replace(path, draft)
+        newest, *older = _of_call(store, call)
+        for result in older:
+            result.path.unlink(missing_ok=True)
     except OSError as error:
-        raise ActstoreError(f"{path}: the result could not be saved: {error.strerror or error}") from error
-    return load(path)
+        raise ActstoreError(f"{store}: the result could not be saved: {error.strerror or error}") from error
+    finally:
+        durable.discard(draft)
+    return newest
+
+
+def saved(store: Path, measure: str, parameters: dict[str, Any], state: str) -> Result | None:
+    """The result of this very call on these very contents, if it was saved."""
+    return next(iter(_of_call(store, _call(measure, parameters, state))), None)
 
 
 def load(path: Path) -> Result:
-    """The result at `path`; raises ActstoreError if it is none."""
+    """The result at `path`; raises CorruptError if its bytes are not those its name promises, or it is none."""
+    match = NAME.fullmatch(path.name)
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        return Result(path=path, **json.loads(metadata[PROVENANCE]))
+        if not match or durable.crc32c(path) != match["crc32c"]:
+            raise CorruptError(f"{path}: its bytes differ from what was saved (crc32c); remove it")
+        return Result(path=path, **json.loads(pq.read_schema(path).metadata[PROVENANCE]))
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ActstoreError(f"{path}: not a result of actstore ({error}); remove it") from None
+        raise CorruptError(f"{path}: not a result of actstore ({error}); remove it") from None
 
 
 def load_all(store: Path) -> list[Result]:
-    """Every saved result, by name."""
-    folder = store / RESULTS
-    names = sorted(path.name for path in folder.glob("*.parquet")) if folder.is_dir() else []
-    return [load(folder / name) for name in names if NAME.fullmatch(name.removesuffix(".parquet"))]
+    """Every saved result, by name; of one call the newest."""
+    named = [NAME.fullmatch(path.name) for path in (store / RESULTS).glob("*.parquet")]
+    return [_of_call(store, call)[0] for call in sorted({name["call"] for name in named if name})]
+
+
+def _call(measure: str, parameters: dict[str, Any], state: str) -> str:
+    """The name of a call: the same call on the same commits has the same name."""
+    call = json.dumps([measure, parameters, state], sort_keys=True)
+    return f"{measure}-{hashlib.sha256(call.encode()).hexdigest()[:8]}"
+
+
+def _of_call(store: Path, call: str) -> list[Result]:
+    """Results of one call, newest first: two programs may have saved it at once."""
+    paths = [path for path in (store / RESULTS).glob(f"{call}-*.parquet") if NAME.fullmatch(path.name)]
+    return sorted(map(load, paths), key=lambda result: (result.created, result.path.name), reverse=True)
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """SQL over a store: a connection that can read the committed tables and nothing else."""
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from actstore.errors import QueryError, nearest
-from actstore.schema import PLAN, ROWS, SAMPLES, Columns, arrow
+from actstore.schema import PLAN, ROWS, SAMPLES, Columns
 
 # One relation for each table of the store; the views users see are made of these.
 TABLES = ("stored_rows", "stored_samples", "plan")
@@ -23,16 +24,25 @@ create view rows as
     from stored_rows r left join samples s using (sample_id, condition);
 """
 
+# Queries run on cursors: what is not set globally does not hold for them.
 LOCK = """
-set python_enable_replacements = false;
-set autoinstall_known_extensions = false;
-set autoload_known_extensions = false;
-set allow_community_extensions = false;
-set enable_external_access = false;
-set lock_configuration = true;
+set global python_enable_replacements = false;
+set global autoinstall_known_extensions = false;
+set global autoload_known_extensions = false;
+set global allow_community_extensions = false;
+set global enable_external_access = false;
+set global lock_configuration = true;
 """
 
-Vectors = Callable[[pa.Array, pa.Array], pa.Array]
+SQL_TYPES: dict[object, str] = {
+    pl.Boolean: "BOOLEAN",
+    pl.Float32: "FLOAT",
+    pl.Float64: "DOUBLE",
+    pl.Int32: "INTEGER",
+    pl.Int64: "BIGINT",
+}
+
+Vectors = Callable[[pa.ChunkedArray, pa.ChunkedArray], pa.Array]
 
 
 def literal(text: str | Path) -> str:
@@ -46,21 +56,14 @@ def literal(text: str | Path) -> str:
 
 def relation(paths: Iterable[Path], columns: Columns) -> str:
     """The SQL that reads these Parquet files, or an empty table with the same columns if there are none."""
-    listed = ", ".join(literal(path) for path in paths)
-    if listed:
-        return f"select * from read_parquet([{listed}], hive_partitioning = false)"
-    return f"select * from ({_empty(columns)}) limit 0"
+    if listed := list(paths):
+        return _parquet(listed)
+    fields = (f"null::{SQL_TYPES.get(kind, 'VARCHAR')} as {name}" for name, kind in columns.items())
+    return f"select {', '.join(fields)} limit 0"
 
 
-def _empty(columns: Columns) -> str:
-    names = {pa.int64(): "bigint", pa.int32(): "integer", pa.float32(): "float"}
-    fields = (f"null::{names.get(column.type, 'varchar')} as {column.name}" for column in arrow(columns))
-    return f"select {', '.join(fields)}"
-
-
-def connect() -> duckdb.DuckDBPyConnection:
-    """A fresh connection in memory, to be filled and then locked."""
-    return duckdb.connect(":memory:")
+def _parquet(paths: list[Path]) -> str:
+    return f"select * from read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false)"
 
 
 def create_tables(
@@ -80,10 +83,21 @@ def attach_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def copy_table(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
-    """Copy a small frame into the connection."""
-    connection.register("_frame", frame.to_arrow())
-    connection.execute(f"create table {name} as from _frame")
-    connection.unregister("_frame")
+    """Copy a small frame into the connection, as JSON: DuckDB's way in for Arrow tables first imports pandas."""
+    kinds = json.dumps([{column: _sql_type(kind) for column, kind in frame.schema.items()}])
+    rows = f"from_json({literal(frame.write_json())}, {literal(kinds)})"
+    connection.execute(f"create table {name} as select unnest({rows}, max_depth := 2)")
+
+
+def _sql_type(kind: pl.DataType) -> str:
+    if isinstance(kind, pl.List):
+        return f"{_sql_type(kind.inner)}[]"  # type: ignore[arg-type]  # its stubs allow a class
+    return SQL_TYPES.get(kind.base_type(), "VARCHAR")
+
+
+def create_view(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
+    """Make one Parquet file known as a view."""
+    connection.execute(f"create view {name} as {_parquet([path])}")
 
 
 def lock(connection: duckdb.DuckDBPyConnection, readable: Iterable[Path], vectors: Vectors, d_model: int) -> None:
@@ -93,6 +107,15 @@ def lock(connection: duckdb.DuckDBPyConnection, readable: Iterable[Path], vector
     )
     connection.execute(f"set allowed_paths = [{', '.join(literal(path) for path in readable)}]")
     connection.execute(LOCK)
+
+
+HUGE = pl.Decimal(38, 0)
+COLUMNS = "select distinct column_name from duckdb_columns() where not internal"
+NAMED = "select table_name from information_schema.tables"
+NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
+PYTHON_ERROR = re.compile(r"^.*while executing the UDF: \w+: ", re.DOTALL)
+NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
+FORBIDDEN = re.compile(r"disabled by configuration|configuration has been locked|disabled through configuration")
 
 
 def select(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
@@ -106,15 +129,15 @@ def select(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
         frame: pl.DataFrame = connection.cursor().sql(query).pl()
     except duckdb.Error as error:
         raise QueryError(_explain(connection, PYTHON_ERROR.sub("", str(error)))) from None
-    return frame
+    except pl.exceptions.PolarsError as error:
+        raise QueryError(f"the result has a type that no table here holds; cast it in the query ({error})") from None
+    return frame.with_columns(_narrowed(frame[name]) for name, kind in frame.schema.items() if kind == HUGE)
 
 
-COLUMNS = "select distinct column_name from duckdb_columns() where not internal"
-NAMED = "select table_name from information_schema.tables"
-NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
-PYTHON_ERROR = re.compile(r"^.*while executing the UDF: \w+: ", re.DOTALL)
-NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
-FORBIDDEN = re.compile(r"disabled by configuration|configuration has been locked|disabled through configuration")
+def _narrowed(sums: pl.Series) -> pl.Series:
+    """DuckDB's sum of integers has 128 bits and comes as decimals; nearly always it is an ordinary integer."""
+    narrow = sums.cast(pl.Int64, strict=False)
+    return narrow if narrow.null_count() == sums.null_count() else sums
 
 
 def _explain(connection: duckdb.DuckDBPyConnection, message: str) -> str:

@@ -1,11 +1,8 @@
-"""The store: create it, write batches into it, read it with SQL."""
+"""The store: write batches into it, read it with SQL."""
 
 import hashlib
-import secrets
-import shutil
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,21 +10,17 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from actstore import batch, commits, durable, header, index, overview, plan, records, results, sql
-from actstore.commits import COMMITS, PARTS, Commit, File
+from actstore import batch, commits, connection, header, records, results, sql
+from actstore.commits import Commit
 from actstore.drafts import Draft
 from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError, nearest
-from actstore.format import HEADER, PLAN, VOCABULARY
+from actstore.format import PLAN, VOCABULARY
 from actstore.header import Header
 from actstore.parts import Part
-from actstore.results import RESULTS, Result
-from actstore.schema import VOCABULARY as VOCABULARY_COLUMNS
-from actstore.tables import read_table, write_table
-
-PARTS_READ_DIRECTLY = 500  # beyond it SQL answers from an index file in the user's cache folder
+from actstore.results import Result
+from actstore.tables import read_table
 
 Rows = pl.DataFrame | Sequence[int] | NDArray[np.int64]
 
@@ -50,7 +43,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header = Header.load(path)
-        self.commits = commits.load_all(path)
+        self.commits = commits.load_all(path, self.header.crc32c)
         for commit in self.commits:
             commit.check_sizes(path)
         self.parts = [Part(path, commit) for commit in self.commits]
@@ -142,9 +135,13 @@ class Store:
         for number, part in zip(numbers, found, strict=True):
             if part is None:
                 raise ActstoreError(f"row_id {row_ids[row_ids >> 32 == number][0]} is not in this store: {self.path}")
-        for part in dict.fromkeys(found):
+        parts = {part: code for code, part in enumerate(dict.fromkeys(found))}
+        codes = np.array([parts[part] for part in found], np.intp)[group]
+        order = np.argsort(codes, kind="stable")
+        edges = np.searchsorted(codes[order], np.arange(len(parts) + 1))
+        for code, part in enumerate(parts):
             assert part is not None
-            yield part, np.flatnonzero(np.isin(group, [i for i, other in enumerate(found) if other is part]))
+            yield part, order[edges[code] : edges[code + 1]]
 
     def attention(self, role: str, layer: int) -> Attention:
         """The attention of text queries to the key `role` (or `mass`: to every key of the image part) at one layer.
@@ -166,7 +163,7 @@ class Store:
         return Attention(np.concatenate(padded), pl.concat(part.samples() for part in holding))
 
     def draft(self, number: int) -> Draft:
-        """Begin a batch: a locked folder of its own, to be finished by `write`."""
+        """Begin a batch of the plan: a locked folder of its own, to be finished by `write`."""
         return Draft(self.path, number)
 
     def write(
@@ -192,23 +189,22 @@ class Store:
         do not fit, ActstoreError if the disk is full or cannot be written: in each case nothing is committed.
         """
         with draft or self.draft(number) as opened:
+            assert opened.number == number, "a draft is of one batch"
             if self.is_committed(number):
                 raise AlreadyCommittedError(f"{self.path}: batch {number} is committed already")
             planned = self.plan.filter(pl.col("batch") == number)
             if not planned.height:
                 raise PlanError(f"batch {number} is not in the plan of {self.path}")
             content = batch.check(self.header, planned, samples, rows, residual, attention or {}, attention_dtype)
-            return opened.commit(content, by or {})
+            return opened.commit(content, self.header.crc32c, by or {})
 
     def save_result(self, measure: str, table: pl.DataFrame, parameters: dict[str, Any]) -> Result:
         """Keep a measure's table under results/, named by the call and by what the store held."""
-        path = results.path_of(self.path, measure, parameters, self.state)
-        return results.save(path, table, measure, parameters, self.state)
+        return results.save(self.path, measure, table, parameters, self.state)
 
     def saved_result(self, measure: str, parameters: dict[str, Any]) -> Result | None:
         """The result of the same call on the same contents, if it was saved."""
-        path = results.path_of(self.path, measure, parameters, self.state)
-        return results.load(path) if path.exists() else None
+        return results.saved(self.path, measure, parameters, self.state)
 
     def results(self) -> list[Result]:
         """Every saved result."""
@@ -231,80 +227,14 @@ class Store:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        connection = sql.connect()
-        self._finalizer = weakref.finalize(self, connection.close)
-        readable = self._attach(connection)
-        connection.execute(sql.VIEWS)
-        for name, frame in overview.tables(self).items():
-            sql.copy_table(connection, name, frame)
-        sql.lock(connection, readable, _reader(weakref.ref(self)), self.header.d_model)
-        return connection
-
-    def _attach(self, connection: duckdb.DuckDBPyConnection) -> list[Path]:
-        """Make the large tables known to SQL; returns the files it may read."""
-        if len(self.parts) > PARTS_READ_DIRECTLY:
-            path = index.cached(self)
-            sql.attach_tables(connection, path)
-            return [path]
-        rows, samples = [part.rows_path for part in self.parts], [part.samples_path for part in self.parts]
-        sql.create_tables(connection, rows, samples, self.checked(PLAN), "view")
-        return [*rows, *samples, self.path / PLAN]
+        made = connection.connect(self)
+        self._finalizer = weakref.finalize(self, made.close)
+        return made
 
 
 def open(path: Path | str) -> Store:  # noqa: A001  (actstore.open reads as it should)
     """Open a store for reading and writing; raises NotAStoreError, FormatError or CorruptError."""
     return Store(Path(path))
-
-
-def create(
-    path: Path | str,
-    *,
-    plan: pl.DataFrame,
-    layers: Sequence[int],
-    d_model: int,
-    dtype: str = "bfloat16",
-    run: Mapping[str, Any] | None = None,
-    vocabulary: Mapping[int, str] | None = None,
-) -> Store:
-    """Create a store that holds nothing yet; it appears at `path` whole or not at all.
-
-    plan: one row for each sample (and condition): sample_id and the sample's own columns (label, prompt, ...);
-    without a column `batch` it is cut into batches of 2,048. layers: residual points, ascending.
-    Raises ActstoreError if `path` exists, PlanError if a sample occurs twice.
-    """
-    target = Path(path)
-    header.check_capture(layers, d_model, dtype)
-    words = {"token_id": list(vocabulary or {}), "token": list((vocabulary or {}).values())}
-    tables = {PLAN: _prepared(plan), VOCABULARY: pl.DataFrame(words, schema=VOCABULARY_COLUMNS).sort("token_id")}
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ActstoreError(f"{target} exists already; open it, or choose another folder")
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        for folder in (PARTS, COMMITS, RESULTS):
-            (draft / folder).mkdir(parents=True)
-        for name, frame in tables.items():
-            write_table(draft / name, frame)
-        made = Header(
-            layers=tuple(layers),
-            d_model=d_model,
-            dtype=dtype,
-            run=dict(run or {}),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            files={name: File.of(draft / name) for name in tables},
-        )
-        durable.publish(draft / HEADER, made.dump())
-        durable.sync_tree(draft)
-        draft.rename(target)  # onto nothing or an empty folder; anything else fails, so that a racing creator loses
-        durable.sync(target.parent)
-    except OSError as error:
-        raise ActstoreError(f"{target}: the store cannot be created: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return Store(target)
-
-
-def _prepared(frame: pl.DataFrame) -> pl.DataFrame:
-    return plan.prepare(frame)
 
 
 def _row_ids(rows: Rows) -> NDArray[np.int64]:
@@ -318,18 +248,3 @@ def _row_ids(rows: Rows) -> NDArray[np.int64]:
     if rows["row_id"].null_count():
         raise ActstoreError("a row_id is NULL")
     return rows["row_id"].cast(pl.Int64).to_numpy()
-
-
-def _reader(reference: "weakref.ref[Store]") -> sql.Vectors:
-    """residual(row_id, layer) for SQL; a weak reference, so that a store can be let go of."""
-
-    def vectors(row_ids: pa.Array, layers: pa.Array) -> pa.Array:
-        store = reference()
-        assert store is not None
-        ids, wanted = row_ids.to_numpy(zero_copy_only=False), layers.to_numpy(zero_copy_only=False)
-        out = np.empty((len(ids), store.header.d_model), np.float32)
-        for layer in np.unique(wanted):
-            out[wanted == layer] = store.residual(ids[wanted == layer], int(layer))
-        return pa.FixedSizeListArray.from_arrays(pa.array(out.reshape(-1)), store.header.d_model)
-
-    return vectors

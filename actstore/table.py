@@ -2,24 +2,28 @@
 
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import IO
-
-import polars as pl
+from typing import IO, TYPE_CHECKING
 
 from actstore.errors import ActstoreError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 WIDEST = 60  # characters of a cell on a terminal
 
 
-def render(frame: pl.DataFrame, style: str | None = None, output: Path | None = None) -> None:
+def render(frame: "pl.DataFrame", style: str | None = None, output: Path | None = None) -> None:
     """Write a frame to `output` or standard output as table, csv, json, jsonl, parquet or markdown.
 
     Without a style: what the file's suffix says, else a table on a terminal and JSON lines in a pipe.
     """
     chosen = resolve(style, output)
     if output is None:
-        _WRITERS[chosen](frame, sys.stdout.buffer)
+        text = BytesIO()  # python itself writes to the pipe: it knows what to do when the reader has gone
+        _WRITERS[chosen](frame, text)
+        sys.stdout.buffer.write(text.getbuffer())
         sys.stdout.flush()
         return
     try:
@@ -40,7 +44,7 @@ def resolve(style: str | None, output: Path | None) -> str:
     return "table" if sys.stdout.isatty() else "jsonl"
 
 
-def _table(frame: pl.DataFrame, file: IO[bytes]) -> None:
+def _table(frame: "pl.DataFrame", file: IO[bytes]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -59,7 +63,7 @@ def _cell(value: object) -> str:
     """A value in a table: four significant digits, long lists cut.
 
     >>> _cell(0.123456), _cell(None), _cell("eoi"), _cell(list(range(99)))[-6:]
-    ('0.1235', '', 'eoi', '14, …]')
+    ('0.1235', '', 'eoi', '16, …]')
     """
     if value is None:
         return ""
@@ -67,14 +71,16 @@ def _cell(value: object) -> str:
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 2].rstrip(', ')}, …{']' if text[-1] == ']' else ''}"
 
 
-def _markdown(frame: pl.DataFrame, file: IO[bytes]) -> None:
+def _markdown(frame: "pl.DataFrame", file: IO[bytes]) -> None:
     lines = [frame.columns, ["---:" if kind.is_numeric() else "---" for kind in frame.dtypes]]
     lines += [[_cell(value).replace("|", "\\|") for value in row] for row in frame.iter_rows()]
     file.write("".join(f"| {' | '.join(line)} |\n" for line in lines).encode())
 
 
-def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """CSV has no lists: they are written as JSON."""
+def _flat(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """CSV has no lists: they are written as text."""
+    import polars as pl  # every command imports this file for its options, most of them before they need polars
+
     nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
     texts = [pl.Series(name, [str(value) for value in frame[name].to_list()], pl.String) for name in nested]
     return frame.with_columns(texts)
@@ -84,7 +90,7 @@ def _put(text: str, file: IO[bytes]) -> None:
     file.write(f"{text}\n".encode())
 
 
-_WRITERS: dict[str, Callable[[pl.DataFrame, IO[bytes]], None]] = {
+_WRITERS: "dict[str, Callable[[pl.DataFrame, IO[bytes]], None]]" = {
     "table": _table,
     "csv": lambda frame, file: _flat(frame).write_csv(file),
     "json": lambda frame, file: _put(frame.write_json(), file),

@@ -13,10 +13,11 @@ def write_table(path: Path, frame: pl.DataFrame) -> None:
     pq.write_table(frame.to_arrow(), path, compression="zstd", write_page_checksum=True)
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+def read_table(path: Path) -> pl.DataFrame:
     """Read a Parquet table, its page checksums checked."""
     try:
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # pq.read_table first imports pandas
+            table = file.read()
     except (OSError, ValueError) as error:
         raise CorruptError(f"{path}: cannot be read ({error}); run actstore verify") from None
     frame = pl.from_arrow(table)

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import polars as pl
 
-from actstore.commits import COMMITS, PARTS, Commit
+from actstore import commits, results
+from actstore.arrays import checksums
+from actstore.commits import Commit
 from actstore.errors import ActstoreError, CorruptError
-from actstore.format import COMMIT_NAME
+from actstore.format import COMMITS, PARTS, PLAN, RESULTS
 from actstore.header import Header
-from actstore.parts import Part
+from actstore.parts import RESIDUAL, Part
+from actstore.schema import KEY
 from actstore.tables import read_table
 
-Check = Callable[[], None]
+Check = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -46,32 +49,39 @@ class Step:
 def steps(path: Path) -> list[Step]:
     """Everything there is to check in a store; raises NotAStoreError or FormatError where there is nothing to check."""
     header = Header.load(path)
-    found = [
-        Step(name, lambda name=name, file=file: file.check(path / name, whole=True))  # type: ignore[misc]
-        for name, file in header.files.items()
-    ]
-    for record in sorted((path / COMMITS).glob("*.json")):
-        if COMMIT_NAME.fullmatch(record.name):
-            found += _steps_of(path, record, header)
+    found = [Step(name, _whole(path / name, file)) for name, file in header.files.items()]
+    found.append(Step(COMMITS, lambda: commits.load_all(path, header.crc32c)))
+    found += _steps_of_commits(path, header)
+    for saved in sorted((path / RESULTS).glob("[!.]*")):
+        found.append(Step(f"{RESULTS}/{saved.name}", lambda saved=saved: results.load(saved)))  # type: ignore[misc]
     return found
 
 
-def _steps_of(path: Path, record: Path, header: Header) -> Iterator[Step]:
-    name = f"{COMMITS}/{record.name}"
-    try:
-        commit = Commit.from_record(record)
-    except ActstoreError as error:
-        message = str(error)
-        yield Step(name, lambda: _fail(message), (int(record.name[1:9]),))
-        return
+def _steps_of_commits(path: Path, header: Header) -> Iterator[Step]:
+    read, broken = {}, {}
+    for name in commits.names(path):
+        try:
+            read[name] = Commit.load(path / COMMITS / name)
+        except ActstoreError as error:
+            broken[name] = str(error)
+    replaced = commits.replaced_by(read.values())
+    for name, message in broken.items():
+        batches = (int(name[1:9]),) if name.startswith("b") else ()
+        yield Step(f"{COMMITS}/{name}", lambda message=message: _fail(message), batches)  # type: ignore[misc]
+    for name, commit in read.items():
+        if name not in replaced:  # the parts of those may have gone
+            yield from _steps_of(path, commit, header)
+
+
+def _steps_of(path: Path, commit: Commit, header: Header) -> Iterator[Step]:
     folder = f"{PARTS}/{commit.part}"
-    for file, expected in commit.files.items():
-        yield Step(
-            f"{folder}/{file}",
-            lambda file=file, expected=expected: expected.check(path / folder / file, whole=True),  # type: ignore[misc]
-            commit.batches,
-        )
+    for name, file in commit.files.items():
+        yield Step(f"{folder}/{name}", _whole(path / folder / name, file), commit.batches)
     yield Step(folder, lambda: _check_contents(path, commit, header), commit.batches)
+
+
+def _whole(path: Path, file: commits.File) -> Check:
+    return lambda: file.check(path, whole=True)
 
 
 def _fail(message: str) -> None:
@@ -79,25 +89,36 @@ def _fail(message: str) -> None:
 
 
 def _check_contents(path: Path, commit: Commit, header: Header) -> None:
-    """Tables and arrays agree with the record and with each other, and nothing else lies in the folder."""
+    """Tables and arrays agree with the record, the plan and each other, and nothing else lies in the folder."""
     part = Part(path, commit)
     present = {file.relative_to(part.folder).as_posix() for file in part.folder.rglob("*") if not file.is_dir()}
     if strange := sorted(present - commit.files.keys()):
         raise CorruptError(f"{part.folder / strange[0]}: not in the commit record; remove it")
     rows, samples = part.rows(), part.samples()
-    if not rows["row_id"].is_sorted() or rows["row_id"].n_unique() != rows.height:
-        raise CorruptError(f"{part.folder}: row ids are not ascending")
-    if rows.join(samples, on=["sample_id", "condition"], how="anti").height:
+    planned = read_table(path / PLAN).filter(pl.col("batch").is_in(list(commit.batches)))
+    if sorted(samples.select(KEY).rows()) != sorted(planned.select(KEY).rows()):
+        raise CorruptError(f"{part.folder}: its samples are not those of the plan")
+    if rows.join(samples, on=KEY, how="anti").height:
         raise CorruptError(f"{part.folder}: rows of a sample that the part does not hold")
-    counts = dict(rows.group_by("role").len().rows())
+    if not set(rows["row_id"] // 2**32) <= set(commit.batches):
+        raise CorruptError(f"{part.folder}: row ids of another batch")
+    _check_places(part, rows)
     for name, spec in commit.arrays.items():
-        part.array(name)
-        kind, role = name.split("/", 1)
-        expected = counts.pop(role, 0) if kind == "residual" else samples.height
-        if spec.shape[:2] != (len(header.layers), expected):
-            raise CorruptError(f"{part.folder / name}: shape {spec.shape} does not fit {expected} rows")
-    if counts:
-        raise CorruptError(f"{part.folder}: rows of role '{next(iter(counts))}' have no vectors")
+        expected = len(header.layers), *(() if name.startswith(RESIDUAL) else (samples.height,))
+        if spec.shape[: len(expected)] != expected:
+            raise CorruptError(f"{part.folder / name}: shape {spec.shape} does not fit {expected}")
+        if checksums(part.folder / name, spec) != spec.chunk_crc32c:
+            raise CorruptError(f"{part.folder / name}: the checksum of a chunk is not the committed one")
+
+
+def _check_places(part: Part, rows: pl.DataFrame) -> None:
+    """The rows of a role are the places of its array, each once."""
+    part.places  # noqa: B018  (raises where the rows are out of order or outside the arrays)
+    counts = dict(rows.group_by("role").agg(pl.col("place").n_unique()).rows())
+    arrays = part.commit.arrays.items()
+    sizes = {name.removeprefix(RESIDUAL): spec.shape[1] for name, spec in arrays if RESIDUAL in name}
+    if counts != sizes or rows.height != sum(sizes.values()):
+        raise CorruptError(f"{part.folder}: rows {counts} do not match the vectors {sizes}")
 
 
 def run(checks: list[Step], advance: Callable[[], None] = lambda: None) -> list[Problem]:
@@ -113,7 +134,7 @@ def run(checks: list[Step], advance: Callable[[], None] = lambda: None) -> list[
 def report(path: Path, problems: list[Problem]) -> pl.DataFrame:
     """Problems as a table: file, problem, samples touched and the first of them."""
     try:
-        plan = read_table(path / "plan.parquet")
+        plan = read_table(path / PLAN)
     except ActstoreError:
         plan = pl.DataFrame(schema={"batch": pl.Int32, "sample_id": pl.String})
     touched = [plan.filter(pl.col("batch").is_in(list(problem.batches)))["sample_id"] for problem in problems]

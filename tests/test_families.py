@@ -1,6 +1,7 @@
 """Families: every token of a sample is known for what it is, and bad samples say why."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 from transformers.image_transforms import convert_to_rgb
+from transformers.utils import is_torchvision_available
 
 import tiny
+from actstore_extract.capture import Selection, capture
 from actstore_extract.families import LoadError, Model, Prompt, SampleError, families, load
-from actstore_extract.families.chameleon import Chameleon
+from actstore_extract.families.sample import LayoutError
 
 IMAGE_TEXT, TEXT_IMAGE, TEXT = "<image> this digit is a", "this digit is a <image>", "this digit is a"
 
@@ -41,18 +44,77 @@ def embeddings(model: Model, encoded) -> torch.Tensor:
     return seen[0][0]
 
 
+def features(model: Model, encoded) -> torch.Tensor:
+    """What the model's vision side gives for the placeholders of a sample, (placeholders, d)."""
+    inputs = {k: v for k, v in encoded.inputs.items() if k in ("pixel_values", "image_sizes", "batch_num_images")}
+    with torch.no_grad():
+        found = model.module.model.get_image_features(**inputs, return_dict=True).pooler_output
+    return torch.cat(list(found)).reshape(-1, model.d_model)
+
+
 @pytest.mark.parametrize("text", [IMAGE_TEXT, TEXT_IMAGE])
 def test_positions_hold_what_the_model_puts_there(model: Model, text: str) -> None:
     encoded = encode(model, text)
     layout, x = encoded.layout, embeddings(model, encoded)
-    features = model.module.get_image_features(encoded.inputs["pixel_values"], return_dict=True).pooler_output
-    assert torch.equal(x[layout.image], torch.cat(list(features)).reshape(-1, model.d_model))
-    others = np.setdiff1d(np.arange(layout.length), layout.image)
+    placeholders = layout.token_ids == model.image_token_id
+    assert torch.equal(x[placeholders], features(model, encoded))
+    assert placeholders[layout.image].all()
+    assert set(np.flatnonzero(placeholders)) <= {*layout.image, *layout.eol}
     table = model.module.get_input_embeddings()
-    assert torch.equal(x[others], table(torch.from_numpy(layout.token_ids[others])))
+    assert torch.equal(x[~placeholders], table(torch.from_numpy(layout.token_ids[~placeholders])))
     words = [model.vocabulary()[i] for i in layout.token_ids[layout.text]]
     assert words == ["this", "digit", "is", "a"]
     assert layout.grid == (4, 4)
+    assert len(layout.image) in (16, 20)  # 20 with LLaVA-OneVision's overview
+
+
+def test_roles_are_told_apart(model: Model) -> None:
+    """No position has two kinds of role, and all but the machinery and the first token have one."""
+    for text in (IMAGE_TEXT, TEXT_IMAGE):
+        layout = encode(model, text).layout
+        one = [x for x in (layout.boi, layout.eoi, *layout.special.values()) if x is not None]
+        known = [*layout.image, *layout.eol, *layout.text, *one]
+        assert len(set(known)) == len(known)
+        rest = set(range(layout.length)) - set(known)
+        names = [model.vocabulary()[layout.token_ids[i]] for i in sorted(rest)]
+        assert set(names) <= {"<s>", "4", "*", "<|image token|>"}
+
+
+SIZES = [(8, 8), (16, 8), (8, 16), (16, 16), (8, 8)]
+TEXTS = [IMAGE_TEXT, "<image> this", TEXT_IMAGE, "<image> this is a one , this is a two", "<image> one"]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_images_of_all_sizes_in_one_call(model: Model, left: bool) -> None:
+    """Batched with the others as the family allows, every vector is that of the sample alone."""
+    encoded = [model.encode(prompt) for prompt in tiny.prompts(TEXTS, SIZES)]
+    batches = model.batches(encoded, 3)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(TEXTS)))
+    assert max(map(len, batches)) >= 2
+    for batch in batches:
+        together = residual(model, [encoded[i] for i in batch], left=left)
+        for i, got in zip(batch, together, strict=True):
+            assert relative(got, residual(model, [encoded[i]])[0]) <= 1e-5
+
+
+def test_a_batch_of_other_images_is_seen(model: Model) -> None:
+    """The control of the test above: the same prompt with another image is not within its tolerance."""
+    encoded = [model.encode(prompt) for prompt in tiny.prompts([IMAGE_TEXT, IMAGE_TEXT])]
+    first, second = residual(model, encoded)
+    assert relative(first, second) > 1e-3
+
+
+def residual(model: Model, encoded, *, left: bool = False) -> list[torch.Tensor]:
+    """All residual points of each sample, (layers, length, d)."""
+    batch = model.collate(encoded, left=left)
+    everything = [Selection(np.arange(sample.length)) for sample in encoded]
+    kept = capture(model, batch, everything, layers=range(model.n_layers + 1)).residual
+    return list(kept.split([sample.length for sample in encoded], dim=1))
+
+
+def relative(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Largest difference over the largest value; NaN, which passes no comparison, if there is one."""
+    return float((x - y).abs().max() / y.abs().max())
 
 
 def test_chameleon_layout(chameleon: Model) -> None:
@@ -67,7 +129,8 @@ def test_chameleon_layout(chameleon: Model) -> None:
 
 def test_text_alone(model: Model) -> None:
     layout = encode(model, TEXT).layout
-    assert layout.text.tolist() == [1, 2, 3, 4]
+    words = [model.vocabulary()[i] for i in layout.token_ids[layout.text]]
+    assert words == ["this", "digit", "is", "a"]
     assert (len(layout.image), layout.boi, layout.eoi, layout.grid) == (0, None, None, None)
 
 
@@ -132,14 +195,35 @@ def test_broken_image(chameleon: Model, tmp_path: Path) -> None:
         chameleon.encode(Prompt("s", IMAGE_TEXT, image))
 
 
-@pytest.mark.parametrize(
-    ("max_length", "reason"), [(10, "Mismatch in `image` token count"), (18, "no <eoss> after the image")]
-)
-def test_truncated_prompt(chameleon: Model, monkeypatch: pytest.MonkeyPatch, max_length: int, reason: str) -> None:
-    options = {"return_for_text_completion": True, "text_kwargs": {"truncation": True, "max_length": max_length}}
-    monkeypatch.setattr(Chameleon, "process_options", options)
-    with pytest.raises(SampleError, match=reason):
-        chameleon.encode(Prompt("s", IMAGE_TEXT, tiny.image()))
+@pytest.mark.parametrize("max_length", [10, 16])
+def test_truncated_prompt(model: Model, monkeypatch: pytest.MonkeyPatch, max_length: int) -> None:
+    length = encode(model, IMAGE_TEXT).length
+    options = {**model.kind.process_options, "text_kwargs": {"truncation": True, "max_length": max_length}}
+    monkeypatch.setattr(type(model.kind), "process_options", options)
+    with pytest.raises(SampleError, match=r"^s0: .*(Mismatch in `image` token count|the prompt was cut)"):
+        encode(model, IMAGE_TEXT)
+    options["text_kwargs"]["max_length"] = length
+    encode(model, IMAGE_TEXT)
+
+
+def test_image_without_its_end(chameleon: Model) -> None:
+    token_ids = encode(chameleon, IMAGE_TEXT).layout.token_ids
+    with pytest.raises(LayoutError, match="no <eoss> after the image: the prompt was cut"):
+        chameleon.kind.layout(chameleon, token_ids[:18], {})
+    with pytest.raises(LayoutError, match="no <racm3:break> in front of the image: the prompt was cut"):
+        chameleon.kind.layout(chameleon, token_ids[2:], {})
+    with pytest.raises(LayoutError, match="15 of 16 image tokens: the prompt was cut"):
+        chameleon.kind.layout(chameleon, token_ids[:17], {})
+
+
+def test_the_models_own_marker_is_a_marker() -> None:
+    pixtral = tiny.model("pixtral")
+    layout = pixtral.encode(Prompt("s", "[IMG] this digit is a", tiny.image())).layout
+    assert layout.image.tolist() == encode(pixtral, IMAGE_TEXT).layout.image.tolist()
+    with pytest.raises(SampleError, match="2 images in the prompt; a sample holds one"):
+        pixtral.encode(Prompt("s", "<image> this [IMG]", tiny.image()))
+    with pytest.raises(SampleError, match="in the prompt but no image"):
+        pixtral.encode(Prompt("s", "this [IMG]"))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
@@ -195,12 +279,24 @@ def test_unknown_parts() -> None:
         Model(T5ForConditionalGeneration(config), tiny.tokenizer([]))
 
 
+NEED_TORCHVISION = pytest.mark.skipif(is_torchvision_available(), reason="torchvision is there")
+
+
 @pytest.fixture(scope="module")
 def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if model.family in ("llava_onevision", "pixtral") and not is_torchvision_available():
+        pytest.skip("its processor needs torchvision")
     path = tmp_path_factory.mktemp(model.family)
-    model.module.save_pretrained(path)
-    model.processor.save_pretrained(path)
+    tiny.save(model, path)
     return path
+
+
+@NEED_TORCHVISION
+@pytest.mark.parametrize("name", ["llava_onevision", "pixtral"])
+def test_torchvision_is_missing(name: str, tmp_path: Path) -> None:
+    tiny.save(tiny.model(name), tmp_path)
+    with pytest.raises(LoadError, match="its processor needs torchvision: pip install torchvision"):
+        load(str(tmp_path))
 
 
 def test_load(model: Model, folder: Path) -> None:
@@ -223,22 +319,56 @@ def test_load_by_a_device_map(model: Model, folder: Path) -> None:
 
 
 def test_weights_that_are_not_there(folder: Path, tmp_path: Path) -> None:
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    weights = load_file(tmp_path / "model.safetensors")
-    lost = next(name for name in weights if "layers.1.self_attn.q_proj" in name)
-    save_file({k: v for k, v in weights.items() if k != lost}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(LoadError, match=r"lacks 1 weights that .* needs, such as .*layers.1.self_attn.q_proj"):
+    shutil.copytree(folder, tmp_path / "model")
+    file = next(path for path in (tmp_path / "model").rglob("model.safetensors") if "vision" not in path.parts)
+    weights = load_file(file)
+    name = next(name for name in weights if "layers.1.self_attn.q_proj" in name and "vision" not in name)
+    save_file({k: v for k, v in weights.items() if k != name}, file, {"format": "pt"})
+    with pytest.raises(LoadError, match=r"1 weights that .* needs are missing, such as .*layers.1.self_attn.q_proj"):
+        load(str(tmp_path / "model"))
+    save_file({**weights, name: weights[name][:, :8].contiguous()}, file, {"format": "pt"})
+    with pytest.raises(LoadError, match=r"1 weights that .* needs are mismatched, such as .*layers.1.self_attn.q_proj"):
+        load(str(tmp_path / "model"))
+    file.write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(LoadError, match="weights that are no safetensors"):
+        load(str(tmp_path / "model"))
+    file.unlink()
+    with pytest.raises(LoadError, match="is no whole checkpoint: .* no file named model.safetensors"):
+        load(str(tmp_path / "model"))
+
+
+def test_a_checkpoint_without_processor(tmp_path: Path) -> None:
+    """Transformers would give the tokenizer alone, and no image would ever be seen."""
+    model = tiny.model("llava_gemma")
+    model.module.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match=r"a tokenizer alone: processor_config.json .* missing|is no whole checkpoint"):
         load(str(tmp_path))
 
 
+def test_a_checkpoint_without_image_token() -> None:
+    module, processor = tiny.chameleon()
+    module.config.image_token_id = None
+    with pytest.raises(LoadError, match="this ChameleonForConditionalGeneration names no image token"):
+        Model(module, processor)
+    generic = Model(module, processor, family="generic")
+    assert "image" in generic.facts()["not_found"]
+    with pytest.raises(SampleError, match="a model without image token"):
+        encode(generic, IMAGE_TEXT)
+
+
 def test_load_errors(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match=r"no model at .*nowhere.*hf download"):
+    with pytest.raises(LoadError, match=r"no model at .*nowhere': neither a folder nor on the hub"):
         load(str(tmp_path / "nowhere"))
+    with pytest.raises(LoadError, match=r"no model at 'nobody/nothing'.* hf download nobody/nothing --local-dir"):
+        load("nobody/nothing")
     with pytest.raises(LoadError, match="'bfloat61'; did you mean 'bfloat16'"):
         load(str(tmp_path), dtype="bfloat61")
     (tmp_path / "config.json").write_text('{"model_type": "novelty", "architectures": ["NoveltyModel"]}')
     with pytest.raises(LoadError, match="model type `novelty`"):
+        load(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')
+    with pytest.raises(LoadError, match="ViT is neither an image-text nor a causal language model .* a family of its"):
         load(str(tmp_path))
     with pytest.raises(LoadError, match=r"no family is called 'camelion'.*chameleon"):
         Model(*tiny.llama(), family="camelion")

@@ -25,11 +25,6 @@ def written(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("name", recipe.shipped())
-def test_shipped_recipes_are_valid(name):
-    assert recipe.load(name).name == name
-
-
 def test_a_recipe_in_a_file(written):
     found = recipe.load(written(GOOD))
     assert (found.name, found.seed, found.model.dtype) == ("mine", 0, "bfloat16")
@@ -49,6 +44,14 @@ def test_a_recipe_in_a_file(written):
         ('path = "digits-fusion"', "path = 3", r"\[model\] path: Input should be a valid string"),
         ('path = "digits-fusion"', 'path = "x"\ndtype = "int8"', r"\[model\] dtype: Input should be 'bfloat16'"),
         ("[prompt]", "[prompt", "mine.toml: "),
+        (
+            'text = "<image>this digit is a"',
+            "text = {text-imge = '{label}<image>'}",
+            r"\[prompt\] text: no order is called 'text-imge'; did you mean 'text-image'?",
+        ),
+        ('text = "<image>this digit is a"', "text = {}", r"\[prompt\] text: no order"),
+        ("roles =", 'attention = ["eo"]\nroles =', r"\[capture\] attention: no role is called 'eo'"),
+        ("roles =", "max_new_tokens = -1\nroles =", r"\[capture\] max_new_tokens: Input should be greater"),
         ('[prompt]\ntext = "<image>this digit is a"', "", None),
     ],
 )
@@ -80,3 +83,9 @@ def test_a_bad_override_says_its_form(override):
 def test_an_override_of_nothing_names_the_nearest():
     with pytest.raises(RecipeError, match=r"\[samples\]: unknown key 'limits'; did you mean 'limit'?"):
         recipe.load("digits-fusion", ["samples.limits=3"])
+
+
+def test_overrides_leave_the_recipe_that_ships():
+    recipe.load("chameleon-7b/overlap", ["prompt.text=x", "samples.limit=1", "capture.mass=false"])
+    found = recipe.load("chameleon-7b/overlap")
+    assert (found.prompt.text, found.samples.limit, found.capture.mass) == ("<image> This animal is a", None, True)

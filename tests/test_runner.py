@@ -185,7 +185,8 @@ def test_nothing_but_unreadable_images(pictures, tmp_path):
 
 def test_both_orders_and_text_alone(tmp_path):
     (tmp_path / "t.csv").write_text(
-        "sample_id,image,prompt\na,digit,<image>this digit is a\nb,digit,this is a seven . <image>\nc,,this digit is a\n"
+        "sample_id,image,prompt\na,digit,<image>this digit is a\n"
+        "b,digit,this is a seven . <image>\nc,,this digit is a\n"
     )
     Image.new("RGB", (8, 8)).save(tmp_path / "digit", format="png")
     keys = [f"samples={{source='table', path='{tmp_path / 't.csv'}'}}"]

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from actstore.errors import ActstoreError
+from actstore_extract.attention import AttentionSelection, CapturedAttention, Columns
 from actstore_extract.families import Batch, Model
+from actstore_extract.tap import attention_modules, tapped
 
 __all__ = ["CaptureError", "Captured", "NotFiniteError", "Selection", "capture"]
 
@@ -42,12 +44,14 @@ class Captured:
     """One batch on the host.
 
     `residual` (layers, rows, d) in the model's dtype, rows sample by sample as selected; `means` (layers, n, d)
-    float32, sample by sample; `next_logits` (samples, vocabulary) float32 after each sample's last token, or None.
+    float32, sample by sample; `next_logits` (samples, vocabulary) float32 after each sample's last token, or None;
+    `attention` of the text, or None.
     """
 
     residual: torch.Tensor
     means: torch.Tensor
     next_logits: torch.Tensor | None
+    attention: CapturedAttention | None = None
 
 
 def capture(
@@ -57,35 +61,64 @@ def capture(
     *,
     layers: Sequence[int],
     next_token: bool = False,
+    attention: AttentionSelection | None = None,
 ) -> Captured:
     """The selected vectors of one forward, at residual points `layers` (0: embeddings, L: before the final norm).
 
-    The forward ends at the last layer wanted, unless the next token is wanted too. NotFiniteError when a selected
-    vector holds inf or NaN; what padding holds is never read.
+    With `attention` also that of the text, in the blocks that read those points. The forward ends at the last layer
+    wanted, unless the next token is wanted too. NotFiniteError when a selected vector holds inf or NaN; what padding
+    holds is never read.
     """
     wanted = _checked(model, layers)
     taps = _Taps(batch, selections, n_layers=len(wanted), d_model=model.d_model)
+    columns = None if attention is None else Columns(model, batch, attention, n_layers=len(wanted))
     with ExitStack() as hooks:
         for layer, place in wanted.items():
             hooks.enter_context(_before(_point(model, layer), taps.reader(place)))
+        if columns is not None:
+            blocks = [(layer, columns.reader(place)) for layer, place in wanted.items() if layer < model.n_layers]
+            hooks.enter_context(tapped(model, blocks))
         if next_token:
             hooks.enter_context(_last_tokens_only(model, batch))
         elif wanted:
-            hooks.enter_context(_before(_point(model, max(wanted)), _stop))
+            hooks.enter_context(_end(model, max(wanted), with_attention=columns is not None))
         logits = _run(model, batch)
     taps.check(list(wanted))
     if logits is not None and logits.isnan().any():
         bad = logits.isnan().any(-1).nonzero().flatten().tolist()
         raise NotFiniteError([batch.sample_ids[i] for i in bad], model.n_layers, "next-token logits")
-    return Captured(taps.residual.cpu(), taps.means.cpu(), None if logits is None else logits.cpu())
+    found = None if columns is None else _finite(columns, batch, list(wanted))
+    return Captured(taps.residual.cpu(), taps.means.cpu(), None if logits is None else logits.cpu(), found)
+
+
+def _finite(columns: Columns, batch: Batch, layers: Sequence[int]) -> CapturedAttention:
+    broken = columns.broken()
+    if broken is not None:
+        place, samples = broken
+        raise NotFiniteError([batch.sample_ids[i] for i in samples], layers[place], "attention")
+    return columns.result()
 
 
 class _Enough(Exception):  # noqa: N818
     """Nothing more of this forward is wanted: a signal, not an error."""
 
 
-def _stop(_: torch.Tensor) -> None:
+def _stop(*_: object) -> None:
     raise _Enough
+
+
+@contextmanager
+def _end(model: Model, layer: int, *, with_attention: bool) -> Iterator[None]:
+    """The forward ends at residual point `layer`, or after the attention that reads it."""
+    if not with_attention or layer == model.n_layers:
+        with _before(_point(model, layer), _stop):
+            yield
+        return
+    handle = attention_modules(model)[layer].register_forward_hook(_stop)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _run(model: Model, batch: Batch) -> torch.Tensor | None:

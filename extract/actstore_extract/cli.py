@@ -89,13 +89,14 @@ def _print_estimate(estimate: "Estimate") -> None:
 
     from actstore.table import render
 
-    roles = list(estimate.rows)
     table = {
-        "role": [*roles, "all"],
-        "rows": [*estimate.rows.values(), sum(estimate.rows.values())],
-        "MB": [round(estimate.bytes[role] / 1e6, 2) for role in roles] + [round(sum(estimate.bytes.values()) / 1e6, 2)],
+        "kept": [*estimate.rows, "all"],
+        "n": [*estimate.rows.values(), sum(estimate.rows.values())],
+        "MB": [round(size / 1e6, 2) for size in (*estimate.bytes.values(), sum(estimate.bytes.values()))],
     }
     render(pl.DataFrame(table))
+    if estimate.per_head:
+        _say(f"attention columns with per_head = true: {estimate.per_head / 1e6:.2f} MB")
     _say(
         f"{estimate.samples} samples; about {_duration(estimate.seconds)}, measured on {estimate.measured_on} of them; "
         "MB before compression"
@@ -106,7 +107,7 @@ def _duration(seconds: float) -> str:
     """Seconds in words.
 
     >>> _duration(42.3), _duration(3700)
-    ('42 s', '1 h 2 min')
+    ('42 s', '1 h 1 min')
     """
     minutes = int(seconds // 60)
     if not minutes:
@@ -118,24 +119,35 @@ def _duration(seconds: float) -> str:
 @output_options
 @click.pass_context
 def recipes(context: click.Context, style: str | None, output: Path | None) -> None:
-    """List the recipes that ship with the package.
+    """List the recipes that ship with the package, and what each needs.
+
+    gpu_gb and store_gb are rough: 10^9 bytes, by arithmetic from the published model; the store before compression.
 
     \b
     Example:
       actstore recipes
-      actstore recipes show digits-fusion > my-recipe.toml
+      actstore recipes show chameleon-7b/overlap > my-recipe.toml
     """
     if context.invoked_subcommand is not None:
         return
     import polars as pl
 
     from actstore.table import render
-    from actstore_extract import recipe as shelf
+    from actstore_extract.needs import needs
+    from actstore_extract.recipe import load
+    from actstore_extract.shelf import shipped
 
-    found = [shelf.load(name) for name in shelf.shipped()]
-    columns = ("name", "model", "samples", "about")
-    rows = [(one.name, one.model.path, one.samples.source, one.about) for one in found]
-    render(pl.DataFrame(rows, schema=columns, orient="row"), style, output)
+    found = [(load(name), needs(load(name))) for name in shipped()]
+    table = {
+        "name": [one.name for one, _ in found],
+        "weights": [one.model.path for one, _ in found],
+        "data": [one.samples.source for one, _ in found],
+        "samples": [known and known.samples for _, known in found],
+        "gpu_gb": [known and round(known.gpu_gb, 1) for _, known in found],
+        "store_gb": [known and round(known.store_gb, 1) for _, known in found],
+        "about": [one.about for one, _ in found],
+    }
+    render(pl.DataFrame(table), style, output)
 
 
 @recipes.command()
@@ -145,11 +157,11 @@ def show(name: str) -> None:
 
     \b
     Example:
-      actstore recipes show digits-fusion > my-recipe.toml
+      actstore recipes show chameleon-7b/overlap > my-recipe.toml
     """
     from actstore.errors import ActstoreError, nearest
-    from actstore_extract.recipe import shipped
+    from actstore_extract.shelf import shipped
 
     if name not in shipped():
         raise ActstoreError(f"no recipe '{name}' ships{nearest(name, list(shipped()))}; see actstore recipes")
-    click.echo(shipped()[name].read_text(encoding="utf-8"), nl=False)
+    click.echo(shipped()[name].text, nl=False)

@@ -1,7 +1,7 @@
-"""The extractor: a model runs over some samples; out come the tables and vectors of a part."""
+"""The extractor: a model runs over some samples; out comes the content of a part."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 
 import numpy as np
 import polars as pl
@@ -10,39 +10,19 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from actstore.errors import ActstoreError
-from actstore.schema import ROWS, SAMPLES
+from actstore_extract.attention import AttentionSelection, CapturedAttention
 from actstore_extract.capture import Captured, NotFiniteError, Selection, capture
-from actstore_extract.families import Encoded, Model, Prompt, SampleError
-from actstore_extract.positions import Layout, Positions, Role, parse_role, positions
-from actstore_extract.recipe import Recipe
+from actstore_extract.content import Answer, Array, Content, Taken, content
+from actstore_extract.families import Batch, Encoded, Model, Prompt, SampleError
+from actstore_extract.generation import generate
+from actstore_extract.positions import Positions, Role, parse_role, positions
+from actstore_extract.recipe import Recipe, RecipeError
 
-__all__ = ["Content", "Extractor"]
+__all__ = ["Extractor"]
 
+SMALL = 10_000_000  # parameters
 BATCHES_ENCODED = 8  # so many batches are sorted by length at a time; more would hold more images in memory
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a part will hold: samples and rows as `Store.write` takes them, and vectors (layers, n, d) by role."""
-
-    samples: pl.DataFrame
-    rows: pl.DataFrame
-    residual: dict[str, NDArray[np.generic]]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the vectors."""
-        return sum(vectors.nbytes for vectors in self.residual.values())
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """What was kept of one sample: its layout, positions and vectors (layers, n, d) by role, and the next token."""
-
-    layout: Layout
-    at: dict[str, Positions] = field(default_factory=dict)
-    vectors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
-    next_token: tuple[int, str, float] | None = None
+TOP = 10  # next tokens that are kept
 
 
 class Extractor:
@@ -62,19 +42,21 @@ class Extractor:
         self.model, self.recipe, self.image = model, recipe, image
         self.layers, self.dtype, self.batch_size = layers, dtype, batch_size
         self.roles = [parse_role(role) for role in recipe.capture.roles]
+        self.attention = _attention(recipe)
         self.say = say
+        self.answers = [self._token(word) for word in recipe.capture.answers]
 
     def content(self, planned: pl.DataFrame, advance: Callable[[int], None] = lambda _: None) -> Content:
         """The content of a part with these samples of the plan; a sample that cannot be run becomes a failed one."""
-        found: list[_Taken | str] = []
-        window = BATCHES_ENCODED * self.batch_size
-        for piece in planned.iter_slices(window):
-            found += self._taken(piece, advance)
-        return Content(self._samples(planned, found), self._rows(planned, found), self._residual(found))
+        found: list[Taken | str] = []
+        with _fitting_threads(self.model):
+            for piece in planned.iter_slices(BATCHES_ENCODED * self.batch_size):
+                found += self._taken(piece, advance)
+        return content(planned, found)
 
-    def _taken(self, planned: pl.DataFrame, advance: Callable[[int], None]) -> list[_Taken | str]:
+    def _taken(self, planned: pl.DataFrame, advance: Callable[[int], None]) -> list[Taken | str]:
         """What was kept of each sample, or why nothing was."""
-        found: list[_Taken | str] = []
+        found: list[Taken | str] = []
         encoded: list[tuple[int, Encoded]] = []
         for i, row in enumerate(planned.iter_rows(named=True)):
             outcome = self._encode(row["sample_id"], row["prompt"], row["image"])
@@ -96,28 +78,34 @@ class Extractor:
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file it cannot decode
             return f"image {image}: {' '.join(str(error).split())}"
 
-    def _run(self, encoded: Sequence[Encoded]) -> list[_Taken | str]:
-        """One forward; samples that are not finite fail alone, a batch too large for the memory is halved."""
+    def _run(self, encoded: Sequence[Encoded]) -> list[Taken | str]:
+        """One batch; samples that are not finite fail alone, a batch too large for the memory is halved."""
+        if not encoded:
+            return []
         at = [self._positions(sample) for sample in encoded]
-        selections = [self._selection(each) for each in at]
         try:
             batch = self.model.collate(encoded)
             captured = capture(
-                self.model, batch, selections, layers=self.layers, next_token=self.recipe.capture.next_token
+                self.model,
+                batch,
+                [_selection(each) for each in at],
+                layers=self.layers,
+                next_token=self.recipe.capture.next_token,
+                attention=self.attention,
             )
+            texts = self._texts(encoded)
         except NotFiniteError as error:
-            bad = {i for i, sample in enumerate(encoded) if sample.sample_id in error.sample_ids}
-            rest = iter(
-                self._run([sample for i, sample in enumerate(encoded) if i not in bad])
-                if len(bad) < len(encoded)
-                else []
-            )
-            return [str(error) if i in bad else next(rest) for i in range(len(encoded))]
+            return self._without(encoded, error)
         except torch.OutOfMemoryError as error:
             return self._halved(encoded, error)
-        return list(self._split(encoded, at, selections, captured))
+        return self._split(batch, at, captured, texts)
 
-    def _halved(self, encoded: Sequence[Encoded], error: torch.OutOfMemoryError) -> list[_Taken | str]:
+    def _without(self, encoded: Sequence[Encoded], error: NotFiniteError) -> list[Taken | str]:
+        """The batch without the samples that are not finite."""
+        rest = iter(self._run([sample for sample in encoded if sample.sample_id not in error.sample_ids]))
+        return [str(error) if sample.sample_id in error.sample_ids else next(rest) for sample in encoded]
+
+    def _halved(self, encoded: Sequence[Encoded], error: torch.OutOfMemoryError) -> list[Taken | str]:
         if len(encoded) == 1:
             raise ActstoreError(
                 f"{encoded[0].sample_id}: not enough memory for one sample of {encoded[0].length} tokens; "
@@ -135,32 +123,32 @@ class Extractor:
         found = {role: positions(role, sample.layout, seed=seed, sample_id=sample.sample_id) for role in self.roles}
         return {role: at for role, at in found.items() if at is not None}
 
-    def _selection(self, at: dict[Role, Positions]) -> Selection:
-        single = [where for role, where in at.items() if not role.is_mean]
-        means = tuple(where for role, where in at.items() if role.is_mean)
-        return Selection(np.concatenate([*single, np.empty(0, np.int64)]).astype(np.int64), means)
+    def _texts(self, encoded: Sequence[Encoded]) -> list[str | None]:
+        """What the model generates after each sample, if that is wanted."""
+        wanted = self.recipe.capture.max_new_tokens
+        if not wanted:
+            return [None] * len(encoded)
+        batch = self.model.collate(encoded, left=True)
+        return [text.strip() for text in generate(self.model, batch, max_new_tokens=wanted)]
 
     def _split(
-        self,
-        encoded: Sequence[Encoded],
-        at: Sequence[dict[Role, Positions]],
-        selections: Sequence[Selection],
-        captured: Captured,
-    ) -> Iterator[_Taken]:
+        self, batch: Batch, at: Sequence[dict[Role, Positions]], captured: Captured, texts: Sequence[str | None]
+    ) -> list[Taken | str]:
         """The captured batch, sample by sample and role by role."""
         residual, means = self._stored(captured.residual), captured.means.numpy()
-        answers = self._answers(captured.next_logits, len(encoded))
+        said = self._said(captured.next_logits, texts)
+        found: list[Taken | str] = []
         row = mean = 0
-        for sample, where, selection, answer in zip(encoded, at, selections, answers, strict=True):
-            vectors: dict[str, NDArray[np.generic]] = {}
-            start = row
+        for i, where in enumerate(at):
+            vectors: dict[str, Array] = {}
             for role, places in where.items():
                 if role.is_mean:
                     vectors[role.name], mean = means[:, mean : mean + 1], mean + 1
                 else:
                     vectors[role.name], row = residual[:, row : row + len(places)], row + len(places)
-            assert row - start == len(selection.positions)
-            yield _Taken(sample.layout, {role.name: places for role, places in where.items()}, vectors, answer)
+            layout = batch.layouts[i]
+            found.append(Taken(layout, where, vectors, _attention_of(captured.attention, i), said[i]))
+        return found
 
     def _stored(self, residual: torch.Tensor) -> NDArray[np.generic]:
         """Vectors as numpy: bit patterns where the store keeps the model's own bfloat16, else float32."""
@@ -168,71 +156,62 @@ class Extractor:
             return residual.view(torch.uint16).numpy()
         return residual.float().numpy()
 
-    def _answers(self, logits: torch.Tensor | None, count: int) -> list[tuple[int, str, float] | None]:
-        """The most probable next token of each sample: id, text, probability."""
+    def _said(self, logits: torch.Tensor | None, texts: Sequence[str | None]) -> list[Answer]:
+        """What the model says next after each sample of the batch."""
         if logits is None:
-            return [None] * count
-        probability, token = logits.softmax(-1).max(-1)
-        texts = [self.model.tokenizer.decode([int(i)]) for i in token]
-        return list(zip(token.tolist(), map(str, texts), probability.tolist(), strict=True))
-
-    def _samples(self, planned: pl.DataFrame, found: Sequence[_Taken | str]) -> pl.DataFrame:
-        records = [
-            {"sample_id": sample_id, "condition": condition, **_sample(taken)}
-            for (sample_id, condition), taken in zip(
-                planned.select("sample_id", "condition").iter_rows(), found, strict=True
+            return [Answer([], [], [], text=text) for text in texts]
+        distribution = logits.softmax(-1)
+        top = distribution.topk(min(TOP, distribution.shape[-1]))
+        answers = distribution[:, self.answers].tolist() if self.answers else [None] * len(texts)
+        return [
+            Answer(ids, [str(self.model.tokenizer.decode([token])) for token in ids], probabilities, own, text)
+            for ids, probabilities, own, text in zip(
+                top.indices.tolist(), top.values.tolist(), answers, texts, strict=True
             )
         ]
-        return pl.DataFrame(records, schema=SAMPLES)
 
-    def _rows(self, planned: pl.DataFrame, found: Sequence[_Taken | str]) -> pl.DataFrame:
-        means = {role.name for role in self.roles if role.is_mean}
-        records = [
-            {"sample_id": sample_id, "condition": condition, "role": role, **row}
-            for (sample_id, condition), taken in zip(
-                planned.select("sample_id", "condition").iter_rows(), found, strict=True
-            )
-            if isinstance(taken, _Taken)
-            for role, at in taken.at.items()
-            for row in _rows_of(taken.layout, at, mean=role in means)
-        ]
-        return pl.DataFrame(records, schema=ROWS)
-
-    def _residual(self, found: Sequence[_Taken | str]) -> dict[str, NDArray[np.generic]]:
-        taken = [one.vectors for one in found if isinstance(one, _Taken)]
-        pieces = {role.name: [one[role.name] for one in taken if role.name in one] for role in self.roles}
-        return {name: np.concatenate(vectors, axis=1) for name, vectors in pieces.items() if vectors}
+    def _token(self, word: str) -> int:
+        """The token that stands for an answer: the first of those the tokenizer makes of it."""
+        tokens: list[int] = self.model.tokenizer(word, add_special_tokens=False).input_ids
+        if not tokens or tokens[0] == self.model.tokenizer.unk_token_id:
+            raise RecipeError(f"[capture] answers: {word!r} is no word of this model's tokenizer")
+        if len(tokens) > 1:
+            self.say(f"answer {word!r} is {len(tokens)} tokens; the first stands for it")
+        return tokens[0]
 
 
-def _sample(taken: _Taken | str) -> dict[str, object]:
-    """A row of samples, but for its key."""
-    if isinstance(taken, str):
-        return {"status": "failed", "error": taken}
-    layout = taken.layout
-    token, text, probability = taken.next_token or (None, None, None)
-    rows, columns = layout.grid or (None, None)
-    return {
-        "status": "ok",
-        "length": layout.length,
-        "image_start": int(layout.image[0]) if len(layout.image) else None,
-        "image_end": int(layout.image[-1]) if len(layout.image) else None,
-        "grid_rows": rows,
-        "grid_columns": columns,
-        "boi": layout.boi,
-        "eoi": layout.eoi,
-        "next_token_id": token,
-        "next_token": text,
-        "next_token_probability": probability,
-    }
+def _attention(recipe: Recipe) -> AttentionSelection | None:
+    capture = recipe.capture
+    if not capture.attention and not capture.mass:
+        return None
+    keys = tuple(parse_role(name) for name in capture.attention)
+    return AttentionSelection(keys=keys, per_head=capture.per_head, mass=capture.mass, seed=recipe.seed)
 
 
-def _rows_of(layout: Layout, at: Positions, *, mean: bool) -> list[dict[str, object]]:
-    """Rows of one role of one sample, but for their key; a mean is one row without position."""
-    modality = layout.modality(at).tolist()
-    if mean:
-        return [{"modality": modality[0]}]
-    token = layout.token_ids[at].tolist()
-    return [
-        {"position": position, "token_id": token_id, "modality": kind}
-        for position, token_id, kind in zip(at.tolist(), token, modality, strict=True)
-    ]
+def _attention_of(captured: CapturedAttention | None, sample: int) -> dict[str, Array]:
+    """The attention of one sample: columns (layers, heads or 1, queries) by key role, and the mass (layers, keys)."""
+    if captured is None:
+        return {}
+    found = {name: columns[:, sample].numpy() for name, columns in captured.columns.items()}
+    return found if captured.mass is None else found | {"mass": captured.mass[:, sample].numpy()}
+
+
+def _selection(at: dict[Role, Positions]) -> Selection:
+    single = [where for role, where in at.items() if not role.is_mean]
+    means = tuple(where for role, where in at.items() if role.is_mean)
+    return Selection(np.concatenate([*single, np.empty(0, np.int64)]).astype(np.int64), means)
+
+
+@contextmanager
+def _fitting_threads(model: Model) -> Iterator[None]:
+    """One thread for a small model on a CPU: two wait for each other, on a busy machine a hundred times longer.
+
+    A rule on the model alone, since the number of threads can change the last bits of a result.
+    """
+    before = torch.get_num_threads()
+    if model.device.type == "cpu" and sum(weight.numel() for weight in model.module.parameters()) < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 import torch
 from torch import nn
@@ -11,14 +11,15 @@ from transformers import Cache
 
 from actstore.errors import ActstoreError, nearest
 from actstore_extract.positions import Role, parse_role, positions
+from actstore_extract.tap import at_slots, attention_modules, tapped, window
+from actstore_extract.weights import Edit, Mode
 
 if TYPE_CHECKING:
     from actstore_extract.families import Batch, Model
 
-__all__ = ["Block", "InterventionError", "attention_modules", "block_attention", "parse_block"]
+__all__ = ["Block", "InterventionError", "attention_modules", "block_attention", "parse_block", "role_slots"]
 
 _MASKLESS = ("flash", "flex", "paged")
-_ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 
 
 class InterventionError(ActstoreError):
@@ -27,30 +28,46 @@ class InterventionError(ActstoreError):
 
 @dataclass(frozen=True)
 class Block:
-    """Attention that must not happen: these queries give no weight to these keys, in `layers` (None: in all)."""
+    """Attention that must not happen: these queries give no weight to these keys, in `layers` and `heads` (None: all).
+
+    In mode "pre" the other keys share the weight (scores of -inf before the softmax); in mode "post" it is lost
+    (zeros after the softmax, as in the Narrow Gate paper).
+    """
 
     queries: tuple[Role, ...]
     keys: tuple[Role, ...]
     layers: tuple[int, ...] | None = None
+    mode: Mode = "pre"
+    heads: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
         queries, keys = ("+".join(role.name for role in roles) for roles in (self.queries, self.keys))
-        return f"{queries} -> {keys}, " + ("all layers" if self.layers is None else f"layers {list(self.layers)}")
+        where = "all layers" if self.layers is None else f"layers {list(self.layers)}"
+        heads = "" if self.heads is None else f", heads {list(self.heads)}"
+        return f"{queries} -> {keys}, {where}{heads}" + (", after the softmax" if self.mode == "post" else "")
 
 
-def parse_block(spec: Mapping[str, object], *, n_layers: int) -> Block:
-    """The block that {"queries": roles, "keys": roles, "layers": [...]} describes; roles are a name or a list.
+def parse_block(spec: Mapping[str, object], *, n_layers: int, mode: Mode = "pre") -> Block:
+    """The block that {"queries": roles, "keys": roles, "layers": [...], "heads": [...], "mode": "pre"} describes.
+
+    Roles are a name or a list; `mode` is what a spec that does not say has.
 
     >>> print(parse_block({"queries": "text", "keys": ["boi", "image"]}, n_layers=32))
     text -> boi+image, all layers
     """
-    known = ["queries", "keys", "layers"]
+    known = ["queries", "keys", "layers", "heads", "mode"]
     for name in spec:
         if name not in known:
             raise InterventionError(f"an attention block has no {name!r}{nearest(name, known)}; it has {known}")
     if not spec.keys() >= {"queries", "keys"}:
         raise InterventionError(f"an attention block needs queries and keys, not only {sorted(spec)}")
-    return Block(_roles(spec["queries"]), _roles(spec["keys"]), _layers(spec.get("layers"), n_layers))
+    return Block(
+        _roles(spec["queries"]),
+        _roles(spec["keys"]),
+        _layers(spec.get("layers"), n_layers),
+        _mode(spec.get("mode", mode)),
+        _heads(spec.get("heads")),
+    )
 
 
 def _roles(value: object) -> tuple[Role, ...]:
@@ -73,42 +90,56 @@ def _layers(value: object, n_layers: int) -> tuple[int, ...] | None:
     return layers
 
 
-def attention_modules(model: "Model") -> list[nn.Module]:
-    """The attention module of each block."""
-    found = [
-        next((getattr(block, name) for name in _ATTENTION if hasattr(block, name)), None) for block in model.layers
-    ]
-    missing = [layer for layer, module in enumerate(found) if module is None]
-    if missing:
-        raise InterventionError(f"blocks {missing} of {type(model.decoder).__name__} have no attention to intervene in")
-    return [module for module in found if module is not None]
+def _heads(value: object) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    heads = tuple(value) if isinstance(value, list | tuple | range) else ()
+    if not heads or not all(isinstance(head, int) and head >= 0 for head in heads):
+        raise InterventionError(f"heads {value!r}: a list of head numbers from 0 is wanted")
+    return heads
+
+
+def _mode(value: object) -> Mode:
+    if value not in get_args(Mode):
+        raise InterventionError(f'mode {value!r}: it is "pre" or "post" (before or after the softmax)')
+    return cast(Mode, value)
 
 
 @contextmanager
 def block_attention(model: "Model", batch: "Batch", blocks: Sequence[Block], *, seed: int = 0) -> Iterator[None]:
-    """Forwards of the batch run with scores of -inf for what is blocked: the rest of the softmax takes its share.
+    """Forwards of the batch run without what is blocked: before the softmax ("pre") or after it ("post").
 
     Holds for generation too: tokens that follow the prompt are blocked where the queries' role reaches its end.
     """
-    implementation = str(model.decoder.config._attn_implementation)
-    if blocks and any(kind in implementation for kind in _MASKLESS):
-        raise InterventionError(f"attention blocks need a mask, which {implementation!r} has not: choose sdpa or eager")
+    _check(model, blocks)
+    edits: list[tuple[int, Edit]] = []
     with ExitStack() as hooks:
-        modules = attention_modules(model) if blocks else []
         for block in blocks:
-            hook = _mask_hook(_slots(batch, block.queries, seed), _slots(batch, block.keys, seed), _is_open(block))
-            for layer in range(model.n_layers) if block.layers is None else block.layers:
-                handle = modules[layer].register_forward_pre_hook(hook, with_kwargs=True)
-                hooks.callback(handle.remove)
+            queries, keys = role_slots(batch, block.queries, seed), role_slots(batch, block.keys, seed)
+            edit = Edit(queries, keys, block.mode, any(role.is_open for role in block.queries), block.heads)
+            layers = range(model.n_layers) if block.layers is None else block.layers
+            if block.mode == "post" or block.heads is not None:
+                edits += [(layer, edit) for layer in layers]
+                continue
+            for layer in layers:  # for all heads before the softmax, a mask does it in any attention there is
+                module = attention_modules(model)[layer]
+                hooks.callback(module.register_forward_pre_hook(_mask_hook(edit), with_kwargs=True).remove)
+        if edits:
+            hooks.enter_context(tapped(model, edits))
         yield
 
 
-def _is_open(block: Block) -> bool:
-    return any(role.is_open for role in block.queries)
+def _check(model: "Model", blocks: Sequence[Block]) -> None:
+    implementation = str(model.decoder.config._attn_implementation)
+    if blocks and any(kind in implementation for kind in _MASKLESS):
+        raise InterventionError(f"attention blocks need a mask, which {implementation!r} has not: choose sdpa or eager")
+    for block in blocks:
+        if block.heads is not None and max(block.heads) >= model.n_heads:
+            raise InterventionError(f"{block}: this model has heads 0 to {model.n_heads - 1}")
 
 
-def _slots(batch: "Batch", roles: Sequence[Role], seed: int) -> torch.Tensor:
-    """Which slots (samples, slots) of the batch the roles name."""
+def role_slots(batch: "Batch", roles: Sequence[Role], seed: int) -> torch.Tensor:
+    """Which slots (samples, slots) of the batch the roles name; none in a sample without them."""
     chosen = torch.zeros(len(batch), batch.n_slots, dtype=torch.bool)
     for i, (sample_id, layout) in enumerate(zip(batch.sample_ids, batch.layouts, strict=True)):
         for role in roles:
@@ -121,41 +152,23 @@ def _slots(batch: "Batch", roles: Sequence[Role], seed: int) -> torch.Tensor:
 _Hook = Callable[[nn.Module, tuple[object, ...], dict[str, object]], tuple[tuple[object, ...], dict[str, object]]]
 
 
-def _mask_hook(queries: torch.Tensor, keys: torch.Tensor, is_open: bool) -> _Hook:
-    """A pre-hook of an attention module that takes `queries` x `keys`, both (samples, slots), out of its mask."""
+def _mask_hook(edit: Edit) -> _Hook:
+    """A pre-hook of an attention module that takes the edit's queries x keys out of its mask."""
 
     def hook(
         module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> tuple[tuple[object, ...], dict[str, object]]:
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         assert isinstance(hidden, torch.Tensor)
-        query_slots, key_slots = _window(module, cast(Cache | None, kwargs.get("past_key_values")), hidden)
+        query_slots, key_slots = window(module, cast(Cache | None, kwargs.get("past_key_values")), hidden.shape[1])
         cut = (
-            _at(queries, query_slots, beyond=is_open)[:, None, :, None]
-            & _at(keys, key_slots, beyond=False)[:, None, None]
+            at_slots(edit.queries, query_slots, beyond=edit.is_open)[:, None, :, None]
+            & at_slots(edit.keys, key_slots, beyond=False)[:, None, None]
         ).to(hidden.device)
         causal = (key_slots <= query_slots[:, None]).to(hidden.device)
         return args, {**kwargs, "attention_mask": _without(kwargs.get("attention_mask"), cut, causal)}
 
     return hook
-
-
-def _window(module: nn.Module, past: Cache | None, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Slots of the queries and of the keys in this forward; a cache of a sliding window has dropped its first keys."""
-    n = hidden.shape[1]
-    if past is None:
-        return torch.arange(n), torch.arange(n)
-    layer = cast(int, module.layer_idx)
-    first = int(past.get_seq_length(layer))
-    n_keys, first_key = past.get_mask_sizes(n, layer)
-    return torch.arange(first, first + n), torch.arange(first_key, first_key + n_keys)
-
-
-def _at(chosen: torch.Tensor, slots: torch.Tensor, *, beyond: bool) -> torch.Tensor:
-    """`chosen` (samples, slots) at these slots; `beyond` for slots after the prompt."""
-    n_slots = chosen.shape[1]
-    inside = chosen[:, slots.clamp(max=n_slots - 1)]
-    return torch.where(slots < n_slots, inside, torch.tensor(beyond))
 
 
 def _without(mask: object, cut: torch.Tensor, causal: torch.Tensor) -> torch.Tensor:

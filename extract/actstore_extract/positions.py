@@ -30,7 +30,8 @@ class Layout:
     `image` holds the image tokens in raster order, `eol` the ends of their lines, `boi` and `eoi` what wraps them.
     `text` is the prompt's text: what follows the image or, when nothing does (text-image order, text alone), what
     precedes it; the beginning-of-sequence token is never text. `text_before` is all text in front of the image.
-    `grid` is (rows, columns) of the image tokens. `special` names the model's other machinery ("frame-end": 1030).
+    `grid` is (rows, columns) of the image tokens, of the last ones where an overview precedes them. `special` names
+    the model's other machinery ("frame-end": 1030).
     """
 
     token_ids: Positions

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -11,8 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from actstore.errors import ActstoreError, nearest
 from actstore_extract.positions import RoleError, parse_role
 from actstore_extract.samples import SOURCES, Source
+from actstore_extract.shelf import shipped
 
-__all__ = ["Recipe", "RecipeError", "load", "shipped"]
+__all__ = ["ORDERS", "Recipe", "RecipeError", "load"]
+
+ORDERS = ("image-text", "text-image", "text")
 
 
 class RecipeError(ActstoreError):
@@ -24,7 +27,7 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """Which model: a folder, a name on the hub, or one that ships with the package."""
+    """Which model: a folder, a name on the hub, or one that ships; `processor` changes settings of its processor."""
 
     path: str
     family: str | None = None
@@ -33,25 +36,51 @@ class ModelSection(_Section):
     attention: str | None = None
     device_map: str | None = None
     blocked: list[dict[str, Any]] = []
+    processor: dict[str, Any] = {}
 
 
 class PromptSection(_Section):
-    """What is asked: "<image>" stands for the image, {column} for a column of the sample."""
+    """What is asked: "<image>" stands for the image, {column} for a column of the sample.
 
-    text: str | None = None
+    `text` is one prompt, or one for each order: { image-text = "<image> {captions}", text-image = "{captions} <image>",
+    text = "{captions}" }; then each sample is asked in each. {captions} is a list's items without separators,
+    {captions[0]} the first of them.
+    """
+
+    text: str | dict[str, str] | None = None
+
+    @field_validator("text")
+    @classmethod
+    def _orders(cls, text: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        for order in text if isinstance(text, dict) else ():
+            if order not in ORDERS:
+                raise ValueError(f"no order is called '{order}'{nearest(order, list(ORDERS))}; {', '.join(ORDERS)}")
+        if isinstance(text, dict) and not text:
+            raise ValueError("no order: leave it out, or give one")
+        return text
 
 
 class CaptureSection(_Section):
-    """What is kept of each sample."""
+    """What is kept of each sample.
+
+    `attention` are the roles whose attention from the text is kept, head by head with `per_head`, and `mass` that on
+    every key up to the end of the image. `max_new_tokens` are generated, 0 for none; of `answers`, words, the
+    probability as next token is kept.
+    """
 
     roles: Annotated[list[str], Field(min_length=1)]
+    attention: list[str] = []
+    per_head: bool = False
+    mass: bool = False
+    max_new_tokens: Annotated[int, Field(ge=0)] = 0
+    answers: list[str] = []
     layers: Literal["all"] | list[int] = "all"
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     next_token: bool = True
     batch_size: Annotated[int, Field(ge=1)] = 16
     part_samples: Annotated[int, Field(ge=1)] | None = None
 
-    @field_validator("roles")
+    @field_validator("roles", "attention")
     @classmethod
     def _canonical(cls, roles: list[str]) -> list[str]:
         try:
@@ -76,30 +105,28 @@ class Recipe(_Section):
         return {**self.model_dump(mode="json", exclude={"samples"}), "samples": self.samples.model_dump(mode="json")}
 
 
-def shipped() -> dict[str, Path]:
-    """Recipes that come with the package, by name."""
-    folder = Path(str(files("actstore_extract") / "recipes"))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a file, or the shipped one of that name, with `section.key=value` overrides applied.
 
     Raises RecipeError with the file, the key and the nearest key that exists.
     """
-    path = shipped().get(name, Path(name))
+    one = shipped().get(name)
+    data = _read(name) if one is None else deepcopy(one.data)
+    for override in overrides:
+        _override(data, override)
+    return _recipe({"name": Path(name).stem if one is None else name, **data}, name)
+
+
+def _read(name: str) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         raise RecipeError(
             f"no recipe '{name}': neither a file nor one that ships{nearest(name, list(shipped()))}; "
-            f"those are {', '.join(shipped())}"
+            "see them all with: actstore recipes"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise RecipeError(f"{path}: {error}") from None
-    for override in overrides:
-        _override(data, override)
-    return _recipe({"name": path.stem, **data}, str(path))
+        raise RecipeError(f"{name}: {error}") from None
 
 
 def _override(data: dict[str, Any], override: str) -> None:

@@ -22,12 +22,14 @@ from actstore import drafts, index
 from actstore.commits import Commit
 from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError
 from actstore.format import HEADER, INDEX, PART_SAMPLES, SHARD_BYTES
+from actstore.layout import ATTENTION
 from actstore.plan import prepare
 from actstore.progress import Bar, bar
 from actstore.store import Store
 from actstore_extract import prompts
+from actstore_extract.content import Content
 from actstore_extract.demo import MODELS
-from actstore_extract.extractor import Content, Extractor
+from actstore_extract.extractor import Extractor
 from actstore_extract.families import Model, load
 from actstore_extract.fingerprint import fingerprint
 from actstore_extract.recipe import Recipe, RecipeError
@@ -54,11 +56,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would cost: rows and bytes (before compression) by role, and seconds, measured on some samples."""
+    """What a run would cost: rows and bytes (before compression) by array, and seconds, measured on some samples.
+
+    `per_head` are the bytes that attention would take with each head for itself.
+    """
 
     samples: int
     rows: dict[str, int]
     bytes: dict[str, int]
+    per_head: int
     seconds: float
     measured_on: int
 
@@ -96,6 +102,7 @@ class Run:
             device_map=section.device_map,
             attention=section.attention,
             blocked=section.blocked,
+            settings=section.processor,
         )
 
     @cached_property
@@ -182,7 +189,14 @@ class Run:
         by = {"batch_size": batch_size, "device": self.device_name, "failed": failed.height, "versions": _versions()}
         try:
             return store.write(
-                number, samples=content.samples, rows=content.rows, residual=content.residual, by=by, draft=draft
+                number,
+                samples=content.samples,
+                rows=content.rows,
+                residual=content.residual,
+                attention=content.attention,
+                attention_dtype="float32" if self.dtype == "float32" else "float16",
+                by=by,
+                draft=draft,
             )
         except AlreadyCommittedError:
             return None
@@ -246,10 +260,13 @@ class Run:
         count = content.samples.height
         scale = self.planned.height / count
         itemsize = 4 if self.dtype == "float32" else 2
+        kept = {**content.residual, **{f"attention to {name}": array for name, array in content.attention.items()}}
+        columns = sum(array[:, :, :1].size for array in content.attention.values() if array.ndim == len(ATTENTION))
         return Estimate(
             samples=self.planned.height,
-            rows={role: round(array.shape[1] * scale) for role, array in content.residual.items()},
-            bytes={role: round(array.size * itemsize * scale) for role, array in content.residual.items()},
+            rows={name: round(array.shape[1] * scale) for name, array in kept.items()},
+            bytes={name: round(array.size * itemsize * scale) for name, array in kept.items()},
+            per_head=round(columns * self.model.n_heads * itemsize * scale),
             seconds=seconds * scale,
             measured_on=count,
         )
@@ -277,7 +294,7 @@ class Run:
 
 def samples_per_part(content: Content, batch_size: int) -> int:
     """How many samples make a part of about 128 MB: whole batches, at least one, at most 2,048 samples."""
-    each = max(1, content.bytes // content.samples.filter(pl.col("status") == "ok").height)
+    each = max(1, content.bytes // content.done)
     whole = min(SHARD_BYTES // each, PART_SAMPLES) // batch_size * batch_size
     return max(batch_size, whole)
 

@@ -1,7 +1,7 @@
 """Model families: each a small file of facts and of the functions that differ."""
 
 from actstore_extract.families.family import Family
-from actstore_extract.families.loading import load
+from actstore_extract.families.loading import load, sources
 from actstore_extract.families.model import Model
 from actstore_extract.families.registry import LoadError, families
 from actstore_extract.families.sample import MARKER, Batch, Encoded, Prompt, SampleError
@@ -17,4 +17,5 @@ __all__ = [
     "SampleError",
     "families",
     "load",
+    "sources",
 ]

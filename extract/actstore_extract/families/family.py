@@ -2,21 +2,29 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, BatchFeature, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    BatchFeature,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.processing_utils import ProcessorMixin
 
 from actstore_extract.families.sample import MARKER, Encoded, LayoutError
-from actstore_extract.positions import Layout
+from actstore_extract.positions import Layout, Positions
 
 if TYPE_CHECKING:
     from actstore_extract.families.model import Model
+    from actstore_extract.families.parts import Parts
 
-__all__ = ["Family"]
+__all__ = ["Family", "Lines"]
 
 _SEQUENCES = ("attention_mask", "input_ids", "mm_token_type_ids", "token_type_ids")  # one entry per token
 # Attributes by which configurations, processors and tokenizers declare what wraps an image.
@@ -24,22 +32,50 @@ _BOI = ("boi_token_id", "boi_token_index", "image_start_token_id", "vision_start
 _EOI = ("eoi_token_id", "eoi_token_index", "image_end_token_id", "vision_end_token_id")
 
 
+class Lines(NamedTuple):
+    """The image tokens of a sample in raster order, the ends of their lines, and (rows, columns) where known."""
+
+    image: Positions
+    eol: Positions
+    grid: tuple[int, int] | None
+
+
 class Family:
     """Facts about one kind of model, and the functions that differ; a subclass in a file of its own ends in `FAMILY`.
 
-    `architectures` are the classes it serves, `process_options` go into every call of the processor, and `wrapped`
-    says that an image always stands between a begin and an end token.
+    `architectures` are the classes it serves, `parts` the models it is made of if several, `process_options` go into
+    every call of the processor, `wrapped` says that what the model declares as begin and end of an image always stands
+    around it, and `ragged` names inputs that a batch may fill up with zeros because the model does not look at them.
     """
 
     name: ClassVar[str]
     architectures: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[tuple[str, ...]] = ()
     process_options: ClassVar[Mapping[str, object]] = {}
     wrapped: ClassVar[bool] = False
+    ragged: ClassVar[frozenset[str]] = frozenset()
+
+    def serves(self, architecture: str, config: PretrainedConfig) -> bool:  # noqa: ARG002
+        """Whether models of this class and configuration are of this family."""
+        return architecture in self.architectures
 
     def auto_class(self, config: object) -> type[AutoModelForImageTextToText] | type[AutoModelForCausalLM]:
-        """Which Auto class loads the weights."""
-        image_text = type(config) in AutoModelForImageTextToText._model_mapping
-        return AutoModelForImageTextToText if image_text else AutoModelForCausalLM
+        """Which Auto class loads the weights; ValueError when none does."""
+        for auto in (AutoModelForImageTextToText, AutoModelForCausalLM):
+            if type(config) in auto._model_mapping:
+                return auto
+        raise ValueError(
+            f"{type(config).__name__.removesuffix('Config')} is neither an image-text nor a causal language model of "
+            "Transformers; it needs a family of its own, one file in actstore_extract/families"
+        )
+
+    def assemble(
+        self,
+        parts: "Parts",  # noqa: ARG002
+        options: Mapping[str, object],  # noqa: ARG002
+    ) -> tuple[PreTrainedModel, ProcessorMixin]:
+        """The model made of the parts that a file names; `options` are those of `from_pretrained`."""
+        raise ValueError(f"{self.name} models are not made of parts")
 
     def image_token_id(self, module: PreTrainedModel) -> int | None:
         """Id of the placeholder that image tokens have in `input_ids`; None in a model of text alone."""
@@ -68,37 +104,42 @@ class Family:
         inputs = model.processor(text=[text], **images, **self.process_options, return_tensors="pt")
         return cast(BatchFeature, inputs)
 
-    def layout(
-        self,
-        model: "Model",
-        token_ids: NDArray[np.int64],
-        inputs: Mapping[str, torch.Tensor],  # noqa: ARG002
-    ) -> Layout:
+    def layout(self, model: "Model", token_ids: NDArray[np.int64], inputs: Mapping[str, torch.Tensor]) -> Layout:
         """Where everything is in a sample with an image; LayoutError when it is not as it should be."""
-        image = np.flatnonzero(token_ids == model.image_token_id)
+        placeholders = np.flatnonzero(token_ids == model.image_token_id)
         expected = self.n_image_tokens(model)
-        if not len(image) or len(image) != (expected or len(image)):
-            raise LayoutError(f"{len(image)} of {expected or 'some'} image tokens: the prompt was cut")
-        start, stop = int(image[0]), int(image[-1]) + 1
-        boi, eoi = self._wrapped(model, token_ids, start, stop)
-        eol = np.setdiff1d(np.arange(start, stop), image)
-        if len(np.unique(token_ids[eol])) > 1:
-            raise LayoutError("different tokens stand between the image tokens; this layout needs a family of its own")
+        if not len(placeholders) or len(placeholders) != (expected or len(placeholders)):
+            raise LayoutError(f"{len(placeholders)} of {expected or 'some'} image tokens: the prompt was cut")
+        image, eol, grid = self.lines(model, token_ids, placeholders, inputs)
+        start, stop = int(placeholders[0]), int(placeholders[-1]) + 1
+        boi, eoi = self.ends(model, token_ids, start, stop)
         text, before = self.text(model, token_ids, start if boi is None else boi, stop if eoi is None else eoi + 1)
-        grid = _grid(image, eol)
         return Layout(token_ids, image=image, eol=eol, boi=boi, eoi=eoi, text=text, text_before=before, grid=grid)
 
-    def _wrapped(
+    def lines(
+        self,
+        model: "Model",  # noqa: ARG002
+        token_ids: NDArray[np.int64],
+        placeholders: Positions,
+        inputs: Mapping[str, torch.Tensor],  # noqa: ARG002
+    ) -> Lines:
+        """The lines of the image whose placeholders are there: what stands between those is a line's end."""
+        eol = np.setdiff1d(np.arange(placeholders[0], placeholders[-1]), placeholders)
+        if len(np.unique(token_ids[eol])) > 1:
+            raise LayoutError("different tokens stand between the image tokens; this layout needs a family of its own")
+        return Lines(placeholders, eol, _grid(placeholders, eol))
+
+    def ends(
         self, model: "Model", token_ids: NDArray[np.int64], start: int, stop: int
     ) -> tuple[int | None, int | None]:
         """Positions of what begins and ends the image start..stop, if the tokens there are what the model declares."""
         begins, ends = self.wrappers(model)
         boi = start - 1 if start > 0 and token_ids[start - 1] in begins else None
         eoi = stop if stop < len(token_ids) and token_ids[stop] in ends else None
-        if self.wrapped and (boi is None or eoi is None):
-            side, ids = ("in front of", begins) if boi is None else ("after", ends)
-            names = " or ".join(model.tokenizer.convert_ids_to_tokens(sorted(ids)))
-            raise LayoutError(f"no {names} {side} the image: the prompt was cut")
+        for side, ids, found in (("in front of", begins, boi), ("after", ends, eoi)):
+            if self.wrapped and ids and found is None:
+                names = " or ".join(model.tokenizer.convert_ids_to_tokens(sorted(ids)))
+                raise LayoutError(f"no {names} {side} the image: the prompt was cut")
         return boi, eoi
 
     def text(
@@ -116,17 +157,23 @@ class Family:
     def shape(self, encoded: Encoded) -> tuple[object, ...]:
         """Samples share a batch only if they agree in this: the shapes of what cannot be padded."""
         others = sorted(name for name in encoded.inputs if name not in _SEQUENCES)
-        return tuple((name, *encoded.inputs[name].shape[1:]) for name in others)
+        shapes = {name: () if name in self.ragged else encoded.inputs[name].shape[1:] for name in others}
+        return tuple((name, *shape) for name, shape in shapes.items())
 
     def collate(self, encoded: Sequence[Encoded], pad_token_id: int, *, left: bool) -> dict[str, torch.Tensor]:
         """Tensors (samples, ...) of samples of one shape, padded to the longest."""
         fill = {"input_ids": pad_token_id}
+        batch = {name: [sample.inputs[name] for sample in encoded] for name in encoded[0].inputs}
         return {
-            name: _pad([sample.inputs[name] for sample in encoded], fill.get(name, 0), left=left)
+            name: _pad(tensors, fill.get(name, 0), left=left)
             if name in _SEQUENCES
-            else torch.cat([sample.inputs[name] for sample in encoded])
-            for name in encoded[0].inputs
+            else torch.cat(_filled(tensors) if name in self.ragged else tensors)
+            for name, tensors in batch.items()
         }
+
+    def facts(self, model: "Model") -> dict[str, object]:  # noqa: ARG002
+        """What the run card should say beyond what it says of every model."""
+        return {}
 
     def takes_position_ids(self, module: PreTrainedModel) -> bool:
         """Whether plain position ids may be given: not to models that make their own of several axes."""
@@ -157,3 +204,10 @@ def _pad(tensors: Sequence[torch.Tensor], value: int, *, left: bool) -> torch.Te
     gaps = [longest - x.shape[1] for x in tensors]
     sides = [(gap, 0) if left else (0, gap) for gap in gaps]
     return torch.cat([torch.nn.functional.pad(x, side, value=value) for x, side in zip(tensors, sides, strict=True)])
+
+
+def _filled(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors with zeros behind their ends, each axis as long as the longest."""
+    longest = [max(sizes) for sizes in zip(*(x.shape for x in tensors), strict=True)]
+    gaps = [[n for size, most in zip(x.shape, longest, strict=True) for n in (most - size, 0)] for x in tensors]
+    return [torch.nn.functional.pad(x, gap[::-1]) for x, gap in zip(tensors, gaps, strict=True)]

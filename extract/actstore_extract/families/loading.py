@@ -3,18 +3,27 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from types import MappingProxyType
 
 import torch
-from transformers import AutoConfig, AutoProcessor, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
 from actstore.errors import nearest
 from actstore_extract.families.family import Family
 from actstore_extract.families.model import Model
-from actstore_extract.families.registry import LoadError, family_of
+from actstore_extract.families.parts import Parts, read_parts
+from actstore_extract.families.pretrained import explained, pretrained
+from actstore_extract.families.registry import LoadError, family_named, family_of
 
-__all__ = ["load"]
+__all__ = ["load", "sources"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -29,54 +38,70 @@ def load(
     device_map: str | Mapping[str, int | str] | None = None,
     attention: str | None = None,
     blocked: Sequence[Mapping[str, object]] = (),
+    settings: Mapping[str, object] = MappingProxyType({}),
 ) -> Model:
-    """The model in a folder, or on the hub under that name, ready to run.
+    """The model in a folder, or on the hub under that name, or of the parts that a parts.toml names, ready to run.
 
     `device_map` spreads a model over several devices, as in Transformers, instead of `device`. `attention` is the
     attention implementation (the model's default otherwise). `blocked` lists attention blocks that belong to the
-    model, such as {"queries": "text", "keys": "image"}. LoadError says what is missing and where to get it.
+    model, such as {"queries": "text", "keys": "image"}. `settings` change what the processor does to images, such as
+    {"min_pixels": 65536}. LoadError says what is missing and where to get it.
     """
     if dtype not in _DTYPES:
         raise LoadError(f"dtype {dtype!r}{nearest(dtype, list(_DTYPES))}; choose {', '.join(_DTYPES)}")
-    options = {"dtype": _DTYPES[dtype], "device_map": device_map, "attn_implementation": attention}
-    with _quiet(), _explained(path):
-        config = AutoConfig.from_pretrained(path, revision=revision)
-        kind = family_of((config.architectures or [""])[0], family)
-        module = _weights(path, kind, config, revision, {k: v for k, v in options.items() if v is not None})
-        processor = AutoProcessor.from_pretrained(path, revision=revision)  # type: ignore[no-untyped-call]
+    given = {"dtype": _DTYPES[dtype], "device_map": device_map, "attn_implementation": attention}
+    options: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    with _quiet():
+        parts = read_parts(path)
+        kind, module, processor = (
+            _whole(path, family, revision, options) if parts is None else _assembled(parts, family, revision, options)
+        )
     if device_map is None:
         module.to(torch.device(device))  # type: ignore[arg-type]
+    _set(processor, settings)
     return Model(module, processor, family=kind.name, blocked=blocked)
 
 
-def _weights(
-    path: str, kind: Family, config: PretrainedConfig, revision: str | None, options: dict[str, object]
-) -> PreTrainedModel:
-    """The model's weights, all of them: Transformers would fill gaps at random."""
-    auto: Any = kind.auto_class(config)
-    module, info = auto.from_pretrained(path, config=config, revision=revision, output_loading_info=True, **options)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise LoadError(f"{path} lacks {len(missing)} weights that {type(module).__name__} needs, such as {missing[0]}")
-    return cast(PreTrainedModel, module)
+def _set(processor: ProcessorMixin | PreTrainedTokenizerBase, settings: Mapping[str, object]) -> None:
+    """Change settings of the processor's image processor; LoadError for one it does not have."""
+    images = getattr(processor, "image_processor", None)
+    known = sorted(name for name in vars(images or object) if not name.startswith("_"))
+    for name, value in settings.items():
+        if images is None or name not in known:
+            raise LoadError(f"the image processor has no setting '{name}'{nearest(name, known)}; it has {known}")
+        setattr(images, name, value)
 
 
-@contextmanager
-def _explained(path: str) -> Iterator[None]:
-    """What Transformers raises for a model it cannot load, in one line that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise LoadError(
-            f"no model at {path!r}: neither a folder with its files nor on the hub or in its cache "
-            f"(fetch it with: hf download {path}): {_first_line(error)}"
-        ) from error
-    except (ImportError, KeyError, ValueError) as error:
-        raise LoadError(f"{path}: {_first_line(error)}") from error
+def sources(path: str, revision: str | None = None) -> list[tuple[str, str | None]]:
+    """The folders, or names on the hub and their revisions, whose files make up the model that `load` takes there."""
+    parts = read_parts(path)
+    if parts is None:
+        return [(path, revision)]
+    return [(str(parts.file.parent), None), *map(parts.model, family_named(parts.family).parts)]
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+_Loaded = tuple[Family, PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]
+
+
+def _whole(path: str, family: str | None, revision: str | None, options: dict[str, object]) -> _Loaded:
+    """A model that is one checkpoint."""
+    with explained(path):
+        config = AutoConfig.from_pretrained(path, revision=revision)
+        kind = family_of((config.architectures or [""])[0], config, family)
+        module = pretrained(kind.auto_class(config), path, config=config, revision=revision, **options)
+        processor = AutoProcessor.from_pretrained(path, revision=revision)  # type: ignore[no-untyped-call]
+    if type(config) in AutoModelForImageTextToText._model_mapping and not isinstance(processor, ProcessorMixin):
+        raise LoadError(f"{path} has a tokenizer alone: processor_config.json or preprocessor_config.json is missing")
+    return kind, module, processor
+
+
+def _assembled(parts: Parts, family: str | None, revision: str | None, options: dict[str, object]) -> _Loaded:
+    """A model that is made of several."""
+    if revision is not None:
+        raise LoadError(f"{parts.file}: a revision belongs to one of its parts; write it there, as name@{revision}")
+    kind = family_named(family or parts.family)
+    with explained(str(parts.file)):
+        return kind, *kind.assemble(parts, options)
 
 
 @contextmanager

@@ -46,10 +46,12 @@ class Model:
     ) -> None:
         self.module = module.eval()  # type: ignore[no-untyped-call]
         self.processor = processor
-        self.kind = family_of(type(module).__name__, family)
+        self.kind = family_of(type(module).__name__, module.config, family)
         self.decoder: PreTrainedModel = module.get_decoder()  # type: ignore[no-untyped-call]
         self.layers = _child(self.decoder, _LAYERS, nn.ModuleList)
         self.norm = _child(self.decoder, _NORMS, nn.Module)
+        if self.image_token_id is None and self.kind.architectures:
+            raise LoadError(f"the configuration of this {type(module).__name__} names no image token")
         self.blocks = tuple(parse_block(block, n_layers=self.n_layers) for block in blocked)
 
     @property
@@ -126,7 +128,8 @@ class Model:
 
     def _check(self, prompt: Prompt) -> tuple[str, Image | None]:
         """The prompt's text with the model's own marker, and its image in RGB."""
-        n_markers = prompt.text.count(MARKER)
+        own = self.kind.marker(self)
+        n_markers = sum(prompt.text.count(marker) for marker in {MARKER, own})
         if prompt.image is not None and self.image_token_id is None:
             raise LayoutError(f"an image for {type(self.module).__name__}, a model without image token")
         if n_markers > 1:
@@ -137,7 +140,7 @@ class Model:
             raise LayoutError(f"{MARKER} in the prompt but no image")
         if prompt.image is None:
             return prompt.text, None
-        return prompt.text.replace(MARKER, self.kind.marker(self)), _rgb(prompt.image)
+        return prompt.text.replace(MARKER, own), _rgb(prompt.image)
 
     def batches(self, encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
         """Indices of samples that go together: of one shape, near in length, the same for the same samples."""
@@ -191,6 +194,7 @@ class Model:
             "padding": "right",
             "position_ids": self.kind.takes_position_ids(self.module),
             "blocked": [str(block) for block in self.blocks],
+            **self.kind.facts(self),
         }
 
 

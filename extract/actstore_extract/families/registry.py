@@ -4,10 +4,12 @@ import importlib
 import pkgutil
 from functools import cache
 
+from transformers import PretrainedConfig
+
 from actstore.errors import ActstoreError, nearest
 from actstore_extract.families.family import Family
 
-__all__ = ["LoadError", "families", "family_of"]
+__all__ = ["LoadError", "families", "family_named", "family_of"]
 
 
 class LoadError(ActstoreError):
@@ -19,7 +21,7 @@ def families() -> dict[str, Family]:
     """Name -> family.
 
     >>> sorted(families())[:2]
-    ['chameleon', 'generic']
+    ['chameleon', 'clip_gemma']
     """
     package = __name__.rpartition(".")[0]
     path = importlib.import_module(package).__path__
@@ -28,12 +30,17 @@ def families() -> dict[str, Family]:
     return {family.name: family for family in found}
 
 
-def family_of(architecture: str, name: str | None = None) -> Family:
-    """The family called `name`, else the one that serves the architecture, else the generic one."""
-    if name is not None and name not in families():
+def family_named(name: str) -> Family:
+    """The family of that name."""
+    if name not in families():
         known = sorted(families())
         raise LoadError(f"no family is called {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+    return families()[name]
+
+
+def family_of(architecture: str, config: PretrainedConfig, name: str | None = None) -> Family:
+    """The family called `name`, else the one that serves the architecture, else the generic one."""
     if name is not None:
-        return families()[name]
-    served = (family for family in families().values() if architecture in family.architectures)
+        return family_named(name)
+    served = (family for family in families().values() if family.serves(architecture, config))
     return next(served, families()["generic"])

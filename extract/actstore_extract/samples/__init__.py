@@ -1,10 +1,26 @@
 """Where samples come from: each source is one file, a class of what its recipe section says and the table it makes."""
 
+from actstore_extract.samples.coco import Coco
 from actstore_extract.samples.digits import Digits
+from actstore_extract.samples.flickr30k import Flickr30k
+from actstore_extract.samples.hub import Hub
 from actstore_extract.samples.imagefolder import ImageFolder
+from actstore_extract.samples.imagenet import ImageNet
+from actstore_extract.samples.llava import Llava
 from actstore_extract.samples.source import Samples, SamplesError, Source
 from actstore_extract.samples.table import Table
+from actstore_extract.samples.vqav2 import Vqav2
 
 __all__ = ["SOURCES", "Samples", "SamplesError", "Source"]
 
-SOURCES: dict[str, type[Source]] = {"digits": Digits, "imagefolder": ImageFolder, "table": Table}
+SOURCES: dict[str, type[Source]] = {
+    "digits": Digits,
+    "imagefolder": ImageFolder,
+    "imagenet": ImageNet,
+    "flickr30k": Flickr30k,
+    "coco": Coco,
+    "vqav2": Vqav2,
+    "llava": Llava,
+    "hub": Hub,
+    "table": Table,
+}

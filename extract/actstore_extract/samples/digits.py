@@ -9,7 +9,6 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
-from actstore.errors import ActstoreError
 from actstore_extract.samples.source import Samples, Source
 
 __all__ = ["Digits", "Scans", "scans"]
@@ -52,7 +51,7 @@ class Digits(Source):
     source: Literal["digits"]
     split: Literal["all", "train", "validation", "test"] = "all"
 
-    def samples(self) -> Samples:
+    def everything(self) -> Samples:
         """sample_id = image = digit-0000 ..., label = the digit's word, split."""
         data = scans()
         chosen = np.arange(len(data.labels)) if self.split == "all" else data.indices(self.split)
@@ -69,12 +68,8 @@ class Digits(Source):
 @cache
 def scans() -> Scans:
     """All scans; the split is random, the same on every machine, and its arrays cannot be written to."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as e:
-        raise ActstoreError(
-            "the digits come with scikit-learn; install it with: pip install 'actstore[analyze]'"
-        ) from e
+    from sklearn.datasets import load_digits
+
     data = load_digits()
     # RandomState's stream is frozen by numpy; default_rng's may change between versions.
     shuffled = np.random.RandomState(0).permutation(len(data.target))

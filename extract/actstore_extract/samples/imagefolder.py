@@ -1,6 +1,5 @@
-"""A folder of class folders, as ImageNet is shipped: the folder's name is the label."""
+"""A folder of class folders: the folder's name is the label."""
 
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,9 +7,10 @@ import polars as pl
 from pydantic import Field
 
 from actstore.errors import nearest
-from actstore_extract.samples.source import Samples, SamplesError, Source, open_image
+from actstore_extract.samples.files import folder
+from actstore_extract.samples.source import Samples, SamplesError, Source, drawn, open_image
 
-__all__ = ["ImageFolder"]
+__all__ = ["ImageFolder", "images_of", "subfolders"]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
@@ -24,21 +24,17 @@ class ImageFolder(Source):
     per_class: Annotated[int, Field(ge=1)] | None = None
     seed: int = 0
 
-    def samples(self) -> Samples:
+    def everything(self) -> Samples:
         """sample_id = image = CLASS/FILE, label = CLASS; classes and files in the order of their names."""
-        if not self.path.is_dir():
-            raise SamplesError(
-                f"image folder {self.path} does not exist; set samples.path to a folder of class folders"
-            )
-        found = {folder.name: folder for folder in sorted(self.path.iterdir()) if folder.is_dir()}
+        found = subfolders(self.path)
         for name in self.classes or []:
             if name not in found:
-                raise SamplesError(f"{self.path} has no class folder '{name}'{nearest(name, list(found))}")
+                raise SamplesError(f"{self.path} has no class folder '{name}'{nearest(name, found)}")
         names = [
             (label, f"{label}/{file}")
-            for label, folder in found.items()
+            for label in found
             if self.classes is None or label in self.classes
-            for file in self._files(folder)
+            for file in images_of(self.path / label, self.per_class, seed=self.seed)
         ]
         if not names:
             raise SamplesError(f"{self.path} holds no images; expected {self.path}/CLASS/*.jpg")
@@ -46,9 +42,13 @@ class ImageFolder(Source):
         table = pl.DataFrame({"sample_id": images, "label": labels, "image": images})
         return Samples(table, lambda name: open_image(self.path / name))
 
-    def _files(self, folder: Path) -> list[str]:
-        files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-        if self.per_class is None or len(files) <= self.per_class:
-            return files
-        drawn = sorted(files, key=lambda file: sha256(f"{self.seed}/{folder.name}/{file}".encode()).digest())
-        return sorted(drawn[: self.per_class])
+
+def subfolders(path: Path) -> list[str]:
+    """Names of the folders in a folder, ascending."""
+    return sorted(entry.name for entry in folder(path, "a folder of class folders").iterdir() if entry.is_dir())
+
+
+def images_of(path: Path, count: int | None = None, *, seed: int) -> list[str]:
+    """Names of the image files in a class folder, ascending: all of them, or `count` drawn at random."""
+    files = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+    return files if count is None else sorted(drawn(files, seed=seed, prefix=f"{path.name}/")[:count])

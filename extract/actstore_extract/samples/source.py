@@ -1,8 +1,9 @@
 """A source of samples: what a recipe says about it, and the table of samples it makes."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from actstore.errors import ActstoreError
 
-__all__ = ["Samples", "SamplesError", "Source", "open_image"]
+__all__ = ["Samples", "SamplesError", "Source", "drawn", "open_image"]
 
 
 class SamplesError(ActstoreError):
@@ -28,16 +29,50 @@ class Samples:
 
 
 class Source(BaseModel):
-    """What every source takes; a subclass adds its own keys and makes the samples."""
+    """What every source takes; a subclass adds its own keys and says what there is.
+
+    `shuffle`, a seed, puts the samples in random order, the same on every machine, and `limit` takes the first of them:
+    a larger limit only adds samples. `resize` makes every image a square of that many pixels before the model's own
+    processor sees it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str
     limit: Annotated[int, Field(ge=1)] | None = None
+    shuffle: int | None = None
+    resize: Annotated[int, Field(ge=1)] | None = None
 
     @abstractmethod
+    def everything(self) -> Samples:
+        """All that the source holds, in its own order; raises SamplesError for what is missing."""
+
     def samples(self) -> Samples:
-        """All samples of the source; raises SamplesError for what is missing."""
+        """The samples that a recipe runs; raises SamplesError for what is missing."""
+        found = self.everything()
+        table = found.table
+        if self.shuffle is not None:
+            names = table["sample_id"].to_list()
+            place = {name: i for i, name in enumerate(drawn(names, seed=self.shuffle))}
+            table = table.select(pl.all().sort_by(pl.Series([place[name] for name in names], dtype=pl.Int64)))
+        return Samples(table.head(self.limit) if self.limit else table, self._resized(found.image))
+
+    def _resized(self, image: Callable[[str], Image.Image]) -> Callable[[str], Image.Image]:
+        if self.resize is None:
+            return image
+        size = (self.resize, self.resize)
+        return lambda name: _continuous(image(name)).resize(size)
+
+
+def drawn(names: Iterable[str], *, seed: int, prefix: str = "") -> list[str]:
+    """The names in an order that is random by `seed`: its first n are a draw of n.
+
+    Hashes, because no random generator promises the same draws in its next version; so a new name moves no other.
+
+    >>> drawn(["a", "b", "c", "d"], seed=0), drawn(["a", "b", "c"], seed=0)
+    (['c', 'b', 'd', 'a'], ['c', 'b', 'a'])
+    """
+    return sorted(names, key=lambda name: sha256(f"{seed}/{prefix}{name}".encode()).digest())
 
 
 def open_image(path: Path) -> Image.Image:
@@ -45,3 +80,8 @@ def open_image(path: Path) -> Image.Image:
     with Image.open(path) as image:
         image.load()
         return image.copy()
+
+
+def _continuous(image: Image.Image) -> Image.Image:
+    """The image with colours that can be averaged: not numbers of a palette."""
+    return image.convert("RGBA") if image.mode in ("P", "1") else image

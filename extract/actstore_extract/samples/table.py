@@ -25,7 +25,7 @@ class Table(Source):
     path: Path
     images: Path | None = None
 
-    def samples(self) -> Samples:
+    def everything(self) -> Samples:
         """The table as it is; without a column sample_id the rows are numbered."""
         if self.path.suffix not in READERS:
             raise SamplesError(f"{self.path}: a table of samples is one of {', '.join(READERS)}")

@@ -1,0 +1,64 @@
+"""The SQL connection of a store: its views, the function residual(), and nothing of the outside."""
+
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from actstore import index, overview, sql
+from actstore.format import PLAN
+
+if TYPE_CHECKING:
+    from actstore.store import Store
+
+PARTS_READ_DIRECTLY = 500  # beyond it SQL answers from an index file in the user's cache folder
+
+
+def connect(store: "Store") -> duckdb.DuckDBPyConnection:
+    """A locked connection that knows the tables of `store` and keeps no hold of it."""
+    connection = duckdb.connect(":memory:")
+    readable = _attach(connection, store)
+    connection.execute(sql.VIEWS)
+    for name, frame in overview.tables(store).items():
+        sql.copy_table(connection, name, frame)
+    for name, path in overview.files(store).items():
+        sql.create_view(connection, name, path)
+        readable.append(path)
+    sql.lock(connection, readable, _reader(weakref.ref(store)), store.header.d_model)
+    return connection
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, store: "Store") -> list[Path]:
+    """Make the large tables known to SQL; returns the files it may read."""
+    if len(store.parts) > PARTS_READ_DIRECTLY and (path := index.cached(store)):
+        sql.attach_tables(connection, path)
+        return [path]
+    rows, samples = [part.rows_path for part in store.parts], [part.samples_path for part in store.parts]
+    plan = store.checked(PLAN)
+    sql.create_tables(connection, rows, samples, plan, "view")
+    return [*rows, *samples, plan]
+
+
+def _reader(reference: "weakref.ref[Store]") -> sql.Vectors:
+    """residual(row_id, layer) for SQL; a weak reference, so that a store can be let go of."""
+
+    def vectors(row_ids: pa.ChunkedArray, layers: pa.ChunkedArray) -> pa.Array:
+        store = reference()
+        assert store is not None
+        ids, wanted = _integers(row_ids), _integers(layers)
+        out = np.empty((len(ids), store.header.d_model), np.float32)
+        for layer in np.unique(wanted):
+            out[wanted == layer] = store.residual(ids[wanted == layer], int(layer))
+        flat = pa.Array.from_buffers(pa.float32(), out.size, [None, pa.py_buffer(out)])  # pa.array imports pandas
+        return pa.FixedSizeListArray.from_arrays(flat, store.header.d_model)
+
+    return vectors
+
+
+def _integers(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """As numpy; pyarrow's own to_numpy first imports pandas."""
+    return np.concatenate([np.empty(0, np.int64), *map(np.from_dlpack, column.chunks)])

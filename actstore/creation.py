@@ -1,0 +1,65 @@
+"""Creation: a new store with its plan, its vocabulary and nothing else."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from actstore import durable
+from actstore.commits import File
+from actstore.errors import ActstoreError
+from actstore.format import COMMITS, HEADER, PARTS, PLAN, RESULTS, VOCABULARY
+from actstore.header import Header, check_capture
+from actstore.plan import prepare
+from actstore.schema import VOCABULARY as VOCABULARY_COLUMNS
+from actstore.store import Store
+from actstore.tables import write_table
+
+
+def create(
+    path: Path | str,
+    *,
+    plan: pl.DataFrame,
+    layers: Sequence[int],
+    d_model: int,
+    dtype: str = "bfloat16",
+    run: Mapping[str, Any] | None = None,
+    vocabulary: Mapping[int, str] | None = None,
+) -> Store:
+    """Create a store that holds nothing yet; it appears at `path` whole or not at all.
+
+    plan: one row for each sample (and condition): sample_id and the sample's own columns (label, prompt, ...);
+    without a column `batch` it is cut into batches of 2,048. layers: residual points, ascending.
+    Raises ActstoreError if `path` exists, PlanError if a sample occurs twice.
+    """
+    target = Path(path)
+    check_capture(layers, d_model, dtype, run or {})
+    words = {"token_id": list(vocabulary or {}), "token": list((vocabulary or {}).values())}
+    tables = {PLAN: prepare(plan), VOCABULARY: pl.DataFrame(words, schema=VOCABULARY_COLUMNS).sort("token_id")}
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ActstoreError(f"{target} exists already; open it, or choose another folder")
+    draft = durable.draft_of(target)
+    try:
+        durable.make_folders(draft.parent)
+        for folder in (PARTS, COMMITS, RESULTS):
+            (draft / folder).mkdir(parents=True)
+        for name, frame in tables.items():
+            write_table(draft / name, frame)
+        made = Header(
+            layers=tuple(layers),
+            d_model=d_model,
+            dtype=dtype,
+            run=dict(run or {}),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            files={name: File.of(draft / name) for name in tables},
+        )
+        durable.publish(draft / HEADER, made.dump())
+        durable.replace(target, draft)  # nothing or an empty folder; anything else fails: a racing creator loses
+    except OSError as error:
+        raise ActstoreError(f"{target}: the store cannot be created: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Store(target)

@@ -1,0 +1,1 @@
+"""The measures of actstore: pure functions on arrays, their figures and the report."""

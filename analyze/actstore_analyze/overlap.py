@@ -1,0 +1,106 @@
+"""Neighbourhood overlap: how far nearest neighbours agree with labels, or with those of other vectors."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from actstore.errors import ActstoreError
+from actstore_analyze.neighbors import Neighbors, nearest
+
+__all__ = ["chance_level", "data_overlap", "label_overlap", "label_overlap_from", "label_overlap_per_point"]
+
+Floats = NDArray[np.float64]
+Classes = NDArray[np.intp]
+
+_AVERAGES: dict[str, Callable[[Floats, Classes], float]] = {
+    "uniform": lambda per_point, _: float(per_point.mean()),
+    "class": lambda per_point, own: float((np.bincount(own, per_point) / np.bincount(own)).mean()),
+}
+
+
+def label_overlap(
+    x: NDArray[np.number], y: ArrayLike, k: int = 30, *, metric: str = "euclidean", weights: str = "uniform"
+) -> float:
+    """Share [0, 1] of the k nearest neighbours that carry the point's own label, averaged over points.
+
+    x (n, d), labels y (n,). The Narrow Gate (Serra et al.), neighbourhood overlap chi^{l,gt}.
+    weights: `uniform` counts every point once, as the paper; `class` every class once, as DADApy.
+    Raises ActstoreError where `nearest` does, for labels that do not fit the points and for other weights.
+
+    >>> x = np.array([[0.0], [1.0], [2.0], [9.0], [9.5], [11.0]])
+    >>> label_overlap(x, ["a", "a", "b", "b", "b", "b"], k=2)
+    0.6666666666666666
+    >>> label_overlap(x, ["a", "a", "b", "b", "b", "b"], k=2, weights="class")
+    0.625
+    """
+    average, own = _average(weights), _classes(y, len(x))
+    return average(label_overlap_per_point(x, own, k, metric=metric), own)
+
+
+def label_overlap_per_point(x: NDArray[np.number], y: ArrayLike, k: int = 30, *, metric: str = "euclidean") -> Floats:
+    """Share (n,) of each point's k nearest neighbours that carry its own label.
+
+    >>> label_overlap_per_point(np.array([[0.0], [1.0], [3.0], [7.0]]), [0, 0, 1, 1], k=1).tolist()
+    [1.0, 1.0, 0.0, 1.0]
+    """
+    return label_overlap_from(nearest(x, k, metric=metric), y)
+
+
+def label_overlap_from(neighbors: Neighbors, y: ArrayLike) -> Floats:
+    """Share (n,) of each point's neighbours that carry its own label, for neighbours found before.
+
+    >>> found = nearest(np.array([[0.0], [1.0], [3.0], [7.0]]), 2)
+    >>> label_overlap_from(found, [0, 0, 1, 1]).tolist()
+    [0.5, 0.5, 0.0, 0.5]
+    """
+    own = _classes(y, len(neighbors.indices))
+    shares: Floats = (own[neighbors.indices] == own[:, None]).mean(axis=1)
+    return shares
+
+
+def data_overlap(x: NDArray[np.number], z: NDArray[np.number], k: int = 30, *, metric: str = "euclidean") -> float:
+    """Share [0, 1] of the k nearest neighbours that two representations x (n, d) and z (n, e) have in common.
+
+    Mean over points of |N_k(x_i) & N_k(z_i)| / k. Raises ActstoreError for unequal numbers of points.
+
+    >>> x = np.array([[0.0], [1.0], [3.0], [7.0]])
+    >>> data_overlap(x, -x, k=2), data_overlap(x, x[::-1], k=1)
+    (1.0, 0.5)
+    """
+    if len(x) != len(z):
+        raise ActstoreError(f"{len(x)} points in one representation but {len(z)} in the other; select the same rows")
+    rows = np.arange(len(x))[:, None] * len(x)
+    own, other = (rows + nearest(points, k, metric=metric).indices for points in (x, z))
+    return float(np.isin(own, other).mean())
+
+
+def chance_level(y: ArrayLike, *, weights: str = "uniform") -> float:
+    """Label overlap [0, 1] to expect of neighbours drawn at random: the average of (n_c - 1) / (n - 1).
+
+    >>> chance_level(np.repeat(np.arange(100), 100)) == 99 / 9999
+    True
+    >>> chance_level(["a", "a", "a", "b"]), chance_level(["a", "a", "a", "b"], weights="class")
+    (0.5, 0.3333333333333333)
+    """
+    average, own = _average(weights), _classes(y, np.size(y))
+    if len(own) < 2:
+        raise ActstoreError(f"{len(own)} labels: the chance level needs at least two points")
+    return average((np.bincount(own)[own] - 1) / (len(own) - 1), own)
+
+
+def _classes(y: ArrayLike, n: int) -> Classes:
+    """The number of each point's class (n,)."""
+    labels = np.asarray(y)
+    if labels.shape != (n,):
+        raise ActstoreError(f"{n} points but labels of shape {labels.shape}; give one label per point")
+    missing = np.flatnonzero([label is None or label != label for label in labels.tolist()])
+    if len(missing):
+        raise ActstoreError(f"point {missing[0]} has no label ({len(missing)} of {n} have none); leave them out")
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _average(weights: str) -> Callable[[Floats, Classes], float]:
+    if weights not in _AVERAGES:
+        raise ActstoreError(f"weights {weights!r} are not one of {', '.join(_AVERAGES)}")
+    return _AVERAGES[weights]

@@ -1,0 +1,192 @@
+"""The report: one self-contained page about some stores, and its figures as files."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from actstore.errors import ActstoreError
+from actstore.store import Store
+from actstore_analyze import experiments, figures, published, reading, runcard, said
+from actstore_analyze.experiments import Experiment, Shown
+from actstore_analyze.runcard import Subject
+from actstore_analyze.selection import Say
+
+__all__ = ["Written", "write"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: bytes of the page, the folder beside it and the files in that."""
+
+    bytes: int
+    folder: Path
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One store's part of a figure: a drawing, and the table behind it."""
+
+    title: str
+    svg: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure on the page: panels side by side, a caption, how it was computed, its files."""
+
+    title: str
+    caption: str
+    panels: list[Panel]
+    methods: str
+    files: list[Path]
+
+
+def write(stores: Sequence[Store], output: Path, *, reference: str | None = None, say: Say) -> Written:
+    """Write the page, and each figure as PNG, SVG and CSV into a folder beside it.
+
+    Raises ActstoreError for an unknown reference and where it cannot be written.
+    """
+    curves = published.overlap(reference) if reference else None
+    subjects = runcard.subjects(stores)
+    shown = experiments.overlaps(subjects, say=say)
+    folder = output.with_name(f"{output.stem}_files")
+    drawn = [_figure(experiment, curves, folder, number) for number, experiment in enumerate(shown)]
+    page = _page(subjects, shown, drawn, _commands(subjects, shown, output, reference), folder)
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ActstoreError(f"{output}: cannot be written: {error.strerror or error}") from error
+    return Written(len(page.encode()), folder, [path for figure in drawn for path in figure.files])
+
+
+def _figure(experiment: Experiment, curves: pl.DataFrame | None, folder: Path, number: int) -> Figure:
+    tables = [shown.table for shown in experiment.shown]
+    end = figures.ceiling(tables, curves)
+    charts = [
+        figures.overlap(shown.table, title=shown.subject.title, reference=curves, end=end) for shown in experiment.shown
+    ]
+    data = pl.concat(
+        shown.table.select(pl.lit(shown.subject.title).alias("store"), pl.all()) for shown in experiment.shown
+    )
+    name = f"{experiment.name}-{number + 1}" if number else experiment.name
+    panels = [
+        Panel(shown.subject.title, figures.svg(chart, f"f{number}p{i}"), *_wide(shown))
+        for i, (shown, chart) in enumerate(zip(experiment.shown, charts, strict=True))
+    ]
+    return Figure(
+        title=experiment.title,
+        caption=_caption(experiment, curves),
+        panels=panels,
+        methods=reading.methods(experiment),
+        files=figures.save(figures.beside(charts), data, folder, name),
+    )
+
+
+def _caption(experiment: Experiment, curves: pl.DataFrame | None) -> str:
+    rows = "all rows" if experiment.call.sql == "from rows" else f"rows: {experiment.call.sql}"
+    text = f"Label overlap χ of each role at each layer ({rows}); dotted: chance."
+    if curves is None:
+        return text
+    return (
+        f"{text} Pale: {curves['model'][0]} as published, not measured here, at the same relative depth "
+        f"(k = {published.K}, {published.CLASSES} ImageNet classes, chance 0.010)."
+    )
+
+
+def _wide(shown: Shown) -> tuple[list[str], list[list[str]]]:
+    """The table as people read it: a row for each layer, a column for each role."""
+    table = shown.table.with_columns(figures.series())
+    cells = {
+        (series, layer): _cell(value, se)
+        for series, layer, value, se in table.select("series", "layer", "overlap", "se").iter_rows()
+    }
+    series = table["series"].unique(maintain_order=True).to_list()
+    layers = table["layer"].unique().sort().to_list()
+    return ["layer", *series], [[str(layer), *(cells.get((one, layer), "") for one in series)] for layer in layers]
+
+
+def _cell(value: float, se: float | None) -> str:
+    if value != value:
+        return "undefined"
+    return f"{value:.3f}" + (f" ± {se:.3f}" if se is not None else "")
+
+
+def _accuracies(subjects: Sequence[Subject], shown: Sequence[Experiment]) -> list[dict[str, str]]:
+    """A row for each store, condition and split: how often the model said the label."""
+    label = shown[0].call.label if shown else "label"
+    return [
+        {
+            "store": subject.title,
+            "condition": row["condition"],
+            "split": row["split"],
+            "accuracy": f"{row['accuracy']:.3f}",
+            "interval": f"{row['low']:.3f} to {row['high']:.3f}",
+            "right": f"{row['right']:,} of {row['n']:,}",
+        }
+        for subject in subjects
+        if (table := said.accuracy(subject.store, label)) is not None
+        for row in table.iter_rows(named=True)
+    ]
+
+
+def _commands(
+    subjects: Sequence[Subject], shown: Sequence[Experiment], output: Path, reference: str | None
+) -> list[str]:
+    """What to type to get this page again."""
+    made = [line for subject in subjects if (line := runcard.command(subject.store))]
+    measured = [
+        experiments.command(call, one.subject.store.path) for each in shown for one in each.shown for call in one.calls
+    ]
+    drawn = ["actstore", "report", *(str(subject.store.path) for subject in subjects), "-o", str(output)]
+    drawn += ["--reference", reference] if reference else []
+    return [f"pip install 'actstore[demo]=={version('actstore')}'", *made, *measured, shlex.join(drawn)]
+
+
+def _page(
+    subjects: Sequence[Subject],
+    shown: Sequence[Experiment],
+    drawn: Sequence[Figure],
+    commands: Sequence[str],
+    folder: Path,
+) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("actstore_analyze")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    accuracies = _accuracies(subjects, shown)
+    cards = [runcard.lines(subject.store) for subject in subjects]
+    content: dict[str, Any] = {
+        "title": ", ".join(subject.title for subject in subjects),
+        "names": [subject.title for subject in subjects],
+        "fields": list(dict.fromkeys(name for card in cards for name in card)),
+        "cards": cards,
+        "accuracies": accuracies,
+        "figures": drawn,
+        "folder": folder.name,
+        "conditions": len({row["condition"] for row in accuracies}) > 1,
+        "how_to_read": reading.how_to_read(subjects, shown),
+        "peaks": published.peaks().to_dicts(),
+        "knockout": published.knockout().to_dicts(),
+        "source": published.SOURCE,
+        "commands": commands,
+        "recipes": [
+            (one.title, json.dumps(one.store.run["recipe"], indent=2))
+            for one in subjects
+            if one.store.run.get("recipe")
+        ],
+        "versions": {name: version(name) for name in ("actstore", "numpy", "faiss-cpu", "polars", "duckdb", "altair")},
+        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
+    return environment.get_template("report.html").render(content)

@@ -1,0 +1,58 @@
+"""What the model said: how often its likeliest next token is the sample's label."""
+
+from math import sqrt
+
+import polars as pl
+
+from actstore.store import Store
+
+__all__ = ["accuracy", "wilson"]
+
+SPACES = " ▁Ġ"  # how tokenizers write the space before a word
+
+SCHEMA = {
+    "condition": pl.String,
+    "split": pl.String,
+    "accuracy": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "right": pl.Int64,
+    "n": pl.Int64,
+}
+
+
+def accuracy(store: Store, label: str = "label") -> pl.DataFrame | None:
+    """Share [0, 1] of samples whose next token is the label, by condition and split, with its 95 % Wilson interval.
+
+    None for a store without labels or without next tokens. Prompts that end with the image are left out.
+    """
+    columns = store.sql("from samples limit 0").columns
+    if label not in columns:
+        return None
+    split = "split" if "split" in columns else "'all'"
+    image_last = "and prompt_order is distinct from 'text-image'" if "prompt_order" in columns else ""
+    counted = store.sql(
+        f"select condition, cast({split} as varchar) as split, count(*) as n, "
+        f"count(*) filter (trim(next_token, '{SPACES}') = cast(\"{label}\" as varchar)) as right from samples "
+        f"where status = 'ok' and next_token is not null and \"{label}\" is not null {image_last} "
+        "group by all order by all"
+    )
+    if not counted.height:
+        return None
+    rows = [
+        (condition, split, right / n, *wilson(right, n), right, n)
+        for condition, split, n, right in counted.select("condition", "split", "n", "right").iter_rows()
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a share, 95 % by default; sound for small n and for shares near 0 and 1.
+
+    >>> [round(end, 4) for end in wilson(10, 10)], [round(end, 4) for end in wilson(45, 50)]
+    ([0.7225, 1.0], [0.7864, 0.9565])
+    """
+    share = right / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,112 @@
+"""CIDEr of captions, plain and CIDEr-D."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError
+
+__all__ = ["cider", "cider_per_image"]
+
+Ngram = tuple[str, ...]
+Weights = Mapping[Ngram, float]
+
+_LONGEST = 4
+_SIGMA = 6.0  # words, of CIDEr-D's penalty on length
+
+
+@dataclass(frozen=True, slots=True)
+class _Caption:
+    """tf-idf weights of the n-grams of each length, and the number of bigrams: CIDEr-D's measure of length."""
+
+    weights: Sequence[Weights]
+    n_bigrams: int
+
+
+def cider(candidates: Sequence[str], references: Sequence[Sequence[str]], *, variant: str = "plain") -> float:
+    """Mean CIDEr (times 10, as usual) of one candidate caption per image against its references.
+
+    Captions are split at white space and nothing else: tokenise first (Stanford's PTB tokeniser is the
+    practice for COCO) and join the tokens with spaces. variant: `plain`, or `d` for CIDEr-D.
+    Vedantam, Zitnick, Parikh, "CIDEr" (2015), without stemming. n-grams count the more the fewer of these images'
+    references hold them, so a single image scores 0.
+    Raises ActstoreError for no images, unequal numbers, an image without references and other variants.
+
+    >>> round(cider(["a cat", "a dog runs"], [["a cat", "one cat"], ["the dog runs"]]), 4)
+    3.0208
+    """
+    return float(cider_per_image(candidates, references, variant=variant).mean())
+
+
+def cider_per_image(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], *, variant: str = "plain"
+) -> NDArray[np.float64]:
+    """CIDEr (n,) of each image; see `cider`.
+
+    >>> cider_per_image(["a cat", "a dog"], [["a cat"], ["a dog"]], variant="d").round(4).tolist()
+    [5.0, 5.0]
+    """
+    if variant not in _SIMILARITIES:
+        raise ActstoreError(f"variant {variant!r} is not one of {', '.join(_SIMILARITIES)}")
+    if len(candidates) != len(references) or not candidates:
+        raise ActstoreError(f"{len(candidates)} candidates for {len(references)} images; give one per image")
+    bare = [i for i, captions in enumerate(references) if not captions]
+    if bare:
+        raise ActstoreError(
+            f"image {bare[0]} has no reference ({len(bare)} of {len(references)} have none); leave it out"
+        )
+    corpus = [[_ngrams(caption) for caption in captions] for captions in references]
+    n_holding = Counter(ngram for captions in corpus for ngram in set[Ngram]().union(*captions))
+    similarity = _SIMILARITIES[variant]
+
+    def score(candidate: str, captions: list[Counter[Ngram]]) -> float:
+        own = _weighed(_ngrams(candidate), n_holding, len(corpus))
+        return 10 * float(np.mean([similarity(own, _weighed(caption, n_holding, len(corpus))) for caption in captions]))
+
+    return np.array([score(*pair) for pair in zip(candidates, corpus, strict=True)])
+
+
+def _ngrams(caption: str) -> Counter[Ngram]:
+    """How often each run of 1 to 4 words occurs."""
+    words = caption.split()
+    starts = [(start, length) for length in range(1, _LONGEST + 1) for start in range(len(words) - length + 1)]
+    return Counter(tuple(words[start : start + length]) for start, length in starts)
+
+
+def _weighed(counts: Counter[Ngram], n_holding: Counter[Ngram], n_images: int) -> _Caption:
+    """Counts times log(images / images whose references hold the n-gram)."""
+    weights: list[dict[Ngram, float]] = [{} for _ in range(_LONGEST)]
+    for ngram, count in counts.items():
+        weights[len(ngram) - 1][ngram] = count * (log(n_images) - log(max(1, n_holding[ngram])))
+    return _Caption(weights, sum(count for ngram, count in counts.items() if len(ngram) == 2))
+
+
+def _plain(candidate: _Caption, reference: _Caption) -> float:
+    """Mean over lengths of the cosine of the n-gram weights."""
+    pairs = zip(candidate.weights, reference.weights, strict=True)
+    return sum(_cosine(own, other, own) for own, other in pairs) / _LONGEST
+
+
+def _clipped(candidate: _Caption, reference: _Caption) -> float:
+    """As plain, no n-gram counting for more than in the reference, times a penalty on the difference in length."""
+    excess = candidate.n_bigrams - reference.n_bigrams
+    pairs = zip(candidate.weights, reference.weights, strict=True)
+    cosines = [
+        _cosine(own, other, {ngram: min(weight, other.get(ngram, 0.0)) for ngram, weight in own.items()})
+        for own, other in pairs
+    ]
+    return exp(-(excess**2) / (2 * _SIGMA**2)) * sum(cosines) / _LONGEST
+
+
+def _cosine(own: Weights, other: Weights, counted: Weights) -> float:
+    """counted . other / (|own| |other|), 0 where a norm is 0."""
+    norms = sqrt(sum(weight**2 for weight in own.values()) * sum(weight**2 for weight in other.values()))
+    product = sum(weight * other.get(ngram, 0.0) for ngram, weight in counted.items())
+    return product / norms if norms else 0.0
+
+
+_SIMILARITIES: dict[str, Callable[[_Caption, _Caption], float]] = {"plain": _plain, "d": _clipped}

@@ -1,0 +1,67 @@
+"""Emu3: `<|image start|> H*W <|image token|> image tokens <|extra_201|> <|image end|>`.
+
+The image tokens are VQ codes, H lines of W with a line end each. A line end has the placeholder of the image tokens in
+`input_ids`, so lines are known by the size of the image alone. `<|extra_201|>` ends the frame: role `at-frame-end`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import Emu3ForConditionalGeneration
+
+from actstore_extract.families.family import Family, Lines
+from actstore_extract.families.grid import lines
+from actstore_extract.families.sample import LayoutError
+from actstore_extract.positions import Layout, Positions
+
+if TYPE_CHECKING:
+    from actstore_extract.families.model import Model
+
+
+class Emu3(Family):
+    """Images of two sizes never share a batch: the VQ encoder would see the padding, and other codes come out."""
+
+    name = "emu3"
+    architectures = ("Emu3ForConditionalGeneration",)
+    wrapped = True
+
+    def lines(
+        self,
+        model: "Model",
+        token_ids: NDArray[np.int64],  # noqa: ARG002
+        placeholders: Positions,
+        inputs: Mapping[str, torch.Tensor],
+    ) -> Lines:
+        """Every (W + 1)-th placeholder ends a line."""
+        module = cast(Emu3ForConditionalGeneration, model.module)
+        height, width = (inputs["image_sizes"][0] // module.model.vqmodel.vision_spatial_factor).tolist()
+        image, eol = lines(placeholders, (height, width))
+        return Lines(image, eol, (height, width))
+
+    def ends(self, model: "Model", token_ids: NDArray[np.int64], start: int, stop: int) -> tuple[int, int]:
+        """`<|image start|>` stands before the size, `<|image end|>` after the end of the frame."""
+        begins, ends = self.wrappers(model)
+        boi = np.flatnonzero(np.isin(token_ids[:start], sorted(begins)))
+        if not len(boi) or token_ids[start - 1] != _id(model, "image_wrapper_token"):
+            raise LayoutError("no image start and size in front of the image: the prompt was cut")
+        if len(token_ids) < stop + 2 or token_ids[stop] != _id(model, "eof_token") or token_ids[stop + 1] not in ends:
+            raise LayoutError("no end of frame and image after the image: the prompt was cut")
+        return int(boi[-1]), stop + 1
+
+    def layout(self, model: "Model", token_ids: NDArray[np.int64], inputs: Mapping[str, torch.Tensor]) -> Layout:
+        """The usual one, and where the frame ends."""
+        layout = super().layout(model, token_ids, inputs)
+        assert layout.eoi is not None
+        return replace(layout, special={"frame-end": layout.eoi - 1})
+
+
+def _id(model: "Model", name: str) -> int:
+    """Id of one of the tokens that Emu3's tokenizer names."""
+    return int(getattr(model.tokenizer, f"{name}_id"))
+
+
+FAMILY = Emu3()

@@ -1,0 +1,44 @@
+"""Files of data sets: found where their publishers put them, or missed in one line that says where they come from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from actstore_extract.samples.source import SamplesError
+
+__all__ = ["first_file", "folder", "read_json"]
+
+Form = TypeVar("Form")
+
+
+def folder(path: Path, what: str) -> Path:
+    """The folder, if it is one; `what` says what it should hold."""
+    if not path.is_dir():
+        raise SamplesError(f"folder {path} does not exist; set samples.path to {what}")
+    return path
+
+
+def first_file(root: Path, names: Sequence[str], origin: str) -> Path:
+    """The first of `names` that `root` has; `origin` says who publishes them."""
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise SamplesError(f"{root} has no {' or '.join(names)}: get it from {origin}, and put it there")
+
+
+def read_json(path: Path, form: type[Form], origin: str) -> Form:
+    """What a JSON file holds, checked to be of the form (TypedDicts, lists) that its publisher gave it."""
+    try:
+        return TypeAdapter(form).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise SamplesError(f"{path} does not exist: get {path.name} from {origin}, and put it there") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise SamplesError(f"{path}: {first['msg']}; perhaps its download was cut") from None
+        where = ".".join(map(str, first["loc"])) or "top"
+        raise SamplesError(f"{path} is not the file of {origin}: {where}: {first['msg']}") from None
+    except OSError as error:
+        raise SamplesError(f"{path}: {error}") from None

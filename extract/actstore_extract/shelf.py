@@ -1,0 +1,102 @@
+"""The recipes that ship: files of their own, and one for each experiment of each model.
+
+    recipes/NAME.toml               a whole recipe, called NAME
+    recipes/experiments/WHAT.toml   what all models have in common in an experiment
+    recipes/models/MODEL.toml       [model], and for each experiment it takes part in [experiments.WHAT], with what it
+                                    has otherwise; together they are the recipe MODEL/WHAT
+
+Parts may have a `note` for readers, and say [facts] from which costs are estimated.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Shipped", "shipped"]
+
+SECTIONS = ("model", "samples", "prompt", "capture")
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A recipe as its file has it, `data`; `facts` are known of one that is put together; `text` is its TOML."""
+
+    data: dict[str, Any]
+    text: str
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+@cache
+def shipped() -> dict[str, Shipped]:
+    """Recipes by name: those of their own first.
+
+    >>> [name for name in shipped() if name.endswith("/sae")]
+    ['clip-gemma-2-2b/sae']
+    """
+    folder = Path(str(files("actstore_extract") / "recipes"))
+    whole = {path.stem: Shipped(_read(path), path.read_text(encoding="utf-8")) for path in _files(folder)}
+    experiments = {path.stem: _read(path) for path in _files(folder / "experiments")}
+    models = {path.stem: _read(path) for path in _files(folder / "models")}
+    pairs = [(name, what) for name in models for what in sorted(models[name]["experiments"])]
+    return whole | {f"{name}/{what}": _composed(models[name], experiments[what], what) for name, what in pairs}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.toml"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _composed(model: Mapping[str, Any], experiment: Mapping[str, Any], what: str) -> Shipped:
+    """The recipe of a model in an experiment: what the model's file says for it comes last."""
+    own = model["experiments"][what]
+    parts = (experiment, {"model": model["model"]}, own)
+    data: dict[str, Any] = {"about": experiment["about"]}
+    data |= {name: _merged(part.get(name, {}) for part in parts) for name in SECTIONS}
+    facts = _merged(part.get("facts", {}) for part in (experiment, model, own))
+    notes = [part["note"].strip() for part in (experiment, model, own) if "note" in part]
+    return Shipped(data, _toml(data, notes), facts)
+
+
+def _merged(sections: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {key: value for section in sections for key, value in section.items()}
+
+
+def _toml(data: Mapping[str, Any], notes: list[str]) -> str:
+    """A recipe as text, the notes as comments above it.
+
+    >>> print(_toml({"about": "Cats", "prompt": {"text": {"text": "a\\n"}}, "capture": {"roles": ["eoi"]}}, ["Big."]))
+    # Big.
+    about = "Cats"
+    <BLANKLINE>
+    [prompt]
+    text = { text = "a\\n" }
+    <BLANKLINE>
+    [capture]
+    roles = ["eoi"]
+    <BLANKLINE>
+    """
+    comments = [f"# {line}".rstrip() for note in notes for line in note.splitlines()]
+    plain = [f"{key} = {_value(value)}" for key, value in data.items() if key not in SECTIONS]
+    sections = [
+        ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in data[name].items())]
+        for name in SECTIONS
+        if name in data
+    ]
+    return "\n".join([*comments, *plain, *(line for section in sections for line in section), ""])
+
+
+def _value(value: object) -> str:
+    """A value as TOML; JSON's texts and numbers are TOML's too."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

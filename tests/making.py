@@ -1,0 +1,158 @@
+"""Small stores with known numbers, for tests."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+import actstore
+from actstore import arrays, commits, durable, records
+from actstore.batch import Values
+from actstore.commits import Commit, File
+from actstore.format import COMMITS, PARTS
+from actstore.layout import RESIDUAL
+from actstore.tables import write_table
+
+LAYERS = (0, 1, 2)
+D_MODEL = 8
+SAMPLES = 4
+FAILED = 2  # of the samples of each batch, this one failed
+PER_SAMPLE = {"eoi": 1, "image": 2}
+
+
+def plan(batches: int = 3) -> pl.DataFrame:
+    """Batches of four samples: b0s0, b0s1, ...; labels alternate."""
+    found = [
+        (batch, f"b{batch}s{sample}", "cat" if sample % 2 else "dog") for batch in range(batches) for sample in range(4)
+    ]
+    return pl.DataFrame(found, schema=["batch", "sample_id", "label"], orient="row")
+
+
+def vectors(batch: int, role: str) -> NDArray[np.float32]:
+    """Vectors (layers, rows, d_model) of a role: multiples of 1/8 below 16, which every number type holds exactly."""
+    rows = PER_SAMPLE[role] * (SAMPLES - 1)
+    layer, row, feature = np.ogrid[: len(LAYERS), :rows, :D_MODEL]
+    numbers = batch * 31 + layer * 7 + row * 3 + feature + len(role)
+    return ((numbers % 97 - 48) / 8).astype(np.float32)
+
+
+def columns(batch: int) -> NDArray[np.float32]:
+    """Attention (layers, samples, heads, queries): sample s has s + 1 queries, the failed one none."""
+    found = np.full((len(LAYERS), SAMPLES, 2, SAMPLES), np.nan, np.float32)
+    for sample in range(SAMPLES):
+        if sample != FAILED:
+            found[:, sample, :, : sample + 1] = 0.25 * (sample + 1) + batch
+    return found
+
+
+def content(batch: int) -> dict[str, Any]:
+    """What `Store.write` takes for a batch; rows go by sample, so that a row's place is not its number."""
+    done = [sample for sample in range(SAMPLES) if sample != FAILED]
+    samples = pl.DataFrame(
+        {
+            "sample_id": [f"b{batch}s{sample}" for sample in range(SAMPLES)],
+            "status": ["failed" if sample == FAILED else "ok" for sample in range(SAMPLES)],
+            "error": ["not an image" if sample == FAILED else None for sample in range(SAMPLES)],
+            "length": [None if sample == FAILED else 10 + sample for sample in range(SAMPLES)],
+        }
+    )
+    rows = [
+        (f"b{batch}s{sample}", role, position)
+        for sample in done
+        for role, position in (("image", 1), ("eoi", 3), ("image", 2))
+    ]
+    return {
+        "samples": samples,
+        "rows": pl.DataFrame(rows, schema=["sample_id", "role", "position"], orient="row"),
+        "residual": {role: vectors(batch, role) for role in PER_SAMPLE},
+        "attention": {"eoi": columns(batch)},
+    }
+
+
+def create(path: Path, batches: int = 3, dtype: str = "bfloat16", **options: Any) -> actstore.Store:
+    """An empty store with a plan of `batches` batches."""
+    options = {"run": {"model": "tiny", "seed": 0}, "vocabulary": {1: "a", 7: " dog"}, **options}
+    return actstore.create(path, plan=plan(batches), layers=LAYERS, d_model=D_MODEL, dtype=dtype, **options)
+
+
+def store(path: Path, batches: int = 3, dtype: str = "bfloat16") -> actstore.Store:
+    """A store with every batch written."""
+    empty = create(path, batches, dtype)
+    for batch in range(batches):
+        empty.write(batch, **content(batch))
+    return actstore.open(path)
+
+
+def expected(rows: pl.DataFrame, layer: int) -> NDArray[np.float32]:
+    """The vectors that `Store.residual` must return for rows with row_id, role and place."""
+    found = [
+        vectors(row_id >> 32, role)[layer, place]
+        for row_id, role, place in rows.select("row_id", "role", "place").rows()
+    ]
+    return np.array(found, np.float32).reshape(-1, D_MODEL)
+
+
+def compact(store: actstore.Store, number: int, names: list[str]) -> Commit:
+    """Merge the parts of some commits into one, as FORMAT.md says a compaction does."""
+    merged = [part for part in store.parts if part.commit.name in names]
+    name = f"c{number:08d}"
+    part = f"{name}-00c0ffee"
+    folder = store.path / PARTS / part
+    folder.mkdir()
+    rows = pl.concat(part.rows() for part in merged)
+    rows = rows.with_columns(place=pl.int_range(pl.len()).over("role").cast(pl.Int32))
+    write_table(folder / "rows.parquet", rows)
+    write_table(folder / "samples.parquet", pl.concat(part.samples() for part in merged))
+    specs = {}
+    for role in PER_SAMPLE:
+        layers = [np.concatenate([one.array(f"residual/{role}").layer(layer) for one in merged]) for layer in LAYERS]
+        values = Values(np.stack(layers), store.header.dtype, RESIDUAL)
+        specs[f"residual/{role}"] = arrays.write(
+            folder, f"residual/{role}", values.array, values.dtype, values.dimensions
+        )
+    durable.sync_tree(folder)
+    commit = Commit(
+        name=f"{name}.json",
+        store=store.header.crc32c,
+        part=part,
+        batches=tuple(sorted(batch for one in merged for batch in one.commit.batches)),
+        files={
+            path.relative_to(folder).as_posix(): File.of(path) for path in sorted(folder.rglob("*")) if path.is_file()
+        },
+        arrays=specs,
+        rows=rows.height,
+        samples=sum(one.commit.samples for one in merged),
+        written="2026-01-01T00:00:00+00:00",
+        replaces=tuple(sorted(names)),
+    )
+    commits.publish(store.path, commit)
+    return commit
+
+
+def files(path: Path) -> list[Path]:
+    """Every file of a store."""
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def record(path: Path, batch: int) -> Path:
+    """The commit record of a batch."""
+    return path / COMMITS / f"b{batch:08d}.json"
+
+
+def change(path: Path, **fields: Any) -> None:
+    """Change members of a record and make its checksum anew."""
+    path.write_bytes(records.dump({**records.load(path), **fields}))
+
+
+def golden(path: Path) -> None:
+    """The stores under golden/store-1. They are made once and kept; every later version must read those bytes."""
+    for dtype in ("bfloat16", "float16", "float32"):
+        made = store(path / dtype, 2, dtype)
+        made.save_result("count", pl.DataFrame({"role": ["eoi", "image"], "n": [6, 12]}), {"k": 10})
+    compacted = store(path / "compacted", 3)
+    compact(compacted, 0, ["b00000000.json", "b00000001.json"])
+    for part in compacted.parts[:2]:
+        shutil.rmtree(part.folder)

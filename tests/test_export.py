@@ -1,0 +1,69 @@
+import numpy as np
+import polars as pl
+import pytest
+from numpy.testing import assert_array_equal
+from safetensors.numpy import load_file
+
+import making
+from actstore import ActstoreError
+from actstore.export import export
+
+QUERY = "select row_id, role, label, place from rows where role = 'image' order by hash(row_id)"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return making.store(tmp_path_factory.mktemp("stores") / "s")
+
+
+def test_parquet(store, tmp_path):
+    rows = store.sql(QUERY)
+    assert export(store, QUERY, [0, 2], tmp_path / "x.parquet") == 18
+    found = pl.read_parquet(tmp_path / "x.parquet")
+    assert found.drop("layer_0", "layer_2").equals(rows)
+    assert_array_equal(found["layer_0"].to_numpy(), making.expected(rows, 0))
+    assert_array_equal(found["layer_2"].to_numpy(), making.expected(rows, 2))
+
+
+def test_npy_of_one_layer(store, tmp_path):
+    rows = store.sql(QUERY)
+    export(store, QUERY, [1], tmp_path / "x.npy")
+    found = np.load(tmp_path / "x.npy", allow_pickle=False)
+    assert (found.dtype, found.shape) == (np.float32, (18, 8))
+    assert_array_equal(found, making.expected(rows, 1))
+    assert pl.read_parquet(tmp_path / "x.parquet").equals(rows)
+
+
+def test_npy_of_several_layers(store, tmp_path):
+    rows = store.sql(QUERY)
+    export(store, QUERY, [2, 0], tmp_path / "x.npy")
+    found = np.load(tmp_path / "x.npy", allow_pickle=False)
+    assert_array_equal(found, np.stack([making.expected(rows, 2), making.expected(rows, 0)], axis=1))
+
+
+def test_safetensors(store, tmp_path):
+    rows = store.sql(QUERY)
+    export(store, QUERY, [0, 1], tmp_path / "x.safetensors")
+    found = load_file(tmp_path / "x.safetensors")
+    assert sorted(found) == ["layer_0", "layer_1"]
+    assert_array_equal(found["layer_1"], making.expected(rows, 1))
+    assert pl.read_parquet(tmp_path / "x.parquet").equals(rows)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "npy", "safetensors"])
+def test_no_rows(store, tmp_path, suffix):
+    assert export(store, "from rows limit 0", [0], tmp_path / f"x.{suffix}") == 0
+    assert (tmp_path / f"x.{suffix}").stat().st_size
+
+
+def test_many_rows_go_in_pieces(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("actstore.export.ROWS_AT_A_TIME", 4)
+    export(store, QUERY, [1], tmp_path / "x.parquet")
+    found = pl.read_parquet(tmp_path / "x.parquet")
+    assert_array_equal(found["layer_1"].to_numpy(), making.expected(found, 1))
+
+
+def test_a_file_that_cannot_be_written(store, tmp_path):
+    for suffix in ("parquet", "npy", "safetensors"):
+        with pytest.raises(ActstoreError, match=rf"x\.{suffix}: cannot be written: "):
+            export(store, QUERY, [1], tmp_path / "nowhere" / f"x.{suffix}")

@@ -1,0 +1,150 @@
+"""Figures: what is drawn, that it reads in grey, and the files."""
+
+import re
+
+import altair as alt
+import polars as pl
+import pytest
+
+from actstore.errors import ActstoreError
+from actstore_analyze import figures, lines, published
+
+LAYERS = 5
+ROLES = ("eoi", "last-image", "image")
+
+
+def table(roles=ROLES, layers=LAYERS, first=0):
+    """As `actstore overlap` makes it: eoi undefined at layer 0, image with a standard error."""
+    rows = [
+        {
+            "role": role,
+            "condition": "none",
+            "layer": layer,
+            "depth": layer / max(1, layers - 1),
+            "overlap": float("nan") if (role, layer) == ("eoi", 0) else 0.1 + 0.12 * layer + 0.01 * i,
+            "se": 0.02 if role == "image" else None,
+            "positions": 16 if role == "image" else 1,
+            "chance": 0.099,
+            "k": 10,
+            "metric": "euclidean",
+            "weights": "uniform",
+            "n": 300,
+        }
+        for i, role in enumerate(roles)
+        for layer in range(first, layers)
+    ]
+    return pl.DataFrame(rows, schema_overrides={"se": pl.Float64})
+
+
+def points(drawing):
+    """The texts of the points of a drawing."""
+    return re.findall(r'aria-label="([^"]*: overlap [^"]*)"', drawing)
+
+
+def test_every_point_says_its_values_and_undefined_ones_are_not_drawn():
+    said = points(figures.svg(figures.overlap(table(), title="tiny"), "a"))
+    assert len(said) == 3 * LAYERS - 1
+    assert "last-image, layer 2: overlap 0.350, chance 0.099, n = 300" in said
+    assert "image, layer 2: overlap 0.360 ± 0.020 (se), chance 0.099, n = 300" in said
+    assert not any(text.startswith("eoi, layer 0") for text in said)
+
+
+def test_the_words_of_the_figure():
+    drawing = figures.svg(figures.overlap(table(), title="tiny model"), "a")
+    words = re.findall(r">([^<>]+)</text>", drawing)
+    for word in ("tiny model", "label overlap χ (k = 10)", "layer", "chance 0.099", *ROLES, "0", "1", "2", "3", "4"):
+        assert word in words
+
+
+def test_lines_differ_in_colour_shape_and_dash():
+    styles = list(lines.STYLES.values())
+    for values in ([s.colour for s in styles], [s.shape for s in styles], [s.dash for s in styles]):
+        assert len(set(values)) == len(styles)
+
+
+def test_a_role_keeps_its_style_and_unknown_roles_get_others():
+    frame = pl.DataFrame({"role": ["at-32", "eoi", "eoi", "image"], "series": ["at-32", "eoi", "eoi, x", "image"]})
+    styles = lines._styles(frame)
+    assert styles["eoi"] == lines.STYLES["eoi"]
+    assert styles["image"] == lines.STYLES["image"]
+    assert len(set(styles.values())) == 4
+
+
+def test_ids_of_two_drawings_do_not_meet():
+    line = (
+        alt.Chart(table().select("layer", "chance")).mark_line(clip=True).encode(x="layer:Q", y="chance:Q")
+    )  # a clip path has an id
+    one, other = (figures.svg(alt.layer(line), prefix) for prefix in ("one", "other"))
+    ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (one, other)]
+    assert ids[0]
+    assert all(name.startswith("one-") for name in ids[0])
+    assert not ids[0] & ids[1]
+    assert set(re.findall(r"url\(#([^)]+)\)", one)) == ids[0]
+
+
+def test_reference_is_drawn_for_the_roles_of_the_table_only():
+    said = points(figures.svg(figures.overlap(table(), title="t", reference=published.overlap("Chameleon-7B")), "a"))
+    behind = [text for text in said if "published, not measured here" in text]
+    assert len(behind) == 3 * 32
+    assert not any("32nd" in text for text in behind)
+    plain = figures.overlap(table(), title="t")
+    assert "published" not in figures.svg(plain, "a")
+
+
+def test_reference_stops_where_the_layers_of_the_table_stop():
+    half = table(layers=5).filter(pl.col("layer") <= 2)
+    said = points(figures.svg(figures.overlap(half, title="t", reference=published.overlap("chameleon-7b")), "a"))
+    depths = [float(match[1]) for text in said if (match := re.search(r"relative depth ([\d.]+)", text))]
+    assert depths
+    assert max(depths) == 0.5
+
+
+def test_published_numbers_are_the_papers():
+    curve = published.overlap("chameleon-7b")
+    assert dict(curve["series"].value_counts().iter_rows())["[EOI]"] == 32
+    peaks = {(model, series): value for model, series, value, *_ in published.peaks().iter_rows()}
+    assert peaks["Chameleon-7B", "[EOI]"] == pytest.approx(0.475, abs=0.001)
+    assert peaks["Chameleon-7B", "internal image"] == pytest.approx(0.20, abs=0.001)
+    assert peaks["Chameleon-7B", "last image"] == pytest.approx(0.026, abs=0.001)
+    assert peaks["Pixtral-12B", "[EOI]"] == pytest.approx(0.34, abs=0.001)
+    assert len(peaks) == 8
+    with pytest.raises(ActstoreError, match=r"no published overlap of 'camelon-7b'.*did you mean 'chameleon-7b'\?"):
+        published.overlap("camelon-7b")
+
+
+def test_files(tmp_path):
+    chart = figures.beside([figures.overlap(table(), title=name, end=0.8) for name in ("one", "two")])
+    png, svg, csv = figures.save(chart, table(), tmp_path / "new", "overlap")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert svg.read_text().startswith("<svg")
+    kept = pl.read_csv(csv)
+    assert kept.columns == table().columns
+    assert kept.height == 3 * LAYERS
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ActstoreError, match="taken: cannot be written"):
+        figures.save(chart, table(), tmp_path / "taken", "overlap")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [table(layers=33), table(roles=("eoi",), layers=1), table(layers=8, first=7)],
+    ids=["33 layers", "one layer, undefined", "one layer"],
+)
+def test_unusual_tables_are_drawn(frame):
+    drawing = figures.svg(figures.overlap(frame, title="t"), "a")
+    ticks = re.findall(r">(\d+)</text>", drawing)
+    assert 1 <= len(ticks) <= 12
+
+
+def test_text_of_a_store_cannot_leave_the_drawing():
+    odd = table(("eoi",)).with_columns(condition=pl.lit('"><script>x</script>'))
+    drawing = figures.svg(figures.overlap(odd, title="<script>y</script>"), "a")
+    assert "<script" not in drawing
+    assert points(drawing)
+
+
+def test_conditions_are_lines_of_their_own():
+    both = pl.concat([table(("eoi",)), table(("eoi",)).with_columns(condition=pl.lit("knockout"))])
+    drawing = figures.svg(figures.overlap(both, title="t"), "a")
+    assert ">eoi, knockout</text>" in drawing
+    assert len(points(drawing)) == 2 * (LAYERS - 1)

@@ -1,0 +1,97 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import making
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {
+    "actstore": ROOT / "actstore",
+    "actstore_extract": ROOT / "extract" / "actstore_extract",
+    "actstore_analyze": ROOT / "analyze" / "actstore_analyze",
+}
+HEAVY = {"torch", "transformers", "faiss", "sklearn", "hdbscan", "pandas", "PIL", "pydantic", "altair", "matplotlib"}
+
+
+def imported(node):
+    """Top-level names of the packages that a statement imports."""
+    if isinstance(node, ast.Import):
+        return {alias.name.split(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.level == 0:
+        return {(node.module or "").split(".")[0]}
+    return set()
+
+
+def imports(package):
+    """(file, line, package imported, whether inside a function) of every import of a package."""
+    for path in sorted(FOLDERS[package].rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        late = {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            for inner in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            for name in imported(node):
+                yield path.relative_to(ROOT), node.lineno, name, id(node) in late
+
+
+@pytest.mark.parametrize(
+    ("package", "others"),
+    [
+        ("actstore", {"actstore_extract", "actstore_analyze", *HEAVY}),
+        ("actstore_extract", {"actstore_analyze"}),
+    ],
+)
+def test_packages_know_only_those_below_them(package, others):
+    assert [found for found in imports(package) if found[2] in others] == []
+
+
+def test_analyses_use_extraction_only_where_a_model_runs():
+    found = [one for one in imports("actstore_analyze") if one[2] in ("actstore_extract", "torch", "transformers")]
+    assert [one for one in found if not one[3]] == []
+
+
+@pytest.mark.parametrize("package", ["actstore_extract", "actstore_analyze"])
+def test_commands_load_heavy_modules_when_they_run(package):
+    path = (FOLDERS[package] / "cli.py").relative_to(ROOT)
+    early = {name for file, _, name, late in imports(package) if file == path and not late}
+    assert early <= {"actstore", package, "click", *sys.stdlib_module_names}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return making.store(tmp_path_factory.mktemp("stores") / "s", 1).path
+
+
+def modules_after(*arguments):
+    """Top-level modules that a command has imported when it ends."""
+    program = f"""
+import sys
+from actstore.cli import run
+status = run({list(map(str, arguments))!r})
+print(status, *sorted({{name.split(".")[0] for name in sys.modules}}), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    status, *names = done.stderr.split()
+    assert status == "0"
+    return set(names)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "{store}"], ["query", "{store}", "from rows"]])
+def test_the_commands_of_every_day_import_nothing_heavy(store, arguments):
+    found = modules_after(*(argument.format(store=store) for argument in arguments))
+    assert found & (HEAVY | {"zarr"}) == set()
+
+
+def test_help_imports_next_to_nothing():
+    assert modules_after("--help") & {"numpy", "polars", "duckdb", "pyarrow"} == set()
+
+
+def test_vectors_are_read_without_zarr_and_torch(store):
+    found = modules_after("query", store, "select residual(row_id, 1) from rows")
+    assert found & (HEAVY | {"zarr"}) == set()

@@ -1,0 +1,54 @@
+"""The README's commands and Python run as they stand, in order, in one folder."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from actstore import cli
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[list[str]]:
+    """Arguments of every `$ actstore ...` in a console block; an open quotation or a backslash goes on below."""
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
+        lines = iter(block.splitlines())
+        for line in lines:
+            if line.startswith("$ "):
+                while line.endswith("\\") or line.count('"') % 2:
+                    line = f"{line.rstrip(chr(92))} {next(lines)}"
+                found.append(shlex.split(line)[2:])
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+def test_the_tour_has_commands():
+    used = {arguments[0] for arguments in commands()}
+    assert used >= {"extract", "info", "query", "overlap", "verify", "report", "export"}
+
+
+def test_commands(folder, monkeypatch, capfd):
+    monkeypatch.chdir(folder)
+    for arguments in commands():
+        assert cli.run(arguments) == 0, (arguments, capfd.readouterr().err)
+    assert (folder / "demo" / "report.html").stat().st_size > 10_000
+
+
+def test_python(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_every_command_is_in_the_readme():
+    for name in cli.cli.list_commands(cli.cli.make_context("actstore", ["demo"], resilient_parsing=True)):
+        assert f"`{name}`" in README or f"actstore {name}" in README, name

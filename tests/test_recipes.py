@@ -1,0 +1,208 @@
+"""Every recipe that ships: it parses, says what its paper asked, and runs on a tiny model of its family."""
+
+import tomllib
+from functools import cache
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import actstore
+import layouts
+import tiny
+from actstore.plan import prepare
+from actstore_extract import prompts, recipe
+from actstore_extract.cli import recipes
+from actstore_extract.extractor import Extractor
+from actstore_extract.families import Prompt
+from actstore_extract.needs import Needs, needs
+from actstore_extract.positions import parse_role, positions
+from actstore_extract.samples.synsets import papers
+from actstore_extract.shelf import shipped
+
+SYSTEMS = {
+    "chameleon-7b": "chameleon",
+    "chameleon-34b": "chameleon_swin",
+    "clip-gemma-2-2b": "clip_gemma",
+    "emu3": "emu3",
+    "janus-1.3b": "janus",
+    "llava-onevision-7b": "llava_onevision",
+    "pixtral-12b": "pixtral",
+}
+EXPERIMENTS = ["coco-captions", "flickr30k-captions", "modality-gap", "overlap", "vqa"]
+COMPOSED = [name for name in shipped() if "/" in name]
+FAR = {"at-32", "at-1025"}  # positions that a tiny image does not reach
+
+CAPTIONS = "".join(layouts.CAPTIONS)
+SHORT = "What is this?\nAnswer the question using a single word or phrase."
+CAPTION = "Provide a one-sentence caption for the provided image."
+QUESTION = "<start_of_turn>user\n{}What is this?<end_of_turn>\n<start_of_turn>model\n"
+# The prompts of the papers, filled in: what a sample of each recipe is asked.
+ASKED = {
+    "chameleon-7b/modality-gap": [f"<image> {CAPTIONS}", f"{CAPTIONS} <image>"],
+    "chameleon-7b/overlap": ["<image> This animal is a"],
+    "chameleon-7b/vqa": [f"<image>{SHORT} Answer:"],
+    "chameleon-7b/coco-captions": [f"<image>{CAPTION}"],
+    "chameleon-34b/overlap": [
+        "<image> Answer the question using a single word, number, or short phrase. This animal is a"
+    ],
+    "emu3/overlap": ["<image> This animal is a"],
+    "emu3/vqa": [f"USER: <image>{SHORT} ASSISTANT:"],
+    "emu3/coco-captions": ["USER: <image>Describe this picture briefly ASSISTANT:"],
+    "janus-1.3b/vqa": [f"USER: <image>{SHORT} ASSISTANT:"],
+    "janus-1.3b/flickr30k-captions": [f"USER: <image>{CAPTION} ASSISTANT:"],
+    "llava-onevision-7b/modality-gap": [
+        f"<|im_start|><image><|im_end|> {CAPTIONS}",
+        f"{CAPTIONS} <|im_start|><image><|im_end|>",
+    ],
+    "llava-onevision-7b/overlap": ["<|im_start|><image><|im_end|> This animal is a"],
+    "llava-onevision-7b/vqa": [f"<|im_start|><image><|im_end|>{SHORT} Answer:"],
+    "llava-onevision-7b/coco-captions": [f"USER: <|im_start|><image><|im_end|>{CAPTION} ASSISTANT:"],
+    "pixtral-12b/vqa": [
+        '[INST]<image>What is this?"\nAnswer the question using a single word or phrase."[/INST]',
+    ],
+    "pixtral-12b/coco-captions": [f'[INST]"<image>{CAPTION}"[/INST]'],
+    "clip-gemma-2-2b/sae": [
+        "<image>" + QUESTION.format(""),
+        QUESTION.format("Consider the following information: This is a one. "),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Each data set, small; ImageNet with all classes of the paper."""
+    root = tmp_path_factory.mktemp("data")
+    paths = {name: make(root / name) for name, make in layouts.LAYOUTS.items() if name != "imagenet"}
+    return paths | {"imagenet": layouts.imagenet(root / "imagenet", sorted(papers().wnids.values()), 1)}
+
+
+@pytest.fixture
+def planned(data):
+    """A shipped recipe over the small data, and its plan."""
+
+    def plan(name):
+        source = recipe.load(name).samples.source
+        made = recipe.load(name, [] if source == "digits" else [f"samples.path='{data[source]}'"])
+        samples = made.samples.samples()
+        return made, prompts.plan(made, samples), samples
+
+    return plan
+
+
+@cache
+def model(name):
+    return tiny.model(SYSTEMS[name.partition("/")[0]])
+
+
+def test_every_experiment_of_every_model_ships():
+    expected = [f"{name}/{what}" for name in SYSTEMS for what in EXPERIMENTS if name != "clip-gemma-2-2b"]
+    assert sorted(shipped()) == sorted(
+        ["digits-fusion", "digits-gated", "digits-mapped", "clip-gemma-2-2b/sae", *expected]
+    )
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_what_show_prints_is_the_recipe(name, tmp_path):
+    printed = CliRunner().invoke(recipes, ["show", name], catch_exceptions=False).output
+    (tmp_path / "mine.toml").write_text(printed)
+    found, copied = recipe.load(name), recipe.load(str(tmp_path / "mine.toml"))
+    assert copied == found.model_copy(update={"name": "mine"})
+    assert found.name == name
+    assert all(len(line) <= 120 for line in printed.splitlines() if line.startswith("#"))
+    assert set(tomllib.loads(printed)) <= {"about", "seed", "model", "samples", "prompt", "capture"}
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_plan_of_a_small_data_set(planned, name):
+    made, table, samples = planned(name)
+    store = prepare(table)
+    orders = made.prompt.text if isinstance(made.prompt.text, dict) else [table["prompt_order"][0]]
+    assert table["prompt_order"].unique(maintain_order=True).to_list() == list(orders)
+    assert store.height == samples.table.height * len(orders) > 0
+    asked = table["prompt"].head(len(orders)).to_list()
+    assert sorted(asked) == sorted(ASKED.get(name, asked))
+
+
+def test_the_prompts_above_are_of_recipes_that_ship():
+    assert set(ASKED) < set(COMPOSED)
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_the_roles_exist_in_a_tiny_model_of_the_family(planned, name):
+    made, table, _ = planned(name)
+    for row in table.head(2).iter_rows(named=True):
+        image = tiny.image() if row["image"] else None
+        layout = model(name).encode(Prompt(row["sample_id"], row["prompt"], image)).layout
+        missing = [
+            role
+            for role in (*made.capture.roles, *made.capture.attention)
+            if positions(parse_role(role), layout, seed=0, sample_id="s") is None
+        ]
+        expected = {"image"} if row["prompt_order"] == "text" else FAR
+        assert set(missing) <= expected, layout
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_a_recipe_runs_on_a_tiny_model_of_the_family(planned, name, tmp_path):
+    made, table, _ = planned(name)
+    few = made.capture.model_copy(update={"max_new_tokens": min(made.capture.max_new_tokens, 2)})
+    made, table = made.model_copy(update={"capture": few}), prepare(table.head(2))
+    tested = model(name)
+    layers = range(tested.n_layers + 1)
+    extractor = Extractor(tested, made, lambda _: tiny.image(), layers=layers, dtype="float32", batch_size=2)
+    found = extractor.content(table)
+    store = actstore.create(tmp_path / "s", plan=table, layers=layers, d_model=tested.d_model, dtype="float32")
+    store.write(0, samples=found.samples, rows=found.rows, residual=found.residual, attention=found.attention)
+    store = actstore.open(tmp_path / "s")
+    said = store.sql("from samples")
+    assert said["status"].to_list() == ["ok", "ok"], said["error"].to_list()
+    assert set(store.roles) == set(made.capture.roles) - FAR
+    assert said["generated_text"].null_count() == (0 if few.max_new_tokens else 2)
+    for key in set(made.capture.attention) - FAR:
+        columns = store.attention(key, layer=1).values
+        assert columns.shape[:2] == (2, 1)
+        assert ((columns >= 0) & (columns <= 1)).any()
+        assert np.isnan(store.attention(key, layer=tested.n_layers).values).all()
+    if few.mass:
+        mass, samples = store.attention("mass", layer=1)
+        assert mass.shape[1] == samples["eoi"].fill_null(samples["image_end"]).max() + 1
+
+
+def test_sizes_are_those_of_the_papers():
+    sizes = {name: (shipped()[name].facts["layers"], shipped()[name].facts["width"]) for name in COMPOSED}
+    assert {name.partition("/")[0]: size for name, size in sizes.items()} == {
+        "chameleon-7b": (32, 4096),
+        "chameleon-34b": (48, 8192),
+        "clip-gemma-2-2b": (26, 2304),
+        "emu3": (32, 4096),
+        "janus-1.3b": (24, 2048),
+        "llava-onevision-7b": (28, 3584),
+        "pixtral-12b": (40, 5120),
+    }
+
+
+def test_needs():
+    gap = needs(recipe.load("chameleon-7b/modality-gap"))
+    tokens = 16 * (1024 + 75)
+    assert gap == Needs(20_000, 2 * (7e9 + tokens * 24 * 4096) / 1e9, 20_000 * 2 * 33 * 4096 * 2 / 1e9)
+    halved = needs(recipe.load("chameleon-7b/modality-gap", ["samples.limit=100", "capture.layers=[0, 32]"]))
+    assert halved.store_gb == pytest.approx(200 * 2 * 2 * 4096 * 2 / 1e9)
+    sae = needs(recipe.load("clip-gemma-2-2b/sae"))
+    assert sae.store_gb == pytest.approx(5000 * (256 + 60 + 60) * 27 * 2304 * 2 / 1e9)
+    overlap = needs(recipe.load("chameleon-7b/overlap"))
+    kept = 5 * 33 * 4096 + (3 * 5 + 1024) * 33
+    assert overlap.store_gb == pytest.approx(10_000 * kept * 2 / 1e9)
+    assert needs(recipe.load("digits-fusion")) is None
+
+
+def test_the_list():
+    listed = CliRunner().invoke(recipes, ["--format", "csv"], catch_exceptions=False).output.splitlines()
+    assert listed[0] == "name,weights,data,samples,gpu_gb,store_gb,about"
+    assert "chameleon-7b/modality-gap,facebook/chameleon-7b,flickr30k,20000,17.5,10.8," in "\n".join(listed)
+    assert len(listed) == 1 + len(shipped())
+
+
+def test_an_unknown_name_shows_the_nearest():
+    result = CliRunner().invoke(recipes, ["show", "chameleon-7b/overlop"])
+    assert "did you mean 'chameleon-7b/overlap'?" in str(result.exception)
