@@ -24,9 +24,10 @@ def write(part: Path, name: str, values: NDArray[np.generic], dtype: str, dimens
 
     spec = ArraySpec.of(values.shape, dtype, dimensions)
     kind = dtype_named(dtype)
+    # A store of its own: with a name zarr would write group documents too, all at once, and when one of those writes
+    # fails the others go on in their threads and bring back the folder that the draft has just removed.
     array = zarr.create_array(
-        LocalStore(part),
-        name=name,
+        LocalStore(part / name),
         shape=spec.shape,
         dtype=kind.stored,
         chunks=spec.chunks,

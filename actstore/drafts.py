@@ -5,7 +5,6 @@ import fcntl
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,6 @@ from actstore.format import COMMITS, PART_NAME, PARTS
 from actstore.tables import write_table
 
 SPARE_BYTES = 2**24  # for the tables and the record of a part
-REMOVALS = 10
 
 
 class Draft:
@@ -102,18 +100,9 @@ class Draft:
         if self._lock < 0:
             return
         if not is_published(self.store, self.folder.name):
-            _remove(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
         self._lock = -1
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder; again for a while if it is still there: zarr's threads may write on after one of them failed."""
-    for _ in range(REMOVALS):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.05)
 
 
 def is_published(store: Path, part: str) -> bool:

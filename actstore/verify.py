@@ -41,7 +41,7 @@ class Step:
         """The problem found, or None."""
         try:
             self.check()
-        except (ActstoreError, OSError) as error:
+        except (ActstoreError, OSError, pl.exceptions.PolarsError) as error:  # a damaged plan has other columns
             return Problem(self.file, str(error), self.batches)
         return None
 
@@ -134,8 +134,8 @@ def run(checks: list[Step], advance: Callable[[], None] = lambda: None) -> list[
 def report(path: Path, problems: list[Problem]) -> pl.DataFrame:
     """Problems as a table: file, problem, samples touched and the first of them."""
     try:
-        plan = read_table(path / PLAN)
-    except ActstoreError:
+        plan = read_table(path / PLAN).select("batch", "sample_id")
+    except (ActstoreError, pl.exceptions.PolarsError):
         plan = pl.DataFrame(schema={"batch": pl.Int32, "sample_id": pl.String})
     touched = [plan.filter(pl.col("batch").is_in(list(problem.batches)))["sample_id"] for problem in problems]
     return pl.DataFrame(

@@ -1,6 +1,13 @@
-"""One thread for the tiny models of the tests: on a busy machine two wait for each other."""
+"""What all tests share: one thread for tiny models, the same examples in every run of continuous integration."""
 
 import os
 
+from hypothesis import settings
+
+# On a busy machine two threads of a tiny model wait for each other a hundred times longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")

@@ -107,7 +107,7 @@ DAMAGES = [truncate, empty, lengthen, flip, delete, link]
 def test_a_whole_store_passes(path):
     steps = verify.steps(path)
     assert verify.run(steps) == []
-    assert len(steps) == 2 + 1 + 3 * (11 + 1) + 1  # tables, records as a whole, files and contents of parts, result
+    assert len(steps) == 2 + 1 + 3 * (8 + 1) + 1  # tables, records as a whole, files and contents of parts, result
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -269,6 +269,14 @@ def _flip_is_found(path, truth):
     except ActstoreError:
         return
     assert same(found, truth)  # a file that reading has no need of, such as zarr.json
+
+
+def test_a_plan_whose_columns_were_renamed_is_found_and_reported(path):
+    plan = path / "plan.parquet"
+    plan.write_bytes(plan.read_bytes().replace(b"sample_id", b"sample_ie"))
+    found = verify.run(verify.steps(path))
+    assert [problem.file for problem in found][:1] == ["plan.parquet"]
+    assert verify.report(path, found)["file"].to_list() == [problem.file for problem in found]
 
 
 def _rewritten(path, change):
