@@ -43,9 +43,6 @@ def run(arguments: list[str] | None = None) -> int:
     except ActstoreError as error:
         click.echo(f"actstore: {error}", err=True)
         return 1
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of the pipe has gone; python would complain at exit
-        return 0
 
 
 @cli.command()

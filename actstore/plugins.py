@@ -1,5 +1,7 @@
 """Commands of other packages: found through entry points, loaded when they are asked for."""
 
+import os
+import sys
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -94,9 +96,13 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does; a missing extra becomes the line that installs it."""
+        """As click does; a missing extra becomes the line that installs it, and a reader that has gone is no error."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is still in the buffer must go somewhere, or python complains at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(0) from None
         except ModuleNotFoundError as error:
             if line := how_to_install(error):
                 raise click.ClickException(line) from error

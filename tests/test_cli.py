@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -170,11 +171,13 @@ def test_mistakes_have_a_message_and_a_status(path, capfdbinary, tmp_path, argum
     assert "Traceback" not in err
 
 
-def test_a_closed_pipe_is_no_error(path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_is_no_error(path, unbuffered):
     many = "select a.* from rows a, rows b, rows c"
     program = f"from actstore.cli import main; main(['query', {str(path)!r}, {many!r}])"
     command = f"{sys.executable} -c {shlex.quote(program)} | head -1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["role"] == "image"
 
