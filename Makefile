@@ -39,7 +39,9 @@ lint: $(VENV)/.dev ## check format, style and types
 
 bench: $(VENV)/.dev ## measure speed against baselines
 	$(BIN)/python tests/bench/store.py
+	$(BIN)/python tests/bench/index.py
 	$(BIN)/python tests/bench/extraction.py
+	$(BIN)/python tests/bench/measures.py
 
 clean: ## remove the environment and what the demo wrote
 	rm -rf $(VENV) demo

@@ -20,6 +20,7 @@ from actstore.errors import (
 
 if TYPE_CHECKING:
     from actstore.creation import create
+    from actstore.limits import Limits
     from actstore.store import Attention, Store, open  # noqa: A004  (actstore.open reads as it should)
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Attention",
     "CorruptError",
     "FormatError",
+    "Limits",
     "NotAStoreError",
     "PlanError",
     "QueryError",
@@ -36,9 +38,11 @@ __all__ = [
     "open",
 ]
 
+HOMES = {"create": "creation", "Limits": "limits"}
+
 
 def __getattr__(name: str) -> object:
     """The rest of __all__, imported when first used: `actstore --help` needs none of numpy, polars and duckdb."""
     if name not in __all__:
         raise AttributeError(f"module 'actstore' has no attribute '{name}'")
-    return getattr(import_module("actstore.creation" if name == "create" else "actstore.store"), name)
+    return getattr(import_module(f"actstore.{HOMES.get(name, 'store')}"), name)

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actstore import shards
+from actstore.batch import Layered
 from actstore.format import dtype_named
 from actstore.layout import ArraySpec
 
 THREADS = min(4, os.cpu_count() or 1)  # each holds one chunk; decoding lets go of the interpreter
 
 
-def write(part: Path, name: str, values: NDArray[np.generic], dtype: str, dimensions: tuple[str, ...]) -> ArraySpec:
-    """Write one array of a part, whole; floats are rounded to `dtype`."""
+def write(part: Path, name: str, values: Layered, dtype: str, dimensions: tuple[str, ...]) -> ArraySpec:
+    """Write one array of a part, some layers at a time; floats are rounded to `dtype`."""
     import zarr  # reading does not need it, and it takes longer to import than a query runs
     from zarr.codecs import BloscCodec, Crc32cCodec
     from zarr.storage import LocalStore

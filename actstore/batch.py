@@ -1,7 +1,9 @@
 """A batch: the tables and arrays of one unit of work, checked against header and plan before they are written."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -14,11 +16,22 @@ from actstore.header import Header
 from actstore.schema import KEY, ROWS, SAMPLES, STATUSES, conform
 
 
+class Layered(Protocol):
+    """An array, or what can say its shape and give some layers of it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Layers first."""
+
+    def __getitem__(self, layers: slice, /) -> NDArray[np.generic]:
+        """Some layers, whole."""
+
+
 @dataclass(frozen=True)
 class Values:
     """One array of a part, and how it is to be stored."""
 
-    array: NDArray[np.generic]
+    array: Layered
     dtype: str
     dimensions: tuple[str, ...]
 
@@ -34,7 +47,9 @@ class Batch:
     @property
     def bytes(self) -> int:
         """Bytes of the arrays before compression."""
-        return sum(value.array.size * dtype_named(value.dtype).stored.itemsize for value in self.values.values())
+        return sum(
+            math.prod(value.array.shape) * dtype_named(value.dtype).stored.itemsize for value in self.values.values()
+        )
 
 
 def check(

@@ -70,8 +70,12 @@ def info(store: Path, style: str | None, output: Path | None) -> None:
 @cli.command()
 @store_argument
 @click.argument("sql")
+@click.option("--seconds", type=float, default=600.0, show_default=True, help="Give up after this time.")
+@click.option("--gigabytes", type=float, help="Memory it may take; half of the machine's if not given.")
 @output_options
-def query(store: Path, sql: str, style: str | None, output: Path | None) -> None:
+def query(
+    store: Path, sql: str, seconds: float, gigabytes: float | None, style: str | None, output: Path | None
+) -> None:
     """Run one SELECT over the views rows, samples, plan, parts, run, vocab and results.
 
     residual(row_id, layer) is the vector of a row.
@@ -80,10 +84,12 @@ def query(store: Path, sql: str, style: str | None, output: Path | None) -> None
     Example:
       actstore query demo/fusion "select label, avg(list_sum(residual(row_id, 6))) from rows group by all"
     """
+    from actstore.limits import Limits
     from actstore.store import open as open_store
     from actstore.table import render
 
-    render(open_store(store).sql(sql), style, output)
+    limits = Limits(seconds) if gigabytes is None else Limits(seconds, gigabytes)
+    render(open_store(store, limits=limits).sql(sql), style, output)
 
 
 @cli.command()
@@ -132,6 +138,9 @@ def verify(store: Path, style: str | None, output: Path | None) -> None:
 def gc(store: Path, older_than: float, dry_run: bool) -> None:
     """Remove what writers that died left behind; never what is committed or being written.
 
+    Parts that a compaction replaced go too, 24 hours after it and no sooner, whatever --older-than says: readers who
+    opened the store before may still use them.
+
     \b
     Example:
       actstore gc demo/fusion --dry-run
@@ -147,11 +156,35 @@ def gc(store: Path, older_than: float, dry_run: bool) -> None:
 
 @cli.command()
 @store_argument
+@click.option(
+    "--size", default=134.0, show_default=True, type=click.FloatRange(min=0), help="Megabytes of a merged part."
+)
+def compact(store: Path, size: float) -> None:
+    """Merge small parts into large ones: fewer files, the same rows under the same row_id.
+
+    Others may read and write meanwhile. The disk holds both copies until actstore gc removes what was replaced, a day
+    later. Saved results count as those of an older state.
+
+    \b
+    Example:
+      actstore compact demo/fusion
+    """
+    from actstore import compaction
+
+    merged = 0
+    for commit in compaction.compact(store, part_bytes=int(size * 1e6)):
+        merged += 1
+        click.echo(f"{commit.name}: {len(commit.replaces)} parts, {commit.bytes / 1e6:.1f} MB")
+    click.echo(f"{store}: {merged} merged parts written; none is left to merge", err=True)
+
+
+@cli.command()
+@store_argument
 @click.argument("sql", default="from rows")
 @click.option("--layer", "layers", type=int, multiple=True, required=True, help="Residual point; may be repeated.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
 def export(store: Path, sql: str, layers: tuple[int, ...], output: Path) -> None:
-    """Write rows with their vectors as .parquet, .npy or .safetensors.
+    """Write rows with their vectors as .parquet, .npy or .safetensors; the latter two with NAME.rows.parquet beside.
 
     \b
     Example:
@@ -160,8 +193,8 @@ def export(store: Path, sql: str, layers: tuple[int, ...], output: Path) -> None
     from actstore.export import export as write
     from actstore.store import open as open_store
 
-    count = write(open_store(store), sql, layers, output)
-    click.echo(f"{output}: {count} rows", err=True)
+    written = write(open_store(store), sql, layers, output)
+    click.echo(f"written: {', '.join(map(str, written))}", err=True)
 
 
 @cli.command()

@@ -4,16 +4,18 @@ import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from actstore import durable, records
+from actstore import durable, layout, records
 from actstore.errors import AlreadyCommittedError, CorruptError
 from actstore.format import ARRAY_NAME, COMMIT_NAME, COMMITS, FILE_NAME, FORMAT, HEADER, PART_NAME, PARTS
 from actstore.layout import ArraySpec
 
 TABLES = ("rows.parquet", "samples.parquet")
+KINDS = ("residual", "attention")
 
 
 @dataclass(frozen=True)
@@ -112,18 +114,41 @@ class Commit:
             return f"file {bad[0]!r} leads out of the part"
         if bad := [name for name in self.arrays if not ARRAY_NAME.fullmatch(name)]:
             return f"{bad[0]!r} is not the name of an array"
+        if bad := [name for name, spec in self.arrays.items() if not spec.has(layout.dimensions_of(name))]:
+            return f"array {bad[0]!r} has other axes than format 1 gives it"
         needed = [*TABLES, *(f"{name}/{path}" for name, spec in self.arrays.items() for path in spec.paths())]
         if absent := [name for name in needed if name not in self.files]:
             return f"lists no {absent[0]}"
+        sizes = {kind: [spec.shape[1] for name, spec in self.arrays.items() if name.startswith(kind)] for kind in KINDS}
+        if self.rows != sum(sizes["residual"]) or set(sizes["attention"]) - {self.samples}:
+            return f"holds {self.rows} rows and {self.samples} samples, which is not what its arrays hold"
         if self.name.startswith("b") and (self.replaces or self.batches != (int(self.name[1:9]),)):
             return f"holds batches {list(self.batches)}, which is not what its name says"
         return None
 
+    def check(self, store: Path) -> None:
+        """Raise CorruptError unless every file of the part has the committed bytes."""
+        for name, file in self.files.items():
+            file.check(store / PARTS / self.part / name, whole=True)
+
     def check_sizes(self, store: Path) -> None:
         """Raise CorruptError if a file of the part is missing, no plain file, or of another size."""
         folder = str(store / PARTS / self.part)
+        for name in _folders(tuple(self.files)):
+            if os.path.islink(f"{folder}/{name}".rstrip("/")):  # noqa: PTH114  (as below)
+                raise CorruptError(f"{folder}/{name}: not a plain folder; a store holds no links")
         for name, file in self.files.items():  # many files: as text, since a Path each costs more than the check
             file.check(f"{folder}/{name}", whole=False)
+
+
+@lru_cache(maxsize=64)  # the parts of a store have mostly the same files
+def _folders(files: tuple[str, ...]) -> frozenset[str]:
+    """The part's own folder, as "", and every one below it that holds a file or a folder."""
+    found = {""}
+    for name in files:
+        while name := name.rpartition("/")[0]:
+            found.add(name)
+    return frozenset(found)
 
 
 def name_of(batch: int) -> str:
@@ -132,12 +157,13 @@ def name_of(batch: int) -> str:
 
 
 def publish(store: Path, commit: Commit) -> None:
-    """Make a written part exist; raises AlreadyCommittedError if its batch exists already."""
+    """Make a written part exist; raises AlreadyCommittedError if its record exists already."""
     try:
         durable.publish(store / COMMITS / commit.name, records.dump(commit.record()))
     except FileExistsError:
+        what = f"batch {commit.batches[0]}" if commit.name.startswith("b") else f"compaction {int(commit.name[1:9])}"
         raise AlreadyCommittedError(
-            f"{store}: batch {commit.batches[0]} was committed by another writer; this copy is discarded"
+            f"{store}: {what} was committed by another writer; this copy is discarded"
         ) from None
 
 
@@ -149,28 +175,46 @@ def is_committed(store: Path, batch: int) -> bool:
 def names(store: Path) -> list[str]:
     """The records of a store, sorted; anything else in the folder is ignored."""
     try:
-        return sorted(path.name for path in (store / COMMITS).iterdir() if COMMIT_NAME.fullmatch(path.name))
+        return sorted(name for name in os.listdir(store / COMMITS) if COMMIT_NAME.fullmatch(name))  # noqa: PTH208  (many)
     except FileNotFoundError:
         raise CorruptError(f"{store}: the folder {COMMITS} is missing; restore it from a copy") from None
 
 
 def load_all(store: Path, header_crc32c: str) -> list[Commit]:
     """Every commit of the store that no compaction replaces, by first batch; raises CorruptError for a strange one."""
-    found = names(store)
-    compactions = [Commit.load(store / COMMITS / name) for name in found if name.startswith("c")]
+    folder = store / COMMITS
+    found, compactions = _listed(store)
     replaced = replaced_by(compactions)
     kept = [commit for commit in compactions if commit.name not in replaced]
-    kept += [Commit.load(store / COMMITS / name) for name in found if name.startswith("b") and name not in replaced]
+    kept += [Commit.load(folder / name) for name in found if name.startswith("b") and name not in replaced]
     batches_of = {name: (int(name[1:9]),) for name in found} | {commit.name: commit.batches for commit in compactions}
     for commit in kept:
-        path = store / COMMITS / commit.name
         if commit.store != header_crc32c:
-            raise CorruptError(f"{path}: committed to another store than that of {HEADER}")
+            raise CorruptError(f"{folder / commit.name}: committed to another store than that of {HEADER}")
         held = sorted(batch for name in commit.replaces for batch in batches_of.get(name, ()))
         if commit.name.startswith("c") and (not held or list(commit.batches) != held):
-            raise CorruptError(f"{path}: its batches are not those of the records it replaces")
+            raise CorruptError(f"{folder / commit.name}: its batches are not those of the records it replaces")
     _check_disjoint(store, kept)
     return sorted(kept, key=lambda commit: commit.batches)
+
+
+def _listed(store: Path) -> tuple[list[str], list[Commit]]:
+    """The names of all records, and the compactions among them.
+
+    A folder that others add to while it is listed may show a compaction and not yet what it replaces, although that
+    is older: then it is listed again.
+    """
+    for _ in range(2):
+        found = names(store)
+        compactions = [Commit.load(store / COMMITS / name) for name in found if name.startswith("c")]
+        if replaced_by(compactions) <= set(found):
+            break
+    return found, compactions
+
+
+def next_compaction(store: Path) -> int:
+    """One more than the largest number of a compaction."""
+    return max((int(name[1:9]) for name in names(store) if name.startswith("c")), default=-1) + 1
 
 
 def _check_disjoint(store: Path, kept: Iterable[Commit]) -> None:

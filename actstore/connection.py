@@ -28,7 +28,7 @@ def connect(store: "Store") -> duckdb.DuckDBPyConnection:
     for name, path in overview.files(store).items():
         sql.create_view(connection, name, path)
         readable.append(path)
-    sql.lock(connection, readable, _reader(weakref.ref(store)), store.header.d_model)
+    sql.lock(connection, readable, _reader(weakref.ref(store)), store.header.d_model, store.limits)
     return connection
 
 

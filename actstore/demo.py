@@ -10,6 +10,9 @@ ROLES = {
     "gated": "eoi,last-image,image-mean,last",
 }
 HELD_OUT = "from rows where split = 'test'"
+ACCURACY = (
+    "select condition, avg((next_token = label)::int) as accuracy, count(*) n from samples group by all order by all"
+)
 TABLE = ("--format", "table")
 
 
@@ -26,6 +29,10 @@ def steps(out: Path) -> Iterator[list[str]]:
     ]
     for name in STORES:
         yield ["overlap", str(out / name), HELD_OUT, "--roles", ROLES[name], "--label", "label", "-k", "10", *TABLE]
+    yield ["sae", str(out / "mapped"), HELD_OUT, "--saes", "digits-mapped", "--layers", "0,4,8", *TABLE]
+    for name in ("fusion", "gated"):
+        yield ["extract", f"digits-{name}-knockout", str(out / f"{name}-knockout")]
+        yield ["query", str(out / f"{name}-knockout"), ACCURACY, *TABLE]
     for name in STORES:
         yield ["verify", str(out / name)]
     yield ["report", *(str(out / name) for name in STORES), "-o", str(out / "report.html")]

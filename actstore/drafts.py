@@ -5,7 +5,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -23,9 +23,10 @@ SPARE_BYTES = 2**24  # for the tables and the record of a part
 class Draft:
     """A part being written: a folder of its own, locked so that gc and other writers leave it alone."""
 
-    def __init__(self, store: Path, number: int) -> None:
+    def __init__(self, store: Path, number: int, kind: str = "b") -> None:
         self.store, self.number = store, number
-        self.folder = store / PARTS / f"b{number:08d}-{secrets.token_hex(4)}"
+        self.name = f"{kind}{number:08d}"  # b: of a batch; c: of a compaction
+        self.folder = store / PARTS / f"{self.name}-{secrets.token_hex(4)}"
         try:
             self.folder.mkdir()
             self._lock = os.open(self.folder, os.O_RDONLY)
@@ -40,58 +41,65 @@ class Draft:
     def __exit__(self, *_: object) -> None:
         self.discard()
 
-    def commit(self, batch: Batch, header_crc32c: str, by: dict[str, Any]) -> Commit:
-        """Write the batch, force it to disk and publish it; `by` says who wrote it and how.
+    def commit(self, content: Batch, header_crc32c: str, by: dict[str, Any], replaced: Sequence[Commit] = ()) -> Commit:
+        """Write the content, force it to disk and publish it; `by` says who wrote it and how.
+
+        replaced: the commits whose rows the content holds; of a compaction only.
 
         Raises AlreadyCommittedError if another writer was first, ActstoreError if the disk is full or fails; in both
         cases the draft is gone and nothing that was committed is touched.
         """
         try:
-            return self._commit(batch, header_crc32c, by)
+            return self._commit(content, header_crc32c, by, replaced)
         except ActstoreError:
             raise
         except OSError as error:
             raise ActstoreError(
-                f"{self.store}: batch {self.number} could not be written: {error.strerror or error}; nothing committed "
+                f"{self.store}: {self._what} could not be written: {error.strerror or error}; nothing committed "
                 "is harmed: mend that and run the same command again to go on"
             ) from error
         finally:
             self.discard()
 
-    def _commit(self, batch: Batch, header_crc32c: str, by: dict[str, Any]) -> Commit:
+    def _commit(self, content: Batch, header_crc32c: str, by: dict[str, Any], replaced: Sequence[Commit]) -> Commit:
         from actstore import arrays  # zarr takes longer to import than a query runs
 
-        self._check_space(batch.bytes + SPARE_BYTES)
+        self._check_space(content.bytes + SPARE_BYTES)
         specs = {
             name: arrays.write(self.folder, name, values.array, values.dtype, values.dimensions)
-            for name, values in batch.values.items()
+            for name, values in content.values.items()
         }
-        write_table(self.folder / "rows.parquet", batch.rows)
-        write_table(self.folder / "samples.parquet", batch.samples)
+        write_table(self.folder / "rows.parquet", content.rows)
+        write_table(self.folder / "samples.parquet", content.samples)
         durable.sync_tree(self.folder)
         durable.sync(self.store / PARTS)
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())
         commit = Commit(
-            name=commits.name_of(self.number),
+            name=f"{self.name}.json",
             store=header_crc32c,
             part=self.folder.name,
-            batches=(self.number,),
+            batches=tuple(sorted(batch for commit in replaced for batch in commit.batches)) or (self.number,),
             files={path.relative_to(self.folder).as_posix(): File.of(path) for path in files},
             arrays=specs,
-            rows=batch.rows.height,
-            samples=batch.samples.height,
+            rows=content.rows.height,
+            samples=content.samples.height,
             written=datetime.now(UTC).isoformat(timespec="seconds"),
+            replaces=tuple(sorted(commit.name for commit in replaced)),
             by=by,
         )
         commit.check_sizes(self.store)  # a gc that took this part for an orphan must not leave a record without files
         commits.publish(self.store, commit)
         return commit
 
+    @property
+    def _what(self) -> str:
+        return f"{'batch' if self.name[0] == 'b' else 'compaction'} {self.number}"
+
     def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self.store).free
         if free < needed:
             raise ActstoreError(
-                f"{self.store}: batch {self.number} needs up to {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
+                f"{self.store}: {self._what} needs up to {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
                 "nothing committed is harmed: make room and run the same command again to go on"
             )
 

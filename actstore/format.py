@@ -21,6 +21,8 @@ RESULTS = "results"
 
 CHUNK_BYTES = 2**20
 SHARD_BYTES = 2**27
+RECORD_BYTES = 2**26
+WIDEST = 100_000  # features of a vector; DuckDB has no wider arrays
 PART_SAMPLES = 2048
 LAST_BATCH = 99_999_999  # eight digits in the names of parts and records
 

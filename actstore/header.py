@@ -6,9 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from actstore import records
-from actstore.commits import File
+from actstore.commits import Commit, File
 from actstore.errors import ActstoreError, CorruptError, NotAStoreError
-from actstore.format import DTYPES, FORMAT, HEADER, PLAN, VOCABULARY, dtype_named
+from actstore.format import (
+    COMMITS,
+    DTYPES,
+    FORMAT,
+    HEADER,
+    PARTS,
+    PLAN,
+    RESULTS,
+    VOCABULARY,
+    WIDEST,
+    dtype_named,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,8 @@ class Header:
     def load(cls, store: Path) -> "Header":
         """The header of the store in a folder; raises NotAStoreError, FormatError or CorruptError."""
         path = store / HEADER
+        if linked := [name for name in (PARTS, COMMITS, RESULTS) if (store / name).is_symlink()]:
+            raise CorruptError(f"{store / linked[0]}: not a plain folder; a store holds no links")
         try:
             record = records.load(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -40,7 +53,7 @@ class Header:
             header = cls(
                 layers=tuple(int(layer) for layer in record["capture"]["layers"]),
                 d_model=int(record["capture"]["d_model"]),
-                dtype=record["capture"]["dtype"],
+                dtype=str(record["capture"]["dtype"]),
                 run=dict(record["run"]),
                 created=str(record["created"]),
                 files={name: File(int(size), str(crc)) for name, (size, crc) in record["files"].items()},
@@ -51,7 +64,7 @@ class Header:
         ascending = bool(header.layers) and list(header.layers) == sorted(set(header.layers))
         if (
             not ascending
-            or header.d_model < 1
+            or not 1 <= header.d_model <= WIDEST
             or header.dtype not in DTYPES
             or header.files.keys() != {PLAN, VOCABULARY}
         ):
@@ -70,6 +83,14 @@ class Header:
             }
         )
 
+    def check_fits(self, commit: Commit) -> None:
+        """Raise CorruptError if the arrays of a commit are not of this store's layers, width and number type."""
+        residual = (len(self.layers), self.d_model, self.dtype)
+        for name, spec in commit.arrays.items():
+            ours = (spec.shape[0], spec.shape[-1], spec.dtype) == residual
+            if spec.shape[0] != len(self.layers) or (name.startswith("residual/") and not ours):
+                raise CorruptError(f"{commit.name}: array {name} has not the layers, width or dtype of {HEADER}")
+
     def layer_index(self, layer: int) -> int:
         """Where a layer lies in the arrays; raises ActstoreError if it was not captured."""
         if layer not in self.layers:
@@ -81,8 +102,8 @@ def check_capture(layers: Sequence[int], d_model: int, dtype: str, run: Mapping[
     """Raise ActstoreError unless layers are ascending residual points, dtype is one of format 1 and run is JSON."""
     if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
         raise ActstoreError(f"layers {list(layers)} are not ascending residual points 0..L")
-    if d_model < 1:
-        raise ActstoreError(f"d_model {d_model} is not a width")
+    if not 1 <= d_model <= WIDEST:
+        raise ActstoreError(f"d_model {d_model} is not a width between 1 and {WIDEST}")
     dtype_named(dtype)
     try:
         records.dump(dict(run))

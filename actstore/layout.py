@@ -13,6 +13,7 @@ RESIDUAL = ("layer", "row", "feature")
 ATTENTION = ("layer", "sample", "head", "query")
 MASS = ("layer", "sample", "key")
 
+LARGEST_CHUNK = 2**31 - 17  # what blosc takes: its sizes are int32, less a header
 CHECKSUMS = re.compile(r"(?:[0-9a-f]{8})+")
 
 
@@ -41,7 +42,9 @@ class ArraySpec:
         layers, rows, *inner = shape
         row_bytes = math.prod(inner) * dtype_named(dtype).stored.itemsize
         rows_per_chunk = max(1, min(rows, CHUNK_BYTES // row_bytes))
-        rows_per_shard = math.ceil(rows / rows_per_chunk) * rows_per_chunk
+        if rows_per_chunk * row_bytes > LARGEST_CHUNK:
+            raise ActstoreError(f"shape {tuple(shape)} has rows of {row_bytes} bytes; a chunk holds {LARGEST_CHUNK}")
+        rows_per_shard = -(-rows // rows_per_chunk) * rows_per_chunk
         layers_per_shard = max(1, min(layers, SHARD_BYTES // (rows_per_shard * row_bytes)))
         return cls(
             shape=tuple(shape),
@@ -64,6 +67,10 @@ class ArraySpec:
         if not as_written or len(spec.chunk_crc32c) != 8 * spec.n_chunks:
             raise CorruptError(f"array {name}: not a layout of format 1: {record}")
         return spec
+
+    def has(self, dimensions: tuple[str, ...]) -> bool:
+        """Whether these are the axes."""
+        return self.dimensions == dimensions and len(self.shape) == len(dimensions)
 
     def record(self) -> dict[str, Any]:
         """The spec as JSON."""
@@ -112,3 +119,14 @@ class ArraySpec:
         """The committed crc32c of chunk number `chunk` of a layer, as it stands behind the chunk."""
         start = 8 * (layer * self.chunks_per_layer + chunk)
         return bytes.fromhex(self.chunk_crc32c[start : start + 8])[::-1]
+
+
+def dimensions_of(array: str) -> tuple[str, ...]:
+    """The axes of an array of a part.
+
+    >>> dimensions_of("residual/eoi"), dimensions_of("attention/mass")
+    (('layer', 'row', 'feature'), ('layer', 'sample', 'key'))
+    """
+    if array.startswith("residual/"):
+        return RESIDUAL
+    return MASS if array == "attention/mass" else ATTENTION

@@ -1,9 +1,12 @@
-"""Orphans: what writers that died left behind, and its removal."""
+"""Orphans: what writers that died left behind and what compactions replaced, and its removal."""
 
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from actstore import commits
@@ -15,27 +18,35 @@ from actstore.header import Header
 DRAFT_NAME = re.compile(r"\..+\.(json|parquet|duckdb)\.[0-9a-f]{8}(\.wal)?")  # as durable.draft_of makes them
 
 
+GRACE_HOURS = 24.0  # for readers who opened the store before a compaction; no option makes it less
+
+
 @dataclass(frozen=True)
 class Orphan:
-    """A folder or file that no commit names, no writer holds, and nobody touched for some hours."""
+    """A folder or file that no commit names, no writer holds, and nobody touched for some hours.
+
+    Or one that a compaction replaced that many hours ago.
+    """
 
     path: Path
     bytes: int
     hours: float
+    replaced: bool = False
 
 
 def find(store: Path, *, older_than: float = 24.0) -> list[Orphan]:
-    """Orphans of a store that are at least `older_than` hours old.
+    """Orphans of a store that are at least `older_than` hours old, and at least 24 if a compaction replaced them.
 
     The age guards writers on other machines, whose locks cannot be seen here. Raises CorruptError if a commit record
-    cannot be read: what it names must not be taken for an orphan.
+    cannot be read, since what it names must not be taken for an orphan, and if a part that replaced others is damaged.
     """
-    Header.load(store)
+    header = Header.load(store)
     parts = [path for path in (store / PARTS).iterdir() if PART_NAME.fullmatch(path.name) and not is_live(path)]
     hidden = [path for folder in (COMMITS, RESULTS, ".") for path in (store / folder).glob(".*")]
     drafts = [path for path in hidden if DRAFT_NAME.fullmatch(path.name) and path.is_file()]
     kept = _committed(store)  # read after the locks were seen free: whoever held one has published by now
     found = [_measure(path) for path in [*parts, *drafts] if path.name not in kept]
+    found += _replaced(store, header.crc32c, max(older_than, GRACE_HOURS))
     return sorted((one for one in found if one.hours >= older_than), key=lambda one: one.path)
 
 
@@ -45,10 +56,37 @@ def remove(orphan: Orphan) -> bool:
         orphan.path.unlink(missing_ok=True)
         return True
     with claimed(orphan.path) as free:  # whoever writes it holds the lock until it is committed
-        if not free or is_published(orphan.path.parents[1], orphan.path.name):
+        if not free or (not orphan.replaced and is_published(orphan.path.parents[1], orphan.path.name)):
             return False
         shutil.rmtree(orphan.path)
     return True
+
+
+def _replaced(store: Path, header_crc32c: str, older_than: float) -> Iterator[Orphan]:
+    """Parts that no reader needs any more; what holds their rows now is read first, whole: it will be the only copy."""
+    current = commits.load_all(store, header_crc32c)
+    holder_of = {batch: commit for commit in current for batch in commit.batches}
+    needed, whole = {commit.part for commit in current}, set()
+    for name, hours in _hours_since_replaced(store).items():
+        commit = Commit.load(store / COMMITS / name)
+        folder = store / PARTS / commit.part
+        if hours < older_than or not folder.is_dir() or commit.part in needed:
+            continue
+        holder = holder_of[commit.batches[0]]
+        if holder.name not in whole:
+            holder.check(store)
+            whole.add(holder.name)
+        yield Orphan(folder, _measure(folder).bytes, hours, replaced=True)
+
+
+def _hours_since_replaced(store: Path) -> dict[str, float]:
+    """Records that compactions replace, with the hours since; a time that is no time is not long ago."""
+    found: dict[str, float] = {}
+    for compaction in (Commit.load(store / COMMITS / name) for name in commits.names(store) if name.startswith("c")):
+        with suppress(ValueError, TypeError):  # a time without a zone is none
+            age = datetime.now(UTC) - datetime.fromisoformat(compaction.written)
+            found |= dict.fromkeys(compaction.replaces, age.total_seconds() / 3600)
+    return found
 
 
 def _committed(store: Path) -> set[str]:

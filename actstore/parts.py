@@ -35,8 +35,12 @@ class Part:
     """A committed part, for reading; a file's bytes are checked before its first use."""
 
     def __init__(self, store: Path, commit: Commit) -> None:
-        self.commit = commit
-        self.folder = store / PARTS / commit.part
+        self.store, self.commit = store, commit
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the part lies."""
+        return self.store / PARTS / self.commit.part
 
     def path(self, name: str) -> Path:
         """The path of a file of the part, after its bytes were compared with the committed checksum."""
@@ -63,9 +67,9 @@ class Part:
         return self._table(self.rows_path, ROWS, self.commit.rows)
 
     def _table(self, path: Path, columns: Columns, height: int) -> pl.DataFrame:
-        frame = read_table(path)
-        if dict(frame.schema) != columns or frame.height != height:
-            raise CorruptError(f"{path}: columns or number of rows differ from the commit record")
+        frame = read_table(path, height)
+        if dict(frame.schema) != columns:
+            raise CorruptError(f"{path}: its columns are not those of format 1")
         return frame
 
     def array(self, name: str) -> "ArrayReader":

@@ -1,12 +1,15 @@
 """Records: JSON files that carry their own checksum and are created once."""
 
+import errno
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 from actstore import durable
 from actstore.errors import CorruptError, FormatError
-from actstore.format import FORMAT
+from actstore.format import FORMAT, RECORD_BYTES
 
 Record = dict[str, Any]
 
@@ -25,7 +28,7 @@ def dump(record: Record) -> bytes:
 
 def load(path: Path) -> Record:
     """The record at `path`, crc32c included; raises FormatError for a newer format, CorruptError for a damaged one."""
-    content = path.read_bytes()
+    content = _read(path)
     try:
         record = json.loads(content)
         found = record.get("format")
@@ -43,8 +46,25 @@ def load(path: Path) -> Record:
     return dict(record)
 
 
+def _read(path: Path) -> bytes:
+    """The bytes of a plain file that is no larger than a record can be; a pipe is not waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise CorruptError(f"{path}: not a plain file; a store holds no links") from None
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise CorruptError(f"{path}: not a plain file; a store holds no links")
+        if found.st_size > RECORD_BYTES:
+            raise CorruptError(f"{path}: {found.st_size} bytes; a record has at most {RECORD_BYTES}")
+        return file.read()
+
+
 def _is_intact(record: Record, content: bytes) -> bool:
     try:
         return dump(record) == content
-    except ValueError:  # a NaN or half a surrogate pair: nothing that was ever written
+    except (ValueError, RecursionError):  # a NaN or half a surrogate pair: nothing that was ever written
         return False

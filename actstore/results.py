@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +83,8 @@ def saved(store: Path, measure: str, parameters: dict[str, Any], state: str) -> 
 def load(path: Path) -> Result:
     """The result at `path`; raises CorruptError if its bytes are not those its name promises, or it is none."""
     match = NAME.fullmatch(path.name)
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise CorruptError(f"{path}: not a plain file; a store holds no links")
     try:
         if not match or durable.crc32c(path) != match["crc32c"]:
             raise CorruptError(f"{path}: its bytes differ from what was saved (crc32c); remove it")

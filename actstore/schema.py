@@ -8,7 +8,9 @@ import pyarrow as pa
 from actstore.errors import ActstoreError, nearest
 from actstore.format import COLUMN_NAME
 
-ROWS = {
+Columns = dict[str, type[pl.DataType] | pl.DataType]
+
+ROWS: Columns = {
     "row_id": pl.Int64,
     "sample_id": pl.String,
     "condition": pl.String,
@@ -19,7 +21,7 @@ ROWS = {
     "modality": pl.String,
     "place": pl.Int32,
 }
-SAMPLES = {
+SAMPLES: Columns = {
     "sample_id": pl.String,
     "condition": pl.String,
     "status": pl.String,
@@ -34,15 +36,18 @@ SAMPLES = {
     "next_token_id": pl.Int32,
     "next_token": pl.String,
     "next_token_probability": pl.Float32,
+    "top_tokens": pl.List(pl.String),
+    "top_probabilities": pl.List(pl.Float32),
+    "answer_probabilities": pl.List(pl.Float32),
+    "source_similarity": pl.Float32,
     "generated_text": pl.String,
 }
-PLAN = {"batch": pl.Int32, "sample_id": pl.String, "condition": pl.String}
-VOCABULARY = {"token_id": pl.Int32, "token": pl.String}
+PLAN: Columns = {"batch": pl.Int32, "sample_id": pl.String, "condition": pl.String}
+VOCABULARY: Columns = {"token_id": pl.Int32, "token": pl.String}
 
 STATUSES = ("ok", "failed")
 KEY = ("sample_id", "condition")
-
-Columns = dict[str, type[pl.DataType]]
+LISTS = tuple(name for name, kind in SAMPLES.items() if isinstance(kind, pl.List))  # not repeated beside every row
 
 
 def conform(frame: pl.DataFrame, columns: Columns, table: str) -> pl.DataFrame:

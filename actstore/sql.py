@@ -10,17 +10,18 @@ import polars as pl
 import pyarrow as pa
 
 from actstore.errors import QueryError, nearest
-from actstore.schema import PLAN, ROWS, SAMPLES, Columns
+from actstore.limits import Limits
+from actstore.schema import LISTS, PLAN, ROWS, SAMPLES, Columns
 
 # One relation for each table of the store; the views users see are made of these.
 TABLES = ("stored_rows", "stored_samples", "plan")
 
-VIEWS = """
+VIEWS = f"""
 create view samples as
     select s.*, p.* exclude (batch, sample_id, condition)
     from stored_samples s left join plan p using (sample_id, condition);
 create view rows as
-    select r.*, s.* exclude (sample_id, condition)
+    select r.*, s.* exclude (sample_id, condition, {", ".join(LISTS)})
     from stored_rows r left join samples s using (sample_id, condition);
 """
 
@@ -58,7 +59,7 @@ def relation(paths: Iterable[Path], columns: Columns) -> str:
     """The SQL that reads these Parquet files, or an empty table with the same columns if there are none."""
     if listed := list(paths):
         return _parquet(listed)
-    fields = (f"null::{SQL_TYPES.get(kind, 'VARCHAR')} as {name}" for name, kind in columns.items())
+    fields = (f"null::{_sql_type(kind)} as {name}" for name, kind in columns.items())
     return f"select {', '.join(fields)} limit 0"
 
 
@@ -89,9 +90,9 @@ def copy_table(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataF
     connection.execute(f"create table {name} as select unnest({rows}, max_depth := 2)")
 
 
-def _sql_type(kind: pl.DataType) -> str:
+def _sql_type(kind: pl.DataType | type[pl.DataType]) -> str:
     if isinstance(kind, pl.List):
-        return f"{_sql_type(kind.inner)}[]"  # type: ignore[arg-type]  # its stubs allow a class
+        return f"{_sql_type(kind.inner)}[]"  # type: ignore[arg-type]  # its stubs allow another class
     return SQL_TYPES.get(kind.base_type(), "VARCHAR")
 
 
@@ -100,15 +101,20 @@ def create_view(connection: duckdb.DuckDBPyConnection, name: str, path: Path) ->
     connection.execute(f"create view {name} as {_parquet([path])}")
 
 
-def lock(connection: duckdb.DuckDBPyConnection, readable: Iterable[Path], vectors: Vectors, d_model: int) -> None:
-    """Add residual(row_id, layer) and take away files, network, extensions and settings."""
+def lock(
+    connection: duckdb.DuckDBPyConnection, readable: Iterable[Path], vectors: Vectors, d_model: int, limits: Limits
+) -> None:
+    """Add residual(row_id, layer), limit memory and take away files, network, extensions and settings."""
     connection.create_function(  # type: ignore[call-overload]  # its stubs know scalar functions only
         "residual", vectors, ["BIGINT", "BIGINT"], f"FLOAT[{d_model}]", type="arrow"
     )
+    connection.execute(f"set global memory_limit = '{int(limits.gigabytes * 1e6)}KB'")
+    connection.execute("set global temp_directory = ''")  # a reader writes nothing, and fills no disk
     connection.execute(f"set allowed_paths = [{', '.join(literal(path) for path in readable)}]")
     connection.execute(LOCK)
 
 
+ROWS_AT_A_TIME = 16_384
 HUGE = pl.Decimal(38, 0)
 COLUMNS = "select distinct column_name from duckdb_columns() where not internal"
 NAMED = "select table_name from information_schema.tables"
@@ -118,20 +124,41 @@ NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
 FORBIDDEN = re.compile(r"disabled by configuration|configuration has been locked|disabled through configuration")
 
 
-def select(connection: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
-    """Run one SELECT; raises QueryError for anything else and for SQL that DuckDB refuses."""
+def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> pl.DataFrame:
+    """Run one SELECT; raises QueryError for anything else, for SQL that DuckDB refuses and beyond the limits."""
     try:
         statements = duckdb.extract_statements(query)
         kinds = [statement.type for statement in statements]
         if kinds != [duckdb.StatementType.SELECT]:
             found = ", ".join(str(kind).removeprefix("StatementType.") for kind in kinds) or "nothing"
             raise QueryError(f"one SELECT (or FROM ...) is run at a time, and nothing that writes; found {found}")
-        frame: pl.DataFrame = connection.cursor().sql(query).pl()
+        frame = _fetch(connection.cursor(), query, limits)
+    except duckdb.OutOfMemoryException:
+        raise QueryError(
+            f"the query needs more than {limits.gigabytes:g} GB of memory; ask for less, or give it more "
+            "(query --gigabytes, actstore.Limits)"
+        ) from None
     except duckdb.Error as error:
         raise QueryError(_explain(connection, PYTHON_ERROR.sub("", str(error)))) from None
     except pl.exceptions.PolarsError as error:
         raise QueryError(f"the result has a type that no table here holds; cast it in the query ({error})") from None
     return frame.with_columns(_narrowed(frame[name]) for name, kind in frame.schema.items() if kind == HUGE)
+
+
+def _fetch(cursor: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> pl.DataFrame:
+    """The result of a query, some rows at a time: DuckDB's own limit does not count what it has given away."""
+    with limits.watch(cursor):
+        relation = cursor.sql(query)
+        read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch  # before DuckDB 1.5
+        reader: pa.RecordBatchReader = read(ROWS_AT_A_TIME)
+        found, n_bytes = [], 0
+        for rows in reader:
+            found.append(rows)
+            n_bytes += rows.nbytes
+            limits.check_result(n_bytes)
+    frame = pl.from_arrow(pa.Table.from_batches(found, reader.schema))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _narrowed(sums: pl.Series) -> pl.Series:

@@ -1,6 +1,7 @@
 """The store: write batches into it, read it with SQL."""
 
 import hashlib
+import math
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -18,6 +19,7 @@ from actstore.drafts import Draft
 from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError, nearest
 from actstore.format import PLAN, VOCABULARY
 from actstore.header import Header
+from actstore.limits import Limits, check_memory
 from actstore.parts import Part
 from actstore.results import Result
 from actstore.tables import read_table
@@ -40,11 +42,12 @@ class Store:
     >>> x = store.residual(rows, layer=12)                                      # doctest: +SKIP
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, limits: Limits | None = None) -> None:
+        self.path, self.limits = path, limits or Limits()
         self.header = Header.load(path)
         self.commits = commits.load_all(path, self.header.crc32c)
         for commit in self.commits:
+            self.header.check_fits(commit)
             commit.check_sizes(path)
         self.parts = [Part(path, commit) for commit in self.commits]
         self._part_of = {number: part for part in self.parts for number in part.commit.batches}
@@ -103,14 +106,15 @@ class Store:
     def sql(self, query: str) -> pl.DataFrame:
         """Run one SELECT over the views rows, samples, plan, parts, run, vocab, results and the saved results.
 
-        Raises QueryError for anything but a SELECT and for SQL that DuckDB refuses.
+        Raises QueryError for anything but a SELECT, for SQL that DuckDB refuses and for what goes beyond the limits.
         """
-        return sql.select(self._connection, query)
+        return sql.select(self._connection, query, self.limits)
 
     def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
         """Vectors (n, d) of rows at one layer: vector i belongs to row i. `rows` has a column row_id, or is row ids."""
         position = self.header.layer_index(layer)
         row_ids = _row_ids(rows)
+        check_memory(4 * len(row_ids) * self.header.d_model, f"{len(row_ids)} vectors", "read them by store.batches")
         out = np.empty((len(row_ids), self.header.d_model), np.float32)
         for part, chosen in self._by_part(row_ids):
             part.residual(row_ids, chosen, position, out)
@@ -154,8 +158,15 @@ class Store:
         if not holding:
             kept = ", ".join(self._kept("attention")) or "none"
             raise ActstoreError(f"no attention to '{role}' in {self.path}; it has {kept}")
+        shapes = [part.commit.arrays[name].shape for part in holding]
+        if len({shape[2:-1] for shape in shapes}) > 1:
+            raise ActstoreError(
+                f"attention to '{role}' has other numbers of heads in other parts: read it by store.parts"
+            )
+        width = max(shape[-1] for shape in shapes)
+        n_values = sum(math.prod(shape[1:-1]) for shape in shapes) * width
+        check_memory(8 * n_values, f"attention to '{role}'", "read it part by part: store.parts")
         values = [part.array(name).layer(position) for part in holding]
-        width = max(value.shape[-1] for value in values)
         padded = [
             np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, width - value.shape[-1])], constant_values=np.nan)
             for value in values
@@ -232,9 +243,12 @@ class Store:
         return made
 
 
-def open(path: Path | str) -> Store:  # noqa: A001  (actstore.open reads as it should)
-    """Open a store for reading and writing; raises NotAStoreError, FormatError or CorruptError."""
-    return Store(Path(path))
+def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A001  (actstore.open reads as it should)
+    """Open a store for reading and writing; raises NotAStoreError, FormatError or CorruptError.
+
+    limits: what one SQL question may take; ten minutes and half of the machine's memory if not given.
+    """
+    return Store(Path(path), limits)
 
 
 def _row_ids(rows: Rows) -> NDArray[np.int64]:

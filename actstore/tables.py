@@ -1,11 +1,17 @@
 """Parquet tables of a store."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actstore.errors import CorruptError
+from actstore.limits import check_memory
+
+PIECE_BYTES = 2**28  # what one piece of a table may stand for, unless its values are very long
+LEAST_ROWS, MOST_ROWS = 256, 2**18
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> None:
@@ -13,13 +19,34 @@ def write_table(path: Path, frame: pl.DataFrame) -> None:
     pq.write_table(frame.to_arrow(), path, compression="zstd", write_page_checksum=True)
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """Read a Parquet table, its page checksums checked."""
+def read_table(path: Path, height: int | None = None) -> pl.DataFrame:
+    """Read a Parquet table, of `height` rows if given, its page checksums checked.
+
+    Raises CorruptError if it is none or has another height, ActstoreError if its content does not fit into memory.
+    """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:  # pq.read_table first imports pandas
-            table = file.read()
-    except (OSError, ValueError) as error:
+            if height not in (None, file.metadata.num_rows):
+                raise CorruptError(f"{path}: {file.metadata.num_rows} rows, {height} were committed")
+            table = pa.Table.from_batches(_pieces(file, path), file.schema_arrow)
+    except (OSError, ValueError, MemoryError) as error:
         raise CorruptError(f"{path}: cannot be read ({error}); run actstore verify") from None
+    if height not in (None, table.num_rows):  # a footer can contradict itself
+        raise CorruptError(f"{path}: {table.num_rows} rows, {height} were committed")
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def _pieces(file: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
+    """The table, some rows at a time: a few bytes of Parquet can stand for any number of equal strings."""
+    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    widest = max((group.total_byte_size for group in groups), default=1)  # no value has more bytes
+    rows = min(MOST_ROWS, max(LEAST_ROWS, PIECE_BYTES // max(1, widest)))
+    n_bytes = 0
+    for piece in file.iter_batches(rows):
+        n_bytes += piece.nbytes
+        check_memory(
+            2 * n_bytes, f"{path}: its content", "nothing that actstore wrote is so large; look where it is from"
+        )
+        yield piece

@@ -36,12 +36,12 @@ def _alone(path: Path, changes: tuple[str, ...]) -> None:
     extract(path, *changes)
 
 
-def vectors(path: Path) -> dict[tuple[str, str, int], bytes]:
-    """Every vector of a store, all its layers as bytes, by sample, role and k; fails on a duplicate."""
+def vectors(path: Path) -> dict[tuple[str, str, str, int], bytes]:
+    """Every vector of a store, all its layers as bytes, by sample, condition, role and k; fails on a duplicate."""
     store = actstore.open(path)
-    rows = store.sql("select row_id, sample_id, role, k from rows order by row_id")
+    rows = store.sql("select row_id, sample_id, condition, role, k from rows order by row_id")
     layers = [store.residual(rows, layer) for layer in store.layers]
-    keys = list(rows.select("sample_id", "role", "k").iter_rows())
+    keys = list(rows.select("sample_id", "condition", "role", "k").iter_rows())
     assert len(set(keys)) == len(keys)
     return {key: b"".join(x[i].tobytes() for x in layers) for i, key in enumerate(keys)}
 

@@ -57,6 +57,10 @@ def content(batch: int) -> dict[str, Any]:
             "status": ["failed" if sample == FAILED else "ok" for sample in range(SAMPLES)],
             "error": ["not an image" if sample == FAILED else None for sample in range(SAMPLES)],
             "length": [None if sample == FAILED else 10 + sample for sample in range(SAMPLES)],
+            "top_tokens": [None if sample == FAILED else [" dog", "a"] for sample in range(SAMPLES)],
+            "top_probabilities": [None if sample == FAILED else [0.5, 0.25] for sample in range(SAMPLES)],
+            "answer_probabilities": [None if sample == FAILED else [0.125] for sample in range(SAMPLES)],
+            "source_similarity": [None if sample == FAILED else 0.75 for sample in range(SAMPLES)],
         }
     )
     rows = [

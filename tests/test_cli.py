@@ -15,7 +15,7 @@ import actstore
 import making
 from actstore import cli, plugins, table
 
-OWN = ["info", "query", "index", "verify", "gc", "export", "demo"]
+OWN = ["info", "query", "index", "verify", "gc", "compact", "export", "demo"]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def store(tmp_path_factory):
 
 def test_parquet(store, tmp_path):
     rows = store.sql(QUERY)
-    assert export(store, QUERY, [0, 2], tmp_path / "x.parquet") == 18
+    assert export(store, QUERY, [0, 2], tmp_path / "x.parquet") == [tmp_path / "x.parquet"]
     found = pl.read_parquet(tmp_path / "x.parquet")
     assert found.drop("layer_0", "layer_2").equals(rows)
     assert_array_equal(found["layer_0"].to_numpy(), making.expected(rows, 0))
@@ -31,7 +31,7 @@ def test_npy_of_one_layer(store, tmp_path):
     found = np.load(tmp_path / "x.npy", allow_pickle=False)
     assert (found.dtype, found.shape) == (np.float32, (18, 8))
     assert_array_equal(found, making.expected(rows, 1))
-    assert pl.read_parquet(tmp_path / "x.parquet").equals(rows)
+    assert pl.read_parquet(tmp_path / "x.rows.parquet").equals(rows)
 
 
 def test_npy_of_several_layers(store, tmp_path):
@@ -47,12 +47,13 @@ def test_safetensors(store, tmp_path):
     found = load_file(tmp_path / "x.safetensors")
     assert sorted(found) == ["layer_0", "layer_1"]
     assert_array_equal(found["layer_1"], making.expected(rows, 1))
-    assert pl.read_parquet(tmp_path / "x.parquet").equals(rows)
+    assert pl.read_parquet(tmp_path / "x.rows.parquet").equals(rows)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "npy", "safetensors"])
 def test_no_rows(store, tmp_path, suffix):
-    assert export(store, "from rows limit 0", [0], tmp_path / f"x.{suffix}") == 0
+    assert export(store, "from rows limit 0", [0], tmp_path / f"x.{suffix}")[0] == tmp_path / f"x.{suffix}"
     assert (tmp_path / f"x.{suffix}").stat().st_size
 
 
@@ -67,3 +68,17 @@ def test_a_file_that_cannot_be_written(store, tmp_path):
     for suffix in ("parquet", "npy", "safetensors"):
         with pytest.raises(ActstoreError, match=rf"x\.{suffix}: cannot be written: "):
             export(store, QUERY, [1], tmp_path / "nowhere" / f"x.{suffix}")
+
+
+def test_the_rows_of_an_array_never_replace_an_export_of_the_same_name(store, tmp_path):
+    export(store, QUERY, [1], tmp_path / "x.parquet")
+    before = (tmp_path / "x.parquet").read_bytes()
+    assert export(store, QUERY, [1], tmp_path / "x.npy") == [tmp_path / "x.npy", tmp_path / "x.rows.parquet"]
+    assert (tmp_path / "x.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["plan.npy", "parts/x.parquet"])
+def test_nothing_is_exported_into_a_store(store, name):
+    with pytest.raises(ActstoreError, match="is inside the store .*: write it elsewhere, a store is never edited"):
+        export(store, QUERY, [1], store.path / name)
+    assert not (store.path / name).exists()

@@ -372,3 +372,10 @@ def test_load_errors(tmp_path: Path) -> None:
         load(str(tmp_path))
     with pytest.raises(LoadError, match=r"no family is called 'camelion'.*chameleon"):
         Model(*tiny.llama(), family="camelion")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(device: str, tmp_path: Path) -> None:
+    tiny.save(tiny.model("chameleon"), tmp_path)
+    with pytest.raises(LoadError, match=f"no device '{device}' here: .*; use cpu, cuda, cuda:1 or auto"):
+        load(str(tmp_path), device=device)

@@ -102,6 +102,11 @@ def test_reference_stops_where_the_layers_of_the_table_stop():
 def test_published_numbers_are_the_papers():
     curve = published.overlap("chameleon-7b")
     assert dict(curve["series"].value_counts().iter_rows())["[EOI]"] == 32
+    medians = published.gap("chameleon-34b")
+    assert medians["layer"].to_list() == list(range(1, 49))
+    assert medians["value"][0] == 0.0771
+    assert published.homogeneity("chameleon-7b")["value"].min() > 0.9
+    assert published.gap("emu3") is None
     peaks = {(model, series): value for model, series, value, *_ in published.peaks().iter_rows()}
     assert peaks["Chameleon-7B", "[EOI]"] == pytest.approx(0.475, abs=0.001)
     assert peaks["Chameleon-7B", "internal image"] == pytest.approx(0.20, abs=0.001)

@@ -41,7 +41,8 @@ def test_the_golden_store_is_read_forever(golden, dtype):
         ["eoi", "image"],
     )
     rows = store.sql("from rows order by row_id")
-    assert rows.columns == [*schema.ROWS, *[name for name in schema.SAMPLES if name not in schema.KEY], "label"]
+    own = [name for name in schema.SAMPLES if name not in (*schema.KEY, *schema.LISTS)]
+    assert rows.columns == [*schema.ROWS, *own, "label"]
     assert rows.select("row_id", "sample_id", "condition", "role", "k", "position", "place", "label").rows() == [
         (0, "b0s0", "none", "image", 0, 1, 0, "dog"),
         (1, "b0s0", "none", "eoi", 0, 3, 0, "dog"),
@@ -66,6 +67,10 @@ def test_the_golden_store_is_read_forever(golden, dtype):
         ("b0s2", "not an image", None),
         ("b1s2", "not an image", None),
     ]
+    said = store.sql(
+        "select top_tokens, top_probabilities, answer_probabilities from samples order by sample_id limit 3"
+    )
+    assert said.rows() == [([" dog", "a"], [0.5, 0.25], [0.125]), ([" dog", "a"], [0.5, 0.25], [0.125]), (None,) * 3]
     eoi = store.residual([7, 4294967297], 1)
     assert eoi[0].tolist() == [-4.0, -3.875, -3.75, -3.625, -3.5, -3.375, -3.25, -3.125]
     assert eoi[1].tolist() == [-0.875, -0.75, -0.625, -0.5, -0.375, -0.25, -0.125, 0.0]
@@ -125,6 +130,7 @@ def test_the_example_of_the_page(tmp_path, monkeypatch):
 @pytest.mark.parametrize("columns", [schema.PLAN, schema.VOCABULARY, schema.ROWS, schema.SAMPLES], ids="PVRS")
 def test_every_column_is_on_the_page(columns):
     kinds = {pl.Int32: "int32", pl.Int64: "int64", pl.String: "string", pl.Float32: "float32"}
+    kinds |= {pl.List(kind): f"list of {name}" for kind, name in kinds.items()}
     for name, kind in columns.items():
         assert f"`{name}` {kinds[kind]}" in PAGE
 

@@ -30,6 +30,7 @@ def test_a_newer_store(tmp_path):
         {"capture": {"layers": [1, 0], "d_model": 8, "dtype": "float32"}},
         {"capture": {"layers": [0], "d_model": 8, "dtype": "object"}},
         {"capture": {"layers": [0], "d_model": 0, "dtype": "float32"}},
+        {"capture": {"layers": [0], "d_model": 8, "dtype": []}},
         {"capture": {"layers": ["a"], "d_model": 0, "dtype": "float32"}},
         {"files": {}},
         {"files": {"../plan.parquet": [1, "00000000"], "vocab.parquet": [1, "00000000"]}},

@@ -13,6 +13,7 @@ import tiny
 from actstore.plan import prepare
 from actstore_extract import prompts, recipe
 from actstore_extract.cli import recipes
+from actstore_extract.conditions import crossed, expand
 from actstore_extract.extractor import Extractor
 from actstore_extract.families import Prompt
 from actstore_extract.needs import Needs, needs
@@ -29,7 +30,28 @@ SYSTEMS = {
     "llava-onevision-7b": "llava_onevision",
     "pixtral-12b": "pixtral",
 }
-EXPERIMENTS = ["coco-captions", "flickr30k-captions", "modality-gap", "overlap", "vqa"]
+EXPERIMENTS = [
+    "coco-captions",
+    "flickr30k-captions",
+    "knockout-coco-captions",
+    "knockout-flickr30k-captions",
+    "knockout-overlap",
+    "knockout-vqa",
+    "knockout-windows",
+    "modality-gap",
+    "overlap",
+    "patching",
+    "vqa",
+]
+DIGITS = [
+    "digits-fusion",
+    "digits-fusion-knockout",
+    "digits-fusion-patch",
+    "digits-gated",
+    "digits-gated-knockout",
+    "digits-gated-patch",
+    "digits-mapped",
+]
 COMPOSED = [name for name in shipped() if "/" in name]
 FAR = {"at-32", "at-1025"}  # positions that a tiny image does not reach
 
@@ -97,9 +119,7 @@ def model(name):
 
 def test_every_experiment_of_every_model_ships():
     expected = [f"{name}/{what}" for name in SYSTEMS for what in EXPERIMENTS if name != "clip-gemma-2-2b"]
-    assert sorted(shipped()) == sorted(
-        ["digits-fusion", "digits-gated", "digits-mapped", "clip-gemma-2-2b/sae", *expected]
-    )
+    assert sorted(shipped()) == sorted([*DIGITS, "clip-gemma-2-2b/sae", *expected])
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -110,7 +130,7 @@ def test_what_show_prints_is_the_recipe(name, tmp_path):
     assert copied == found.model_copy(update={"name": "mine"})
     assert found.name == name
     assert all(len(line) <= 120 for line in printed.splitlines() if line.startswith("#"))
-    assert set(tomllib.loads(printed)) <= {"about", "seed", "model", "samples", "prompt", "capture"}
+    assert set(tomllib.loads(printed)) <= {"about", "seed", "conditions", "model", "samples", "prompt", "capture"}
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -146,19 +166,23 @@ def test_the_roles_exist_in_a_tiny_model_of_the_family(planned, name):
 @pytest.mark.parametrize("name", COMPOSED)
 def test_a_recipe_runs_on_a_tiny_model_of_the_family(planned, name, tmp_path):
     made, table, _ = planned(name)
-    few = made.capture.model_copy(update={"max_new_tokens": min(made.capture.max_new_tokens, 2)})
-    made, table = made.model_copy(update={"capture": few}), prepare(table.head(2))
+    answers = ["one", "two"] if made.capture.answers else []  # the words of tiny tokenizers
+    changes = {"max_new_tokens": min(made.capture.max_new_tokens, 2), "answers": answers}
+    few = made.capture.model_copy(update=changes)
     tested = model(name)
-    layers = range(tested.n_layers + 1)
-    extractor = Extractor(tested, made, lambda _: tiny.image(), layers=layers, dtype="float32", batch_size=2)
-    found = extractor.content(table)
+    conditions = expand(made.conditions, n_layers=tested.n_layers, seed=0).values()
+    asked = table if any(one.patch for one in conditions) else table.head(2)
+    made, table = made.model_copy(update={"capture": few}), prepare(crossed(asked, conditions, block=32))
+    layers = range(tested.n_layers + 1) if few.layers == "all" else [tested.n_layers]
+    options = {"layers": layers, "dtype": "float32", "batch_size": 8, "asked": asked}
+    found = Extractor(tested, made, lambda _: tiny.image(), **options).content(table)
     store = actstore.create(tmp_path / "s", plan=table, layers=layers, d_model=tested.d_model, dtype="float32")
     store.write(0, samples=found.samples, rows=found.rows, residual=found.residual, attention=found.attention)
     store = actstore.open(tmp_path / "s")
     said = store.sql("from samples")
-    assert said["status"].to_list() == ["ok", "ok"], said["error"].to_list()
+    assert said["status"].to_list() == ["ok"] * table.height, said["error"].to_list()
     assert set(store.roles) == set(made.capture.roles) - FAR
-    assert said["generated_text"].null_count() == (0 if few.max_new_tokens else 2)
+    assert said["generated_text"].null_count() == (0 if few.max_new_tokens else said.height)
     for key in set(made.capture.attention) - FAR:
         columns = store.attention(key, layer=1).values
         assert columns.shape[:2] == (2, 1)
@@ -193,6 +217,10 @@ def test_needs():
     overlap = needs(recipe.load("chameleon-7b/overlap"))
     kept = 5 * 33 * 4096 + (3 * 5 + 1024) * 33
     assert overlap.store_gb == pytest.approx(10_000 * kept * 2 / 1e9)
+    knockout = needs(recipe.load("chameleon-7b/knockout-overlap"))
+    assert knockout.samples == 10_000 * (1 + 8 + 8 + 2)  # as it is; windows of 4, 8, ... 32 of two keys; two positions
+    assert knockout.store_gb == pytest.approx(knockout.samples * 4096 * 2 / 1e9)
+    assert needs(recipe.load("chameleon-7b/patching")).samples == 2000 + (33 + 32) * 1000
     assert needs(recipe.load("digits-fusion")) is None
 
 

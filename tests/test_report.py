@@ -222,3 +222,14 @@ def test_errors(tmp_path, capsys):
     assert run(["report", str(store), "-o", str(tmp_path / "taken" / "r.html")]) == 1
     assert "r_files: cannot be written" in capsys.readouterr().err
     assert run(["report", "-o", str(tmp_path / "r.html")]) == 2
+
+
+def test_labels_that_are_no_tokens_are_no_accuracy(tmp_path):
+    from actstore_analyze.said import accuracy
+
+    plan = pl.DataFrame({"sample_id": ["a", "b"], "label": ["class0", "class1"]})
+    store = actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=2, vocabulary={0: "zero", 1: "Ġone"})
+    said = pl.DataFrame({"sample_id": ["a", "b"], "next_token": ["zero", " one"]})
+    rows = pl.DataFrame({"sample_id": ["a", "b"], "role": ["eoi", "eoi"]})
+    store.write(0, samples=said, rows=rows, residual={"eoi": np.zeros((1, 2, 2), np.float32)})
+    assert accuracy(actstore.open(tmp_path / "s")) is None

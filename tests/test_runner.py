@@ -105,7 +105,8 @@ def test_some_layers_and_no_next_token(tmp_path, whole):
     few, all_ = actstore.open(tmp_path / "s"), actstore.open(whole)
     rows = few.sql("from rows where role = 'eoi' order by row_id")
     np.testing.assert_array_equal(few.residual(rows, 4), all_.residual(rows, 4))
-    assert samples(tmp_path / "s")["next_token"].null_count() == 24
+    said = samples(tmp_path / "s").select("next_token", "top_tokens", "top_probabilities", "answer_probabilities")
+    assert said.null_count().row(0) == (24,) * 4
     with pytest.raises(ActstoreError, match="layer 3 is not in this store; it has 2, 4"):
         few.residual(rows, 3)
 
@@ -118,6 +119,27 @@ def test_the_next_token_is_the_models_own(whole):
         encoded = model.encode(Prompt(name, "<image>this digit is a", source.image(name)))
         assert int(model(model.collate([encoded])).logits[0, -1].argmax()) == token
     assert said["next_token_probability"].is_between(0, 1).all()
+
+
+def test_what_the_model_says_next(tmp_path):
+    words = ["seven", "zero", "digit"]
+    extract(
+        tmp_path / "s", "samples.limit=3", "capture.batch_size=1", "model.dtype=float32", f"capture.answers={words}"
+    )
+    store = actstore.open(tmp_path / "s")
+    model = load(str(MODELS["digits-fusion"]), dtype="float32")
+    source = recipe.load("digits-fusion").samples.samples()
+    wanted = model.tokenizer.convert_tokens_to_ids(words)
+    for row in samples(tmp_path / "s").iter_rows(named=True):
+        encoded = model.encode(Prompt(row["sample_id"], row["prompt"], source.image(row["image"])))
+        expected = model(model.collate([encoded])).logits[0, -1].softmax(-1)
+        order = expected.argsort(descending=True)[:10]
+        assert row["top_tokens"] == [model.tokenizer.decode([i]) for i in order.tolist()]
+        np.testing.assert_allclose(row["top_probabilities"], expected[order].numpy(), rtol=1e-5)
+        np.testing.assert_allclose(row["answer_probabilities"], expected[wanted].numpy(), rtol=1e-5)
+        assert (row["top_tokens"][0], row["top_probabilities"][0]) == (row["next_token"], row["next_token_probability"])
+    assert store.sql("select max(answer_probabilities[2]) > 0.5 from samples where label = 'zero'").item()
+    assert not {"top_tokens", "answer_probabilities"} & set(store.sql("from rows limit 1").columns)
 
 
 def test_estimate_writes_nothing(tmp_path):
@@ -304,14 +326,18 @@ def test_two_processes_share_the_work(tmp_path, whole):
     assert samples(tmp_path / "s").height == 24
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_kill_9_at_random_instants_then_resume(tmp_path, kills):
+@pytest.mark.parametrize(
+    ("kills", "conditions"),
+    [(4, "[]"), (4, "['eoi-knockout']"), pytest.param(20, "[]", marks=pytest.mark.slow)],
+)
+def test_kill_9_at_random_instants_then_resume(tmp_path, kills, conditions):
     chance = random.Random(kills)
-    limit = f"samples.limit={12 * kills}"
-    extract(tmp_path / "whole", limit)
+    each = 12 if conditions == "[]" else 6  # so that there are as many rows of samples
+    limit = f"samples.limit={each * kills}", f"conditions={conditions}"
+    extract(tmp_path / "whole", *limit)
     path, killed = tmp_path / "s", 0
     while killed < kills:
-        child = start(path, limit)
+        child = start(path, *limit)
         while child.is_alive() and not list(path.glob("parts/*")):
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.6))
@@ -321,7 +347,7 @@ def test_kill_9_at_random_instants_then_resume(tmp_path, kills):
         child.join()
         killed += child.exitcode == -signal.SIGKILL
     assert killed >= kills // 2
-    extract(path, limit)
+    extract(path, *limit)
     assert samples(path)["sample_id"].to_list() == samples(tmp_path / "whole")["sample_id"].to_list()
     assert vectors(path) == vectors(tmp_path / "whole")
     assert verify.run(verify.steps(path)) == []

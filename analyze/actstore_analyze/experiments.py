@@ -4,24 +4,23 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from actstore.errors import ActstoreError
 from actstore.results import Result
 from actstore.store import Store
 from actstore_analyze.curves import Overlap
+from actstore_analyze.kinds import KINDS, Kind
+from actstore_analyze.per_layer import EVERYTHING, PerLayer
 from actstore_analyze.recall import answer
 from actstore_analyze.runcard import Subject
 from actstore_analyze.selection import USUAL, Say
 
-__all__ = ["Experiment", "Shown", "command", "overlaps"]
+__all__ = ["Experiment", "Shown", "others", "overlaps"]
 
 USUAL_K = 30
-USUALLY = ("euclidean", "uniform")
-EVERYTHING = "from rows"
 
 
 @dataclass(frozen=True)
@@ -30,29 +29,25 @@ class Shown:
 
     subject: Subject
     table: pl.DataFrame
-    calls: list[Overlap]
+    calls: list[PerLayer]
 
 
 @dataclass(frozen=True)
 class Experiment:
     """Answers of several stores to calls that differ in nothing but roles and layers."""
 
-    call: Overlap
+    call: PerLayer
     shown: list[Shown]
 
     @property
     def title(self) -> str:
         """What was measured, as a heading."""
-        asked = [f"Label overlap with “{self.call.label}”, k = {self.call.k}"]
-        asked += [part for part in (self.call.metric, self.call.weights) if part not in USUALLY]
-        asked += [self.call.sql] if self.call.sql != EVERYTHING else []
-        return ", ".join(asked)
+        return self.call.title
 
     @property
     def name(self) -> str:
         """The name of its files."""
-        other = [part for part in (self.call.metric, self.call.weights) if part not in USUALLY]
-        return "-".join([f"label-overlap-k{self.call.k}", *other])
+        return self.call.slug
 
 
 def overlaps(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
@@ -60,27 +55,52 @@ def overlaps(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
 
     A store that cannot be measured is passed over, and said. Those of all rows come first.
     """
+    answers = [(subject, _current(subject.store, say)) for subject in subjects]
+    return _together(answers, ["role", "condition", "layer"])
+
+
+def others(subjects: Sequence[Subject]) -> list[Experiment]:
+    """The saved results of every other measure that commands draw, as the stores are now; by measure."""
+    return [
+        experiment
+        for measure, kind in KINDS.items()
+        if measure != Overlap.measure
+        for experiment in _together([(subject, _saved(subject.store, kind)) for subject in subjects], None)
+    ]
+
+
+def _saved(store: Store, kind: Kind) -> list[tuple[PerLayer, pl.DataFrame]]:
+    """Calls of a measure with their tables, newest first."""
+    found = [one for one in store.results() if one.measure == kind.call.measure and one.state == store.state]
+    return [(kind.call.again(one.parameters), one.table()) for one in sorted(found, key=_age, reverse=True)]
+
+
+def _together(
+    answers: Sequence[tuple[Subject, Sequence[tuple[PerLayer, pl.DataFrame]]]], key: list[str] | None
+) -> list[Experiment]:
+    """Calls of the same kind together; a table's rows once, by key, or else by everything that is no float."""
     found: dict[str, list[Shown]] = {}
-    calls: dict[str, Overlap] = {}
-    for subject in subjects:
-        for kind, answers in _by_kind(_current(subject.store, say)).items():
-            calls.setdefault(kind, answers[0][0])
-            table = pl.concat(table for _, table in answers).unique(
-                ["role", "condition", "layer"], keep="first", maintain_order=True
-            )
-            found.setdefault(kind, []).append(Shown(subject, table, [call for call, _ in answers]))
+    calls: dict[str, PerLayer] = {}
+    for subject, own in answers:
+        for kind, alike in _by_kind(own).items():
+            calls.setdefault(kind, alike[0][0])
+            table = pl.concat(table for _, table in alike)
+            table = table.unique(key or ~cs.float(), keep="first", maintain_order=True)
+            found.setdefault(kind, []).append(Shown(subject, table, [call for call, _ in alike]))
     ordered = sorted(found, key=lambda kind: calls[kind].sql != EVERYTHING)
     return [Experiment(calls[kind], found[kind]) for kind in ordered]
 
 
-def _current(store: Store, say: Say) -> list[tuple[Overlap, pl.DataFrame]]:
+def _current(store: Store, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
     """Calls with their tables, newest first, as the store is now: saved ones, else the newest of before, else usual."""
     saved = sorted((one for one in store.results() if one.measure == "overlap"), key=_age, reverse=True)
-    current = [(_call(one), one.table()) for one in saved if one.state == store.state]
+    current: list[tuple[PerLayer, pl.DataFrame]] = [
+        (Overlap.again(one.parameters), one.table()) for one in saved if one.state == store.state
+    ]
     if current:
         return current
     try:
-        call = _call(saved[0]) if saved else _usual(store)
+        call = Overlap.again(saved[0].parameters) if saved else _usual(store)
         say(f"{store.path}: no saved label overlap of what it holds now; computing it (k = {call.k})")
         return [(call, answer(store, call, say=say).table)]
     except ActstoreError as error:
@@ -93,11 +113,6 @@ def _age(result: Result) -> str:
     return result.created
 
 
-def _call(result: Result) -> Overlap:
-    parameters: dict[str, Any] = result.parameters
-    return Overlap(**parameters | {name: tuple(parameters[name]) for name in ("roles", "layers")})
-
-
 def _usual(store: Store) -> Overlap:
     """The paper's call on what the store has: fewer neighbours where there are few samples."""
     roles = [role for role in (*USUAL, "last") if role in store.roles]
@@ -105,26 +120,9 @@ def _usual(store: Store) -> Overlap:
     return Overlap.of(store, roles=roles or None, k=min(USUAL_K, max(1, n // 4)))
 
 
-def _by_kind(answers: list[tuple[Overlap, pl.DataFrame]]) -> dict[str, list[tuple[Overlap, pl.DataFrame]]]:
-    kinds: dict[str, list[tuple[Overlap, pl.DataFrame]]] = {}
+def _by_kind(answers: Sequence[tuple[PerLayer, pl.DataFrame]]) -> dict[str, list[tuple[PerLayer, pl.DataFrame]]]:
+    kinds: dict[str, list[tuple[PerLayer, pl.DataFrame]]] = {}
     for call, table in answers:
         fixed = {name: value for name, value in call.parameters.items() if name not in ("roles", "layers")}
         kinds.setdefault(json.dumps(fixed, sort_keys=True), []).append((call, table))
     return kinds
-
-
-def command(call: Overlap, store: Path) -> str:
-    """The command line of a call; options with their usual value are not written.
-
-    >>> command(Overlap(roles=("eoi", "last"), layers=(0, 1), k=10), Path("demo/fusion"))
-    'actstore overlap demo/fusion --roles eoi,last --layers 0,1 --label label -k 10'
-    """
-    usual = Overlap(roles=(), layers=())
-    words = ["actstore", "overlap", str(store)]
-    words += [call.sql] if call.sql != usual.sql else []
-    words += ["--roles", ",".join(call.roles), "--layers", ",".join(map(str, call.layers))]
-    words += ["--label", call.label, "-k", str(call.k)]
-    for name in ("metric", "weights", "positions", "seed"):
-        value = getattr(call, name)
-        words += [f"--{name}", str(value)] if value != getattr(usual, name) else []
-    return shlex.join(words)

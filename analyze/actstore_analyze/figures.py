@@ -11,12 +11,25 @@ from actstore.errors import ActstoreError
 from actstore.table import render
 from actstore_analyze import lines
 
-__all__ = ["beside", "ceiling", "draw", "overlap", "save", "series", "svg"]
+__all__ = [
+    "beside",
+    "ceiling",
+    "chance",
+    "check",
+    "counts",
+    "decimals",
+    "draw",
+    "heading",
+    "overlap",
+    "save",
+    "series",
+    "svg",
+]
 
 GREY, FONT = "#5f5f5f", "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 PNG_SCALE = 2
 
-Figure = alt.LayerChart | alt.HConcatChart
+Figure = alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.ConcatChart
 
 
 def overlap(
@@ -31,19 +44,31 @@ def overlap(
         _drawn(table),
         y_title=f"label overlap χ (k = {table['k'][0]})",
         ceiling=end or ceiling([table], reference),
-        rules={f"chance {chance:.3f}": chance for chance in [table.select(pl.col("chance").mean()).item()]},
+        rules=chance(table),
         behind=_behind(reference, table),
     )
-    samples = ", ".join(f"{n:,}" for n in table["n"].unique().sort())
-    subtitle = f"n = {samples}, {table['metric'][0]} distance"
-    heading = alt.TitleParams(
-        title, subtitle=subtitle, anchor="start", subtitleColor=GREY, subtitlePadding=4, offset=10
+    titled: alt.LayerChart = chart.properties(
+        title=heading(title, f"n = {counts(table)}, {table['metric'][0]} distance")
     )
-    titled: alt.LayerChart = chart.properties(title=heading)
     return titled
 
 
-def beside(charts: Sequence[alt.LayerChart]) -> alt.HConcatChart:
+def heading(title: str, subtitle: str) -> alt.TitleParams:
+    """A title with a grey line under it, at the left."""
+    return alt.TitleParams(title, subtitle=subtitle, anchor="start", subtitleColor=GREY, subtitlePadding=4, offset=10)
+
+
+def counts(table: pl.DataFrame, column: str = "n") -> str:
+    """The different numbers of a column, in words."""
+    return ", ".join(f"{n:,}" for n in table[column].unique().sort())
+
+
+def chance(table: pl.DataFrame) -> dict[str, float]:
+    """The chance level as a rule."""
+    return {f"chance {level:.3f}": level for level in [table.select(pl.col("chance").mean()).item()]}
+
+
+def beside(charts: Sequence[Figure]) -> alt.HConcatChart:
     """Charts of several stores, side by side."""
     return alt.hconcat(*charts, spacing=30)
 
@@ -66,13 +91,18 @@ def save(chart: Figure, data: pl.DataFrame, folder: Path, name: str) -> list[Pat
 
 def draw(chart: Figure, path: Path) -> None:
     """Write a chart as .png or .svg, its folder made if need be; raises ActstoreError for another suffix."""
-    if path.suffix not in (".png", ".svg"):
-        raise ActstoreError(f"{path}: a figure is written as .png or .svg, not '{path.suffix}'")
+    check(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _styled(chart).save(path, scale_factor=PNG_SCALE if path.suffix == ".png" else 1)
     except OSError as error:
         raise ActstoreError(f"{path.parent}: cannot be written: {error.strerror or error}") from error
+
+
+def check(path: Path) -> None:
+    """Raise ActstoreError for a suffix that no figure has, before anything is computed for it."""
+    if path.suffix not in (".png", ".svg"):
+        raise ActstoreError(f"{path}: a figure is written as .png or .svg, not '{path.suffix}'")
 
 
 def svg(chart: Figure, prefix: str) -> str:
@@ -92,9 +122,9 @@ def series() -> pl.Expr:
 def _drawn(table: pl.DataFrame) -> pl.DataFrame:
     """What the marks need: NaN as a gap, the band of the standard error, the text of each point."""
     value, error = pl.col("overlap").fill_nan(None), pl.col("se")
-    said = pl.format("{}, layer {}: overlap {}", series(), "layer", _decimals(value))
-    band = pl.format(" ± {} (se)", _decimals(error)).fill_null("")
-    rest = pl.format(", chance {}, n = {}", _decimals(pl.col("chance")), "n")
+    said = pl.format("{}, layer {}: overlap {}", series(), "layer", decimals(value))
+    band = pl.format(" ± {} (se)", decimals(error)).fill_null("")
+    rest = pl.format(", chance {}, n = {}", decimals(pl.col("chance")), "n")
     text = pl.concat_str(said, band, rest).alias("text")
     return table.select(
         series(),
@@ -107,7 +137,7 @@ def _drawn(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _decimals(value: pl.Expr, count: int = 3) -> pl.Expr:
+def decimals(value: pl.Expr, count: int = 3) -> pl.Expr:
     """A number between 0 and 1 as text with so many decimals."""
     return value.round(count).cast(pl.String).str.pad_end(count + 2, "0")
 
@@ -115,15 +145,13 @@ def _decimals(value: pl.Expr, count: int = 3) -> pl.Expr:
 def _behind(reference: pl.DataFrame | None, table: pl.DataFrame) -> pl.DataFrame:
     """The published curves of roles that the table has, on its layers: the same relative depth."""
     if reference is None:
-        return pl.DataFrame(
-            schema={"series": pl.String, "role": pl.String, "layer": pl.Float64, "value": pl.Float64, "text": pl.String}
-        )
+        return lines.NOTHING_BEHIND
     own = set(table["role"])
     inner = (pl.col("role") == "image") & ("image" not in own)  # the paper's words say image, its code the mean
     role = pl.when(inner).then(pl.lit("image-mean")).otherwise("role").alias("role")
     per_depth = table.filter(pl.col("depth") > 0).select((pl.col("layer") / pl.col("depth")).max()).item() or 1.0
-    where = pl.format("{}, {}, relative depth {}", "model", "series", _decimals(pl.col("depth"), 2))
-    text = pl.concat_str(where, pl.format(": overlap {} (published, not measured here)", _decimals(pl.col("overlap"))))
+    where = pl.format("{}, {}, relative depth {}", "model", "series", decimals(pl.col("depth"), 2))
+    text = pl.concat_str(where, pl.format(": overlap {} (published, not measured here)", decimals(pl.col("overlap"))))
     moved = reference.select(
         pl.format("published {}", "series").alias("series"),
         role,
@@ -144,7 +172,7 @@ def _styled(chart: Figure) -> Figure:
         titleFontSize=12,
         titleFontWeight="normal",
     )
-    heading = alt.TitleConfig(fontSize=14, subtitleFontSize=12, fontWeight=600)
+    title = alt.TitleConfig(fontSize=14, subtitleFontSize=12, fontWeight=600)
     view = alt.ViewConfig(stroke=None)
-    styled: Figure = chart.configure(font=FONT, background="white", padding=8, axis=axis, title=heading, view=view)
+    styled: Figure = chart.configure(font=FONT, background="white", padding=8, axis=axis, title=title, view=view)
     return styled

@@ -4,18 +4,37 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 import altair as alt
 import polars as pl
 
-__all__ = ["HEIGHT", "WIDTH", "over_layers", "top"]
+__all__ = [
+    "GREY",
+    "HEIGHT",
+    "INK",
+    "NOTHING_BEHIND",
+    "STYLES",
+    "WIDTH",
+    "Name",
+    "apart",
+    "ends",
+    "halves",
+    "layer_axis",
+    "over_layers",
+    "top",
+    "written",
+]
 
 WIDTH, HEIGHT = 300, 250
 GREY = "#5f5f5f"
 INK = "#222222"
 NAME_GAP = 15  # pixels between the names at the right of the lines
 MOST_TICKS = 12
+NOTHING_BEHIND = pl.DataFrame(
+    schema={"series": pl.String, "role": pl.String, "layer": pl.Float64, "value": pl.Float64, "text": pl.String}
+)
 
 
 @dataclass(frozen=True)
@@ -50,21 +69,27 @@ class Name(NamedTuple):
 
 
 def over_layers(
-    table: pl.DataFrame, *, y_title: str, ceiling: float, rules: Mapping[str, float], behind: pl.DataFrame
+    table: pl.DataFrame,
+    *,
+    y_title: str,
+    ceiling: float,
+    floor: float = 0,
+    rules: Mapping[str, float] = MappingProxyType({}),
+    behind: pl.DataFrame | None = None,
 ) -> alt.LayerChart:
     """One line per series of table: series, role, layer, value, low, high (a band, NULL for none), text (on hover).
 
     rules: dotted level lines by name. behind: pale curves, with series, role, layer, value, text.
     """
-    first, last = _ends(table["layer"])
-    behind = behind.filter(pl.col("layer").is_between(first, last))
-    y = alt.Y("value:Q", title=y_title, scale=alt.Scale(domain=[0, ceiling]))
-    x = alt.X("layer:Q", title="layer", scale=alt.Scale(domain=[first, last]), axis=_layer_axis(table["layer"]))
+    first, last = ends(table["layer"])
+    behind = NOTHING_BEHIND if behind is None else behind.filter(pl.col("layer").is_between(first, last))
+    y = alt.Y("value:Q", title=y_title, scale=alt.Scale(domain=[floor, ceiling], nice=False))
+    x = alt.X("layer:Q", title="layer", scale=alt.Scale(domain=[first, last]), axis=layer_axis(table["layer"]))
     marks = [*_rules(rules, y), *_pale_lines(behind, x, y), *_lines(table, x, y)]
     names = [*_line_names(table), *(Name(text, value, GREY) for text, value in rules.items()), *_pale_names(behind)]
-    places = _apart([HEIGHT * (1 - name.value / ceiling) for name in names])
-    written = [part for name, place in zip(names, places, strict=True) for part in _written(name, place)]
-    return alt.LayerChart(layer=[*marks, *written], width=WIDTH, height=HEIGHT)
+    places = apart([HEIGHT * (ceiling - name.value) / (ceiling - floor) for name in names])
+    labels = [part for name, place in zip(names, places, strict=True) for part in written(name, place)]
+    return alt.LayerChart(layer=[*marks, *labels], width=WIDTH, height=HEIGHT)
 
 
 def top(values: Sequence[float | None]) -> float:
@@ -74,6 +99,17 @@ def top(values: Sequence[float | None]) -> float:
     (0.4, 1.0)
     """
     return min(1.0, math.ceil(10 * max([0.0, *(value for value in values if value is not None)]) + 0.3) / 10)
+
+
+def halves(values: Sequence[float | None]) -> tuple[float, float]:
+    """Both ends of a y axis that all values fit between, in halves of their order of magnitude, 0 among them.
+
+    >>> halves([0.31, None, -0.02]), halves([12.3, 4.0])
+    ((-0.05, 0.35), (0.0, 15.0))
+    """
+    known = [0.0, *(value for value in values if value is not None and math.isfinite(value))]
+    step = 10.0 ** math.floor(math.log10(max(map(abs, known)) or 1.0)) / 2
+    return round(math.floor(min(known) / step) * step, 12), round(math.ceil(max(known) / step) * step, 12)
 
 
 def _styles(table: pl.DataFrame) -> dict[str, Style]:
@@ -137,7 +173,7 @@ def _pale_names(behind: pl.DataFrame) -> list[Name]:
     return [Name(series, value, _pale(role), opacity=0.3) for series, value, role in ends.iter_rows()]
 
 
-def _written(name: Name, place: float) -> list[alt.Chart]:
+def written(name: Name, place: float) -> list[alt.Chart]:
     """A name right of the lines, `place` pixels from the top, with its line's mark."""
     chart = alt.Chart(pl.DataFrame({"name": [name.text]})).encode(y=alt.value(place))
     stroke = name.shape == "stroke"
@@ -154,12 +190,12 @@ def _written(name: Name, place: float) -> list[alt.Chart]:
     return [mark.encode(x=alt.value(WIDTH + 14)), text.encode(alt.Text("name:N"), x=alt.value(WIDTH + 23))]
 
 
-def _apart(places: Sequence[float], gap: float = NAME_GAP, end: float = HEIGHT) -> list[float]:
+def apart(places: Sequence[float], gap: float = NAME_GAP, end: float = HEIGHT) -> list[float]:
     """Places moved as little as needed to be `gap` apart, in their order, none beyond `end`.
 
-    >>> _apart([100, 50, 101])
+    >>> apart([100, 50, 101])
     [100, 50, 115]
-    >>> _apart([248, 250, 10])
+    >>> apart([248, 250, 10])
     [235, 250, 10]
     """
     order = sorted(range(len(places)), key=places.__getitem__)
@@ -173,13 +209,13 @@ def _apart(places: Sequence[float], gap: float = NAME_GAP, end: float = HEIGHT) 
     return moved
 
 
-def _ends(layers: pl.Series) -> tuple[int, int]:
+def ends(layers: pl.Series) -> tuple[int, int]:
     """The first and the last layer of the axis, never the same."""
     ordered = [int(layer) for layer in layers.unique().sort().to_list()]
     return ordered[0], max(ordered[-1], ordered[0] + 1)
 
 
-def _layer_axis(layers: pl.Series) -> alt.Axis:
+def layer_axis(layers: pl.Series) -> alt.Axis:
     """A tick at every layer, or at every second, fourth, ... where they are many."""
     ordered = [int(layer) for layer in layers.unique().sort().to_list()]
     step = 2 ** max(0, math.ceil(math.log2(len(ordered) / MOST_TICKS)))

@@ -7,10 +7,10 @@ import polars as pl
 
 from actstore.errors import ActstoreError, nearest
 
-__all__ = ["MODELS", "SOURCE", "knockout", "overlap", "peaks"]
+__all__ = ["MODELS", "SOURCE", "gap", "homogeneity", "knockout", "overlap", "peaks"]
 
 SOURCE = (
-    "Serra, Ortu, Panizon et al., The Narrow Gate, figure 4 and its table of knockouts; "
+    "Serra, Ortu, Panizon et al., The Narrow Gate, figures 3 and 4 and its table of knockouts; "
     "curves read off the figures of the authors' page (github.com/RitAreaSciencePark/Narrow-gate, branch gh-pages), "
     "to about 0.003"
 )
@@ -26,6 +26,13 @@ SERIES = {
     "#EE7600": ("32nd token", "at-32"),
     "#645394": ("1025th token", "at-1025"),
     "#EEB422": ("[EOL]", "eol"),
+}
+
+# Model -> its name, its number of layers and its colour in figure 3.
+FIGURE_3 = {
+    "chameleon-7b": ("Chameleon-7B", 32, "#004488"),
+    "chameleon-34b": ("Chameleon-34B", 48, "#BB5566"),
+    "pixtral-12b": ("Pixtral-12B", 40, "#DDAA33"),
 }
 
 # ImageNet label overlap at the output: as the model is, [EOI] knocked out, image to text knocked out.
@@ -53,6 +60,37 @@ def overlap(model: str) -> pl.DataFrame:
             f"no published overlap of '{model}', only of {', '.join(MODELS)}{nearest(model.lower(), list(MODELS))}"
         )
     return _curves().filter(pl.col("model") == name)
+
+
+def gap(model: str) -> pl.DataFrame | None:
+    """The published median cosine of text and image vectors: model, layer, depth, value; None where there is none.
+
+    >>> gap("chameleon-7b")["value"].max()
+    0.0757
+    """
+    return _of_figure_3(model, panel=0)
+
+
+def homogeneity(model: str) -> pl.DataFrame | None:
+    """The published homogeneity of clusters of text and image vectors, as `gap`.
+
+    >>> homogeneity("pixtral-12b")["layer"].to_list()[::39]
+    [1, 40]
+    """
+    return _of_figure_3(model, panel=1)
+
+
+def _of_figure_3(model: str, panel: int) -> pl.DataFrame | None:
+    """A curve of figure 3, whose x is the index of a block's output over that of the last."""
+    name, n_layers, colour = FIGURE_3.get(model.lower(), (None, 0, None))
+    if name is None:
+        return None
+    text = files("actstore_analyze").joinpath("published_curves.json").read_text(encoding="utf-8")
+    series = json.loads(text)["figures"]["figure3.svg"]["panels"][panel]["series"]
+    (points,) = (points for marker, points in series.items() if marker.split()[0] == colour)
+    layers = [round(x * (n_layers - 1)) + 1 for x, _ in points]
+    rows = [(name, layer, layer / n_layers, y) for layer, (_, y) in zip(layers, points, strict=True)]
+    return pl.DataFrame(rows, schema=["model", "layer", "depth", "value"], orient="row")
 
 
 def peaks() -> pl.DataFrame:

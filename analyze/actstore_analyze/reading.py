@@ -88,6 +88,7 @@ def _gate_or_not(experiment: Experiment) -> str | None:
         return None
     with_gate = ", ".join(f"{peak:.2f} in {shown.subject.title}" for shown, peak in gated)
     without = ", ".join(f"{peak:.2f} in {shown.subject.title}" for shown, peak in free)
+    assert isinstance(experiment.call, Overlap)
     return (
         f"These stores show why (k = {experiment.call.k}): the largest overlap at [EOI] is {with_gate}, where text "
         "is kept from attending to the image in every layer (an instrument check, not a finding), and "
@@ -104,32 +105,13 @@ def _peak(shown: Shown, role: str) -> float | None:
     return value if isinstance(value, float) else None
 
 
-RESIDUAL = "the residual stream; layer 0 is the embeddings, layer l the output of the l-th block, before any final norm"
-METRICS = {
-    "euclidean": "euclidean distance between the vectors as they are",
-    "normalised": "euclidean distance between the vectors divided by their norms",
-    "cosine": "1 - cosine similarity of the vectors",
-}
-WEIGHTS = {
-    "uniform": "averaged over samples, each counting once",
-    "class": "averaged over classes, each counting once, as DADApy does",
-}
-
-
 def methods(experiment: Experiment) -> str:
     """One paragraph: what was computed, from the parameters that were used."""
     call = experiment.call
-    sentences = (
-        f"Label overlap at k = {call.k} (neighbourhood overlap χ of Serra et al., The Narrow Gate).",
-        f"For each vector: the share of its {call.k} nearest neighbours, itself excluded, with its own “{call.label}”.",
-        f"It is {WEIGHTS[call.weights]}.",
-        f"Distance: {METRICS[call.metric]}; neighbours are exact, ties go to the lower index.",
-        f"Vectors: {RESIDUAL}.",
-        f"Rows: {call.sql}; vectors of different roles or conditions are never neighbours.",
-        _positions(call, experiment),
-        f"Chance is the overlap to expect of random neighbours: {_chances(experiment)}.",
-    )
-    return " ".join(filter(None, sentences))
+    if not isinstance(call, Overlap):
+        return call.methods
+    chance = f"Chance is the overlap to expect of random neighbours: {_chances(experiment)}."
+    return " ".join(filter(None, (call.methods, _positions(call, experiment), chance)))
 
 
 def _positions(call: Overlap, experiment: Experiment) -> str:

@@ -14,11 +14,16 @@ import polars as pl
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze import experiments, figures, published, reading, runcard, said
+from actstore_analyze.clusters import Cluster
 from actstore_analyze.experiments import Experiment, Shown
+from actstore_analyze.gaps import Gap
+from actstore_analyze.kinds import KINDS
 from actstore_analyze.runcard import Subject
 from actstore_analyze.selection import Say
 
 __all__ = ["Written", "write"]
+
+PALE = "{} as published, not measured here, at the same relative depth"
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,12 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
     shown = experiments.overlaps(subjects, say=say)
     folder = output.with_name(f"{output.stem}_files")
     drawn = [_figure(experiment, curves, folder, number) for number, experiment in enumerate(shown)]
-    page = _page(subjects, shown, drawn, _commands(subjects, shown, output, reference), folder)
+    others = experiments.others(subjects)
+    drawn += [
+        _other(experiment, folder, number, _distinct(others, number), reference)
+        for number, experiment in enumerate(others)
+    ]
+    page = _page(subjects, shown, drawn, _commands(subjects, [*shown, *others], output, reference), folder)
     try:
         output.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -75,9 +85,6 @@ def _figure(experiment: Experiment, curves: pl.DataFrame | None, folder: Path, n
     charts = [
         figures.overlap(shown.table, title=shown.subject.title, reference=curves, end=end) for shown in experiment.shown
     ]
-    data = pl.concat(
-        shown.table.select(pl.lit(shown.subject.title).alias("store"), pl.all()) for shown in experiment.shown
-    )
     name = f"{experiment.name}-{number + 1}" if number else experiment.name
     panels = [
         Panel(shown.subject.title, figures.svg(chart, f"f{number}p{i}"), *_wide(shown))
@@ -88,17 +95,71 @@ def _figure(experiment: Experiment, curves: pl.DataFrame | None, folder: Path, n
         caption=_caption(experiment, curves),
         panels=panels,
         methods=reading.methods(experiment),
-        files=figures.save(figures.beside(charts), data, folder, name),
+        files=figures.save(figures.beside(charts), _data(experiment), folder, name),
     )
 
 
+def _distinct(others: Sequence[Experiment], number: int) -> str:
+    """The name of an experiment's files, numbered where an earlier one has the same."""
+    name = others[number].name
+    before = [one.name for one in others[:number]].count(name)
+    return f"{name}-{before + 1}" if before else name
+
+
+def _other(experiment: Experiment, folder: Path, number: int, name: str, reference: str | None) -> Figure:
+    """The figure of any measure but label overlap: its table as it is."""
+    curve = _published(experiment, reference)
+    behind = {} if curve is None else {"reference": curve}
+    draw = KINDS[experiment.call.measure].draw
+    tables = [shown.table for shown in experiment.shown]
+    charts = [draw(shown.table, title=shown.subject.title, tables=tables, **behind) for shown in experiment.shown]
+    return Figure(
+        title=experiment.title,
+        caption=experiment.call.caption + ("" if curve is None else f" Pale: {PALE.format(curve['model'][0])}."),
+        panels=[
+            Panel(shown.subject.title, figures.svg(chart, f"o{number}p{i}"), *_tidy(shown))
+            for i, (shown, chart) in enumerate(zip(experiment.shown, charts, strict=True))
+        ],
+        methods=reading.methods(experiment),
+        files=figures.save(figures.beside(charts), _data(experiment), folder, name),
+    )
+
+
+def _published(experiment: Experiment, reference: str | None) -> pl.DataFrame | None:
+    """The published curve of the same experiment: signed cosines, or clusters of both modalities."""
+    call = experiment.call
+    if reference is None:
+        return None
+    if isinstance(call, Gap) and not call.absolute:
+        return published.gap(reference)
+    if isinstance(call, Cluster) and not call.roles and call.label == "modality":
+        return published.homogeneity(reference)
+    return None
+
+
+def _data(experiment: Experiment) -> pl.DataFrame:
+    """The tables of all stores, one below the other."""
+    return pl.concat(
+        shown.table.select(pl.lit(shown.subject.title).alias("store"), pl.all()) for shown in experiment.shown
+    )
+
+
+def _tidy(shown: Shown) -> tuple[list[str], list[list[str]]]:
+    """The table without the columns that the call says for all its rows."""
+    table = shown.table.drop(shown.calls[0].parameters.keys() - {"layers", "k"}, "depth", strict=False)
+    return table.columns, [[_number(value) for value in row] for row in table.iter_rows()]
+
+
+def _number(value: object) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _caption(experiment: Experiment, curves: pl.DataFrame | None) -> str:
-    rows = "all rows" if experiment.call.sql == "from rows" else f"rows: {experiment.call.sql}"
-    text = f"Label overlap χ of each role at each layer ({rows}); dotted: chance."
+    text = experiment.call.caption
     if curves is None:
         return text
     return (
-        f"{text} Pale: {curves['model'][0]} as published, not measured here, at the same relative depth "
+        f"{text} Pale: {PALE.format(curves['model'][0])} "
         f"(k = {published.K}, {published.CLASSES} ImageNet classes, chance 0.010)."
     )
 
@@ -123,7 +184,7 @@ def _cell(value: float, se: float | None) -> str:
 
 def _accuracies(subjects: Sequence[Subject], shown: Sequence[Experiment]) -> list[dict[str, str]]:
     """A row for each store, condition and split: how often the model said the label."""
-    label = shown[0].call.label if shown else "label"
+    label = str(shown[0].call.parameters["label"]) if shown else "label"
     return [
         {
             "store": subject.title,
@@ -144,9 +205,7 @@ def _commands(
 ) -> list[str]:
     """What to type to get this page again."""
     made = [line for subject in subjects if (line := runcard.command(subject.store))]
-    measured = [
-        experiments.command(call, one.subject.store.path) for each in shown for one in each.shown for call in one.calls
-    ]
+    measured = [call.command(one.subject.store.path) for each in shown for one in each.shown for call in one.calls]
     drawn = ["actstore", "report", *(str(subject.store.path) for subject in subjects), "-o", str(output)]
     drawn += ["--reference", reference] if reference else []
     return [f"pip install 'actstore[demo]=={version('actstore')}'", *made, *measured, shlex.join(drawn)]

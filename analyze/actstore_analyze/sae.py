@@ -1,6 +1,8 @@
 """How well a sparse autoencoder rebuilds vectors, and controls that show what of it is due to their structure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -8,8 +10,23 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import parse
+from actstore_analyze.sae_features import MatchRate, match_rate, top_features
 
-__all__ = ["Autoencoder", "Reconstruction", "Sums", "gaussian_like", "reconstruction", "rotated", "sums"]
+__all__ = [
+    "Autoencoder",
+    "MatchRate",
+    "Moments",
+    "Reconstruction",
+    "Sums",
+    "gaussian_like",
+    "match_rate",
+    "moments",
+    "reconstruction",
+    "rotated",
+    "rotation",
+    "sums",
+    "top_features",
+]
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +43,7 @@ class Autoencoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """Averages over n vectors.
+    """Averages over n vectors, each with its weight.
 
     squared_error: |x - x'|^2, summed over dimensions; mse: the same per dimension; l0: active features;
     l0_fraction: their share of all; fvu: squared error / variance of x (NaN if that is 0);
@@ -48,6 +65,7 @@ class Sums:
     """What `reconstruction` needs of some vectors; those of several parts add up with `+`."""
 
     n: int
+    weight: float
     n_features: int
     mean: Floats
     scatter: float
@@ -62,14 +80,15 @@ class Sums:
                 f"sums of {len(self.mean)} dimensions and {self.n_features} features do not add to "
                 f"{len(other.mean)} and {other.n_features}: they are of another model or autoencoder"
             )
-        n = self.n + other.n
+        weight = self.weight + other.weight
         apart = other.mean - self.mean
         return Sums(
-            n=n,
+            n=self.n + other.n,
+            weight=weight,
             n_features=self.n_features,
-            mean=self.mean + apart * (other.n / n),
+            mean=self.mean + apart * (other.weight / weight),
             # Chan, Golub, LeVeque (1979): no cancellation, however far the mean is from 0
-            scatter=self.scatter + other.scatter + float(apart @ apart) * self.n * other.n / n,
+            scatter=self.scatter + other.scatter + float(apart @ apart) * self.weight * other.weight / weight,
             squared_error=self.squared_error + other.squared_error,
             active=self.active + other.active,
             cosine=self.cosine + other.cosine,
@@ -78,16 +97,16 @@ class Sums:
 
     def finish(self) -> Reconstruction:
         """The averages."""
-        squared_error = self.squared_error / self.n
+        squared_error = self.squared_error / self.weight
         return Reconstruction(
             n=self.n,
             squared_error=squared_error,
             mse=squared_error / len(self.mean),
-            l0=self.active / self.n,
-            l0_fraction=self.active / self.n / self.n_features,
+            l0=self.active / self.weight,
+            l0_fraction=self.active / self.weight / self.n_features,
             fvu=self.squared_error / self.scatter if self.scatter > 0 else float("nan"),
-            cosine=self.cosine / self.n,
-            relative_error=self.relative_error / self.n,
+            cosine=self.cosine / self.weight,
+            relative_error=self.relative_error / self.weight,
         )
 
 
@@ -95,8 +114,8 @@ def reconstruction(x: NDArray[np.number], sae: Autoencoder, *, batch: int = 4096
     """How well an autoencoder rebuilds vectors x (n, d), averaged over vectors, `batch` of them at a time.
 
     "How Visual Representations Map to Language Feature Space in Multimodal LLMs" (Venhoff et al.): its E_l is
-    squared_error, its S_l l0_fraction; its figures show mse. Every vector counts the same; the authors average
-    the averages of examples.
+    squared_error, its S_l l0_fraction; its figures show mse. Every vector counts the same; for the authors' average of
+    the averages of examples, give `sums` the weights 1 / (vectors of the example).
     Raises ActstoreError for no vectors, NaN or infinity, a zero vector, and an autoencoder of other dimensions.
 
     >>> class Positive:
@@ -118,8 +137,11 @@ def reconstruction(x: NDArray[np.number], sae: Autoencoder, *, batch: int = 4096
     return total.finish()
 
 
-def sums(x: NDArray[np.number], sae: Autoencoder) -> Sums:
-    """The sums of one part of the vectors; add those of the parts and `finish`."""
+def sums(x: NDArray[np.number], sae: Autoencoder, weights: Floats | None = None) -> Sums:
+    """The sums of one part of the vectors (n, d) with weights (n,), 1 by default; add those of the parts and `finish`.
+
+    With weights 1 / (vectors of its example) for each vector, the averages are those of the examples' averages.
+    """
     given = parse(x)
     features = sae.encode(given)
     rebuilt = np.asarray(sae.decode(features), np.float64)
@@ -133,23 +155,41 @@ def sums(x: NDArray[np.number], sae: Autoencoder) -> Sums:
         raise ActstoreError(
             f"row {int(np.argmin(lengths))} is a zero vector: its relative error has no meaning; leave it out"
         )
+    w = _weights(points, weights)
     errors = np.square(points - rebuilt).sum(axis=1)
     products = np.vecdot(points, rebuilt)
-    mean = points.mean(axis=0)
+    mean = w @ points / w.sum()
     return Sums(
         n=len(points),
+        weight=float(w.sum()),
         n_features=features.shape[1],
         mean=mean,
-        scatter=float(np.square(points - mean).sum()),
-        squared_error=float(errors.sum()),
-        active=float(np.count_nonzero(features)),
-        cosine=float((products / np.where(rebuilt_lengths == 0, 1, lengths * rebuilt_lengths)).sum()),
-        relative_error=float((np.sqrt(errors) / lengths).sum()),
+        scatter=float(w @ np.square(points - mean).sum(axis=1)),
+        squared_error=float(w @ errors),
+        active=float(w @ np.count_nonzero(features, axis=1)),
+        cosine=float(w @ (products / np.where(rebuilt_lengths == 0, 1, lengths * rebuilt_lengths))),
+        relative_error=float(w @ (np.sqrt(errors) / lengths)),
     )
 
 
+def _weights(points: NDArray[np.floating], weights: Floats | None) -> Floats:
+    return np.ones(len(points)) if weights is None else np.asarray(weights, np.float64)
+
+
+def rotation(d: int, seed: int) -> Floats:
+    """A random rotation or reflection (d, d), Haar measure.
+
+    >>> turn = rotation(3, seed=0)
+    >>> bool(np.allclose(turn @ turn.T, np.eye(3)))
+    True
+    """
+    basis, triangle = np.linalg.qr(np.random.default_rng(seed).standard_normal((d, d)))
+    turned: Floats = basis * np.sign(np.diag(triangle))  # Mezzadri (2007): without the signs not uniform
+    return turned
+
+
 def rotated(x: NDArray[np.number], seed: int) -> NDArray[np.floating]:
-    """Vectors x (n, d) under a random rotation or reflection (Haar measure): same lengths and angles, other axes.
+    """Vectors x (n, d) under a random `rotation`: same lengths and angles, other axes.
 
     A control: features that mean something are lost, geometry is not.
 
@@ -158,11 +198,51 @@ def rotated(x: NDArray[np.number], seed: int) -> NDArray[np.floating]:
     5.0
     """
     points = parse(x)
-    d = points.shape[1]
-    basis, triangle = np.linalg.qr(np.random.default_rng(seed).standard_normal((d, d)))
-    basis *= np.sign(np.diag(triangle))  # Mezzadri (2007): without the signs not uniform
-    turned: NDArray[np.float64] = points @ basis
-    return turned.astype(points.dtype)
+    return (points @ rotation(points.shape[1], seed)).astype(points.dtype)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted mean (d,) and scatter matrix (d, d) of n vectors; those of several parts add up with `+`."""
+
+    n: int
+    weight: float
+    mean: Floats
+    scatter: Floats
+
+    def __add__(self, other: "Moments") -> "Moments":
+        weight = self.weight + other.weight
+        apart = other.mean - self.mean
+        return Moments(
+            n=self.n + other.n,
+            weight=weight,
+            mean=self.mean + apart * (other.weight / weight),
+            scatter=self.scatter + other.scatter + np.outer(apart, apart) * (self.weight * other.weight / weight),
+        )
+
+    def draw(self, count: int, seed: int, *, batch: int = 4096) -> Iterator[Floats]:
+        """`count` Gaussian vectors of this mean and covariance, at most `batch` at a time."""
+        rng = np.random.default_rng(seed)
+        for start in range(0, count, batch):
+            yield self.mean + rng.standard_normal((min(batch, count - start), len(self.mean))) @ self._root
+
+    @cached_property
+    def _root(self) -> Floats:
+        """A matrix R with R^T R = covariance."""
+        if self.n < 2:
+            raise ActstoreError(f"{self.n} vectors have no covariance; give two at least")
+        values, axes = np.linalg.eigh(self.scatter * (self.n / (self.n - 1) / self.weight))
+        root: Floats = (axes * np.sqrt(np.maximum(values, 0))).T  # tiny negative eigenvalues are rounding
+        return root
+
+
+def moments(x: NDArray[np.number], weights: Floats | None = None) -> Moments:
+    """The moments of one part of the vectors (n, d) with weights (n,), 1 by default."""
+    points = parse(x).astype(np.float64)
+    w = _weights(points, weights)
+    mean = w @ points / w.sum()
+    apart = points - mean
+    return Moments(len(points), float(w.sum()), mean, (apart * w[:, None]).T @ apart)
 
 
 def gaussian_like(x: NDArray[np.number], seed: int) -> NDArray[np.floating]:
@@ -174,13 +254,4 @@ def gaussian_like(x: NDArray[np.number], seed: int) -> NDArray[np.floating]:
     True
     """
     points = parse(x)
-    if len(points) < 2:
-        raise ActstoreError(f"{len(points)} vectors have no covariance; give two at least")
-    drawn = np.random.default_rng(seed).multivariate_normal(
-        points.mean(axis=0, dtype=np.float64),
-        np.cov(points, rowvar=False).reshape(points.shape[1], -1),
-        size=len(points),
-        check_valid="ignore",  # tiny negative eigenvalues are rounding
-        method="eigh",
-    )
-    return drawn.astype(points.dtype)
+    return np.concatenate(list(moments(points).draw(len(points), seed))).astype(points.dtype)

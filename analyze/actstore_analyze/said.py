@@ -24,7 +24,8 @@ SCHEMA = {
 def accuracy(store: Store, label: str = "label") -> pl.DataFrame | None:
     """Share [0, 1] of samples whose next token is the label, by condition and split, with its 95 % Wilson interval.
 
-    None for a store without labels or without next tokens. Prompts that end with the image are left out.
+    None for a store without labels or without next tokens, and for labels that are no tokens: the folder names of
+    pictures, say. Prompts that end with the image are left out.
     """
     columns = store.sql("from samples limit 0").columns
     if label not in columns:
@@ -37,13 +38,20 @@ def accuracy(store: Store, label: str = "label") -> pl.DataFrame | None:
         f"where status = 'ok' and next_token is not null and \"{label}\" is not null {image_last} "
         "group by all order by all"
     )
-    if not counted.height:
+    if not counted.height or not (counted["right"].sum() or _are_tokens(store, label)):
         return None
     rows = [
         (condition, split, right / n, *wilson(right, n), right, n)
         for condition, split, n, right in counted.select("condition", "split", "n", "right").iter_rows()
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def _are_tokens(store: Store, label: str) -> bool:
+    """Whether a label is in the vocabulary, alone or behind the mark that a tokenizer has for a space."""
+    labels = f'select distinct cast("{label}" as varchar) as l from plan'
+    found = store.sql(f"select count(*) from ({labels}) join vocab on token in (l, 'Ġ' || l, '▁' || l)")
+    return int(found.item()) > 0
 
 
 def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:

@@ -53,16 +53,17 @@ def known_layers(store: Store, layers: Sequence[int] | None) -> tuple[int, ...]:
     return chosen
 
 
-def choose(store: Store, sql: str, roles: Sequence[str], label: str, *, say: Say) -> pl.DataFrame:
+def choose(store: Store, sql: str, roles: Sequence[str], label: str | None, *, say: Say) -> pl.DataFrame:
     """Rows of a query that have one of the roles and a label: row_id, sample_id, condition, role, k, label.
 
-    The label is a column of the query, or else of the view rows. Rows without a label are left out, and said.
+    The label is a column of the query, or else of the view rows; None gives every row the label NULL.
+    Rows without a label are left out otherwise, and said.
     """
     query = sql.strip().rstrip(";")
     own = store.sql(f"from (\n{query}\n) limit 0").columns
     if "row_id" not in own:
         raise ActstoreError(f"the query gives no row_id, only {', '.join(own)}; for example: from rows where k = 0")
-    column = f'{_source(store, own, label)}."{label}"'
+    column = "NULL" if label is None else f'{_source(store, own, label)}."{label}"'
     listed = ", ".join(map(literal, roles))
     rows = store.sql(
         f"select r.row_id, r.sample_id, r.condition, r.role, r.k, {column} as label "
@@ -70,7 +71,7 @@ def choose(store: Store, sql: str, roles: Sequence[str], label: str, *, say: Say
     )
     if rows["row_id"].is_duplicated().any():
         raise ActstoreError("the query gives a row_id more than once; a row would be its own neighbour")
-    return _labelled(rows, label, say)
+    return rows if label is None else _labelled(rows, label, say)
 
 
 def _source(store: Store, own: list[str], label: str) -> str:

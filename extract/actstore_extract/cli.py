@@ -46,6 +46,7 @@ def extract(
     Example:
       actstore extract digits-fusion demo/fusion
       actstore extract digits-fusion demo/fusion --estimate
+      actstore extract digits-fusion demo/cut --set 'conditions=["eoi-knockout"]'
       actstore extract my-recipe.toml runs/mine --device cuda --set samples.path=/data/imagenet
     """
     from actstore_extract import recipe as recipes

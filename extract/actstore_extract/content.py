@@ -17,14 +17,15 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says next: the most probable tokens with their probabilities, those of the recipe's answers,
-    and the text it generates."""
+    """What the model says next: the most probable tokens with their probabilities, those of the recipe's answers, the
+    text it generates, and under a patch how much of it is what the source says."""
 
     token_ids: list[int]
     tokens: list[str]
     probabilities: list[float]
     answers: list[float] | None = None
     text: str | None = None
+    similarity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def _said(answer: Answer) -> dict[str, object]:
         "top_tokens": answer.tokens or None,
         "top_probabilities": answer.probabilities or None,
         "answer_probabilities": answer.answers,
+        "source_similarity": answer.similarity,
         "generated_text": answer.text,
     }
 

@@ -1,4 +1,4 @@
-"""Interventions in a model's forward: attention blocks."""
+"""Interventions in a model's forward: attention blocks, and vectors read at some points and written at them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +17,15 @@ from actstore_extract.weights import Edit, Mode
 if TYPE_CHECKING:
     from actstore_extract.families import Batch, Model
 
-__all__ = ["Block", "InterventionError", "attention_modules", "block_attention", "parse_block", "role_slots"]
+__all__ = [
+    "Block",
+    "InterventionError",
+    "attention_modules",
+    "block_attention",
+    "check_blocks",
+    "parse_block",
+    "role_slots",
+]
 
 _MASKLESS = ("flash", "flex", "paged")
 
@@ -111,7 +119,7 @@ def block_attention(model: "Model", batch: "Batch", blocks: Sequence[Block], *, 
 
     Holds for generation too: tokens that follow the prompt are blocked where the queries' role reaches its end.
     """
-    _check(model, blocks)
+    check_blocks(model, blocks)
     edits: list[tuple[int, Edit]] = []
     with ExitStack() as hooks:
         for block in blocks:
@@ -129,7 +137,8 @@ def block_attention(model: "Model", batch: "Batch", blocks: Sequence[Block], *, 
         yield
 
 
-def _check(model: "Model", blocks: Sequence[Block]) -> None:
+def check_blocks(model: "Model", blocks: Sequence[Block]) -> None:
+    """Raise InterventionError for a block that this model cannot have."""
     implementation = str(model.decoder.config._attn_implementation)
     if blocks and any(kind in implementation for kind in _MASKLESS):
         raise InterventionError(f"attention blocks need a mask, which {implementation!r} has not: choose sdpa or eager")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from actstore_extract.conditions import expand
 from actstore_extract.positions import Role, parse_role
 from actstore_extract.recipe import Recipe
 from actstore_extract.shelf import shipped
@@ -27,7 +28,7 @@ class Facts(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """Samples in the store, and 10^9 bytes of GPU memory and of the store before compression."""
+    """Samples in the store, under all conditions, and 10^9 bytes of GPU memory and of the store before compression."""
 
     samples: int
     gpu_gb: float
@@ -60,6 +61,8 @@ def needs(recipe: Recipe) -> Needs | None:
     orders = recipe.prompt.text if isinstance(recipe.prompt.text, dict) else {"image-text": ""}
     samples = min(recipe.samples.limit or facts.samples, facts.samples)
     each = [_kept(recipe, facts._replace(image_tokens=0) if order == "text" else facts) for order in orders]
+    conditions = expand(recipe.conditions, n_layers=facts.layers, seed=0).values()
+    samples = sum(samples if condition.patch is None else samples // 2 for condition in conditions)  # of pairs, one
     return Needs(samples * len(orders), _gpu(recipe, facts) / 1e9, samples * sum(each) / 1e9)
 
 

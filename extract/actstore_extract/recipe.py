@@ -6,9 +6,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
 from actstore.errors import ActstoreError, nearest
+from actstore_extract.conditions import NONE, ConditionSection
+from actstore_extract.knockouts import KnockoutSection
+from actstore_extract.patches import PatchSection
 from actstore_extract.positions import RoleError, parse_role
 from actstore_extract.samples import SOURCES, Source
 from actstore_extract.shelf import shipped
@@ -64,8 +67,8 @@ class CaptureSection(_Section):
     """What is kept of each sample.
 
     `attention` are the roles whose attention from the text is kept, head by head with `per_head`, and `mass` that on
-    every key up to the end of the image. `max_new_tokens` are generated, 0 for none; of `answers`, words, the
-    probability as next token is kept.
+    every key up to the end of the image. `max_new_tokens` are generated, 0 for none; of `answers`, words or
+    { label = word }, the probability as next token is kept. Of `layers`, -1 is the last residual point.
     """
 
     roles: Annotated[list[str], Field(min_length=1)]
@@ -73,7 +76,7 @@ class CaptureSection(_Section):
     per_head: bool = False
     mass: bool = False
     max_new_tokens: Annotated[int, Field(ge=0)] = 0
-    answers: list[str] = []
+    answers: list[str] | dict[str, str] = []
     layers: Literal["all"] | list[int] = "all"
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     next_token: bool = True
@@ -90,7 +93,7 @@ class CaptureSection(_Section):
 
 
 class Recipe(_Section):
-    """A whole recipe; `samples` is of the class that its source has."""
+    """A whole recipe; `samples` is of the class that its source has; each sample is run under each condition."""
 
     name: str
     about: str = ""
@@ -99,10 +102,12 @@ class Recipe(_Section):
     samples: Source
     prompt: PromptSection = PromptSection()
     capture: CaptureSection
+    conditions: list[SerializeAsAny[ConditionSection]] = []
 
     def record(self) -> dict[str, Any]:
         """The recipe as JSON, as it is kept in the run card and compared on resume."""
-        return {**self.model_dump(mode="json", exclude={"samples"}), "samples": self.samples.model_dump(mode="json")}
+        without = {"samples"} if self.conditions else {"samples", "conditions"}
+        return {**self.model_dump(mode="json", exclude=without), "samples": self.samples.model_dump(mode="json")}
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -163,8 +168,26 @@ def _recipe(data: Mapping[str, Any], where: str) -> Recipe:
         "samples": _section(SOURCES[source], sections["samples"], f"{where}: [samples]"),
         "prompt": _section(PromptSection, sections["prompt"], f"{where}: [prompt]"),
         "capture": _section(CaptureSection, sections["capture"], f"{where}: [capture]"),
+        "conditions": _conditions(data.get("conditions", []), where),
     }
     return _section(Recipe, {**data, **parsed}, where)
+
+
+def _conditions(given: object, where: str) -> list[ConditionSection]:
+    """The conditions, each a table or the name of one that is ready."""
+    if not isinstance(given, list):
+        raise RecipeError(f'{where}: conditions is a list: conditions = ["eoi-knockout"], or [[conditions]] with keys')
+    tables = [{"name": one} if isinstance(one, str) else one for one in given]
+    for table in tables:
+        if not isinstance(table, Mapping) or "name" not in table:
+            raise RecipeError(f"{where}: condition {table!r} has no name")
+    return [_section(_condition(table), table, f"{where}: condition '{table['name']}'") for table in tables]
+
+
+def _condition(table: Mapping[str, Any]) -> type[ConditionSection]:
+    if table["name"] == NONE:
+        return ConditionSection
+    return PatchSection if "patch" in table or str(table["name"]).endswith("-patch") else KnockoutSection
 
 
 def _section(kind: type[Section], data: Mapping[str, Any], where: str) -> Section:
@@ -174,7 +197,8 @@ def _section(kind: type[Section], data: Mapping[str, Any], where: str) -> Sectio
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"{where} {key}: {first['msg'].removeprefix('Value error, ')}") from None
+        at = f"{where} {key}" if key else where
+        raise RecipeError(f"{at}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _check_keys(data: Mapping[str, Any], kind: type[BaseModel], where: str) -> None:

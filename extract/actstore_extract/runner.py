@@ -27,9 +27,10 @@ from actstore.plan import prepare
 from actstore.progress import Bar, bar
 from actstore.store import Store
 from actstore_extract import prompts
+from actstore_extract.conditions import Condition, crossed, expand
 from actstore_extract.content import Content
 from actstore_extract.demo import MODELS
-from actstore_extract.extractor import Extractor
+from actstore_extract.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.families import Model, load
 from actstore_extract.fingerprint import fingerprint
 from actstore_extract.recipe import Recipe, RecipeError
@@ -82,7 +83,7 @@ class Run:
     ) -> None:
         self.recipe, self.say, self.device, self.batch_size = recipe, say, device, batch_size
         self.samples: Samples = recipe.samples.samples()
-        self.planned = prompts.plan(recipe, self.samples)
+        self.asked = prompts.plan(recipe, self.samples)
         self.folder = str(MODELS.get(recipe.model.path, recipe.model.path))
         self.dtype = recipe.capture.dtype or recipe.model.dtype
 
@@ -106,15 +107,27 @@ class Run:
         )
 
     @cached_property
+    def conditions(self) -> dict[str, Condition]:
+        """The conditions by name; windows of layers are known once the model is."""
+        return expand(self.recipe.conditions, n_layers=self.model.n_layers, seed=self.recipe.seed)
+
+    @cached_property
+    def planned(self) -> pl.DataFrame:
+        """Each sample under each condition."""
+        batch_size = self.batch_size or self.recipe.capture.batch_size
+        return crossed(self.asked, self.conditions.values(), block=BATCHES_ENCODED * batch_size)
+
+    @cached_property
     def layers(self) -> list[int]:
         """The residual points to keep."""
         wanted = self.recipe.capture.layers
         if wanted == "all":
             return list(range(self.model.n_layers + 1))
+        n_points = self.model.n_layers + 1
         for layer in wanted:
-            if not 0 <= layer <= self.model.n_layers:
-                raise RecipeError(f"[capture] layer {layer} is out of range: this model has 0..{self.model.n_layers}")
-        return sorted(set(wanted))
+            if not -n_points <= layer < n_points:
+                raise RecipeError(f"[capture] layer {layer} is out of range: this model has 0..{n_points - 1}")
+        return sorted({layer % n_points for layer in wanted})
 
     def extractor(self, batch_size: int) -> Extractor:
         """What turns samples into the content of a part."""
@@ -125,6 +138,7 @@ class Run:
             layers=self.layers,
             dtype=self.dtype,
             batch_size=batch_size,
+            asked=self.asked,
             say=self.say,
         )
 
@@ -210,7 +224,7 @@ class Run:
 
     def _create(self, path: Path) -> Store:
         batch_size = self.batch_size or self.recipe.capture.batch_size
-        prepare(self.planned)  # refuses bad columns before the model runs
+        prepare(self.asked)  # refuses bad columns before the model runs
         content = self._probe(batch_size)
         for role in self.missing_roles(content):
             self.say(f"role '{role}': {self.model.facts()['architecture']} has none here; nothing is stored for it")
@@ -233,7 +247,7 @@ class Run:
 
     def _probe(self, batch_size: int) -> Content:
         """The content of the first samples that can be run."""
-        planned = self.planned.with_columns(condition=pl.lit("none")).head(BATCHES_PROBED * batch_size)
+        planned = self.planned.head(BATCHES_PROBED * batch_size)
         extractor = self.extractor(batch_size)
         first = None
         for piece in planned.iter_slices(batch_size):
@@ -253,10 +267,7 @@ class Run:
     def estimate(self) -> Estimate:
         """Rows, bytes and seconds of the whole recipe, measured on its first samples; nothing is written."""
         batch_size = self.batch_size or self.recipe.capture.batch_size
-        self._probe(batch_size)  # the first forward is slower than those to come
-        started = time.monotonic()
-        content = self._probe(batch_size)
-        seconds = time.monotonic() - started
+        content = self._probe(batch_size)  # the first forward is slower than those to come, too
         count = content.samples.height
         scale = self.planned.height / count
         itemsize = 4 if self.dtype == "float32" else 2
@@ -267,9 +278,20 @@ class Run:
             rows={name: round(array.shape[1] * scale) for name, array in kept.items()},
             bytes={name: round(array.size * itemsize * scale) for name, array in kept.items()},
             per_head=round(columns * self.model.n_heads * itemsize * scale),
-            seconds=seconds * scale,
+            seconds=self._seconds(content.samples["sample_id"], batch_size),
             measured_on=count,
         )
+
+    def _seconds(self, probed: pl.Series, batch_size: int) -> float:
+        """What the recipe will take, measured on the samples probed, under each condition."""
+        extractor, total = self.extractor(batch_size), 0.0
+        for planned in self.planned.partition_by("condition", maintain_order=True):
+            few = planned.filter(pl.col("sample_id").is_in(probed.implode()))
+            few = few if few.height else planned.head(len(probed))  # those that receive a patch are not all
+            started = time.monotonic()
+            extractor.content(few)
+            total += (time.monotonic() - started) * planned.height / few.height
+        return total
 
     @property
     def device_name(self) -> str:
@@ -288,6 +310,7 @@ class Run:
             "batch_size": batch_size,
             "device": self.device_name,
             "versions": _versions(),
+            "conditions": {name: condition.card() for name, condition in self.conditions.items()},
             "recipe": self.recipe.record(),
         }
 

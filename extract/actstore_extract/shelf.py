@@ -5,7 +5,8 @@
     recipes/models/MODEL.toml       [model], and for each experiment it takes part in [experiments.WHAT], with what it
                                     has otherwise; together they are the recipe MODEL/WHAT
 
-Parts may have a `note` for readers, and say [facts] from which costs are estimated.
+An experiment that is `like` another takes what that one says, and what models say for that one, before its own. Parts
+may have a `note` for readers, and say [facts] from which costs are estimated.
 """
 
 import json
@@ -20,6 +21,7 @@ from typing import Any
 __all__ = ["Shipped", "shipped"]
 
 SECTIONS = ("model", "samples", "prompt", "capture")
+LISTS = ("conditions",)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def shipped() -> dict[str, Shipped]:
     experiments = {path.stem: _read(path) for path in _files(folder / "experiments")}
     models = {path.stem: _read(path) for path in _files(folder / "models")}
     pairs = [(name, what) for name in models for what in sorted(models[name]["experiments"])]
-    return whole | {f"{name}/{what}": _composed(models[name], experiments[what], what) for name, what in pairs}
+    return whole | {f"{name}/{what}": _composed(models[name], experiments, what) for name, what in pairs}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -54,14 +56,16 @@ def _read(path: Path) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def _composed(model: Mapping[str, Any], experiment: Mapping[str, Any], what: str) -> Shipped:
+def _composed(model: Mapping[str, Any], experiments: Mapping[str, Mapping[str, Any]], what: str) -> Shipped:
     """The recipe of a model in an experiment: what the model's file says for it comes last."""
-    own = model["experiments"][what]
-    parts = (experiment, {"model": model["model"]}, own)
-    data: dict[str, Any] = {"about": experiment["about"]}
+    names = [what] if "like" not in experiments[what] else [experiments[what]["like"], what]
+    pairs = [part for name in names for part in (experiments[name], model["experiments"].get(name, {}))]
+    parts = (pairs[0], {"model": model["model"]}, *pairs[1:])
+    data: dict[str, Any] = {"about": experiments[what]["about"]}
+    data |= {name: part[name] for part in parts for name in LISTS if name in part}
     data |= {name: _merged(part.get(name, {}) for part in parts) for name in SECTIONS}
-    facts = _merged(part.get("facts", {}) for part in (experiment, model, own))
-    notes = [part["note"].strip() for part in (experiment, model, own) if "note" in part]
+    facts = _merged(part.get("facts", {}) for part in (pairs[0], model, *pairs[1:]))
+    notes = [part["note"].strip() for part in (experiments[what], model) if "note" in part]
     return Shipped(data, _toml(data, notes), facts)
 
 
@@ -84,13 +88,18 @@ def _toml(data: Mapping[str, Any], notes: list[str]) -> str:
     <BLANKLINE>
     """
     comments = [f"# {line}".rstrip() for note in notes for line in note.splitlines()]
-    plain = [f"{key} = {_value(value)}" for key, value in data.items() if key not in SECTIONS]
+    plain = [f"{key} = {_value(value)}" for key, value in data.items() if key not in (*SECTIONS, *LISTS)]
+    lists = [line for name in LISTS if name in data for line in _lines(name, data[name])]
     sections = [
         ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in data[name].items())]
         for name in SECTIONS
         if name in data
     ]
-    return "\n".join([*comments, *plain, *(line for section in sections for line in section), ""])
+    return "\n".join([*comments, *plain, *lists, *(line for section in sections for line in section), ""])
+
+
+def _lines(name: str, items: Iterable[object]) -> list[str]:
+    return [f"{name} = [", *(f"    {_value(item)}," for item in items), "]"]
 
 
 def _value(value: object) -> str:

@@ -57,9 +57,19 @@ def load(
             _whole(path, family, revision, options) if parts is None else _assembled(parts, family, revision, options)
         )
     if device_map is None:
-        module.to(torch.device(device))  # type: ignore[arg-type]
+        _move(module, device)
     _set(processor, settings)
     return Model(module, processor, family=kind.name, blocked=blocked)
+
+
+def _move(module: PreTrainedModel, device: str) -> None:
+    try:
+        module.to(torch.device(device))  # type: ignore[arg-type]
+    except torch.OutOfMemoryError as error:
+        raise LoadError(f"the weights do not fit {device}: spread them with device_map = 'auto' in [model]") from error
+    except (AssertionError, RuntimeError) as error:  # how torch says that there is no such device
+        line = str(error).splitlines()[0]
+        raise LoadError(f"no device {device!r} here: {line}; use cpu, cuda, cuda:1 or auto") from error
 
 
 def _set(processor: ProcessorMixin | PreTrainedTokenizerBase, settings: Mapping[str, object]) -> None:

@@ -1,0 +1,146 @@
+"""Compaction: small parts merged into large ones; rows and their row_id stay what they are."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore import commits, layout
+from actstore.arrays import ArrayReader
+from actstore.batch import Batch, Values
+from actstore.commits import Commit
+from actstore.drafts import Draft
+from actstore.errors import AlreadyCommittedError
+from actstore.header import Header
+from actstore.parts import RESIDUAL, Part
+from actstore.store import Store
+
+PART_BYTES = 2**27  # what the parts of a large store have; on disk
+ATTENTION = "attention/"
+
+Kind = tuple[object, ...]
+
+
+def compact(path: Path, *, part_bytes: int = PART_BYTES) -> Iterator[Commit]:
+    """Merge parts of less than half of `part_bytes` into parts of at most that; yields each compaction when it is done.
+
+    Any number of writers, readers and compactions may be at work: who loses a race looks again at what there is.
+    """
+    while True:
+        number = commits.next_compaction(path)  # before the rest is read: who publishes in between has taken the number
+        store = Store(path)
+        chosen = next(groups(store, part_bytes), None)
+        if chosen is None:
+            return
+        try:
+            yield merge(store, number, chosen)
+        except AlreadyCommittedError:
+            continue
+
+
+def groups(store: Store, part_bytes: int = PART_BYTES) -> Iterator[list[Part]]:
+    """Two or more small parts that can become one part of at most `part_bytes`, as often as there are such."""
+    open_groups: dict[Kind, list[Part]] = {}
+    for part in store.parts:
+        kind = _kind(store.header, part.commit)
+        if kind is None or part.commit.bytes >= part_bytes / 2:
+            continue
+        group = open_groups.setdefault(kind, [])
+        if sum(one.commit.bytes for one in group) + part.commit.bytes > part_bytes:
+            yield group  # two at least: each has less than half
+            group = open_groups[kind] = []
+        group.append(part)
+    yield from (group for group in open_groups.values() if len(group) > 1)
+
+
+def _kind(header: Header, commit: Commit) -> Kind | None:
+    """Parts of one kind can be merged: the same keys of attention, of one number type and number of heads.
+
+    None for vectors that are not as the header says, which only a store of other hands has.
+    """
+    for name, spec in commit.arrays.items():
+        fits = (spec.dtype, spec.shape[0], spec.shape[2:]) == (header.dtype, len(header.layers), (header.d_model,))
+        if name.startswith(RESIDUAL) and not fits:
+            return None
+    attention = {name: spec for name, spec in commit.arrays.items() if name.startswith(ATTENTION)}
+    return tuple(sorted((name, spec.dtype, spec.dimensions, spec.shape[2:-1]) for name, spec in attention.items()))
+
+
+def merge(store: Store, number: int, parts: Sequence[Part]) -> Commit:
+    """Write the content of some parts as one part and publish it as compaction `number`, which replaces them.
+
+    Raises AlreadyCommittedError if another compaction has the number, CorruptError if what is read is not what was
+    committed, ActstoreError if the disk is full: in each case nothing has changed.
+    """
+    with Draft(store.path, number, "c") as draft:
+        merged = [part.commit for part in parts]
+        return draft.commit(_content(store.header, parts), store.header.crc32c, {"by": "actstore compact"}, merged)
+
+
+def _content(header: Header, parts: Sequence[Part]) -> Batch:
+    numbered = [part.rows().with_columns(part=pl.lit(index)) for index, part in enumerate(parts)]
+    rows = pl.concat(numbered).sort("row_id")
+    samples = pl.concat(part.samples() for part in parts)
+    values = {}
+    for role in rows["role"].unique().sort():
+        name = f"{RESIDUAL}{role}"
+        of_role = rows.filter(pl.col("role") == role)
+        values[name] = Values(_Vectors(header, name, parts, of_role), header.dtype, layout.RESIDUAL)
+    attention = {name: spec for name, spec in parts[0].commit.arrays.items() if name.startswith(ATTENTION)}
+    for name, spec in attention.items():
+        values[name] = Values(_Columns([part.array(name) for part in parts]), spec.dtype, spec.dimensions)
+    new = rows.drop("part").with_columns(place=pl.int_range(pl.len()).over("role").cast(pl.Int32))
+    return Batch(samples, new, values)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The rows of a role that one part holds: where they lie there, and where they go."""
+
+    array: ArrayReader
+    places: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+class _Vectors:
+    """The vectors (layers, rows, d_model) of a role in several parts, by row_id, read when asked for."""
+
+    def __init__(self, header: Header, name: str, parts: Sequence[Part], rows: pl.DataFrame) -> None:
+        self.shape = (len(header.layers), rows.height, header.d_model)
+        part, place = rows["part"].to_numpy(), rows["place"].cast(pl.Int64).to_numpy()
+        self._pieces = [
+            _Piece(parts[index].array(name), place[part == index], np.flatnonzero(part == index))
+            for index in np.unique(part)
+        ]
+
+    def __getitem__(self, layers: slice, /) -> NDArray[np.float32]:
+        chosen = range(self.shape[0])[layers]
+        out = np.empty((len(chosen), *self.shape[1:]), np.float32)
+        for index, layer in enumerate(chosen):
+            for piece in self._pieces:
+                piece.array.take(layer, piece.places, out[index], piece.targets)
+        return out
+
+
+class _Columns:
+    """Attention (layers, samples, ...) of several parts, one after the other, NaN where one is shorter."""
+
+    def __init__(self, arrays: Sequence[ArrayReader]) -> None:
+        self._arrays = arrays
+        shapes = [array.spec.shape for array in arrays]
+        samples, width = sum(shape[1] for shape in shapes), max(shape[-1] for shape in shapes)
+        self.shape = (shapes[0][0], samples, *shapes[0][2:-1], width)
+
+    def __getitem__(self, layers: slice, /) -> NDArray[np.float32]:
+        chosen = range(self.shape[0])[layers]
+        out = np.full((len(chosen), *self.shape[1:]), np.nan, np.float32)
+        for index, layer in enumerate(chosen):
+            start = 0
+            for array in self._arrays:
+                values = array.layer(layer)
+                out[index, start : start + len(values), ..., : values.shape[-1]] = values
+                start += len(values)
+        return out

@@ -1,0 +1,77 @@
+"""Limits: what one question may take, and what a store may ask for before memory is given to it."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from actstore.errors import ActstoreError, QueryError
+
+MACHINE_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+class Interruptible(Protocol):
+    """What can be told to stop, from another thread, again and again."""
+
+    def interrupt(self) -> None:
+        """Stop what is running."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one SQL question may take: seconds, and gigabytes of memory while it runs and again for its result.
+
+    >>> Limits(seconds=5, gigabytes=1)
+    Limits(seconds=5, gigabytes=1)
+    """
+
+    seconds: float = 600.0
+    gigabytes: float = field(default=round(MACHINE_BYTES / 2e9, 1))
+
+    def __post_init__(self) -> None:
+        if not (self.seconds > 0 and self.gigabytes > 0):
+            raise ActstoreError(
+                f"limits of {self.seconds:g} seconds and {self.gigabytes:g} GB leave nothing to work with"
+            )
+
+    @contextmanager
+    def watch(self, running: Interruptible) -> Iterator[None]:
+        """Interrupt what runs inside when its time is over; raises QueryError then."""
+        done, late = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            if not done.wait(self.seconds):
+                late.set()
+                running.interrupt()
+            while not done.wait(0.1):  # once more: an interruption that comes before a query begins is forgotten
+                running.interrupt()
+
+        threading.Thread(target=wait, name="actstore limits", daemon=True).start()
+        try:
+            yield
+        except Exception:
+            if late.is_set():
+                raise QueryError(
+                    f"not answered within {self.seconds:g} seconds; ask for less, or give it more time "
+                    "(query --seconds, actstore.Limits)"
+                ) from None
+            raise
+        finally:
+            done.set()
+
+    def check_result(self, n_bytes: int) -> None:
+        """Raise QueryError if a result has outgrown the memory it may take."""
+        if n_bytes > self.gigabytes * 1e9:
+            raise QueryError(
+                f"the result is larger than {self.gigabytes:g} GB; aggregate, select fewer rows or columns, or give it "
+                "more memory (query --gigabytes, actstore.Limits)"
+            )
+
+
+def check_memory(n_bytes: int, what: str, instead: str) -> None:
+    """Raise ActstoreError, before memory is asked for, if `what` takes more than the machine has."""
+    if n_bytes > MACHINE_BYTES:
+        machine = f"this machine has {MACHINE_BYTES / 1e9:.0f}"
+        raise ActstoreError(f"{what} would take {n_bytes / 1e9:.0f} GB of memory, and {machine}; {instead}")

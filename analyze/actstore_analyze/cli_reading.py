@@ -1,0 +1,59 @@
+"""Commands that ask what a position looks at and what can be read from it: attention, linear probes."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from actstore_analyze.options import measured, prepared, roles, show
+
+
+@click.command()
+@measured
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Share above which a position stands alone  [default: 0.01, or twice an even share in short images]",
+)
+@click.option("--keep-initial", is_flag=True, help="Keep the tokens before the image, which draw attention anyway.")
+def attention(store: Path, **asked: Any) -> None:
+    """Cross-modal attention: which image positions the text attends to, by layer.
+
+    Shares sum to 1 in every layer. The end of the image, the last image token and the strongest six positions above
+    --threshold stand alone; the others are the internal image. It needs attention mass in the store (in a recipe:
+    [capture] mass = true). SQL chooses rows, whose samples are taken.
+
+    \b
+    Example:
+      actstore attention runs/mine --figure attention.png
+      actstore attention runs/mine "from rows where split = 'test'" --layers 0..8 --threshold 0.05
+    """
+    show(store, "attention", **asked)
+
+
+@click.command()
+@measured
+@roles("eoi, last-image, image-mean if stored")
+@click.option("--label", default="label", show_default=True, help="Column of the labels, of SQL or of the view rows.")
+@click.option(
+    "--split", metavar="COLUMN", help="Which says train or test; without it split if there is one, else folds."
+)
+@click.option("--folds", type=click.IntRange(min=2), help="Hold every sample out once, by so many folds  [default: 5]")
+@click.option("-c", default=1.0, show_default=True, type=click.FloatRange(min=1e-9), help="Inverse of the L2 penalty.")
+@click.option(
+    "--positions", type=click.IntRange(min=1), help="Of a role with many positions (image), draw only so many."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the folds and of the draw.")
+@prepared
+def probe(store: Path, **asked: Any) -> None:
+    """Linear probe: how well a label can be read from each role's vectors, by layer, on samples held out.
+
+    Logistic regression on standardised dimensions. The interval is 95 % Wilson; chance is the share of the
+    commonest label. Rows without a label are left out.
+
+    \b
+    Example:
+      actstore probe demo/fusion --roles eoi,last-image,image-mean,last --label label --figure probe.png
+      actstore probe demo/fusion "from rows where split = 'test'" --roles eoi --folds 5
+    """
+    show(store, "probe", **asked)

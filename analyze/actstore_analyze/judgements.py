@@ -1,0 +1,76 @@
+"""The judge's answers, kept in the store so that no question is asked twice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from actstore.progress import bar
+from actstore.store import Store
+from actstore_analyze.judge import PROMPT, REPLY_TOKENS, Judge, Question, Verdict, asked
+from actstore_analyze.selection import Say
+
+__all__ = ["Judgements"]
+
+MEASURE = "judge"
+KEPT_EVERY = 100  # answers
+SCHEMA = {"question": pl.String, "match": pl.Boolean, "reply": pl.String}
+
+
+@dataclass
+class Judgements:
+    """Verdicts by question, of one model and prompt, in any state of the store."""
+
+    store: Store
+    judge: Judge
+    known: dict[str, Verdict] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for result in self.store.results():
+            if result.measure == MEASURE and result.parameters == self._parameters:
+                for key, match, reply in result.table().iter_rows():
+                    self.known[key] = Verdict(match, reply)
+
+    def missing(self, questions: Sequence[Question]) -> list[Question]:
+        """Those without an answer, each once."""
+        return list({question.key: question for question in questions if question.key not in self.known}.values())
+
+    def ask(self, questions: Sequence[Question], *, at_once: int, say: Say) -> None:
+        """Ask what is missing; what was answered is kept even if a later question fails."""
+        missing = self.missing(questions)
+        if not missing:
+            return
+        self.judge.ready()
+        self._keep()  # a store that cannot keep answers would pay for them again
+        fresh = 0
+        try:
+            with bar(len(missing), "answers") as progress:
+                for question, verdict in asked(self.judge, missing, at_once=at_once, advance=progress.advance):
+                    self.known[question.key] = verdict
+                    fresh += 1
+                    if fresh % KEPT_EVERY == 0:
+                        self._keep()
+        finally:
+            self._keep()
+            say(f"{fresh} of {len(missing)} questions answered and kept in {self.store.path}")
+
+    def estimate(self, questions: Sequence[Question], price: tuple[float, float] | None = None) -> str:
+        """How much is to be asked, in words; price: dollars for a million tokens in, and out."""
+        missing = self.missing(questions)
+        given, taken = sum(question.tokens for question in missing), REPLY_TOKENS * len(missing)
+        text = (
+            f"{len(missing):,} questions to {self.judge.model}, about {given:,} tokens in and {taken:,} out; "
+            f"{len({question.key for question in questions}) - len(missing):,} are answered already"
+        )
+        if price is None:
+            return text
+        dollars = (given * price[0] + taken * price[1]) / 1e6
+        return f"{text}; about {dollars:,.2f} dollars at {price[0]:g} and {price[1]:g} a million"
+
+    @property
+    def _parameters(self) -> dict[str, str]:
+        return {"model": self.judge.model, "prompt": PROMPT, "temperature": str(self.judge.temperature)}
+
+    def _keep(self) -> None:
+        rows = [(key, verdict.match, verdict.reply) for key, verdict in self.known.items()]
+        self.store.save_result(MEASURE, pl.DataFrame(rows, schema=SCHEMA, orient="row"), self._parameters)

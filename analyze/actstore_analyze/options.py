@@ -1,0 +1,108 @@
+"""Options that the commands of measures share, and what each of these commands does in the end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from actstore.options import output_options, store_argument
+
+__all__ = ["layers", "measured", "names", "prepared", "roles", "say", "show"]
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    click.echo(text, err=True)
+
+
+def names(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
+    """`eoi,last` as a list."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str | None], list[int] | None]:
+    """`0,4..6` as [0, 4, 5, 6]."""
+
+    def parse(context: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
+        found: list[int] = []
+        for piece in names(context, option, text) or []:
+            first, _, last = piece.partition("..")
+            if not first.isdecimal() or not (last or first).isdecimal():
+                raise click.BadParameter(f"'{piece}' is no {what}; for example: 0,4,8 or 0..8")
+            found += range(int(first), int(last or first) + 1)
+        return None if text is None else found
+
+    return parse
+
+
+layers = _numbers("layer")
+
+
+def roles(usual: str) -> Callable[[Command], Command]:
+    """--roles; usual says which without it."""
+    return click.option("--roles", callback=names, metavar="ROLE,...", help=f"Which; without it {usual}.")
+
+
+def measured(command: Command) -> Command:
+    """STORE, SQL, --layers, --jobs, --force, --figure, --format and --output."""
+    shared = (
+        store_argument,
+        click.argument("sql", default="from rows"),
+        click.option(
+            "--layers",
+            callback=layers,
+            metavar="LAYER,...",
+            help="Which, such as 0,4..8; without it all.",
+        ),
+        click.option(
+            "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that share the work."
+        ),
+        click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer."),
+        click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), help="Draw it, as .png or .svg."),
+        output_options,
+    )
+    for decorate in reversed(shared):
+        command = decorate(command)
+    return command
+
+
+def prepared(command: Command) -> Command:
+    """--center and --drop-dims: a few dimensions can own every distance."""
+    center = click.option("--center", is_flag=True, help="Subtract the mean of the vectors measured together.")
+    drop = click.option(
+        "--drop-dims",
+        callback=_numbers("dimension"),
+        metavar="DIM,...",
+        help="Leave out these dimensions, such as massive ones that actstore outliers lists.",
+    )
+    return center(drop(command))
+
+
+def show(
+    store: Path,
+    measure: str,
+    *,
+    force: bool,
+    figure: Path | None,
+    style: str | None,
+    output: Path | None,
+    **asked: Any,
+) -> None:
+    """Answer the call of a measure, print its table and draw it."""
+    from actstore.store import open as open_store
+    from actstore.table import render
+    from actstore_analyze import figures
+    from actstore_analyze.kinds import KINDS
+    from actstore_analyze.recall import answer
+
+    kind, opened = KINDS[measure], open_store(store)
+    if figure is not None:
+        figures.check(figure)
+    found = answer(opened, kind.call.of(opened, **asked), force=force, say=say)
+    render(found.table, style, output)
+    if figure is not None:
+        figures.draw(kind.draw(found.table, title=store.name), figure)
+    say(found.note)

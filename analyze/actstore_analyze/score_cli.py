@@ -1,0 +1,54 @@
+"""The command that scores what models said."""
+
+from pathlib import Path
+
+import click
+
+from actstore.options import output_options, store_argument
+from actstore_analyze.options import say
+
+
+@click.command()
+@store_argument
+@click.argument("sql", default="from samples")
+@click.option(
+    "--task",
+    required=True,
+    type=click.Choice(["vqa", "cider", "pope", "gqa", "answers"]),
+    help="vqa: ten annotators; cider: captions; pope: yes or no; gqa: exact match; answers: any of the true ones.",
+)
+@click.option("--said", metavar="COLUMN", help="What the model said; without it generated_text, else next_token.")
+@click.option("--truth", metavar="COLUMN", help="Without it answers, captions, label or answer, as the task needs.")
+@click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer.")
+@output_options
+def score(
+    store: Path,
+    sql: str,
+    task: str,
+    said: str | None,
+    truth: str | None,
+    force: bool,
+    style: str | None,
+    output: Path | None,
+) -> None:
+    """Score what the model said against columns of the plan, by condition and split, with 95 % intervals.
+
+    Shares have Wilson's interval; means (vqa, cider) and F1 the bootstrap's over samples, with CIDEr's word weights
+    held as they are. Captions are split at white space and nothing else, as in the paper's code; COCO's practice is to
+    tokenise both sides first. CIDEr weighs words within each split: its scores of a split and of all do not add up.
+
+    \b
+    Example:
+      actstore score demo/fusion "from samples where prompt_order = 'image-text'" --task answers
+      actstore score runs/vqa --task vqa --format markdown
+      actstore score runs/pope --task pope --said next_token
+    """
+    from actstore.store import open as open_store
+    from actstore.table import render
+    from actstore_analyze.recall import answer
+    from actstore_analyze.scored import Scored
+
+    opened = open_store(store)
+    found = answer(opened, Scored.of(opened, task=task, sql=sql, said=said, truth=truth), force=force, say=say)
+    render(found.table, style, output)
+    say(found.note)

@@ -1,0 +1,127 @@
+"""actstore attention, end to end on a small store made with numpy."""
+
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+import actstore
+from actstore.cli import run
+from two_sided import command
+
+N, LAYERS, IMAGE, TEXT = 12, (0, 1, 2), 40, 3
+START = 2
+
+
+def mass(layer, length=IMAGE + 1):
+    """(N, keys): attention to every key up to the end of the image; position 9 of the sample draws much."""
+    rng = np.random.default_rng([layer, length])
+    weights = rng.random((N, START + length)).astype(np.float32)
+    weights[:, :START] = 50
+    weights[:, 9] = 20 + layer
+    return weights
+
+
+def make(path, *, lengths=(IMAGE,) * N, eoi=True, stored=True, last=3, dtype="float32"):
+    """N samples: [BOS] [BOI], image tokens, [EOI] if so, TEXT tokens; mass NaN at the output."""
+    plan = pl.DataFrame({"sample_id": [f"s{i:02}" for i in range(N)], "label": list("abc") * 4})
+    store = actstore.create(path, plan=plan, layers=(*LAYERS, last), d_model=2, run={"n_layers": 3}, dtype="float32")
+    samples = plan.select(
+        "sample_id",
+        status=pl.lit("ok"),
+        length=pl.Series([START + n + eoi + TEXT for n in lengths], dtype=pl.Int32),
+        image_start=pl.lit(START),
+        image_end=pl.Series([START + n - 1 for n in lengths], dtype=pl.Int32),
+        eoi=pl.Series([START + n if eoi else None for n in lengths], dtype=pl.Int32),
+    )
+    full = np.stack([mass(layer) for layer in LAYERS] + [np.full((N, START + IMAGE + 1), np.nan, np.float32)])
+    for sample, n in enumerate(lengths):
+        full[:, sample, START + n + eoi :] = np.nan
+    rows = pl.DataFrame({"sample_id": plan["sample_id"], "role": "last", "k": 0})
+    kept = {"mass": full} if stored else {}
+    residual = {"last": np.zeros((len(store.layers), N, 2), np.float32)}
+    store.write(0, samples=samples, rows=rows, residual=residual, attention=kept, attention_dtype=dtype)
+    return path
+
+
+def shares(rows, layer):
+    return {row["name"]: row["share"] for row in rows if row["layer"] == layer}
+
+
+def test_shares_of_the_mass_by_position(tmp_path, capsys):
+    store = make(tmp_path / "s")
+    status, rows, err = command(capsys, "attention", store, "--figure", tmp_path / "f.svg")
+    assert status == 0
+    assert "saved as" in err
+    assert {row["layer"] for row in rows} == set(LAYERS)  # nothing attends at the output
+    for layer in LAYERS:
+        total = mass(layer)[:, START:].sum(axis=0, dtype=np.float64)
+        f = total / total.sum()
+        found = shares(rows, layer)
+        assert found == pytest.approx({
+            "at-9": f[9 - START], "last-image": f[-2], "eoi": f[-1], "internal image": 1 - f[9 - START] - f[-2] - f[-1],
+        })  # fmt: skip
+    assert [(row["position"], row["positions"]) for row in rows[:4]] == [(9, 1), (41, 1), (42, 1), (None, IMAGE - 2)]
+    assert re.search(r'aria-label="layer 1, at-9: share 0\.\d{3} \(1 position\)', (tmp_path / "f.svg").read_text())
+
+
+def test_initial_tokens_can_be_kept(tmp_path, capsys):
+    _, rows, _ = command(capsys, "attention", make(tmp_path / "s"), "--keep-initial", "--layers", 1)
+    total = mass(1).sum(axis=0, dtype=np.float64)
+    assert shares(rows, 1)["at-0"] == pytest.approx(total[0] / total.sum())
+
+
+def test_threshold(tmp_path, capsys):
+    store = make(tmp_path / "s")
+    _, rows, _ = command(capsys, "attention", store, "--threshold", "0.9")
+    assert set(shares(rows, 0)) == {"last-image", "eoi", "internal image"}
+    _, rows, _ = command(capsys, "attention", store, "--threshold", "0")
+    assert len(shares(rows, 0)) == 2 + 6 + 1  # the strongest six, and the rest
+
+
+def test_a_model_without_an_end_of_image_token(tmp_path, capsys):
+    _, rows, _ = command(capsys, "attention", make(tmp_path / "s", eoi=False, lengths=(IMAGE + 1,) * N))
+    assert set(shares(rows, 2)) == {"at-9", "last-image", "internal image"}
+    assert sum(shares(rows, 2).values()) == pytest.approx(1)
+
+
+def test_images_of_another_length_are_left_out_and_said(tmp_path, capsys):
+    store = make(tmp_path / "s", lengths=(IMAGE,) * 9 + (IMAGE - 4,) * 3)
+    _, rows, err = command(capsys, "attention", store)
+    assert {row["n"] for row in rows} == {9}
+    assert "measured 9 samples of 41 positions, left out 3" in err
+
+
+def test_sql_chooses_samples(tmp_path, capsys):
+    _, rows, _ = command(capsys, "attention", make(tmp_path / "s"), "from rows where label = 'b'", "--layers", 0)
+    total = mass(0)[1::3, START:].sum(axis=0, dtype=np.float64)
+    assert shares(rows, 0)["eoi"] == pytest.approx(total[-1] / total.sum())
+
+
+def test_several_jobs_give_what_one_gives(tmp_path, capsys):
+    store = make(tmp_path / "s")
+    _, alone, _ = command(capsys, "attention", store)
+    assert command(capsys, "attention", store, "--force", "--jobs", 2)[1] == alone
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({"stored": False}, [], "no attention mass is stored; extract it with: .* --set capture.mass=true"),
+        ({}, ["from rows where label = 'z'"], "selects no samples with text after their image"),
+        ({}, ["--layers", "3"], r"layer 3 is the output of the last block, where nothing attends; take 0\.\.2"),
+    ],
+)
+def test_bad_input_is_one_clear_line(tmp_path, capsys, changes, arguments, message):
+    assert run(["attention", str(make(tmp_path / "s", **changes)), *arguments]) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_report_shows_it(tmp_path):
+    store = make(tmp_path / "s")
+    assert run(["attention", str(store)]) == 0
+    assert run(["report", str(store), "-o", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "<h2>Cross-modal attention" in page
+    assert "up to 6 positions that draw more than 1 %" in page

@@ -1,0 +1,190 @@
+"""Readers against bytes that nobody meant: an ActstoreError or a store, never another exception, never a crash."""
+
+import copy
+import json
+
+import google_crc32c
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import actstore
+import making
+from actstore import ActstoreError, records, results, shards, tables
+from actstore.commits import Commit
+from actstore.header import Header
+from test_records import JSON
+
+QUICK, LONG = 100, 2000  # inputs for each test, in the suite and in the slow one
+
+NUMBERS = st.sampled_from([0, 1, -1, 2**31, 2**63, 2**64, 10**30, 10**400, 1e308, 0.5, True])
+NAMES = st.sampled_from(
+    ["", ".", "..", "/", "../x", "a/../b", "residual/eoi", "b00000000.json", "c00000000.json", "\0"]
+)
+STRANGE = JSON | NUMBERS | NAMES | st.lists(NUMBERS | NAMES, max_size=4)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return making.store(tmp_path_factory.mktemp("stores") / "s", 1).path
+
+
+def fuzzed(test):
+    """The test twice: some inputs in the suite, many in the slow one."""
+
+    def run(path, examples):
+        settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))(given(st.data())(test))(
+            path
+        )
+
+    run.__doc__ = test.__doc__
+    return pytest.mark.parametrize("examples", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)])(run)
+
+
+def places(value, here=()):
+    """The path of every value inside JSON."""
+    yield here
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield from places(child, (*here, key))
+
+
+def changed(data, original):
+    """JSON with some of its values replaced, removed or repeated."""
+    value = copy.deepcopy(original)
+    for _ in range(data.draw(st.integers(1, 3))):
+        where = data.draw(st.sampled_from([place for place in places(value) if place]))
+        parent = value
+        for key in where[:-1]:
+            parent = parent[key]
+        if data.draw(st.booleans()) or isinstance(parent, list):
+            parent[where[-1]] = data.draw(STRANGE)
+        else:
+            del parent[where[-1]]
+    return value
+
+
+def flipped(data, content):
+    """Bytes with some of them replaced, removed or doubled."""
+    found = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        where = data.draw(st.integers(0, len(found) - 1))
+        kind = data.draw(st.sampled_from(["set", "cut", "insert"]))
+        if kind == "set":
+            found[where] = data.draw(st.integers(0, 255))
+        elif kind == "cut" and len(found) > 9:
+            del found[where : where + data.draw(st.integers(1, 8))]
+        else:
+            found[where:where] = data.draw(st.binary(max_size=8))
+    return bytes(found)
+
+
+def attempt(call):
+    """What a call returns, or the ActstoreError it raises."""
+    try:
+        return call()
+    except ActstoreError as error:
+        return error
+
+
+@fuzzed
+def test_records_of_any_bytes(path, data):
+    file = path.parent / "record.json"
+    valid = (path / "commits" / "b00000000.json").read_bytes()
+    file.write_bytes(data.draw(st.binary(max_size=200) | st.just(None)) or flipped(data, valid))
+    attempt(lambda: records.load(file))
+
+
+@fuzzed
+def test_records_of_any_json(path, data):
+    file = path.parent / "record.json"
+    file.write_text(json.dumps(data.draw(JSON)))
+    attempt(lambda: records.load(file))
+
+
+@fuzzed
+def test_headers(path, data):
+    file = path.parent / "forged" / "actstore.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(records.dump(changed(data, records.load(path / "actstore.json"))))
+    found = attempt(lambda: Header.load(file.parent))
+    assert isinstance(found, ActstoreError) or 1 <= found.d_model <= 100_000
+
+
+@fuzzed
+def test_commits(path, data):
+    file = path.parent / "b00000000.json"
+    file.write_bytes(records.dump(changed(data, records.load(path / "commits" / "b00000000.json"))))
+    found = attempt(lambda: Commit.load(file))
+    assert isinstance(found, ActstoreError) or found.batches == (0,)
+
+
+@fuzzed
+def test_a_store_with_a_forged_commit(path, data):
+    """It opens and reads, or says what is wrong."""
+    file = path / "commits" / "b00000000.json"
+    original = file.read_bytes()
+    file.write_bytes(records.dump(changed(data, records.load(file))))
+    try:
+        store = attempt(lambda: actstore.open(path))
+        for part in [] if isinstance(store, ActstoreError) else store.parts:
+            rows = attempt(part.rows)
+            if isinstance(rows, pl.DataFrame):
+                attempt(lambda rows=rows, store=store: store.residual(rows, 1))
+                attempt(lambda store=store: store.attention("eoi", 1))
+    finally:
+        file.write_bytes(original)
+
+
+@fuzzed
+def test_shards_with_right_checksums(path, data):
+    """Index and chunk are forged, so that only what they say can be wrong."""
+    store = actstore.open(path)
+    spec = store.commits[0].arrays["residual/eoi"]
+    content = (store.parts[0].folder / "residual/eoi/c/0/0/0").read_bytes()
+    index = np.frombuffer(content[-16 * 3 - 4 : -4], "<u8").copy()
+    for where in range(data.draw(st.integers(0, 2))):
+        index[data.draw(st.integers(0, 5))] = data.draw(st.integers(0, 2**64 - 1) | st.integers(0, 400)) + 0 * where
+    offset, size = (int(number) for number in np.frombuffer(content[-16 * 3 - 4 : -4], "<u8")[:2])
+    chunk = flipped(data, content[offset : offset + size - 4])
+    chunk += google_crc32c.value(chunk).to_bytes(4, "little")
+    body = content[:offset] + chunk.ljust(size, b"\0")[:size] + content[offset + size : -16 * 3 - 4]
+    encoded = index.tobytes()
+    file = path.parent / "shard"
+    file.write_bytes(body + encoded + google_crc32c.value(encoded).to_bytes(4, "little"))
+    for number in range(3):
+
+        def read(number=number):
+            with shards.opened(file, 3) as shard:
+                return shard.chunk(number, shard.checksum(number), spec.chunk_bytes)
+
+        found = attempt(read)
+        assert isinstance(found, ActstoreError) or len(found) == spec.chunk_bytes
+
+
+@fuzzed
+def test_results_of_any_provenance(path, data):
+    folder = path.parent / "results"
+    folder.mkdir(exist_ok=True)
+    draft = folder / "draft"
+    provenance = {"measure": "count", "parameters": {}, "state": "", "created": "", "versions": {}}
+    text = json.dumps(changed(data, provenance) if data.draw(st.booleans()) else data.draw(JSON))
+    pq.write_table(pa.table({"n": [1]}).replace_schema_metadata({"actstore": text}), draft)
+    content = draft.read_bytes()
+    file = draft.rename(folder / f"count-00000000-{google_crc32c.value(content):08x}.parquet")
+    found = attempt(lambda: results.load_all(path.parent))
+    assert isinstance(found, ActstoreError | list)
+    file.unlink()
+
+
+@fuzzed
+def test_tables_of_any_bytes(path, data):
+    part = actstore.open(path).parts[0]
+    file = path.parent / "rows.parquet"
+    file.write_bytes(flipped(data, (part.folder / "rows.parquet").read_bytes()))
+    found = attempt(lambda: tables.read_table(file, 9))
+    assert isinstance(found, ActstoreError) or found.height == 9

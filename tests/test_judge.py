@@ -1,0 +1,116 @@
+"""The judge, against a server that speaks the protocol and its faults."""
+
+import base64
+
+import pytest
+
+from actstore.errors import ActstoreError
+from actstore_analyze.judge import Judge, Question, Verdict, matched
+from speaking import speaking
+
+PNG = b"\x89PNG\r\n\x1a\n and the rest"
+JPEG = b"\xff\xd8\xff and the rest"
+YES = "Image description: a dog on grass.\nMatch found: YES\nExplanation: a dog is there."
+QUESTION = Question(("dogs", "the colour green"), PNG)
+
+
+@pytest.fixture
+def server():
+    with speaking(lambda _: YES) as speaker:
+        yield speaker
+
+
+def judge(server, **options):
+    return Judge("tiny-judge", server.url, **{"tries": 3, "timeout": 5.0} | options)
+
+
+def test_one_question_is_one_message_with_text_and_image(server):
+    assert judge(server).ask(QUESTION) == Verdict(True, YES)
+    (body,) = server.asked
+    assert (body["model"], body["temperature"]) == ("tiny-judge", 0.001)
+    (message,) = body["messages"]
+    text, image = message["content"]
+    assert message["role"] == "user"
+    assert "1. dogs\n2. the colour green\n" in text["text"]
+    assert "Match found: YES or NO" in text["text"]
+    kind, data = image["image_url"]["url"].split(",")
+    assert (kind, base64.b64decode(data)) == ("data:image/png;base64", PNG)
+
+
+@pytest.mark.parametrize("faults", [[429], [500, 429], ["torn"], ["empty", "torn"], ["slow"], [500, "slow"]])
+def test_what_fails_is_asked_again(server, faults):
+    server.faults = list(faults)
+    assert judge(server, timeout=0.2 if "slow" in faults else 5.0).ask(QUESTION).match is True
+    assert len(server.asked) == len(faults) + 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ([429] * 9, "refused: 429 .*told to fail with 429"),
+        ([500] * 9, "refused: 500"),
+        (["torn"] * 9, "replied 3 times with something else than a chat completion"),
+        (["empty"] * 9, "replied 3 times with something else than a chat completion"),
+        (["slow"] * 9, r"Request timed out. \(3 tries\)"),
+    ],
+)
+def test_after_its_tries_it_says_why(server, faults, message):
+    server.faults = faults
+    with pytest.raises(ActstoreError, match=message):
+        judge(server, timeout=0.1 if "slow" in faults else 5.0).ask(QUESTION)
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_what_will_never_work_is_asked_once(server, status):
+    server.faults = [status] * 9
+    with pytest.raises(ActstoreError, match=f"tiny-judge at {server.url} refused: {status}"):
+        judge(server).ask(QUESTION)
+    assert len(server.asked) == 1
+
+
+def test_no_server():
+    with pytest.raises(ActstoreError, match=r"Connection error. \(1 tries\)"):
+        Judge("x", "http://127.0.0.1:9/v1", tries=1).ask(QUESTION)
+
+
+def test_an_unclear_reply_is_asked_again_and_then_taken_as_it_is():
+    replies = ["I cannot say.", "Match found: perhaps", YES]
+    with speaking(lambda _: replies.pop(0)) as server:
+        assert judge(server).ask(QUESTION) == Verdict(True, YES)
+    with speaking(lambda _: "I cannot say.") as server:
+        assert judge(server).ask(QUESTION) == Verdict(None, "I cannot say.")
+        assert len(server.asked) == 3
+
+
+def test_the_key_comes_from_the_environment(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cret")
+    judge(server).ask(QUESTION)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    judge(server).ask(QUESTION)
+    assert server.keys == ["Bearer s3cret", "Bearer none"]
+    with pytest.raises(ActstoreError, match="set OPENAI_API_KEY, or name an endpoint"):
+        Judge("gpt-4o").ready()
+
+
+@pytest.mark.parametrize(
+    ("reply", "match"),
+    [
+        (YES, True),
+        ("match found:no", False),
+        ("**Match found**: **YES**", True),
+        ("Match found: NO. Explanation: YES it is a dog", False),
+        ("Match found: YESTERDAY", None),
+        ("YES", None),
+        ("", None),
+    ],
+)
+def test_replies(reply, match):
+    assert matched(reply) is match
+
+
+def test_questions_differ_by_text_and_image():
+    questions = [QUESTION, Question(("dogs",), PNG), Question(("dogs", "the colour green"), JPEG)]
+    assert len({question.key for question in questions}) == 3
+    assert Question(("dogs",), PNG).key == questions[1].key
+    assert [question.kind for question in (*questions, Question((), b"BM"))] == ["png", "png", "jpeg", None]

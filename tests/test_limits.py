@@ -1,0 +1,91 @@
+"""Limits: questions that never end or never fit, and stores that promise more than there is."""
+
+import json
+import threading
+import time
+
+import pytest
+
+import actstore
+import making
+from actstore import ActstoreError, Limits, QueryError, cli, limits
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return making.store(tmp_path_factory.mktemp("stores") / "s", 1).path
+
+
+ENDLESS = {
+    "recursion": "with recursive t as (select 1 i union all select i + 1 from t) select count(*) from t",
+    "join": "select count(*) from range(100000000) a, range(100000000) b where a.range * b.range % 7 = 3",
+    "result": "select i from range(100000000000000) t(i) where i % 7 = 9",
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_question_that_never_ends(path, name):
+    store = actstore.open(path, limits=Limits(seconds=0.3))
+    begin = time.monotonic()
+    with pytest.raises(QueryError, match=r"^not answered within 0\.3 seconds; ask for less, or .*query --seconds"):
+        store.sql(ENDLESS[name])
+    assert time.monotonic() - begin < 20
+    assert store.sql("select count(*) n from rows").item() == 9  # the store is as good as before
+
+
+def test_a_question_that_ends_in_time_leaves_no_thread(path):
+    store = actstore.open(path)
+    for _ in range(20):
+        store.sql("select 1")
+    time.sleep(0.2)
+    assert "actstore limits" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_question_that_needs_much_memory(path):
+    store = actstore.open(path, limits=Limits(gigabytes=0.05))
+    with pytest.raises(QueryError, match=r"the query needs more than 0\.05 GB of memory; .*query --gigabytes"):
+        store.sql("select count(*) from (select distinct range, random() from range(100000000))")
+
+
+def test_a_result_that_never_fits(path):
+    store = actstore.open(path, limits=Limits(gigabytes=0.05))
+    with pytest.raises(QueryError, match=r"the result is larger than 0\.05 GB; aggregate, select fewer"):
+        store.sql("select range, range::varchar from range(100000000000)")
+
+
+def test_nothing_is_written_beside_a_large_question(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(QueryError, match="more than"):
+        actstore.open(path, limits=Limits(gigabytes=0.05)).sql("from range(30000000) order by hash(range)")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_question_cannot_lift_its_limits(path):
+    store = actstore.open(path, limits=Limits(gigabytes=0.05))
+    with pytest.raises(QueryError, match="one SELECT"):
+        store.sql("set memory_limit = '10GB'")
+    assert store.sql("select current_setting('memory_limit')").item() == "47.6 MiB"
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": 0}, {"gigabytes": -1}, {"seconds": float("nan")}])
+def test_limits_that_leave_nothing(wrong):
+    with pytest.raises(ActstoreError, match="leave nothing to work with"):
+        Limits(**wrong)
+
+
+def test_the_command_has_limits(path, capfd):
+    assert cli.run(["query", str(path), ENDLESS["recursion"], "--seconds", "0.2"]) == 1
+    assert capfd.readouterr().err.startswith("actstore: not answered within 0.2 seconds")
+    assert cli.run(["query", str(path), "from range(100000000000)", "--gigabytes", "0.01"]) == 1
+    assert capfd.readouterr().err.startswith("actstore: the result is larger than 0.01 GB")
+    assert cli.run(["query", str(path), "select 1 as n", "--gigabytes", "1", "--seconds", "9"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"n": 1}
+
+
+def test_vectors_and_attention_that_do_not_fit_are_refused_first(path, monkeypatch):
+    store = actstore.open(path)
+    monkeypatch.setattr(limits, "MACHINE_BYTES", 100)
+    with pytest.raises(ActstoreError, match=r"^9 vectors would take 0 GB of memory, .*; read them by store\.batches$"):
+        store.residual(store.sql("from rows"), 0)
+    with pytest.raises(ActstoreError, match=r"^attention to 'eoi' would take"):
+        store.attention("eoi", 0)

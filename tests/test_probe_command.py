@@ -1,0 +1,125 @@
+"""Linear probes: the function, and actstore probe end to end."""
+
+import re
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from actstore.cli import run
+from actstore.errors import ActstoreError
+from actstore_analyze.probe import folded, held_out
+from actstore_analyze.said import wilson
+from two_sided import N, command, make, vectors
+
+SQL = "from rows where prompt_order = 'image-text'"
+Y = np.arange(N) % 2
+TRAIN = np.arange(N) < 60
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("two") / "store")
+
+
+def model():
+    return make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+
+
+def test_held_out_by_a_column(store, tmp_path, capsys):
+    status, rows, err = command(
+        capsys, "probe", store, SQL, "--roles", "eoi,random-text", "--figure", tmp_path / "f.svg"
+    )
+    assert status == 0
+    assert "saved as" in err
+    assert len(rows) == 6
+    for row in rows:
+        x = vectors(row["role"], "image-text", row["layer"]).astype(np.float64)
+        right = int((model().fit(x[TRAIN], Y[TRAIN]).predict(x[~TRAIN]) == Y[~TRAIN]).sum())
+        assert row["accuracy"] == pytest.approx(right / 20)
+        assert [row["low"], row["high"]] == pytest.approx(wilson(right, 20))
+        assert (row["chance"], row["held_out"], row["n"], row["classes"]) == (0.5, 20, N, 2)
+    assert rows[0]["accuracy"] == 0.5  # eoi is constant at layer 0
+    assert rows[2]["accuracy"] > 0.9
+    assert re.search(r'aria-label="eoi, layer 2: accuracy \d\.\d{3} \(', (tmp_path / "f.svg").read_text())
+
+
+def test_held_out_by_folds(store, capsys):
+    _, rows, _ = command(capsys, "probe", store, SQL, "--roles", "eoi", "--layers", 1, "--folds", 4, "--seed", 3)
+    x = vectors("eoi", "image-text", 1).astype(np.float64)
+    said = cross_val_predict(model(), x, Y, cv=StratifiedKFold(4, shuffle=True, random_state=3))
+    assert rows[0]["accuracy"] == pytest.approx((said == Y).mean())
+    assert rows[0]["held_out"] == N
+
+
+def test_folds_where_the_rows_chosen_are_all_test(store, capsys):
+    _, rows, _ = command(capsys, "probe", store, f"{SQL} and split = 'test'", "--roles", "eoi", "--layers", 2)
+    assert (rows[0]["held_out"], rows[0]["n"]) == (20, 20)
+
+
+def test_several_jobs_give_what_one_gives(store, capsys):
+    asked = ("probe", store, SQL, "--roles", "eoi")
+    _, alone, _ = command(capsys, *asked)
+    assert command(capsys, *asked, "--force", "--jobs", 2)[1] == alone
+
+
+def test_a_dimension_that_tells_can_be_dropped(store, capsys):
+    asked = ("probe", store, SQL, "--roles", "eoi", "--layers", 2)
+    _, plain, _ = command(capsys, *asked)
+    _, dropped, _ = command(capsys, *asked, "--drop-dims", 1)
+    assert dropped[0]["accuracy"] < plain[0]["accuracy"]
+
+
+def test_labels_that_say_nothing_are_read_by_chance():
+    rng = np.random.default_rng(0)
+    found = folded(rng.standard_normal((400, 5)), rng.integers(0, 2, 400))
+    assert found.n == 400
+    assert 0.4 < found.right / found.n < 0.6
+
+
+def test_scale_and_shift_do_not_matter():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((80, 4)) + Y[:, None]
+    assert held_out(x, Y, TRAIN) == held_out(x * [1e-4, 1, 1e3, 7] + 50, Y, TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: held_out(np.zeros((4, 1)), [0, 0, 1, 1], np.ones(4, bool)), "4 points to train on and 0 to hold out"),
+        (lambda: held_out(np.zeros((4, 1)), [0, 0, 1, 1], np.array([1, 1, 0, 0], bool)), "all training points have"),
+        (lambda: folded(np.zeros((5, 1)), list("aaaab"), folds=2), "label 'b' has 1 points, too few for 2 folds"),
+        (lambda: held_out(np.array([[1.0], [np.inf]]), [0, 1], np.array([True, False])), "row 1 holds NaN or infinity"),
+    ],
+)
+def test_points_that_cannot_be_probed(call, message):
+    with pytest.raises(ActstoreError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "spilt"], "no column 'spilt' to tell train from test; did you mean 'split'"),
+        (["--split", "split", "--folds", "3"], "take --split or --folds, not both"),
+        (
+            ["--label", "sample_id", "--folds", "2"],
+            "label 's000/image-text' has 1 vectors of role 'eoi', too few for 2 folds",
+        ),
+        (["--split", "label"], "the query selects no labelled row of role 'eoi'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(store, capsys, arguments, message):
+    assert run(["probe", str(store), "--roles", "eoi", *arguments]) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_report_shows_it(store, tmp_path):
+    assert run(["probe", str(store), "--roles", "eoi", "--layers", "2"]) == 0
+    assert run(["report", str(store), "-o", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "<h2>Linear probe of “label”, held out by split" in page
+    assert "fitted where split is train, asked where it is test" in page

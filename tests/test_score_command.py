@@ -1,0 +1,186 @@
+"""actstore score: what small stores say, scored by task, condition and split."""
+
+import json
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score, precision_score, recall_score
+
+import actstore
+from actstore.cli import run
+from actstore_analyze.scores import cider, vqa_accuracy
+
+
+def make_store(path, said, *, column="generated_text", failed=(), **columns):
+    """Samples that said something, with columns of the plan; one vector each."""
+    ids = [f"s{i}" for i in range(len(said))]
+    plan = pl.DataFrame({"sample_id": ids, **columns}, strict=False)
+    store = actstore.create(path, plan=plan, layers=[0], d_model=2)
+    samples = pl.DataFrame(
+        {
+            "sample_id": ids,
+            "status": ["failed" if i in failed else "ok" for i in range(len(ids))],
+            "error": ["no image" if i in failed else None for i in range(len(ids))],
+            column: pl.Series([None if i in failed else text for i, text in enumerate(said)], dtype=pl.String),
+        }
+    )
+    if "condition" in columns:
+        samples = samples.with_columns(condition=pl.Series(columns["condition"]))
+    done = samples.filter(pl.col("status") == "ok")
+    rows = done.select("sample_id", *(["condition"] if "condition" in columns else []), role=pl.lit("last"))
+    store.write(0, samples=samples, rows=rows, residual={"last": np.ones((1, rows.height, 2), np.float32)})
+    return path
+
+
+def command(capsys, *arguments):
+    """Exit status, the table, and what was said on standard error."""
+    status = run(["score", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return status, [json.loads(line) for line in out.splitlines()], err
+
+
+def by_metric(rows, split="all"):
+    return {row["metric"]: row for row in rows if row["split"] == split}
+
+
+def test_vqa(tmp_path, capsys):
+    truths = [["2"] * 3 + ["3"] * 7, ["red"] * 10, ["a dog"] + ["cat"] * 9, ["yes"] * 10]
+    said = [" Two!\n", "red", "dog", "no"]
+    store = make_store(tmp_path / "s", said, answers=truths, split=["val", "val", "test", None])
+    _, rows, err = command(capsys, store, "--task", "vqa")
+    each = [vqa_accuracy(*pair) for pair in zip(said, truths, strict=True)]
+    assert each == pytest.approx([0.9, 1, 0.3, 0])
+    found = {row["split"]: row for row in rows}
+    assert {name: row["score"] for name, row in found.items()} == pytest.approx({"all": 0.55, "test": 0.3, "val": 0.95})
+    assert [found[name]["n"] for name in ("all", "test", "val")] == [4, 1, 2]
+    assert (found["all"]["said"], found["all"]["truth"]) == ("generated_text", "answers")
+    assert 0 <= found["all"]["low"] < 0.55 < found["all"]["high"] <= 1
+    assert (found["test"]["low"], found["test"]["high"]) == (found["test"]["score"],) * 2
+    expected = "task metric condition split score low high n said truth"
+    assert " ".join(rows[0]) == expected
+    assert "saved as" in err
+    assert "recalled from" in command(capsys, store, "--task", "vqa")[2]
+
+
+def test_the_bootstrap_agrees_with_the_normal_approximation(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    matches = rng.integers(0, 5, 900)
+    truths = [["yes"] * int(n) + ["no"] * int(10 - n) for n in matches]
+    store = make_store(tmp_path / "s", ["yes"] * 900, answers=truths)
+    (row,) = command(capsys, store, "--task", "vqa")[1]
+    each = np.array([0, 0.3, 0.6, 0.9, 1])[matches]
+    assert row["score"] == pytest.approx(each.mean())
+    half = 1.96 * each.std() / 30
+    assert (row["low"], row["high"]) == pytest.approx((each.mean() - half, each.mean() + half), abs=0.004)
+
+
+def test_cider(tmp_path, capsys):
+    captions = [["a cat", "one cat"], ["the dog runs", "a dog"], ["a red bus on a road", "bus"]]
+    said = ["a cat", "a dog runs", "a bus on a road"]
+    store = make_store(tmp_path / "s", said, captions=captions, split=["x", "x", "y"])
+    _, rows, _ = command(capsys, store, "--task", "cider")
+    found = by_metric(rows)
+    assert found["cider"]["score"] == pytest.approx(cider(said, captions))
+    assert found["cider_d"]["score"] == pytest.approx(cider(said, captions, variant="d"))
+    assert by_metric(rows, "x")["cider"]["score"] == pytest.approx(cider(said[:2], captions[:2]))
+    assert by_metric(rows, "y")["cider"]["score"] == 0  # one image: every word is in all references
+
+
+def test_pope(tmp_path, capsys):
+    said = ["yes", "Yes ", "no", "yes", "no", "perhaps", "yes", "no"]
+    truth = ["yes", "yes", "yes", "no", "no", "yes", "no", "no"]
+    store = make_store(tmp_path / "s", said, column="next_token", label=truth)
+    _, rows, _ = command(capsys, store, "--task", "pope")
+    found = by_metric(rows)
+    own = [text.strip().lower() == "yes" for text in said]
+    true = [text == "yes" for text in truth]
+    assert found["precision"]["score"] == pytest.approx(precision_score(true, own))
+    assert found["recall"]["score"] == pytest.approx(recall_score(true, own))
+    assert found["f1"]["score"] == pytest.approx(f1_score(true, own))
+    assert (found["accuracy"]["score"], found["unclear"]["score"], found["yes"]["score"]) == (0.5, 0.125, 0.5)
+    for metric, right, n in (("accuracy", 4, 8), ("precision", 2, 4), ("recall", 2, 4), ("unclear", 1, 8)):
+        wilson = binomtest(right, n).proportion_ci(method="wilson")
+        assert (found[metric]["low"], found[metric]["high"]) == pytest.approx(tuple(wilson)), metric
+    assert found["f1"]["low"] < found["f1"]["score"] < found["f1"]["high"]
+    assert [row["metric"] for row in rows] == ["accuracy", "precision", "recall", "f1", "yes", "unclear"]
+
+
+def test_pope_without_a_yes(tmp_path, capsys):
+    store = make_store(tmp_path / "s", ["no", "no"], label=["no", "no"])
+    found = by_metric(command(capsys, store, "--task", "pope")[1])
+    assert [found["precision"][name] for name in ("score", "low", "high")] == [0, 0, 1]
+    assert [found["f1"][name] for name in ("score", "low", "high")] == [0, 0, 0]
+
+
+def test_gqa_and_answers(tmp_path, capsys):
+    said, truth = ["A dog.", "red", "2", "in the box"], ["a dog", "blue", "two", "box"]
+    store = make_store(tmp_path / "s", said, answer=truth)
+    assert by_metric(command(capsys, store, "--task", "gqa")[1])["exact_match"]["score"] == 0.25
+    (row,) = command(capsys, store, "--task", "answers")[1]
+    assert (row["score"], row["truth"]) == (0.5, "answer")  # two is 2, a dog is a dog
+    assert (row["low"], row["high"]) == pytest.approx(tuple(binomtest(2, 4).proportion_ci(method="wilson")))
+
+
+def test_any_of_several_answers_also_as_json_text(tmp_path, capsys):
+    truth = ['["cat", "kitten"]', '["dog"]', "bird"]
+    store = make_store(tmp_path / "s", ["kitten", "cat", "bird"], answers=truth)
+    (row,) = command(capsys, store, "--task", "answers")[1]
+    assert (row["score"], row["n"], row["truth"]) == (pytest.approx(2 / 3), 3, "answers")
+
+
+def test_conditions_stand_apart(tmp_path, capsys):
+    store = make_store(
+        tmp_path / "s", ["cat", "dog", "cat", "x"], label=["cat", "dog"] * 2, condition=["none"] * 2 + ["knockout"] * 2
+    )
+    _, rows, _ = command(capsys, store, "--task", "answers")
+    assert {row["condition"]: row["score"] for row in rows} == {"none": 1, "knockout": 0.5}
+
+
+def test_samples_without_answers_are_left_out_and_said(tmp_path, capsys):
+    store = make_store(tmp_path / "s", ["cat", "dog", None, "x"], label=["cat", None, "cat", "x"], failed=(3,))
+    _, (row,), err = command(capsys, store, "--task", "answers")
+    assert (row["score"], row["n"]) == (1, 1)
+    assert "1 of 3 samples have no 'generated_text'; left out" in err
+    assert "1 of 2 samples have no 'label'; left out" in err
+
+
+def test_tokens_lose_the_space_that_tokenizers_write(tmp_path, capsys):
+    store = make_store(tmp_path / "s", ["▁cat", "Ġdog", " bird"], column="next_token", label=["cat", "dog", "bird"])
+    assert command(capsys, store, "--task", "gqa")[1][0]["score"] == 1
+
+
+def test_columns_can_be_named_and_made_in_sql(tmp_path, capsys):
+    store = make_store(tmp_path / "s", ["it is a cat", "dog"], label=["cat", "dog"], other=["x", "dog"])
+    sql = "select *, regexp_replace(generated_text, '^it is a ', '') as short from samples"
+    (row,) = command(capsys, store, sql, "--task", "answers", "--said", "short", "--truth", "label")[1]
+    assert (row["score"], row["said"]) == (1, "short")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "cider"], "no column captions for --task cider; name one with --truth"),
+        (["--task", "answers", "--truth", "lable"], "no column 'lable', only .*did you mean 'label'"),
+        (["--task", "answers", "--said", "sad"], "no column 'sad', only"),
+        (["--task", "pope"], "none, all: truth 0 is 'cat'; POPE knows yes and no"),
+        (["--task", "vqa", "--truth", "label"], "none, all: 1 annotators: VQA accuracy compares with the others"),
+        (["--task", "gqa", "--truth", "several"], "none, all: a sample has 2 true answers, this task takes one"),
+        (["from samples where false", "--task", "answers"], "the samples say nothing"),
+        (["from samples", "--task", "answers", "--said", "none"], "nothing to score: no sample has both 'none'"),
+    ],
+)
+def test_wrong_calls_end_in_one_line(tmp_path, capsys, arguments, message):
+    bare = pl.Series([None, None], dtype=pl.String)
+    store = make_store(tmp_path / "s", ["cat", "dog"], label=["cat", "dog"], several=[["a", "b"]] * 2, none=bare)
+    status, _, err = command(capsys, store, *arguments)
+    assert status == 1
+    assert re.search(message, err.splitlines()[-1])
+
+
+def test_a_task_is_needed(tmp_path, capsys):
+    store = make_store(tmp_path / "s", ["cat"], label=["cat"])
+    assert command(capsys, store)[0] == 2
+    assert command(capsys, store, "--task", "captions")[0] == 2
