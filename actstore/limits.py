@@ -51,7 +51,7 @@ class Limits:
         threading.Thread(target=wait, name="actstore limits", daemon=True).start()
         try:
             yield
-        except Exception:
+        except Exception:  # whatever the interruption came out as: DuckDB, Arrow and Python each have a name for it
             if late.is_set():
                 raise QueryError(
                     f"not answered within {self.seconds:g} seconds; ask for less, or give it more time "

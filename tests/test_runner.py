@@ -4,7 +4,6 @@ import signal
 import time
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from PIL import Image
@@ -331,28 +330,31 @@ def test_two_processes_share_the_work(tmp_path, whole):
     [(4, "[]"), (4, "['eoi-knockout']"), pytest.param(20, "[]", marks=pytest.mark.slow)],
 )
 def test_kill_9_at_random_instants_then_resume(tmp_path, kills, conditions):
+    """Every kill falls while the killed process extracts: after it has begun a part of its own."""
     chance = random.Random(kills)
-    each = 12 if conditions == "[]" else 6  # so that there are as many rows of samples
-    limit = f"samples.limit={each * kills}", f"conditions={conditions}"
-    extract(tmp_path / "whole", *limit)
-    path, killed = tmp_path / "s", 0
+    each = 24 if conditions == "[]" else 12  # so that there are as many rows of samples
+    changes = f"samples.limit={each * kills}", f"conditions={conditions}"
+    extract(tmp_path / "whole", *changes)
+    stores, killed = [tmp_path / "s0"], 0
     while killed < kills:
-        child = start(path, *limit)
-        while child.is_alive() and not list(path.glob("parts/*")):
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.6))
-        if not child.is_alive():
-            break
+        path = stores[-1]
+        before = set(path.glob("parts/*"))
+        child = start(path, *changes)
+        while child.is_alive() and set(path.glob("parts/*")) <= before:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.2))
         child.kill()
         child.join()
-        killed += child.exitcode == -signal.SIGKILL
-    assert killed >= kills // 2
-    extract(path, *limit)
-    assert samples(path)["sample_id"].to_list() == samples(tmp_path / "whole")["sample_id"].to_list()
-    assert vectors(path) == vectors(tmp_path / "whole")
-    assert verify.run(verify.steps(path)) == []
-    for orphan in orphans.find(path, older_than=0):
-        orphans.remove(orphan)
-    assert len(list((path / "parts").iterdir())) == 3 * kills
-    assert vectors(path) == vectors(tmp_path / "whole")
-    assert isinstance(samples(path), pl.DataFrame)
+        if child.exitcode == -signal.SIGKILL:
+            killed += 1
+        else:  # it had finished: the next kills fall on another store
+            stores.append(tmp_path / f"s{len(stores)}")
+    for path in stores:
+        extract(path, *changes)
+        assert samples(path)["sample_id"].to_list() == samples(tmp_path / "whole")["sample_id"].to_list()
+        assert vectors(path) == vectors(tmp_path / "whole")
+        assert verify.run(verify.steps(path)) == []
+        for orphan in orphans.find(path, older_than=0):
+            orphans.remove(orphan)
+        assert len(list((path / "parts").iterdir())) == 6 * kills
+        assert vectors(path) == vectors(tmp_path / "whole")
