@@ -24,6 +24,12 @@ def write_json(path: Path, data: object) -> None:
     path.write_text(json.dumps(data))
 
 
+def write_json_lines(path: Path, rows: Sequence[object]) -> None:
+    """A line for each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
 def imagenet(root: Path, wnids: Sequence[str] = ("n02088364", "n02085936", "n02437312"), count: int = 3) -> Path:
     """Class folders as the training archive unpacks them."""
     for wnid in wnids:
@@ -143,10 +149,82 @@ def llava(root: Path, count: int = 3) -> Path:
     return root / "llava_v1_5_mix665k.json"
 
 
+def pope(root: Path, count: int = 2) -> Path:
+    """Questions of the three kinds, one per line."""
+    for kind in ("random", "popular", "adversarial"):
+        lines = []
+        for i in range(count):
+            name = f"COCO_val2014_{310196 + i:012d}.jpg"
+            picture(root / "val2014" / name, seed=i)
+            label = "yes" if i % 2 == 0 else "no"
+            lines.append({"question_id": i + 1, "image": name, "text": f"Is there a {kind} dog?", "label": label})
+        write_json_lines(root / f"coco_pope_{kind}.json", lines)
+    return root
+
+
+def gqa(root: Path, count: int = 3) -> Path:
+    """testdev_balanced."""
+    questions = {}
+    for i in range(count):
+        picture(root / "images" / f"n{161313 + i}.jpg", seed=i)
+        questions[f"20138{i:04d}"] = {
+            "semantic": [{"operation": "select", "dependencies": [], "argument": "weather (0)"}],
+            "entailed": [],
+            "equivalent": [f"20138{i:04d}"],
+            "question": "What is this?",
+            "imageId": f"n{161313 + i}",
+            "isBalanced": True,
+            "groups": {"global": "", "local": "13-dog"},
+            "answer": "dog",
+            "semanticStr": "select: weather (0)",
+            "annotations": {"answer": {}, "question": {}, "fullAnswer": {}},
+            "types": {"detailed": "existRelS", "semantic": "rel", "structural": "query"},
+            "fullAnswer": "This is a dog.",
+        }
+    write_json(root / "testdev_balanced_questions.json", questions)
+    return root
+
+
+def mme(root: Path) -> Path:
+    """A task with images beside texts, one with both apart."""
+    for i, name in enumerate(("000000006040", "000000007816")):
+        picture(root / "existence" / f"{name}.jpg", seed=i)
+        questions = "Is there a dog in this image? Please answer yes or no.\tYes\n"
+        (root / "existence" / f"{name}.txt").write_text(
+            questions + questions.replace("dog", "cat").replace("Yes", "No")
+        )
+    picture(root / "code_reasoning" / "images" / "0001.png")
+    apart = root / "code_reasoning" / "questions_answers_YN"
+    apart.mkdir()
+    (apart / "0001.txt").write_text("Is it Python? Please answer yes or no.\tYes\nIs it C?\tNo\n\n")
+    return root
+
+
+def llava_bench(root: Path) -> Path:
+    """Three questions about two images."""
+    for name in ("001.jpg", "002.jpg"):
+        picture(root / "images" / name)
+    asked = [("001.jpg", "conv"), ("001.jpg", "detail"), ("002.jpg", "complex")]
+    questions = [
+        {"question_id": i, "image": image, "text": "What is this?", "category": category}
+        for i, (image, category) in enumerate(asked)
+    ]
+    write_json_lines(root / "questions.jsonl", questions)
+    contexts = [{"id": name[:3], "image": name, "caption": f"This is {name}."} for name in ("001.jpg", "002.jpg")]
+    write_json_lines(root / "context.jsonl", contexts)
+    answers = [{"question_id": i, "prompt": "", "model_id": "gpt-4", "text": f"Answer {i}."} for i in range(3)]
+    write_json_lines(root / "answers_gpt4.jsonl", answers)
+    return root
+
+
 LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "imagenet": imagenet,
     "flickr30k": flickr30k,
     "coco": coco,
     "vqav2": vqav2,
+    "pope": pope,
+    "gqa": gqa,
+    "mme": mme,
+    "llava-bench": llava_bench,
     "llava": llava,
 }

@@ -5,13 +5,14 @@ import base64
 import pytest
 
 from actstore.errors import ActstoreError
-from actstore_analyze.judge import Judge, Question, Verdict, matched
+from actstore_analyze.judge import Judge, Question
+from actstore_analyze.sae_question import matched, question
 from speaking import speaking
 
 PNG = b"\x89PNG\r\n\x1a\n and the rest"
 JPEG = b"\xff\xd8\xff and the rest"
 YES = "Image description: a dog on grass.\nMatch found: YES\nExplanation: a dog is there."
-QUESTION = Question(("dogs", "the colour green"), PNG)
+QUESTION = question(("dogs", "the colour green"), PNG)
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def judge(server, **options):
 
 
 def test_one_question_is_one_message_with_text_and_image(server):
-    assert judge(server).ask(QUESTION) == Verdict(True, YES)
+    assert judge(server).ask(QUESTION) == YES
     (body,) = server.asked
     assert (body["model"], body["temperature"]) == ("tiny-judge", 0.001)
     (message,) = body["messages"]
@@ -40,7 +41,7 @@ def test_one_question_is_one_message_with_text_and_image(server):
 @pytest.mark.parametrize("faults", [[429], [500, 429], ["torn"], ["empty", "torn"], ["slow"], [500, "slow"]])
 def test_what_fails_is_asked_again(server, faults):
     server.faults = list(faults)
-    assert judge(server, timeout=0.2 if "slow" in faults else 5.0).ask(QUESTION).match is True
+    assert judge(server, timeout=0.2 if "slow" in faults else 5.0).ask(QUESTION) == YES
     assert len(server.asked) == len(faults) + 1
 
 
@@ -77,9 +78,9 @@ def test_no_server():
 def test_an_unclear_reply_is_asked_again_and_then_taken_as_it_is():
     replies = ["I cannot say.", "Match found: perhaps", YES]
     with speaking(lambda _: replies.pop(0)) as server:
-        assert judge(server).ask(QUESTION) == Verdict(True, YES)
+        assert judge(server).ask(QUESTION) == YES
     with speaking(lambda _: "I cannot say.") as server:
-        assert judge(server).ask(QUESTION) == Verdict(None, "I cannot say.")
+        assert judge(server).ask(QUESTION) == "I cannot say."
         assert len(server.asked) == 3
 
 
@@ -110,7 +111,12 @@ def test_replies(reply, match):
 
 
 def test_questions_differ_by_text_and_image():
-    questions = [QUESTION, Question(("dogs",), PNG), Question(("dogs", "the colour green"), JPEG)]
+    questions = [QUESTION, question(("dogs",), PNG), question(("dogs", "the colour green"), JPEG)]
     assert len({question.key for question in questions}) == 3
-    assert Question(("dogs",), PNG).key == questions[1].key
-    assert [question.kind for question in (*questions, Question((), b"BM"))] == ["png", "png", "jpeg", None]
+    assert question(("dogs",), PNG).key == questions[1].key
+    assert [question.kind for question in (*questions, question((), b"BM"))] == ["png", "png", "jpeg", None]
+
+
+def test_a_question_may_have_no_image(server):
+    judge(server).ask(Question("How are you?", reads=len))
+    assert server.asked[0]["messages"] == [{"role": "user", "content": [{"type": "text", "text": "How are you?"}]}]

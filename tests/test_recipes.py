@@ -52,6 +52,7 @@ DIGITS = [
     "digits-gated-patch",
     "digits-mapped",
 ]
+MAPPED = ["gqa", "llava-bench", "mme", "pope", "sae"]
 COMPOSED = [name for name in shipped() if "/" in name]
 FAR = {"at-32", "at-1025"}  # positions that a tiny image does not reach
 
@@ -84,6 +85,10 @@ ASKED = {
         '[INST]<image>What is this?"\nAnswer the question using a single word or phrase."[/INST]',
     ],
     "pixtral-12b/coco-captions": [f'[INST]"<image>{CAPTION}"[/INST]'],
+    "clip-gemma-2-2b/gqa": [
+        "<image>" + QUESTION.format("").replace("this?", "this?\nAnswer the question using a single word or phrase.")
+    ],
+    "clip-gemma-2-2b/llava-bench": ["<image>" + QUESTION.format("")],
     "clip-gemma-2-2b/sae": [
         "<image>" + QUESTION.format(""),
         QUESTION.format("Consider the following information: This is a one. "),
@@ -119,7 +124,7 @@ def model(name):
 
 def test_every_experiment_of_every_model_ships():
     expected = [f"{name}/{what}" for name in SYSTEMS for what in EXPERIMENTS if name != "clip-gemma-2-2b"]
-    assert sorted(shipped()) == sorted([*DIGITS, "clip-gemma-2-2b/sae", *expected])
+    assert sorted(shipped()) == sorted([*DIGITS, *(f"clip-gemma-2-2b/{what}" for what in MAPPED), *expected])
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -305,11 +305,87 @@ def test_llava(tmp_path):
     assert elsewhere.image("train2017/000000033471.jpg").size == (9, 7)
 
 
+def test_pope(tmp_path):
+    found = source("pope", path=layouts.pope(tmp_path)).samples()
+    assert found.table["split"].to_list() == ["random"] * 2 + ["popular"] * 2 + ["adversarial"] * 2
+    assert found.table.row(3, named=True) == {
+        "sample_id": "popular/2",
+        "image": "COCO_val2014_000000310197.jpg",
+        "question": "Is there a popular dog?",
+        "label": "no",
+        "split": "popular",
+    }
+    assert found.image("COCO_val2014_000000310197.jpg").size == (9, 7)
+    assert source("pope", path=tmp_path, split="random", images=tmp_path / "val2014").samples().table.height == 2
+
+
+def test_gqa(tmp_path):
+    found = source("gqa", path=layouts.gqa(tmp_path)).samples()
+    assert found.table.row(0, named=True) == {
+        "sample_id": "201380000",
+        "image": "images/n161313.jpg",
+        "question": "What is this?",
+        "answer": "dog",
+        "question_type": "query",
+        "semantic_type": "rel",
+    }
+    assert found.image("images/n161313.jpg").size == (9, 7)
+
+
+def test_mme(tmp_path):
+    found = source("mme", path=layouts.mme(tmp_path)).samples()
+    assert found.table.height == 6
+    assert found.table.row(1, named=True) == {
+        "sample_id": "existence/000000006040/2",
+        "image": "existence/000000006040.jpg",
+        "question": "Is there a cat in this image? Please answer yes or no.",
+        "label": "no",
+        "split": "existence",
+    }
+    assert found.table.row(5)[:3] == ("code_reasoning/0001/2", "code_reasoning/images/0001.png", "Is it C?")
+    assert found.image("code_reasoning/images/0001.png").size == (9, 7)
+
+
+@pytest.mark.parametrize("text", ["Is it?\tYes\n", "Is it?\tYes\nIs it?\tMaybe\n", "Is it? Yes\nIs it? No\n"])
+def test_mme_has_two_questions_about_an_image(tmp_path, text):
+    (layouts.mme(tmp_path) / "existence" / "000000007816.txt").write_text(text)
+    with pytest.raises(SamplesError, match=r"000000007816.txt is not of MME's release .*: it has two lines"):
+        source("mme", path=tmp_path).samples()
+
+
+def test_mme_without_images_or_tasks(tmp_path):
+    (layouts.mme(tmp_path / "mme") / "existence" / "000000007816.jpg").unlink()
+    with pytest.raises(SamplesError, match=r"000000007816.txt has no image"):
+        source("mme", path=tmp_path / "mme").samples()
+    with pytest.raises(SamplesError, match="has none of the tasks existence"):
+        source("mme", path=tmp_path).samples()
+
+
+def test_llava_bench(tmp_path):
+    found = source("llava-bench", path=layouts.llava_bench(tmp_path)).samples()
+    assert found.table.row(2, named=True) == {
+        "sample_id": "2",
+        "image": "002.jpg",
+        "question": "What is this?",
+        "answer": "Answer 2.",
+        "context": "This is 002.jpg.",
+        "split": "complex",
+    }
+    assert found.image("002.jpg").size == (9, 7)
+    lines = (tmp_path / "answers_gpt4.jsonl").read_text().splitlines()
+    (tmp_path / "answers_gpt4.jsonl").write_text(lines[0])
+    with pytest.raises(SamplesError, match=r"answers_gpt4.jsonl lacks question 1"):
+        source("llava-bench", path=tmp_path).samples()
+
+
 MISSING = {
     "flickr30k": ("flickr_annotations_30k.csv", r"has no flickr_annotations_30k.csv or dataset_flickr30k.json or"),
     "coco": ("annotations/captions_val2014.json", r"get it from COCO's annotations_trainval2014.zip"),
     "vqav2": ("v2_mscoco_val2014_annotations.json", r"get it from VQA v2's download page"),
     "llava": ("llava_v1_5_mix665k.json", r"get llava_v1_5_mix665k.json from LLaVA's releases"),
+    "pope": ("coco_pope_popular.json", r"has no coco_pope_popular.json or .*get it from POPE's repository"),
+    "gqa": ("testdev_balanced_questions.json", r"get it from GQA's download page"),
+    "llava-bench": ("context.jsonl", r"get context.jsonl from liuhaotian/llava-bench-in-the-wild"),
 }
 
 
@@ -318,7 +394,7 @@ def test_a_file_that_is_missing_cut_or_another(tmp_path, name):
     path = layouts.LAYOUTS[name](tmp_path)
     file, message = MISSING[name]
     text = (tmp_path / file).read_text()
-    (tmp_path / file).write_text(text[: len(text) // 2])
+    (tmp_path / file).write_text(text[: len(text) // 2 + 7])
     with pytest.raises(SamplesError, match=f"{file}.*download was cut"):
         source(name, path=path).samples()
     if file.endswith("json"):
@@ -331,7 +407,7 @@ def test_a_file_that_is_missing_cut_or_another(tmp_path, name):
         source(name, path=path).samples()
 
 
-@pytest.mark.parametrize("name", ["imagenet", "flickr30k", "coco", "vqav2"])
+@pytest.mark.parametrize("name", ["imagenet", "flickr30k", "coco", "vqav2", "pope", "gqa", "mme", "llava-bench"])
 def test_a_folder_that_is_missing(tmp_path, name):
     with pytest.raises(SamplesError, match=r"folder .*nowhere does not exist; set samples.path to "):
         source(name, path=tmp_path / "nowhere").samples()

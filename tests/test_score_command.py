@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 import actstore
 from actstore.cli import run
 from actstore_analyze.scores import cider, vqa_accuracy
+from speaking import speaking
 
 
 def make_store(path, said, *, column="generated_text", failed=(), **columns):
@@ -113,6 +114,75 @@ def test_pope_without_a_yes(tmp_path, capsys):
     found = by_metric(command(capsys, store, "--task", "pope")[1])
     assert [found["precision"][name] for name in ("score", "low", "high")] == [0, 0, 1]
     assert [found["f1"][name] for name in ("score", "low", "high")] == [0, 0, 0]
+
+
+def test_mme_sums_what_both_questions_of_an_image_make(tmp_path, capsys):
+    images = ["a", "a", "b", "b", "c", "c", "d", "d"]
+    said = ["Yes.", "no", "yes", "Yes, it is", "no way", "No.", "maybe", "no"]
+    truth = ["yes", "no"] * 4
+    tasks = ["existence"] * 4 + ["code_reasoning"] * 2 + ["count"] * 2
+    store = make_store(tmp_path / "s", said, image=images, label=truth, split=tasks)
+    rows = command(capsys, store, "--task", "mme")[1]
+    found = {(row["split"], row["metric"]): row["score"] for row in rows}
+    assert found == pytest.approx(
+        {
+            ("all", "perception"): 75 + 50 + 50 + 0,  # existence: 3 of 4 and 1 of 2; count: 1 of 2 and 0 of 1
+            ("all", "cognition"): 50,
+            ("existence", "points"): 125,
+            ("existence", "accuracy"): 0.75,
+            ("existence", "accuracy_plus"): 0.5,
+            ("count", "points"): 50,
+            ("count", "accuracy"): 0.5,
+            ("count", "accuracy_plus"): 0,
+            ("code_reasoning", "points"): 50,
+            ("code_reasoning", "accuracy"): 0.5,
+            ("code_reasoning", "accuracy_plus"): 0,
+        }
+    )
+    (perception,) = (row for row in rows if row["metric"] == "perception")
+    assert (perception["low"], perception["high"]) == (100, 250)  # image a has 200 points, image b 50
+
+
+def test_mme_takes_pairs_alone(tmp_path, capsys):
+    store = make_store(tmp_path / "s", ["yes"] * 3, image=["a", "a", "b"], label=["yes", "no", "yes"])
+    status, _, err = command(capsys, store, "--task", "mme")
+    assert (status, "MME asks two questions about an image, b has 1: leave it out" in err) == (1, True)
+
+
+def test_llava_bench_is_rated_by_a_judge_once(tmp_path, capsys):
+    said = ["a dog", "a cat", "a bird", "nothing"]
+    columns = {"question": ["What?"] * 4, "context": ["It is a dog."] * 4, "answer": ["dog", "cat", "bird", "fish"]}
+    store = make_store(tmp_path / "s", said, **columns, split=["conv", "conv", "detail", "detail"])
+
+    def reply(body):
+        (part,) = body["messages"][0]["content"]
+        text = part["text"]
+        assert text.startswith("[Context]\nIt is a dog.\n\n[Question]\nWhat?\n\n[Assistant 1]\n")
+        own = next(one for one in said if f"[Assistant 2]\n{one}\n" in text)
+        return {"a dog": "8 4\nOne is better.", "a cat": "10, 5.5", "a bird": "6 6", "nothing": "Neither."}[own]
+
+    with speaking(reply) as server:
+        asking = ["--task", "llava-bench", "--judge", "tiny", "--base-url", server.url, "--tries", 1]
+        _, _, err = command(capsys, store, *asking, "--estimate")
+        assert "4 questions to tiny, about" in err
+        assert not server.asked
+        rows = command(capsys, store, *asking)[1]
+        assert server.asked[0]["temperature"] == 0.2
+        assert len(server.asked) == 4
+        assert command(capsys, store, *asking, "--force")[1] == rows
+        assert len(server.asked) == 4
+    found = {(row["split"], row["metric"]): row["score"] for row in rows}
+    assert found["all", "relative"] == pytest.approx(15.5 / 24)
+    assert (found["conv", "relative"], found["detail", "relative"]) == (pytest.approx(9.5 / 18), 1)
+    assert (found["all", "rating"], found["all", "reference_rating"]) == (pytest.approx(15.5 / 3), 8)
+    assert (found["all", "unclear"], found["conv", "unclear"], found["detail", "unclear"]) == (0.25, 0, 0.5)
+
+
+@pytest.mark.parametrize("arguments", [["--task", "llava-bench"], ["--task", "gqa", "--judge", "gpt-4o"]])
+def test_a_judge_is_for_llava_bench(tmp_path, capsys, arguments):
+    store = make_store(tmp_path / "s", ["cat"], label=["cat"])
+    status, _, err = command(capsys, store, *arguments)
+    assert (status, "--judge MODEL is for --task llava-bench" in err) == (2, True)
 
 
 def test_gqa_and_answers(tmp_path, capsys):

@@ -1,12 +1,11 @@
-"""A judge behind any OpenAI-compatible endpoint: does one of a few descriptions match what an image shows?"""
+"""A judge behind any OpenAI-compatible endpoint: questions in words, with an image or without, and its replies."""
 
 import base64
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,60 +14,47 @@ from actstore.errors import ActstoreError
 if TYPE_CHECKING:
     from openai import OpenAI
 
-__all__ = ["Judge", "Question", "Verdict", "asked", "matched"]
+__all__ = ["Judge", "Question", "asked"]
 
 KEY = "OPENAI_API_KEY"
 IMAGE_TOKENS, REPLY_TOKENS, CHARACTERS_PER_TOKEN = 765, 90, 4  # for the estimate only
 KINDS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp"}
 
-PROMPT = """You see an image and some short descriptions of concepts.
-
-{descriptions}
-
-First look for the objects, activities and high-level concepts that are central to the image. Then decide whether at
-least one of the descriptions strongly matches one of them. A loose association is not a match.
-
-Answer in exactly three lines:
-Image description: one or two sentences
-Match found: YES or NO
-Explanation: one sentence"""
-
 
 @dataclass(frozen=True)
 class Question:
-    """Descriptions to compare with an image (the bytes of a JPEG, PNG, GIF or WebP file)."""
+    """A text, and perhaps an image (the bytes of a JPEG, PNG, GIF or WebP file).
 
-    descriptions: tuple[str, ...]
-    image: bytes
+    `reads` finds what a reply says: None where it is not in the form that the text asks for.
+    """
 
-    @property
-    def text(self) -> str:
-        """What is asked."""
-        listed = "\n".join(f"{number}. {text}" for number, text in enumerate(self.descriptions, 1))
-        return PROMPT.format(descriptions=listed)
+    text: str
+    reads: Callable[[str], object] = field(compare=False)
+    image: bytes | None = None
 
     @cached_property
     def key(self) -> str:
         """A name for the question: equal questions have equal names."""
-        return hashlib.sha256(self.text.encode() + b"\0" + self.image).hexdigest()[:32]
+        return hashlib.sha256(self.text.encode() + b"\0" + (self.image or b"")).hexdigest()[:32]
 
     @property
     def kind(self) -> str | None:
-        """jpeg, png, gif or webp, by its first bytes."""
-        return next((kind for start, kind in KINDS.items() if self.image.startswith(start)), None)
+        """jpeg, png, gif or webp, by the image's first bytes."""
+        return next((kind for start, kind in KINDS.items() if (self.image or b"").startswith(start)), None)
 
     @property
     def tokens(self) -> int:
         """About how many tokens go to the judge."""
-        return IMAGE_TOKENS + len(self.text) // CHARACTERS_PER_TOKEN
+        return (IMAGE_TOKENS if self.image else 0) + len(self.text) // CHARACTERS_PER_TOKEN
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """The judge's reply; match is None where it does not say YES or NO in the line asked for."""
-
-    match: bool | None
-    reply: str
+    @property
+    def content(self) -> list[dict[str, object]]:
+        """Text and image as the parts of one message."""
+        text: dict[str, object] = {"type": "text", "text": self.text}
+        if self.image is None:
+            return [text]
+        url = f"data:image/{self.kind};base64,{base64.b64encode(self.image).decode()}"
+        return [text, {"type": "image_url", "image_url": {"url": url}}]
 
 
 @dataclass(frozen=True)
@@ -99,32 +85,26 @@ class Judge:
         """Raise now what would keep it from asking: no key, no client."""
         assert self._client is not None
 
-    def ask(self, question: Question) -> Verdict:
-        """The verdict on a question; raises ActstoreError when the endpoint gives none after all tries."""
+    def ask(self, question: Question) -> str:
+        """The reply; one that is not in the form asked for only after all tries.
+
+        Raises ActstoreError when the endpoint gives none.
+        """
         for left in reversed(range(self.tries)):
             reply = self._reply(question)
-            if reply is not None and (matched(reply) is not None or not left):
-                return Verdict(matched(reply), reply)
+            if reply is not None and (question.reads(reply) is not None or not left):
+                return reply
         raise ActstoreError(f"{self._where} replied {self.tries} times with something else than a chat completion")
 
     def _reply(self, question: Question) -> str | None:
         """The text of one reply, None where it holds none. The client repeats what failed (429, 5xx, time-outs)."""
         import openai
 
-        url = f"data:image/{question.kind};base64,{base64.b64encode(question.image).decode()}"
         try:
             completion = self._client.chat.completions.create(
                 model=self.model,
                 temperature=self.temperature,
-                messages=[
-                    {
-                        "role": "user",
-                        "content": [
-                            {"type": "text", "text": question.text},
-                            {"type": "image_url", "image_url": {"url": url}},
-                        ],
-                    }
-                ],
+                messages=[{"role": "user", "content": question.content}],  # type: ignore[list-item]
             )
             content: object = completion.choices[0].message.content
         except openai.APIStatusError as error:
@@ -142,27 +122,15 @@ class Judge:
 
 def asked(
     judge: Judge, questions: Sequence[Question], *, at_once: int, advance: Callable[[], None]
-) -> Iterator[tuple[Question, Verdict]]:
-    """Verdicts on questions as they come, several asked at once; the first failure ends it."""
+) -> Iterator[tuple[Question, str]]:
+    """Replies to questions as they come, several asked at once; the first failure ends it."""
     with ThreadPoolExecutor(at_once) as pool:
         try:
-            for question, verdict in zip(questions, pool.map(judge.ask, questions), strict=True):
+            for question, reply in zip(questions, pool.map(judge.ask, questions), strict=True):
                 advance()
-                yield question, verdict
+                yield question, reply
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def matched(reply: str) -> bool | None:
-    """What a reply says after `Match found:`; None where it does not.
-
-    >>> matched("Image description: a dog\\nMatch found: YES\\nExplanation: it is one"), matched("**Match found:** no")
-    (True, False)
-    >>> matched("I cannot see the image") is None
-    True
-    """
-    line = re.search(r"match found\W*(yes|no)\b", reply, re.IGNORECASE)
-    return line[1].lower() == "yes" if line else None
 
 
 def _line(message: str) -> str:

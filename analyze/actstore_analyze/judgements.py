@@ -7,29 +7,33 @@ import polars as pl
 
 from actstore.progress import bar
 from actstore.store import Store
-from actstore_analyze.judge import PROMPT, REPLY_TOKENS, Judge, Question, Verdict, asked
+from actstore_analyze.judge import REPLY_TOKENS, Judge, Question, asked
 from actstore_analyze.selection import Say
 
 __all__ = ["Judgements"]
 
 MEASURE = "judge"
 KEPT_EVERY = 100  # answers
-SCHEMA = {"question": pl.String, "match": pl.Boolean, "reply": pl.String}
+SCHEMA = {"question": pl.String, "reply": pl.String}
 
 
 @dataclass
 class Judgements:
-    """Verdicts by question, of one model and prompt, in any state of the store."""
+    """Replies by question, of one model and prompt, in any state of the store."""
 
     store: Store
     judge: Judge
-    known: dict[str, Verdict] = field(default_factory=dict)
+    prompt: str
+    known: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for result in self.store.results():
             if result.measure == MEASURE and result.parameters == self._parameters:
-                for key, match, reply in result.table().iter_rows():
-                    self.known[key] = Verdict(match, reply)
+                self.known |= dict(result.table().iter_rows())
+
+    def reads(self, question: Question) -> object:
+        """What the judge says to a question that it was asked; None where its reply is unclear."""
+        return question.reads(self.known[question.key])
 
     def missing(self, questions: Sequence[Question]) -> list[Question]:
         """Those without an answer, each once."""
@@ -45,8 +49,8 @@ class Judgements:
         fresh = 0
         try:
             with bar(len(missing), "answers") as progress:
-                for question, verdict in asked(self.judge, missing, at_once=at_once, advance=progress.advance):
-                    self.known[question.key] = verdict
+                for question, reply in asked(self.judge, missing, at_once=at_once, advance=progress.advance):
+                    self.known[question.key] = reply
                     fresh += 1
                     if fresh % KEPT_EVERY == 0:
                         self._keep()
@@ -69,8 +73,8 @@ class Judgements:
 
     @property
     def _parameters(self) -> dict[str, str]:
-        return {"model": self.judge.model, "prompt": PROMPT, "temperature": str(self.judge.temperature)}
+        return {"model": self.judge.model, "prompt": self.prompt, "temperature": str(self.judge.temperature)}
 
     def _keep(self) -> None:
-        rows = [(key, verdict.match, verdict.reply) for key, verdict in self.known.items()]
-        self.store.save_result(MEASURE, pl.DataFrame(rows, schema=SCHEMA, orient="row"), self._parameters)
+        table = pl.DataFrame(list(self.known.items()), schema=SCHEMA, orient="row")
+        self.store.save_result(MEASURE, table, self._parameters)

@@ -8,7 +8,7 @@ import click
 
 from actstore.options import output_options, store_argument
 
-__all__ = ["layers", "measured", "names", "prepared", "roles", "say", "show"]
+__all__ = ["judged", "layers", "measured", "names", "prepared", "roles", "say", "show"]
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -55,7 +55,7 @@ def measured(command: Command) -> Command:
             "--layers",
             callback=layers,
             metavar="LAYER,...",
-            help="Which, such as 0,4..8; without it all.",
+            help="Which, such as 0,4..8; without it all that the measure is about.",
         ),
         click.option(
             "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that share the work."
@@ -79,6 +79,41 @@ def prepared(command: Command) -> Command:
         help="Leave out these dimensions, such as massive ones that actstore outliers lists.",
     )
     return center(drop(command))
+
+
+def _price(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[float, float] | None:
+    """`2.5,10` as (2.5, 10.0)."""
+    if text is None:
+        return None
+    try:
+        given, taken = map(float, text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is no pair of prices; for example: 2.5,10") from None
+    return given, taken
+
+
+def judged(needless: str) -> Callable[[Command], Command]:
+    """--judge, --base-url, --at-once, --tries, --timeout, --price and --estimate; needless says what is without."""
+    shared = (
+        click.option("--judge", metavar="MODEL", help=f"Ask this model; {needless}."),
+        click.option(
+            "--base-url", metavar="URL", help="Any OpenAI-compatible endpoint; its key is read from OPENAI_API_KEY."
+        ),
+        click.option(
+            "--at-once", default=4, show_default=True, type=click.IntRange(min=1), help="Questions asked at a time."
+        ),
+        click.option("--tries", default=5, show_default=True, type=click.IntRange(min=1), help="Of each question."),
+        click.option("--timeout", default=60.0, show_default=True, help="Seconds that a reply may take."),
+        click.option("--price", callback=_price, metavar="IN,OUT", help="Dollars for a million tokens in and out."),
+        click.option("--estimate", is_flag=True, help="Say what would be asked and what it would cost; ask nothing."),
+    )
+
+    def decorated(command: Command) -> Command:
+        for decorate in reversed(shared):
+            command = decorate(command)
+        return command
+
+    return decorated
 
 
 def show(

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from actstore_analyze.options import measured, roles, say
+from actstore_analyze.options import judged, measured, roles, say
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -85,17 +85,6 @@ def sae(store: Path, force: bool, figure: Path | None, style: str | None, output
 JUDGED = ("judge", "base_url", "images", "no_control", "at_once", "tries", "timeout", "price")
 
 
-def _price(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[float, float] | None:
-    """`2.5,10` as (2.5, 10.0)."""
-    if text is None:
-        return None
-    try:
-        given, taken = map(float, text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"'{text}' is no pair of prices; for example: 2.5,10") from None
-    return given, taken
-
-
 @click.command()
 @measured
 @autoencoders
@@ -115,8 +104,7 @@ def _price(_context: click.Context, _option: click.Parameter, text: str | None) 
 @click.option(
     "--most-language", default=0.005, show_default=True, help="Leave out features active on a larger share of language."
 )
-@click.option("--judge", metavar="MODEL", help="Ask this model; without it the table of features is all.")
-@click.option("--base-url", metavar="URL", help="Any OpenAI-compatible endpoint; its key is read from OPENAI_API_KEY.")
+@judged("without it the table of features is all")
 @click.option(
     "--images",
     default=".",
@@ -125,11 +113,6 @@ def _price(_context: click.Context, _option: click.Parameter, text: str | None) 
     help="Folder that the samples' image paths start from.",
 )
 @click.option("--no-control", is_flag=True, help="Do not ask about another sample's image too.")
-@click.option("--at-once", default=4, show_default=True, type=click.IntRange(min=1), help="Questions asked at a time.")
-@click.option("--tries", default=5, show_default=True, type=click.IntRange(min=1), help="Of each question.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds that a reply may take.")
-@click.option("--price", callback=_price, metavar="IN,OUT", help="Dollars for a million tokens in and out.")
-@click.option("--estimate", is_flag=True, help="Say what would be asked and what it would cost; ask nothing.")
 def describe(
     store: Path, force: bool, figure: Path | None, style: str | None, output: Path | None, **asked: Any
 ) -> None:

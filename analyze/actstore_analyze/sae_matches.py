@@ -1,7 +1,7 @@
 """Match rates: in how many samples a judge finds the image in the descriptions of the sample's features."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,12 +10,13 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
-from actstore_analyze.judge import Judge, Question
-from actstore_analyze.judgements import Judgements
+from actstore_analyze.judge import Question
+from actstore_analyze.judging import Judging
 from actstore_analyze.per_layer import depth
 from actstore_analyze.recall import answer
 from actstore_analyze.sae_described import Described
 from actstore_analyze.sae_features import match_rate
+from actstore_analyze.sae_question import PROMPT, question
 from actstore_analyze.selection import Say
 
 __all__ = ["Matched"]
@@ -40,29 +41,18 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matched(Described):
-    """A call of `actstore describe --judge`: the features, who judges them, and where the images are.
+class Matched(Judging, Described):
+    """A call of `actstore describe --judge`: the features, who judges them, and where the images are."""
 
-    at_once, base_url, tries, timeout and price say how it is asked, and are no parameters of the result.
-    """
-
-    judge: str
-    temperature: float = 0.001
     images: str = "."
     no_control: bool = False
-    at_once: int = field(default=4, compare=False)
-    base_url: str | None = field(default=None, compare=False)
-    tries: int = field(default=5, compare=False)
-    timeout: float = field(default=60.0, compare=False)
-    price: tuple[float, float] | None = field(default=None, compare=False)
 
     measure: ClassVar[str] = "sae_match"
 
     @property
     def parameters(self) -> dict[str, Any]:
         """As they are kept with the result."""
-        compared = {one.name for one in fields(self) if one.compare}
-        return {name: value for name, value in super().parameters.items() if name in compared}
+        return self.kept(super().parameters)
 
     @property
     def title(self) -> str:
@@ -91,26 +81,21 @@ class Matched(Described):
         """The call without the judge."""
         return Described(**{one.name: getattr(self, one.name) for one in fields(Described)})
 
-    @property
-    def asking(self) -> Judge:
-        """Who is asked, and how."""
-        return Judge(self.judge, self.base_url, self.tries, self.timeout, self.temperature)
-
     def estimate(self, store: Store, *, say: Say) -> str:
         """How much is to be asked, in words."""
         questions = [one.question for one in self.asked(store, say=say) if one.question]
-        return Judgements(store, self.asking).estimate(questions, self.price)
+        return self.judgements(store, PROMPT).estimate(questions, self.price)
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """SCHEMA. rate: of n samples; unclear replies and samples without described features count as no match."""
         everything = list(self.asked(store, say=say))
         questions = [one.question for one in everything if one.question]
-        known = Judgements(store, self.asking)
+        known = self.judgements(store, PROMPT)
         say(known.estimate(questions, self.price))
         known.ask(questions, at_once=self.at_once, say=say)
-        found: dict[tuple[Any, ...], list[bool | str | None]] = {}
+        found: dict[tuple[Any, ...], list[object]] = {}
         for one in everything:
-            verdict = known.known[one.question.key].match if one.question else "undescribed"
+            verdict = known.reads(one.question) if one.question else "undescribed"
             found.setdefault((*one.group, one.control, one.layer), []).append(verdict)
         return pl.DataFrame(
             [_row(where, verdicts, depth(store, where[-1])) for where, verdicts in found.items()],
@@ -129,10 +114,8 @@ class Matched(Described):
             )
             for control, others in shown.items():
                 for descriptions, sample in zip(own["descriptions"].to_list(), others, strict=True):
-                    question = (
-                        Question(tuple(descriptions), self._bytes(images[sample], loaded)) if descriptions else None
-                    )
-                    yield Asked(tuple(group), int(layer), control, question)
+                    asked = question(descriptions, self._bytes(images[sample], loaded)) if descriptions else None
+                    yield Asked(tuple(group), int(layer), control, asked)
 
     def _images(self, store: Store, samples: list[str]) -> Mapping[str, str]:
         """The image of each sample, as the plan names it."""
@@ -157,14 +140,14 @@ class Matched(Described):
                 raise ActstoreError(
                     f"{Path(self.images, name)}: {reason}; name the folder of the images: --images"
                 ) from None
-            if Question((), loaded[name]).kind is None:
+            if question((), loaded[name]).kind is None:
                 raise ActstoreError(
                     f"{Path(self.images, name)}: not a JPEG, PNG, GIF or WebP file, which a judge can see"
                 )
         return loaded[name]
 
 
-def _row(where: tuple[Any, ...], verdicts: list[bool | str | None], deep: float) -> tuple[object, ...]:
+def _row(where: tuple[Any, ...], verdicts: list[object], deep: float) -> tuple[object, ...]:
     found = match_rate(np.array([verdict is True for verdict in verdicts]))
     counts = (found.matched, verdicts.count(None), verdicts.count("undescribed"), found.n)
     return (*where, deep, found.rate, found.low, found.high, *counts)

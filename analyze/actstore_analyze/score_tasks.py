@@ -5,15 +5,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore_analyze.said import wilson
-from actstore_analyze.scores import cider_per_image, gqa_accuracy, normalised, pope, vqa_accuracy
+from actstore_analyze.scores import cider_per_image, gqa_accuracy, mme_points, normalised, pope, vqa_accuracy
 
-__all__ = ["TASKS", "Score", "Task"]
+__all__ = ["TASKS", "Score", "Task", "bootstrapped"]
 
 RESAMPLES, SEED = 1000, 0
+PAIRED = ("accuracy", "accuracy_plus")  # of questions, and of images with both answers right
 
 
 class Score(NamedTuple):
@@ -26,15 +28,25 @@ class Score(NamedTuple):
 
 
 Truths = Sequence[list[str]]
-Scorer = Callable[[Sequence[str], Truths], list[Score]]
+Scorer = Callable[[pl.DataFrame], list[Score]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """How answers are scored, and the columns that may hold the truth, likeliest first."""
+    """How answers are scored, and the columns that may hold the truth, likeliest first.
+
+    `score` takes said, truth (lists), split, and the columns that it `needs`; llava-bench also what a judge said:
+    rating and reference_rating.
+    """
 
     score: Scorer
     columns: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+def _of(score: Callable[[Sequence[str], Truths], list[Score]]) -> Scorer:
+    """A scorer that needs nothing but what was said and the truth."""
+    return lambda samples: score(samples["said"].to_list(), samples["truth"].to_list())
 
 
 def _vqa(said: Sequence[str], truths: Truths) -> list[Score]:
@@ -59,13 +71,52 @@ def _pope(said: Sequence[str], truths: Truths) -> list[Score]:
         if name != "f1"
     ]
     hits, weight = (yes & (labels == "yes")).astype(float), yes.astype(float) + (labels == "yes")
-    low, high = _bootstrapped(lambda drawn: 2 * hits[drawn].sum(axis=1) / np.maximum(weight[drawn].sum(axis=1), 1), yes)
+    low, high = bootstrapped(lambda drawn: 2 * hits[drawn].sum(axis=1) / np.maximum(weight[drawn].sum(axis=1), 1), yes)
     return [*scores[:3], Score("f1", found.f1, low, high), *scores[3:]]
 
 
 def _gqa(said: Sequence[str], truths: Truths) -> list[Score]:
     right = [gqa_accuracy([one], [_only(truth)]) for one, truth in zip(said, truths, strict=True)]
     return [_share("exact_match", int(sum(right)), len(right))]
+
+
+PERCEPTION = (
+    *("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"),
+)
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+
+
+def _mme(samples: pl.DataFrame) -> list[Score]:
+    """Points of a task, [0, 200]; over several also perception and cognition, the sums of those that are there."""
+    points = {
+        task: mme_points(own["said"].to_list(), [_only(one) for one in own["truth"].to_list()], own["image"].to_list())
+        for (task,), own in samples.group_by("split", maintain_order=True)
+    }
+    if len(points) == 1:
+        (only,) = points.values()
+        return [_points("points", [only]), *(_mean(name, only[:, i] / 100) for i, name in enumerate(PAIRED))]
+    kinds = {"perception": PERCEPTION, "cognition": COGNITION}
+    found = {name: [points[task] for task in tasks if task in points] for name, tasks in kinds.items()}
+    return [_points(name, tasks) for name, tasks in found.items() if tasks]
+
+
+def _points(metric: str, tasks: Sequence[NDArray[np.float64]]) -> Score:
+    """The sum over tasks of the mean points of their images, and its interval: images are drawn within their task."""
+    sums = [own.sum(axis=1) for own in tasks]
+    drawn = sum(_resampled(lambda drawn, own=own: own[drawn].mean(axis=1), own, seed=i) for i, own in enumerate(sums))
+    return Score(metric, sum(float(own.mean()) for own in sums), *_percentiles(np.asarray(drawn)))
+
+
+def _relative(samples: pl.DataFrame) -> list[Score]:
+    """Ratings of the answers over those of the references, and both means, of the replies that have ratings."""
+    rated = samples.drop_nulls(["reference_rating", "rating"])
+    unclear = _share("unclear", samples.height - rated.height, samples.height)
+    if not rated.height:
+        return [unclear]
+    reference, own = (rated[name].to_numpy() for name in ("reference_rating", "rating"))
+    interval = bootstrapped(lambda drawn: own[drawn].sum(axis=1) / reference[drawn].sum(axis=1), own)
+    relative = Score("relative", float(own.sum() / reference.sum()), *interval)
+    return [relative, _mean("rating", own), _mean("reference_rating", reference), unclear]
 
 
 def _answers(said: Sequence[str], truths: Truths) -> list[Score]:
@@ -86,27 +137,39 @@ def _share(metric: str, right: int, n: int) -> Score:
 
 
 def _mean(metric: str, values: NDArray[np.float64]) -> Score:
-    return Score(metric, float(values.mean()), *_bootstrapped(lambda drawn: values[drawn].mean(axis=1), values))
+    return Score(metric, float(values.mean()), *bootstrapped(lambda drawn: values[drawn].mean(axis=1), values))
 
 
-def _bootstrapped(
-    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], x: NDArray[Any]
-) -> tuple[float, float]:
+def bootstrapped(statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], x: NDArray[Any]) -> tuple[float, float]:
     """95 % percentile interval of a statistic of samples (resamples, n), the samples drawn with replacement."""
-    rng = np.random.default_rng(SEED)
+    return _percentiles(_resampled(statistic, x, seed=SEED))
+
+
+def _resampled(
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], x: NDArray[Any], *, seed: int
+) -> NDArray[np.float64]:
+    """The statistic of each of RESAMPLES draws."""
+    rng = np.random.default_rng(seed)
     step = max(1, 2**22 // len(x))
-    drawn = [
-        statistic(rng.integers(0, len(x), (min(step, RESAMPLES - start), len(x))))
-        for start in range(0, RESAMPLES, step)
-    ]
-    low, high = np.quantile(np.concatenate(drawn), [0.025, 0.975])
+    return np.concatenate(
+        [
+            statistic(rng.integers(0, len(x), (min(step, RESAMPLES - start), len(x))))
+            for start in range(0, RESAMPLES, step)
+        ]
+    )
+
+
+def _percentiles(drawn: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)
 
 
 TASKS = {
-    "vqa": Task(_vqa, ("answers",)),
-    "cider": Task(_cider, ("captions",)),
-    "pope": Task(_pope, ("label", "answer")),
-    "gqa": Task(_gqa, ("answer", "label")),
-    "answers": Task(_answers, ("label", "answer", "answers")),
+    "vqa": Task(_of(_vqa), ("answers",)),
+    "cider": Task(_of(_cider), ("captions",)),
+    "pope": Task(_of(_pope), ("label", "answer")),
+    "gqa": Task(_of(_gqa), ("answer", "label")),
+    "mme": Task(_mme, ("label", "answer"), needs=("image",)),
+    "llava-bench": Task(_relative, ("answer",), needs=("question", "context")),
+    "answers": Task(_of(_answers), ("label", "answer", "answers")),
 }

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import polars as pl
 
@@ -38,8 +38,15 @@ class Scored:
 
     @classmethod
     def of(
-        cls, store: Store, *, task: str, sql: str = "from samples", said: str | None = None, truth: str | None = None
-    ) -> "Scored":
+        cls,
+        store: Store,
+        *,
+        task: str,
+        sql: str = "from samples",
+        said: str | None = None,
+        truth: str | None = None,
+        **others: Any,
+    ) -> Self:
         """The call with its columns found: those named, or else the task's, and the longest that the model said."""
         known = store.sql(f"from (\n{_query(sql)}\n) limit 0").columns
         if said is None:
@@ -52,10 +59,10 @@ class Scored:
             if truth is None:
                 expected = " or ".join(TASKS[task].columns)
                 raise ActstoreError(f"{store.path}: no column {expected} for --task {task}; name one with --truth")
-        for name in (said, truth):
+        for name in (said, truth, *TASKS[task].needs):
             if name not in known:
                 raise ActstoreError(f"no column '{name}', only {', '.join(known)}{nearest(name, known)}")
-        return cls(task, sql, said, truth)
+        return cls(task, sql, said, truth, **others)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -64,7 +71,7 @@ class Scored:
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """SCHEMA: for each condition all splits together, then each."""
-        samples = self._samples(store, say)
+        samples = self.samples(store, say=say)
         parts = []
         for (condition,), own in samples.group_by("condition", maintain_order=True):
             parts.append((condition, ALL, own))
@@ -79,12 +86,12 @@ class Scored:
 
     def _scores(self, own: pl.DataFrame, where: str) -> list[Score]:
         try:
-            return TASKS[self.task].score(own["said"].to_list(), own["truth"].to_list())
+            return TASKS[self.task].score(own)
         except ActstoreError as error:
             raise ActstoreError(f"{where}: {error}") from None
 
-    def _samples(self, store: Store, say: Say) -> pl.DataFrame:
-        """condition, split, said, truth (a list) of what was run and has both."""
+    def samples(self, store: Store, *, say: Say) -> pl.DataFrame:
+        """condition, split, said, truth (a list) and what the task needs, of what was run and has both."""
         asked = store.sql(_query(self.sql))
         if "status" in asked.columns:
             asked = asked.filter(pl.col("status") == "ok")
@@ -93,6 +100,7 @@ class Scored:
             split=pl.col("split").cast(pl.String) if "split" in asked.columns else pl.lit(None, pl.String),
             said=pl.col(self.said).cast(pl.String).str.strip_chars(SPACES + "\n\t"),
             truth=pl.Series([_listed(value) for value in asked[self.truth].to_list()], dtype=pl.List(pl.String)),
+            **{name: pl.col(name) for name in TASKS[self.task].needs},
         )
         for name, column in (("said", self.said), ("truth", self.truth)):
             bare = found[name].is_null() if name == "said" else found[name].list.len().fill_null(0) == 0

@@ -1,7 +1,7 @@
 """Scores of what a model said: visual questions, captions, yes-or-no and exact answers."""
 
 from actstore_analyze.scores.captions import cider, cider_per_image
-from actstore_analyze.scores.exact import YesNo, gqa_accuracy, pope
+from actstore_analyze.scores.exact import YesNo, gqa_accuracy, mme_points, pope
 from actstore_analyze.scores.vqa import normalised, vqa_accuracy
 
-__all__ = ["YesNo", "cider", "cider_per_image", "gqa_accuracy", "normalised", "pope", "vqa_accuracy"]
+__all__ = ["YesNo", "cider", "cider_per_image", "gqa_accuracy", "mme_points", "normalised", "pope", "vqa_accuracy"]

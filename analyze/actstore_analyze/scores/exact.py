@@ -1,12 +1,15 @@
-"""Scores of answers that are right or wrong: POPE's yes and no, GQA's short answers."""
+"""Scores of answers that are right or wrong: POPE's and MME's yes and no, GQA's short answers."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from string import punctuation
 
+import numpy as np
+from numpy.typing import NDArray
+
 from actstore.errors import ActstoreError
 
-__all__ = ["YesNo", "gqa_accuracy", "pope"]
+__all__ = ["YesNo", "gqa_accuracy", "mme_points", "pope"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ def pope(answers: Sequence[str], truths: Sequence[str]) -> YesNo:
     """Scores of answers to yes-or-no questions on which objects an image shows.
 
     An answer counts if, case and surrounding spaces aside, it is exactly `yes` or `no`, as in lmms-eval; any other is
-    unclear: wrong, and missed where the truth is yes. A ratio without a case is 0.
+    unclear: wrong, and missed where the truth is yes (lmms-eval leaves it out of recall and F1, POPE's own program
+    takes it for a yes). A ratio without a case is 0.
     Li et al., "Evaluating Object Hallucination in Large Vision-Language Models" (2023).
     Raises ActstoreError for unequal or zero numbers, and for a truth other than yes or no.
 
@@ -58,6 +62,35 @@ def gqa_accuracy(answers: Sequence[str], truths: Sequence[str]) -> float:
     """
     pairs = _pairs(answers, truths)
     return sum(_bare(said) == _bare(true) for said, true in pairs) / len(pairs)
+
+
+def mme_points(answers: Sequence[str], truths: Sequence[str], images: Sequence[Hashable]) -> NDArray[np.float64]:
+    """Points of each image of an MME task (n_images, 2), in the order of their first question: 100 times the share of
+    its two questions that are right, and 100 where both are. The task's score [0, 200] is the sum of both means.
+
+    An answer is what `yes` or `no` stands in its first four characters, yes before no, as in the official evaluation.
+    Fu et al., "MME" (2023). Raises ActstoreError for an image without exactly two questions, for unequal or zero
+    numbers, and for a truth other than yes or no.
+
+    >>> mme_points(["Yes.", "no", "No, it is", "no"], ["yes", "no", "yes", "no"], ["a", "a", "b", "b"])
+    array([[100., 100.],
+           [ 50.,   0.]])
+    """
+    right: dict[Hashable, list[bool]] = {}
+    for (said, true), image in zip(_pairs(answers, truths), images, strict=True):
+        label = true.strip().lower()
+        if label not in ("yes", "no"):
+            raise ActstoreError(f"the truth about {image} is {true!r}; MME knows yes and no")
+        right.setdefault(image, []).append(_yes_or_no(said) == label)
+    for image, answered in right.items():
+        if len(answered) != 2:
+            raise ActstoreError(f"MME asks two questions about an image, {image} has {len(answered)}: leave it out")
+    return np.array([[50.0 * sum(both), 100.0 * all(both)] for both in right.values()])
+
+
+def _yes_or_no(answer: str) -> str | None:
+    start = answer.strip().lower()[:4]
+    return next((word for word in ("yes", "no") if word in start), None)
 
 
 def _pairs(answers: Sequence[str], truths: Sequence[str]) -> list[tuple[str, str]]:

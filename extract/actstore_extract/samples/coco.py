@@ -60,7 +60,7 @@ class Coco(Source):
         """sample_id = the file's name, image = FOLDER/FILE, image_id, captions (a list), split."""
         root = folder(self.path, "the folder with COCO's annotations and val2014")
         table = self._karpathy(root) if self.split.startswith(_PREFIX) else self._captions(root)
-        return Samples(table, lambda name: open_image(root / name))
+        return Samples(table, lambda name: open_image(root / name), root)
 
     def _captions(self, root: Path) -> pl.DataFrame:
         file = root / "annotations" / f"captions_{self.split}.json"

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from actstore_extract.samples.source import SamplesError
 
-__all__ = ["first_file", "folder", "read_json"]
+__all__ = ["first_file", "folder", "read_json", "read_json_lines"]
 
 Form = TypeVar("Form")
 
@@ -30,15 +30,32 @@ def first_file(root: Path, names: Sequence[str], origin: str) -> Path:
 
 def read_json(path: Path, form: type[Form], origin: str) -> Form:
     """What a JSON file holds, checked to be of the form (TypedDicts, lists) that its publisher gave it."""
+    return _checked(_bytes(path, origin), form, path, origin)
+
+
+def read_json_lines(path: Path, form: type[Form], origin: str) -> list[Form]:
+    """What each line of a file holds, checked to be of the form that its publisher gave it."""
+    lines = [line for line in _bytes(path, origin).splitlines() if line.strip()]
+    if not lines:
+        raise SamplesError(f"{path} is empty: get it from {origin}")
+    return [_checked(line, form, path, origin) for line in lines]
+
+
+def _bytes(path: Path, origin: str) -> bytes:
     try:
-        return TypeAdapter(form).validate_json(path.read_bytes())
+        return path.read_bytes()
     except FileNotFoundError:
         raise SamplesError(f"{path} does not exist: get {path.name} from {origin}, and put it there") from None
+    except OSError as error:
+        raise SamplesError(f"{path}: {error}") from None
+
+
+def _checked(text: bytes, form: type[Form], path: Path, origin: str) -> Form:
+    try:
+        return TypeAdapter(form).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             raise SamplesError(f"{path}: {first['msg']}; perhaps its download was cut") from None
         where = ".".join(map(str, first["loc"])) or "top"
         raise SamplesError(f"{path} is not the file of {origin}: {where}: {first['msg']}") from None
-    except OSError as error:
-        raise SamplesError(f"{path}: {error}") from None

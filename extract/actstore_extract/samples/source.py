@@ -22,10 +22,14 @@ class SamplesError(ActstoreError):
 
 @dataclass(frozen=True)
 class Samples:
-    """`table`: sample_id, image (a name, or NULL) and own columns; `image` opens what a name stands for."""
+    """`table`: sample_id, image (a name, or NULL) and own columns; `image` opens what a name stands for.
+
+    `folder` is where images are files of these names, if they are files.
+    """
 
     table: pl.DataFrame
     image: Callable[[str], Image.Image]
+    folder: Path | None = None
 
 
 class Source(BaseModel):
@@ -55,7 +59,7 @@ class Source(BaseModel):
             names = table["sample_id"].to_list()
             place = {name: i for i, name in enumerate(drawn(names, seed=self.shuffle))}
             table = table.select(pl.all().sort_by(pl.Series([place[name] for name in names], dtype=pl.Int64)))
-        return Samples(table.head(self.limit) if self.limit else table, self._resized(found.image))
+        return Samples(table.head(self.limit) if self.limit else table, self._resized(found.image), found.folder)
 
     def _resized(self, image: Callable[[str], Image.Image]) -> Callable[[str], Image.Image]:
         if self.resize is None:

@@ -43,6 +43,5 @@ class Table(Source):
         if "image" not in table.columns:
             table = table.with_columns(image=pl.lit(None, pl.String))
         folder = self.images or self.path.parent
-        return Samples(
-            table.with_columns(pl.col("sample_id", "image").cast(pl.String)), lambda name: open_image(folder / name)
-        )
+        table = table.with_columns(pl.col("sample_id", "image").cast(pl.String))
+        return Samples(table, lambda name: open_image(folder / name), folder)

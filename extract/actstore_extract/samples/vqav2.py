@@ -63,7 +63,7 @@ class Vqav2(Source):
             table = table.join(self._answers(root), on="question_id", how="left", maintain_order="left")
         if not table.height:
             raise SamplesError(f"{root} has no questions of {self.split}")
-        return Samples(table, lambda name: open_image(root / name))
+        return Samples(table, lambda name: open_image(root / name), root)
 
     def _questions(self, root: Path) -> pl.DataFrame:
         file = self._file(root, "v2_OpenEnded_mscoco_{}_questions.json")

@@ -1,0 +1,58 @@
+"""GQA: questions about scenes, each with one short answer.
+
+path/testdev_balanced_questions.json     of GQA's questions1.2; any other SPLIT_questions.json as well
+path/images/n161313.jpg
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from typing_extensions import TypedDict
+
+from actstore_extract.samples.files import first_file, folder, read_json
+from actstore_extract.samples.source import Samples, SamplesError, Source, open_image
+
+__all__ = ["Gqa"]
+
+_ORIGIN = "GQA's download page (questions1.2)"
+
+
+class _Types(TypedDict):
+    structural: str
+    semantic: str
+
+
+class _Question(TypedDict):
+    question: str
+    imageId: str
+    answer: str
+    types: _Types
+
+
+class Gqa(Source):
+    """path/SPLIT_questions.json with path/images/*.jpg; a split without answers (test) has none to be scored by."""
+
+    source: Literal["gqa"]
+    path: Path
+    split: str = "testdev_balanced"
+
+    def everything(self) -> Samples:
+        """sample_id = the question's id, image = images/FILE, question, answer, question_type (structural) and
+        semantic_type."""
+        root = folder(self.path, "the folder with GQA's questions and images")
+        name = f"{self.split}_questions.json"
+        file = first_file(root, (name, f"questions1.2/{name}", f"questions/{name}"), _ORIGIN)
+        questions = read_json(file, dict[str, _Question], _ORIGIN)
+        if not questions:
+            raise SamplesError(f"{file} has no questions")
+        rows = [
+            (key, f"images/{one['imageId']}.jpg", one["question"], one["answer"], *_types(one))
+            for key, one in questions.items()
+        ]
+        columns = ["sample_id", "image", "question", "answer", "question_type", "semantic_type"]
+        return Samples(pl.DataFrame(rows, schema=columns, orient="row"), lambda name: open_image(root / name))
+
+
+def _types(question: _Question) -> tuple[str, str]:
+    return question["types"]["structural"], question["types"]["semantic"]

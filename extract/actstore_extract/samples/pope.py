@@ -1,0 +1,50 @@
+"""POPE: whether an object is in an image, asked three ways about COCO's val2014.
+
+path/coco_pope_random.json       of RUCAIBox/POPE (output/coco), also _popular and _adversarial; a question per line
+path/val2014/COCO_val2014_000000310196.jpg
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from typing_extensions import TypedDict
+
+from actstore_extract.samples.files import first_file, folder, read_json_lines
+from actstore_extract.samples.source import Samples, Source, open_image
+
+__all__ = ["Pope"]
+
+_ORIGIN = "POPE's repository (RUCAIBox/POPE, output/coco)"
+_SPLITS = ("random", "popular", "adversarial")
+
+
+class _Question(TypedDict):
+    question_id: int
+    image: str
+    text: str
+    label: Literal["yes", "no"]
+
+
+class Pope(Source):
+    """path/coco_pope_SPLIT.json with path/val2014/*.jpg; `images` is another folder of COCO's val2014."""
+
+    source: Literal["pope"]
+    path: Path
+    images: Path | None = None
+    split: Literal["all", "random", "popular", "adversarial"] = "all"
+
+    def everything(self) -> Samples:
+        """sample_id = SPLIT/question_id, image, question, label (yes or no), split (how the object was drawn)."""
+        root = folder(self.path, "the folder with POPE's questions and COCO's val2014")
+        rows = [
+            (f"{split}/{one['question_id']}", one["image"], one["text"], one["label"], split)
+            for split in (_SPLITS if self.split == "all" else (self.split,))
+            for one in self._questions(root, f"coco_pope_{split}.json")
+        ]
+        table = pl.DataFrame(rows, schema=["sample_id", "image", "question", "label", "split"], orient="row")
+        images = self.images or root / "val2014"
+        return Samples(table, lambda name: open_image(images / name))
+
+    def _questions(self, root: Path, name: str) -> list[_Question]:
+        return read_json_lines(first_file(root, (name, f"coco/{name}"), _ORIGIN), _Question, _ORIGIN)

@@ -1,0 +1,48 @@
+"""Benchmarks from end to end: a publisher's files, a model's answers under conditions, a score."""
+
+import json
+
+import pytest
+
+import layouts
+from actstore.cli import run
+from actstore.store import open as open_store
+
+ASKED = {  # task -> metric that it has over all
+    "pope": "f1",
+    "gqa": "exact_match",
+    "mme": "perception",
+}
+
+
+@pytest.mark.parametrize("task", ASKED)
+def test_a_benchmark_under_a_knockout(tmp_path, capsys, task):
+    data = layouts.LAYOUTS[task](tmp_path / "data")
+    chosen = ["model.path='digits-mapped'", f"samples.path='{data}'", "capture.max_new_tokens=3"]
+    chosen += ['conditions=["image-knockout"]', "capture.part_samples=1", "capture.batch_size=1"]
+    call = ["extract", f"clip-gemma-2-2b/{task}", str(tmp_path / "s"), *(x for one in chosen for x in ("--set", one))]
+    assert run(call) == 0
+    store = open_store(tmp_path / "s")
+    n = store.plan.height // 2
+    assert store.sql("select condition, count(generated_text) n from samples group by all order by all").rows() == [
+        ("image-knockout", n),
+        ("none", n),
+    ]
+    capsys.readouterr()
+    assert run(["score", str(tmp_path / "s"), "--task", task]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = {(row["condition"], row["split"], row["metric"]): row["n"] for row in rows}
+    assert found["none", "all", ASKED[task]] == found["image-knockout", "all", ASKED[task]] == n
+
+
+def test_what_was_answered_is_not_asked_again(tmp_path, capsys):
+    data = layouts.pope(tmp_path / "data")
+    chosen = ["model.path='digits-mapped'", f"samples.path='{data}'", "capture.max_new_tokens=1"]
+    chosen += ["capture.part_samples=1", "capture.batch_size=1"]
+    call = ["extract", "clip-gemma-2-2b/pope", str(tmp_path / "s"), *(x for one in chosen for x in ("--set", one))]
+    assert run(call) == 0
+    (tmp_path / "s" / "commits" / "b00000002.json").unlink()
+    (tmp_path / "s" / "commits" / "b00000004.json").unlink()
+    capsys.readouterr()
+    assert run(call) == 0
+    assert "2 of 6 samples left" in capsys.readouterr().err
