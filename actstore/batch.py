@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from actstore import layout
 from actstore.errors import ActstoreError, PlanError
-from actstore.format import ROLE_NAME, dtype_named
+from actstore.format import ROLE_NAME, WIDEST, dtype_named
 from actstore.header import Header
 from actstore.schema import KEY, ROWS, SAMPLES, STATUSES, conform
+
+Arrays = Mapping[str, NDArray[np.generic]]  # by role
 
 
 class Layered(Protocol):
@@ -57,22 +59,26 @@ def check(
     planned: pl.DataFrame,
     samples: pl.DataFrame,
     rows: pl.DataFrame,
-    residual: Mapping[str, NDArray[np.generic]],
-    attention: Mapping[str, NDArray[np.generic]],
+    vectors: Mapping[str, Arrays],
+    attention: Arrays,
     attention_dtype: str,
 ) -> Batch:
-    """The batch in the form of the store.
+    """The batch in the form of the store; `vectors` are the arrays by role of residual, keys and values.
 
     Raises PlanError if the samples are not those planned, ActstoreError for arrays that do not fit the tables and for
     vectors that are not finite.
     """
     samples = _samples(planned, samples)
     rows = _rows(int(planned["batch"][0]), rows, samples)
-    for array in [*residual.values(), *attention.values()]:
+    for array in [array for arrays in (*vectors.values(), attention) for array in arrays.values()]:
         if array.ndim < 3 or not array.size:
             raise ActstoreError(f"an array of shape {array.shape}; none is empty, and each has layers first")
-    _check_residual(header, rows, residual)
-    values = {f"residual/{role}": Values(array, header.dtype, layout.RESIDUAL) for role, array in residual.items()}
+    _check_vectors(header, rows, vectors)
+    values = {
+        f"{kind}/{role}": Values(array, header.dtype, layout.VECTORS[kind])
+        for kind, arrays in vectors.items()
+        for role, array in arrays.items()
+    }
     for key, array in attention.items():
         dimensions = layout.MASS if key == "mass" else layout.ATTENTION
         expected = (len(header.layers), samples.height)
@@ -108,28 +114,41 @@ def _rows(batch: int, rows: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame
     )
 
 
-def _check_residual(header: Header, rows: pl.DataFrame, residual: Mapping[str, NDArray[np.generic]]) -> None:
+def _check_vectors(header: Header, rows: pl.DataFrame, vectors: Mapping[str, Arrays]) -> None:
     counts = dict(rows.group_by("role").len().rows())
-    if counts.keys() != residual.keys():
-        raise ActstoreError(f"rows of roles {sorted(counts)}, but vectors of roles {sorted(residual)}")
-    for role, array in residual.items():
-        expected = (len(header.layers), counts[role], header.d_model)
-        if array.shape != expected:
-            raise ActstoreError(f"vectors of role '{role}' have shape {array.shape}; expected {expected}")
-        _check_finite(header, role, array, rows)
+    given = {role for arrays in vectors.values() for role in arrays}
+    if counts.keys() != given:
+        raise ActstoreError(f"rows of roles {sorted(counts)}, but vectors of roles {sorted(given)}")
+    if odd := sorted(vectors["keys"].keys() ^ vectors["values"].keys()):
+        raise ActstoreError(f"role '{odd[0]}' has keys or values, but not both")
+    if vectors["keys"] and not header.blocks:
+        raise ActstoreError("this store keeps no keys and values: create it with blocks=, those they come from")
+    for kind, arrays in vectors.items():
+        firsts = header.layers if kind == "residual" else header.blocks
+        for role, array in arrays.items():
+            width = header.d_model if kind == "residual" else min(next(iter(arrays.values())).shape[-1], WIDEST)
+            expected = (len(firsts), counts[role], width)
+            if array.shape != expected:
+                what = "vectors" if kind == "residual" else kind
+                raise ActstoreError(f"{what} of role '{role}' have shape {array.shape}; expected {expected}")
+            sample_ids = rows.filter(pl.col("role") == role)["sample_id"]
+            for first, values in zip(firsts, array, strict=True):
+                _check_finite(header.dtype, values, sample_ids, f"role '{role}', {_at(kind, first)}")
 
 
-def _check_finite(header: Header, role: str, array: NDArray[np.generic], rows: pl.DataFrame) -> None:
+def _at(kind: str, first: int) -> str:
+    return f"layer {first}" if kind == "residual" else f"{kind} of block {first}"
+
+
+def _check_finite(dtype: str, values: NDArray[np.generic], sample_ids: pl.Series, where: str) -> None:
     """A NaN would look like a lost chunk, an inf like the overflow of float16 that it mostly is."""
-    kind = dtype_named(header.dtype)
-    for index, layer in enumerate(header.layers):
-        finite = np.isfinite(kind.decode(kind.encode(array[index]))).all(axis=1)
-        if not finite.all():
-            sample = rows.filter(pl.col("role") == role)["sample_id"][int(np.argmin(finite))]
-            raise ActstoreError(
-                f"sample {sample!r}, role '{role}', layer {layer}: a value is not finite in {header.dtype}; "
-                "store it as bfloat16 or float32, or mark the sample as failed"
-            )
+    kind = dtype_named(dtype)
+    finite = kind.is_finite(kind.encode(values)).all(axis=1)
+    if not finite.all():
+        raise ActstoreError(
+            f"sample {sample_ids[int(np.argmin(finite))]!r}, {where}: a value is not finite in {dtype}; "
+            "store it as bfloat16 or float32, or mark the sample as failed"
+        )
 
 
 def _filled(frame: pl.DataFrame, **defaults: str) -> pl.DataFrame:

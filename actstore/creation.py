@@ -13,6 +13,8 @@ from actstore.commits import File
 from actstore.errors import ActstoreError
 from actstore.format import COMMITS, HEADER, PARTS, PLAN, RESULTS, VOCABULARY
 from actstore.header import Header, check_capture
+from actstore.lens import FILES as LENS_FILES
+from actstore.lens import Lens
 from actstore.plan import prepare
 from actstore.schema import VOCABULARY as VOCABULARY_COLUMNS
 from actstore.store import Store
@@ -26,17 +28,22 @@ def create(
     layers: Sequence[int],
     d_model: int,
     dtype: str = "bfloat16",
+    blocks: Sequence[int] = (),
     run: Mapping[str, Any] | None = None,
     vocabulary: Mapping[int, str] | None = None,
+    lens: Lens | None = None,
 ) -> Store:
     """Create a store that holds nothing yet; it appears at `path` whole or not at all.
 
     plan: one row for each sample (and condition): sample_id and the sample's own columns (label, prompt, ...);
-    without a column `batch` it is cut into batches of 2,048. layers: residual points, ascending.
+    without a column `batch` it is cut into batches of 2,048. layers: residual points, ascending. blocks: those whose
+    keys and values are kept, ascending. lens: the model's final norm and unembedding, for `actstore lens`.
     Raises ActstoreError if `path` exists, PlanError if a sample occurs twice.
     """
     target = Path(path)
-    check_capture(layers, d_model, dtype, run or {})
+    check_capture(layers, d_model, dtype, run or {}, blocks)
+    if lens is not None and len(lens.weight) != d_model:
+        raise ActstoreError(f"a lens for vectors of width {len(lens.weight)}, but d_model is {d_model}")
     words = {"token_id": list(vocabulary or {}), "token": list((vocabulary or {}).values())}
     tables = {PLAN: prepare(plan), VOCABULARY: pl.DataFrame(words, schema=VOCABULARY_COLUMNS).sort("token_id")}
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -48,13 +55,17 @@ def create(
             (draft / folder).mkdir(parents=True)
         for name, frame in tables.items():
             write_table(draft / name, frame)
+        if lens is not None:
+            lens.save(draft, dtype)
         made = Header(
             layers=tuple(layers),
             d_model=d_model,
             dtype=dtype,
             run=dict(run or {}),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            files={name: File.of(draft / name) for name in tables},
+            files={name: File.of(draft / name) for name in (*tables, *(LENS_FILES if lens else ()))},
+            blocks=tuple(blocks),
+            lens=None if lens is None else lens.optics,
         )
         durable.publish(draft / HEADER, made.dump())
         durable.replace(target, draft)  # nothing or an empty folder; anything else fails: a racing creator loses

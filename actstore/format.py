@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -30,7 +31,7 @@ PART_NAME = re.compile(r"[bc]\d{8}-[0-9a-f]{8}")
 COMMIT_NAME = re.compile(r"[bc]\d{8}\.json")  # b: of a batch; c: of a compaction
 FILE_NAME = re.compile(r"(?:[a-zA-Z0-9][a-zA-Z0-9_.-]*/)*[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 ROLE_NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
-ARRAY_NAME = re.compile(rf"(?:residual|attention)/{ROLE_NAME.pattern}")
+ARRAY_NAME = re.compile(rf"(?:residual|keys|values|attention)/{ROLE_NAME.pattern}")
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -42,7 +43,16 @@ class DType:
     stored: np.dtype[np.generic]
     fill: int | float
     encode: Callable[[NDArray[np.generic]], NDArray[np.generic]]
-    decode: Callable[[NDArray[np.generic]], NDArray[np.float32]]
+    decode: "Decode"
+    is_finite: Callable[[NDArray[np.generic]], NDArray[np.bool_]]  # of numbers as stored
+
+
+class Decode(Protocol):
+    """Stored numbers as float32, into `out` if that is given."""
+
+    def __call__(
+        self, stored: NDArray[np.generic], out: NDArray[np.float32] | None = None, /
+    ) -> NDArray[np.float32]: ...
 
 
 def to_bfloat16(values: NDArray[np.generic]) -> NDArray[np.uint16]:
@@ -67,15 +77,24 @@ def to_bfloat16(values: NDArray[np.generic]) -> NDArray[np.uint16]:
     return rounded
 
 
-def from_bfloat16(bits: NDArray[np.generic]) -> NDArray[np.float32]:
-    """bfloat16 bit patterns as float32, exactly.
+def from_bfloat16(bits: NDArray[np.generic], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """bfloat16 bit patterns as float32, exactly; into `out` if that is given.
 
     >>> from_bfloat16(np.array([0x3F80, 0xC020], np.uint16))
     array([ 1. , -2.5], dtype=float32)
     """
-    wide = bits.astype(np.uint32)
+    found = np.empty(bits.shape, np.float32) if out is None else out
+    wide = found.view(np.uint32)
+    wide[...] = bits
     wide <<= 16
-    return wide.view(np.float32)
+    return found
+
+
+def _is_finite_bfloat16(bits: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """inf and NaN have all bits of the exponent."""
+    exponent = np.uint16(0x7F80)
+    found: NDArray[np.bool_] = (bits.view(np.uint16) & exponent) != exponent
+    return found
 
 
 def _to(dtype: DTypeLike) -> Callable[[NDArray[np.generic]], NDArray[np.generic]]:
@@ -93,16 +112,19 @@ def _check_floats(values: NDArray[np.generic]) -> None:
         raise ActstoreError(f"an array of {values.dtype}: give floats, or bfloat16 bits (uint16) to a bfloat16 store")
 
 
-def _float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
-    return values.astype(np.float32, copy=False)
+def _float32(values: NDArray[np.generic], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    if out is None:
+        return values.astype(np.float32, copy=False)
+    out[...] = values
+    return out
 
 
 DTYPES = {
     dtype.name: dtype
     for dtype in (
-        DType("bfloat16", np.dtype("uint16"), 0x7FC0, to_bfloat16, from_bfloat16),
-        DType("float16", np.dtype("float16"), float("nan"), _to(np.float16), _float32),
-        DType("float32", np.dtype("float32"), float("nan"), _to(np.float32), _float32),
+        DType("bfloat16", np.dtype("uint16"), 0x7FC0, to_bfloat16, from_bfloat16, _is_finite_bfloat16),
+        DType("float16", np.dtype("float16"), float("nan"), _to(np.float16), _float32, np.isfinite),
+        DType("float32", np.dtype("float32"), float("nan"), _to(np.float32), _float32, np.isfinite),
     )
 }
 

@@ -7,6 +7,7 @@ import polars as pl
 from actstore import overview
 from actstore.commits import File
 from actstore.header import span
+from actstore.layout import VECTORS
 
 if TYPE_CHECKING:
     from actstore.store import Store
@@ -24,6 +25,8 @@ def summary(store: "Store") -> str:
         "store": f"{store.path} (format 1, created {store.header.created})",
         **{name: store.run[name] for name in CARD if store.run.get(name) is not None},
         "layers": f"{span(store.layers)} of width {store.header.d_model}, stored as {store.header.dtype}",
+        **({"blocks": f"{span(store.blocks)}: keys and values of {', '.join(store.kv)}"} if store.blocks else {}),
+        **({"lens": f"{store.header.lens.n_tokens} tokens, for actstore lens"} if store.header.lens else {}),
         "samples": f"{ok} ok, {failed} failed, {store.plan.height - ok - failed} not done",
         "parts": f"{len(store.parts)}, {sum(commit.bytes for commit in store.commits) / 1e6:.1f} MB",
         "results": ", ".join(result.name for result in store.results()) or "none",
@@ -53,7 +56,7 @@ def roles(store: "Store") -> pl.DataFrame:
     ]
     schema = {"kind": pl.String, "role": pl.String, "n": pl.Int64, "bytes": pl.Int64}
     frame = pl.DataFrame(found, schema=schema, orient="row")
-    return frame.group_by("kind", "role").sum().sort("kind", "role", descending=[True, False])
+    return frame.group_by("kind", "role").sum().sort(pl.col("kind").cast(pl.Enum([*VECTORS, "attention"])), "role")
 
 
 def _bytes(files: dict[str, File], array: str) -> int:

@@ -4,14 +4,17 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from actstore.errors import ActstoreError, CorruptError
 from actstore.format import CHUNK_BYTES, SHARD_BYTES, dtype_named
 
 RESIDUAL = ("layer", "row", "feature")
+KEYS = ("block", "row", "feature")  # and values
 ATTENTION = ("layer", "sample", "head", "query")
 MASS = ("layer", "sample", "key")
+VECTORS = {"residual": RESIDUAL, "keys": KEYS, "values": KEYS}  # kinds of arrays with one vector for each row of a role
 
 LARGEST_CHUNK = 2**31 - 17  # what blosc takes: its sizes are int32, less a header
 CHECKSUMS = re.compile(r"(?:[0-9a-f]{8})+")
@@ -59,7 +62,7 @@ class ArraySpec:
         """The spec in a commit record; raises CorruptError unless it is the layout of format 1 for its shape."""
         try:
             shape = tuple(int(size) for size in record["shape"])
-            layout = cls.of(shape, record["dtype"], tuple(record["dimensions"]))
+            layout = _layout_of(shape, record["dtype"], tuple(record["dimensions"]))
             spec = replace(layout, chunk_crc32c=record["chunk_crc32c"])
             as_written = spec.record() == record and bool(CHECKSUMS.fullmatch(spec.chunk_crc32c))
         except (KeyError, TypeError, ValueError, ActstoreError) as error:
@@ -67,6 +70,12 @@ class ArraySpec:
         if not as_written or len(spec.chunk_crc32c) != 8 * spec.n_chunks:
             raise CorruptError(f"array {name}: not a layout of format 1: {record}")
         return spec
+
+    @classmethod
+    def known(cls, _: str, record: dict[str, Any]) -> "ArraySpec":
+        """The spec in a record that was checked before."""
+        layout = _layout_of(tuple(record["shape"]), record["dtype"], tuple(record["dimensions"]))
+        return replace(layout, chunk_crc32c=record["chunk_crc32c"])
 
     def has(self, dimensions: tuple[str, ...]) -> bool:
         """Whether these are the axes."""
@@ -105,7 +114,7 @@ class ArraySpec:
 
     def shard_of(self, layer: int) -> str:
         """The shard that holds a layer, as a path inside the array's folder."""
-        return "/".join(["c", str(layer // self.shards[0]), *("0" for _ in self.shape[1:])])
+        return f"c/{layer // self.shards[0]}{'/0' * (len(self.shape) - 1)}"
 
     def paths(self) -> list[str]:
         """The files of the array, inside its folder."""
@@ -121,12 +130,18 @@ class ArraySpec:
         return bytes.fromhex(self.chunk_crc32c[start : start + 8])[::-1]
 
 
+@lru_cache(maxsize=256)  # the parts of a store have mostly the same arrays
+def _layout_of(shape: tuple[int, ...], dtype: str, dimensions: tuple[str, ...]) -> ArraySpec:
+    return ArraySpec.of(shape, dtype, dimensions)
+
+
 def dimensions_of(array: str) -> tuple[str, ...]:
     """The axes of an array of a part.
 
     >>> dimensions_of("residual/eoi"), dimensions_of("attention/mass")
     (('layer', 'row', 'feature'), ('layer', 'sample', 'key'))
     """
-    if array.startswith("residual/"):
-        return RESIDUAL
+    kind = array.partition("/")[0]
+    if kind in VECTORS:
+        return VECTORS[kind]
     return MASS if array == "attention/mass" else ATTENTION

@@ -45,6 +45,7 @@ def run(store: "Store") -> pl.DataFrame:
         "d_model": store.header.d_model,
         "stored_dtype": store.header.dtype,
         "layers": list(store.layers),
+        **({"blocks": list(store.blocks)} if store.blocks else {}),
     }
     plain = str | int | float | None
     card = {name: value if isinstance(value, plain) else json.dumps(value) for name, value in store.run.items()}

@@ -18,12 +18,16 @@ from actstore.tables import read_table
 if TYPE_CHECKING:
     from actstore.arrays import ArrayReader
 
-RESIDUAL = "residual/"
+MISSING = {
+    "residual": "no residual vectors: only its keys and values were kept; to have them, name it in [capture] roles",
+    "keys": "no keys: they were not kept; to have them, name it in [capture] kv",
+    "values": "no values: they were not kept; to have them, name it in [capture] kv",
+}
 
 
 @dataclass(frozen=True)
 class Places:
-    """Rows of a part by ascending row_id: which role, by its number in `roles`, and which place in the role's array."""
+    """Rows of a part by ascending row_id: which role, by its number in `roles`, and which place in its arrays."""
 
     row_ids: NDArray[np.int64]
     roles: list[str]
@@ -84,23 +88,24 @@ class Part:
         frame = self.rows()
         if (frame["row_id"].diff().drop_nulls() <= 0).any():
             raise CorruptError(f"{self.folder}: row ids are not ascending")
-        arrays = {name.removeprefix(RESIDUAL): spec for name, spec in self.commit.arrays.items() if RESIDUAL in name}
-        sizes = {role: spec.shape[1] for role, spec in arrays.items()}
+        sizes = self.commit.roles
         size = pl.col("role").replace_strict(sizes, default=0, return_dtype=pl.Int32)
         strange = frame.filter(~pl.col("place").is_between(0, size - 1))
         if strange.height:
             raise CorruptError(f"{self.folder}: row_id {strange['row_id'][0]} lies outside the array of its role")
         return Places(
             row_ids=frame["row_id"].to_numpy(),
-            roles=list(arrays),
-            codes=frame["role"].replace_strict(list(arrays), range(len(arrays)), return_dtype=pl.Int16).to_numpy(),
+            roles=list(sizes),
+            codes=frame["role"].replace_strict(list(sizes), range(len(sizes)), return_dtype=pl.Int16).to_numpy(),
             places=frame["place"].to_numpy(),
         )
 
-    def residual(
-        self, row_ids: NDArray[np.int64], chosen: NDArray[np.int64], layer: int, out: NDArray[np.float32]
+    def take(
+        self, kind: str, row_ids: NDArray[np.int64], chosen: NDArray[np.int64], first: int, out: NDArray[np.float32]
     ) -> None:
-        """Fill out[chosen] with the vectors of row_ids[chosen] at the layer with index `layer`."""
+        """Fill out[chosen] with the vectors of row_ids[chosen]: `kind` (residual, keys, values) at index `first` of its
+        layers or blocks. Raises ActstoreError for rows without such vectors.
+        """
         known = self.places
         wanted = row_ids[chosen]
         index = np.searchsorted(known.row_ids, wanted)
@@ -110,6 +115,7 @@ class Part:
             raise ActstoreError(f"row_id {wanted[absent][0]} is not in this store")
         codes = known.codes[index]
         for code in np.unique(codes):
-            of_role = np.flatnonzero(codes == code)
-            array = self.array(RESIDUAL + known.roles[code])
-            array.take(layer, known.places[index[of_role]], out, chosen[of_role])
+            of_role, name = np.flatnonzero(codes == code), f"{kind}/{known.roles[code]}"
+            if name not in self.commit.arrays:
+                raise ActstoreError(f"{self.store}: role '{known.roles[code]}' has {MISSING[kind]}")
+            self.array(name).take(first, known.places[index[of_role]], out, chosen[of_role])

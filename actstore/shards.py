@@ -1,20 +1,22 @@
-"""Shards: the files of an array, read chunk by chunk, each chunk compared with its committed checksum.
+"""Shards: the files of an array, written and read chunk by chunk, each chunk compared with its committed checksum.
 
 Plain Zarr would take a lost chunk for fill values and a stale copy of a chunk for data; this reader returns neither.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import google_crc32c
 import numcodecs.blosc  # type: ignore[import-untyped]
 import numpy as np
+from numpy.typing import NDArray
 
 from actstore.errors import CorruptError
 
 ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])  # one chunk in the index of a shard
+ABSENT = 2**64 - 1  # offset and size of a chunk that was never written
 CHECKSUM = 4  # bytes: crc32c, little-endian, behind every chunk and behind the index
 
 
@@ -36,22 +38,28 @@ class Shard:
         offset, size = self._place(chunk)
         return self._read(offset + size - CHECKSUM, CHECKSUM, f"chunk {chunk}")
 
-    def chunk(self, chunk: int, checksum: bytes, n_bytes: int) -> bytes:
-        """The decoded bytes of a chunk; raises CorruptError unless they are the committed ones."""
+    def read(self, chunk: int, checksum: bytes) -> bytes:
+        """The encoded bytes of a chunk; raises CorruptError unless the committed checksum stands behind them."""
         offset, size = self._place(chunk)
-        encoded = self._read(offset, size, f"chunk {chunk}")
-        # blosc states the decoded size in bytes 4..8: it is compared before that much memory is asked for
-        decoded_bytes = int.from_bytes(encoded[4:8], "little")
-        if encoded[-CHECKSUM:] != checksum or not _is_intact(encoded) or decoded_bytes != n_bytes:
+        encoded = self._read(offset, size - CHECKSUM, f"chunk {chunk}")
+        if self.checksum(chunk) != checksum:
+            raise self._corrupt(f"chunk {chunk}")
+        return encoded
+
+    def decode(self, chunk: int, encoded: bytes, checksum: bytes, out: NDArray[np.uint8]) -> None:
+        """Decode a chunk into `out`, which it fills; raises CorruptError unless its bytes are the committed ones."""
+        # blosc states both sizes, in bytes 4..8 and 12..16, and believes them: it would write and read that far
+        decoded_bytes, encoded_bytes = (int.from_bytes(encoded[start : start + 4], "little") for start in (4, 12))
+        if _crc32c(encoded) != checksum or (decoded_bytes, encoded_bytes) != (out.nbytes, len(encoded)):
             raise self._corrupt(f"chunk {chunk}")
         try:
-            return bytes(numcodecs.blosc.decompress(encoded[:-CHECKSUM]))
+            numcodecs.blosc.decompress(encoded, out)
         except RuntimeError as error:
             raise self._corrupt(f"chunk {chunk}") from error
 
     def _place(self, chunk: int) -> tuple[int, int]:
         offset, size = (int(number) for number in self._index[chunk])
-        if offset + size > self._data_bytes:  # a chunk that was never written has 2**64 - 1
+        if size <= CHECKSUM or offset + size > self._data_bytes:  # so has a chunk that is absent
             raise self._corrupt(f"chunk {chunk}")
         return offset, size
 
@@ -82,6 +90,28 @@ def opened(path: Path, n_chunks: int) -> Iterator[Shard]:
         os.close(descriptor)
 
 
+def write(path: Path, chunks: Iterable[bytes], n_chunks: int) -> None:
+    """Write a shard with room for `n_chunks`: these chunks, as encode() makes them, in order; the others are absent."""
+    index = np.full(n_chunks, ABSENT, "<u8").repeat(2).view(ENTRY)
+    path.parent.mkdir(parents=True)
+    with path.open("xb") as file:
+        for place, encoded in enumerate(chunks):
+            index[place] = file.tell(), len(encoded) + CHECKSUM
+            file.write(encoded)
+            file.write(_crc32c(encoded))
+        file.write(index.tobytes())
+        file.write(_crc32c(index.tobytes()))
+
+
+def encode(values: NDArray[np.generic]) -> bytes:
+    """The blosc bytes of a chunk, one block: blosc's own choice of block makes bfloat16 an eighth larger."""
+    blosc = numcodecs.blosc
+    return bytes(blosc.compress(values, b"zstd", 1, blosc.SHUFFLE, values.nbytes, values.itemsize))
+
+
+def _crc32c(content: bytes) -> bytes:
+    return int(google_crc32c.value(content)).to_bytes(CHECKSUM, "little")
+
+
 def _is_intact(encoded: bytes) -> bool:
-    stored = int.from_bytes(encoded[-CHECKSUM:], "little")
-    return len(encoded) > CHECKSUM and google_crc32c.value(encoded[:-CHECKSUM]) == stored
+    return len(encoded) > CHECKSUM and _crc32c(encoded[:-CHECKSUM]) == encoded[-CHECKSUM:]

@@ -13,12 +13,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore import batch, commits, connection, header, records, results, sql
+from actstore import batch, checkpoint, commits, connection, header, records, results, sql
 from actstore.commits import Commit
 from actstore.drafts import Draft
 from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError, nearest
 from actstore.format import PLAN, VOCABULARY
 from actstore.header import Header
+from actstore.lens import FILES as LENS_FILES
+from actstore.lens import Lens
 from actstore.limits import Limits, check_memory
 from actstore.parts import Part
 from actstore.results import Result
@@ -45,10 +47,7 @@ class Store:
     def __init__(self, path: Path, limits: Limits | None = None) -> None:
         self.path, self.limits = path, limits or Limits()
         self.header = Header.load(path)
-        self.commits = commits.load_all(path, self.header.crc32c)
-        for commit in self.commits:
-            self.header.check_fits(commit)
-            commit.check_sizes(path)
+        self.commits = checkpoint.opened(path, self.header)
         self.parts = [Part(path, commit) for commit in self.commits]
         self._part_of = {number: part for part in self.parts for number in part.commit.batches}
 
@@ -68,9 +67,19 @@ class Store:
         return self.header.layers
 
     @property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks whose keys and values are stored, ascending; none in most stores."""
+        return self.header.blocks
+
+    @property
     def roles(self) -> list[str]:
-        """Roles that have vectors, sorted."""
+        """Roles that have vectors of the residual stream, sorted."""
         return self._kept("residual")
+
+    @property
+    def kv(self) -> list[str]:
+        """Roles that have keys and values, sorted."""
+        return self._kept("keys")
 
     @cached_property
     def plan(self) -> pl.DataFrame:
@@ -81,6 +90,16 @@ class Store:
     def vocabulary(self) -> pl.DataFrame:
         """token_id and token."""
         return read_table(self.checked(VOCABULARY))
+
+    @cached_property
+    def lens(self) -> Lens | None:
+        """The model's final norm and unembedding, where they are kept; the unembedding stays on the disk."""
+        optics = self.header.lens
+        if optics is None:
+            return None
+        for name in LENS_FILES:
+            self.checked(name)
+        return Lens.load(self.path, optics, self.header.d_model, self.header.dtype)
 
     @cached_property
     def n_batches(self) -> int:
@@ -112,13 +131,36 @@ class Store:
 
     def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
         """Vectors (n, d) of rows at one layer: vector i belongs to row i. `rows` has a column row_id, or is row ids."""
-        position = self.header.layer_index(layer)
+        return self._vectors("residual", rows, self.header.layer_index(layer), self.header.d_model)
+
+    def keys(self, rows: Rows, block: int) -> NDArray[np.float32]:
+        """Keys (n, key heads * head width) of rows in one block, after rotation: as attention uses them, head by head.
+
+        Raises ActstoreError unless the keys of the block and of the rows' roles are kept.
+        """
+        return self._vectors("keys", rows, self.header.block_index(block), self._width("keys"))
+
+    def values(self, rows: Rows, block: int) -> NDArray[np.float32]:
+        """Values (n, key heads * head width) of rows in one block, as `keys`."""
+        return self._vectors("values", rows, self.header.block_index(block), self._width("values"))
+
+    def _vectors(self, kind: str, rows: Rows, first: int, width: int) -> NDArray[np.float32]:
+        """Vectors (n, width) of a kind of array, at index `first` of its layers or blocks."""
         row_ids = _row_ids(rows)
-        check_memory(4 * len(row_ids) * self.header.d_model, f"{len(row_ids)} vectors", "read them by store.batches")
-        out = np.empty((len(row_ids), self.header.d_model), np.float32)
+        instead = "read them by store.batches" if kind == "residual" else "ask for fewer rows at a time"
+        check_memory(4 * len(row_ids) * width, f"{len(row_ids)} vectors", instead)
+        out = np.empty((len(row_ids), width), np.float32)
         for part, chosen in self._by_part(row_ids):
-            part.residual(row_ids, chosen, position, out)
+            part.take(kind, row_ids, chosen, first, out)
         return out
+
+    def _width(self, kind: str) -> int:
+        """Width of the keys or values, which all parts share; 0 before the first part is written."""
+        arrays = [array for commit in self.commits for array in commit.arrays.items()]
+        widths = {spec.shape[-1] for name, spec in arrays if name.startswith(f"{kind}/")}
+        if len(widths) > 1:
+            raise ActstoreError(f"{self.path}: {kind} of widths {sorted(widths)} in different parts; read store.parts")
+        return widths.pop() if widths else 0
 
     def batches(
         self, query: str, layer: int, *, size: int = 65_536
@@ -184,6 +226,8 @@ class Store:
         samples: pl.DataFrame,
         rows: pl.DataFrame,
         residual: Mapping[str, NDArray[np.generic]],
+        keys: Mapping[str, NDArray[np.generic]] | None = None,
+        values: Mapping[str, NDArray[np.generic]] | None = None,
         attention: Mapping[str, NDArray[np.generic]] | None = None,
         attention_dtype: str = "float16",
         by: dict[str, Any] | None = None,
@@ -194,6 +238,7 @@ class Store:
         samples: one row for each unit of the batch in the plan (sample_id, status, error, ...).
         rows: one row for each vector (sample_id, role, ...); a role's vectors are taken in the order of its rows.
         residual: role -> (layers, rows of the role, d_model); floats, or bfloat16 bit patterns as uint16.
+        keys, values: role -> (blocks, rows of the role, key heads * head width). A role may have both, residual or all.
         attention: key role -> (layers, samples, heads or 1, queries); mass -> (layers, samples, keys).
 
         Raises AlreadyCommittedError if another writer was first, PlanError or ActstoreError for tables and arrays that
@@ -206,7 +251,8 @@ class Store:
             planned = self.plan.filter(pl.col("batch") == number)
             if not planned.height:
                 raise PlanError(f"batch {number} is not in the plan of {self.path}")
-            content = batch.check(self.header, planned, samples, rows, residual, attention or {}, attention_dtype)
+            vectors = {"residual": residual, "keys": keys or {}, "values": values or {}}
+            content = batch.check(self.header, planned, samples, rows, vectors, attention or {}, attention_dtype)
             return opened.commit(content, self.header.crc32c, by or {})
 
     def save_result(self, measure: str, table: pl.DataFrame, parameters: dict[str, Any]) -> Result:
@@ -222,7 +268,7 @@ class Store:
         return results.load_all(self.path)
 
     def checked(self, name: str) -> Path:
-        """The path of a table of the store, after its bytes were compared with the header's checksum."""
+        """The path of a file that the header lists, after its bytes were compared with the header's checksum."""
         self.header.files[name].check(self.path / name, whole=True)
         return self.path / name
 

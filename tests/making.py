@@ -21,6 +21,9 @@ D_MODEL = 8
 SAMPLES = 4
 FAILED = 2  # of the samples of each batch, this one failed
 PER_SAMPLE = {"eoi": 1, "image": 2}
+BLOCKS = (0, 1)
+KV_WIDTH = 6
+KV_PER_SAMPLE = {"image": 2, "prefix": 2}  # of `prefix` nothing else is kept
 
 
 def plan(batches: int = 3) -> pl.DataFrame:
@@ -88,6 +91,40 @@ def store(path: Path, batches: int = 3, dtype: str = "bfloat16") -> actstore.Sto
     for batch in range(batches):
         empty.write(batch, **content(batch))
     return actstore.open(path)
+
+
+def kv(batch: int, role: str, kind: str) -> NDArray[np.float32]:
+    """Keys or values (blocks, rows, width) of a role, which every number type holds exactly."""
+    rows = KV_PER_SAMPLE[role] * (SAMPLES - 1)
+    block, row, feature = np.ogrid[: len(BLOCKS), :rows, :KV_WIDTH]
+    numbers = batch * 29 + block * 11 + row * 5 + feature + len(role) + 13 * len(kind)
+    return ((numbers % 89 - 44) / 8).astype(np.float32)
+
+
+def kv_content(batch: int) -> dict[str, Any]:
+    """What `Store.write` takes for a batch of a store with keys and values."""
+    found = content(batch)
+    prefix = [(f"b{batch}s{sample}", "prefix", at) for sample in range(SAMPLES) if sample != FAILED for at in (0, 1)]
+    added = pl.DataFrame(prefix, schema=["sample_id", "role", "position"], orient="row")
+    arrays = {kind: {role: kv(batch, role, kind) for role in KV_PER_SAMPLE} for kind in ("keys", "values")}
+    return {**found, **arrays, "rows": pl.concat([found["rows"], added])}
+
+
+def kv_store(path: Path, batches: int = 3, dtype: str = "bfloat16") -> actstore.Store:
+    """A store with keys and values, every batch written."""
+    empty = create(path, batches, dtype, blocks=BLOCKS)
+    for batch in range(batches):
+        empty.write(batch, **kv_content(batch))
+    return actstore.open(path)
+
+
+def kv_expected(rows: pl.DataFrame, block: int, kind: str) -> NDArray[np.float32]:
+    """What `Store.keys` or `Store.values` must return for rows with row_id, role and place."""
+    found = [
+        kv(row_id >> 32, role, kind)[block, place]
+        for row_id, role, place in rows.select("row_id", "role", "place").rows()
+    ]
+    return np.array(found, np.float32).reshape(-1, KV_WIDTH)
 
 
 def expected(rows: pl.DataFrame, layer: int) -> NDArray[np.float32]:
@@ -160,3 +197,8 @@ def golden(path: Path) -> None:
     compact(compacted, 0, ["b00000000.json", "b00000001.json"])
     for part in compacted.parts[:2]:
         shutil.rmtree(part.folder)
+
+
+def golden_kv(path: Path) -> None:
+    """The store in golden/store-1-kv.tar.xz: one with keys and values."""
+    kv_store(path / "kv", 2)

@@ -22,10 +22,12 @@ from actstore_extract.tap import AttentionError, attention_modules, tapped
 SAME = ["<image> this digit is a", "<image> one , two , three"]
 MIXED = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a", "one two <image>"]
 BATCHES = {
-    "one": (SAME[:1], False),
-    "same length": (SAME, False),
-    "right padded": (MIXED, False),
-    "left padded": (MIXED, True),
+    "one": (SAME[:1], False, 0),
+    "one, right padded": (SAME[:1], False, 3),
+    "one, left padded": (SAME[:1], True, 3),
+    "same length": (SAME, False, 0),
+    "right padded": (MIXED, False, 0),
+    "left padded": (MIXED, True, 0),
 }
 ROLES = tuple(map(parse_role, ["eoi", "last-image", "image", "random-image-3", "at-0", "last"]))
 NONE = Selection(np.empty(0, np.int64))
@@ -48,8 +50,8 @@ def make(model: Model, texts: list[str], *, left: bool = False) -> Batch:
 
 @pytest.fixture(params=BATCHES)
 def batch(request: pytest.FixtureRequest, model: Model) -> Batch:
-    texts, left = BATCHES[request.param]
-    return make(model, texts, left=left)
+    texts, left, more = BATCHES[request.param]
+    return tiny.filled(model, make(model, texts, left=left), more, left=left)
 
 
 def attention(model: Model, batch: Batch, **options: object) -> CapturedAttention:

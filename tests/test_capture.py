@@ -7,14 +7,18 @@ import torch
 import tiny
 from actstore_extract.capture import CaptureError, NotFiniteError, Selection, capture
 from actstore_extract.families import Batch, Model
+from actstore_extract.positions import parse_role, positions
 
 SAME = ["<image> this digit is a", "<image> one , two , three"]
 MIXED = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a", "one <image>"]
+NONE = np.empty(0, np.int64)
 BATCHES = {
-    "one": (SAME[:1], False),
-    "same length": (SAME, False),
-    "right padded": (MIXED, False),
-    "left padded": (MIXED, True),
+    "one": (SAME[:1], False, 0),
+    "one, right padded": (SAME[:1], False, 3),
+    "one, left padded": (SAME[:1], True, 3),
+    "same length": (SAME, False, 0),
+    "right padded": (MIXED, False, 0),
+    "left padded": (MIXED, True, 0),
 }
 
 
@@ -29,8 +33,13 @@ def make(model: Model, texts: list[str], *, left: bool = False) -> Batch:
 
 @pytest.fixture(params=BATCHES)
 def batch(request: pytest.FixtureRequest, model: Model) -> Batch:
-    texts, left = BATCHES[request.param]
-    return make(model, texts, left=left)
+    texts, left, more = BATCHES[request.param]
+    return tiny.filled(model, make(model, texts, left=left), more, left=left)
+
+
+def texts_of(batch: Batch) -> list[str]:
+    """The prompts that a batch of BATCHES was made of."""
+    return {1: SAME[:1], 2: SAME, 3: MIXED}[len(batch)]
 
 
 def everything(batch: Batch) -> list[Selection]:
@@ -62,6 +71,29 @@ def test_bit_equal_to_the_inputs_of_the_blocks(model: Model, batch: Batch) -> No
     expected = torch.stack([valid(batch, x) for x in inputs_of_blocks(model, batch)])
     assert captured.residual.shape == (5, sum(layout.length for layout in batch.layouts), tiny.D_MODEL)
     assert torch.equal(captured.residual, expected)
+
+
+def test_roles_are_the_right_tokens_whatever_the_padding(model: Model, batch: Batch) -> None:
+    """At layer 0, words by the table of embeddings and image tokens by what the model sees of each image alone."""
+    table = model.module.get_input_embeddings()
+    for name in ("eoi", "boi", "text", "last", "first-image", "last-image", "image", "prefix", "suffix"):
+        at = [positions(parse_role(name), layout, seed=0, sample_id="s") for layout in batch.layouts]
+        picks = [NONE if where is None else where for where in at]
+        found = capture(model, batch, [Selection(pick) for pick in picks], layers=[0]).residual[0]
+        for i, rows in enumerate(found.split([len(pick) for pick in picks])):
+            ids = batch.layouts[i].token_ids[picks[i]]
+            words = ids != model.image_token_id
+            assert torch.equal(rows[words], table(torch.from_numpy(ids[words])))
+            if name in ("eoi", "boi") and len(ids):
+                assert model.tokenizer.convert_ids_to_tokens(ids.tolist())[0] in model.facts()[name]
+                assert not torch.equal(rows, table(torch.from_numpy(batch.layouts[i].token_ids[picks[i] - 1])))
+            if words.all():
+                continue
+            alone = model.collate([model.encode(tiny.prompts(texts_of(batch))[i])])
+            whole = inputs_of_blocks(model, alone)[0][0]
+            assert relative(rows[~words], whole[picks[i][~words]]) <= 1e-5
+            if name == "image":  # the control: each a token beside
+                assert relative(rows[~words], whole[picks[i][~words] - 1]) > 1e-2
 
 
 def test_agrees_with_output_hidden_states_up_to_the_final_norm(model: Model, batch: Batch) -> None:

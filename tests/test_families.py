@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
@@ -14,6 +15,7 @@ from transformers.image_transforms import convert_to_rgb
 from transformers.utils import is_torchvision_available
 
 import tiny
+from actstore_extract import hub
 from actstore_extract.capture import Selection, capture
 from actstore_extract.families import LoadError, Model, Prompt, SampleError, families, load
 from actstore_extract.families.sample import LayoutError
@@ -372,6 +374,24 @@ def test_load_errors(tmp_path: Path) -> None:
         load(str(tmp_path))
     with pytest.raises(LoadError, match=r"no family is called 'camelion'.*chameleon"):
         Model(*tiny.llama(), family="camelion")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("digits-fusoin", "; did you mean 'digits-fusion'?"), ("nobody/x", ":")])
+def test_nobody_waits_for_a_hub_that_cannot_be_reached(name, hint, monkeypatch, capfd) -> None:
+    """One line, and none of the hub's own that say it is tried again and again."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr(hub, "getproxies", dict)
+    with pytest.raises(LoadError) as caught:
+        load(name)
+    assert str(caught.value).startswith(f"no model at '{name}'{hint} neither a folder nor on the hub or in its cache")
+    assert f"hf download {name} --local-dir FOLDER" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+    assert constants.HF_HUB_OFFLINE is False
+    monkeypatch.setattr(hub, "_reachable", lambda _: True)  # the control: where it can be reached it is asked
+    with hub.unless_out_of_reach():
+        assert constants.HF_HUB_OFFLINE is False
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])

@@ -3,6 +3,7 @@
 import importlib
 import string
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch.nn import functional
 from transformers import (
     ChameleonConfig,
     ChameleonForConditionalGeneration,
@@ -44,10 +46,11 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
 
-from actstore_extract.families import Model, Prompt
+from actstore_extract.families import Batch, Model, Prompt
 from actstore_extract.families.adapter import Adapter, write_adapter
 from actstore_extract.families.clip_gemma import assemble
 from actstore_extract.families.clip_gemma import processor as clip_gemma_processor
+from actstore_extract.families.family import _SEQUENCES
 
 torch.set_num_threads(1)  # threads that wait for each other on a busy machine make these models 100 times slower
 
@@ -426,6 +429,16 @@ def model(name: str, **options: object) -> Model:
     """The tiny system of that name, wrapped."""
     module, processor = {**SYSTEMS, "llama": llama}[name]()
     return Model(module, processor, **options)
+
+
+def filled(model: Model, batch: Batch, n: int, *, left: bool) -> Batch:
+    """The batch with n more slots of padding on one side: what one sample alone never has."""
+    sides, inputs = (n, 0) if left else (0, n), dict(batch.inputs)
+    for name in _SEQUENCES & inputs.keys():
+        inputs[name] = functional.pad(inputs[name], sides, value=model.pad_token_id if name == "input_ids" else 0)
+    if "position_ids" in inputs:
+        inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    return replace(batch, inputs=inputs, offset=batch.offset + n * left)
 
 
 def save(model: Model, folder: Path) -> None:

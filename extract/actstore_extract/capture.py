@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import nn
 from actstore.errors import ActstoreError
 from actstore_extract.attention import AttentionSelection, CapturedAttention, Columns
 from actstore_extract.families import Batch, Model
-from actstore_extract.tap import attention_modules, tapped
+from actstore_extract.kv import KeysValues
+from actstore_extract.tap import Reader, attention_modules, tapped
 
 __all__ = ["CaptureError", "Captured", "NotFiniteError", "Selection", "capture"]
 
@@ -31,12 +32,18 @@ class NotFiniteError(CaptureError):
         self.layer = layer
 
 
+def _nowhere() -> NDArray[np.int64]:
+    return np.empty(0, np.int64)
+
+
 @dataclass(frozen=True)
 class Selection:
-    """What to keep of one sample: its own unpadded positions (n,), and sets of positions to average."""
+    """What to keep of one sample: its own unpadded positions (n,), sets of positions to average, and positions whose
+    keys and values are kept."""
 
     positions: NDArray[np.int64]
     means: tuple[NDArray[np.int64], ...] = ()
+    kv: NDArray[np.int64] = field(default_factory=_nowhere)
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,16 @@ class Captured:
 
     `residual` (layers, rows, d) in the model's dtype, rows sample by sample as selected; `means` (layers, n, d)
     float32, sample by sample; `next_logits` (samples, vocabulary) float32 after each sample's last token, or None;
-    `attention` of the text, or None.
+    `attention` of the text, or None; `keys` and `values` (blocks, rows, key heads * head width), sample by sample as
+    selected, or None.
     """
 
     residual: torch.Tensor
     means: torch.Tensor
     next_logits: torch.Tensor | None
     attention: CapturedAttention | None = None
+    keys: torch.Tensor | None = None
+    values: torch.Tensor | None = None
 
 
 def capture(
@@ -62,33 +72,48 @@ def capture(
     layers: Sequence[int],
     next_token: bool = False,
     attention: AttentionSelection | None = None,
+    blocks: Sequence[int] = (),
 ) -> Captured:
     """The selected vectors of one forward, at residual points `layers` (0: embeddings, L: before the final norm).
 
-    With `attention` also that of the text, in the blocks that read those points. The forward ends at the last layer
-    wanted, unless the next token is wanted too. NotFiniteError when a selected vector holds inf or NaN; what padding
-    holds is never read.
+    With `attention` also that of the text, in the blocks that read those points; with `blocks` also the selected keys
+    and values there. The forward ends at the last layer wanted, unless the next token is wanted too. NotFiniteError
+    when a selected vector holds inf or NaN; what padding holds is never read.
     """
     wanted = _checked(model, layers)
     taps = _Taps(batch, selections, n_layers=len(wanted), d_model=model.d_model)
     columns = None if attention is None else Columns(model, batch, attention, n_layers=len(wanted))
+    kv = KeysValues(batch, [_inside(batch, i, each.kv) for i, each in enumerate(selections)], n_blocks=len(blocks))
     with ExitStack() as hooks:
         for layer, place in wanted.items():
             hooks.enter_context(_before(_point(model, layer), taps.reader(place)))
+        readers: list[tuple[int, Reader]] = []
         if columns is not None:
-            blocks = [(layer, columns.reader(place)) for layer, place in wanted.items() if layer < model.n_layers]
-            hooks.enter_context(tapped(model, blocks))
+            readers += [(layer, columns.reader(place)) for layer, place in wanted.items() if layer < model.n_layers]
+        if len(kv.slots):
+            readers += [(block, kv.reader(place)) for place, block in enumerate(blocks)]
+        if readers:
+            hooks.enter_context(tapped(model, readers))
         if next_token:
             hooks.enter_context(_last_tokens_only(model, batch))
         elif wanted:
-            hooks.enter_context(_end(model, max(wanted), with_attention=columns is not None))
+            last = max([*wanted, *(block + 1 for block in blocks)])
+            hooks.enter_context(_end(model, last, with_attention=columns is not None))
         logits = _run(model, batch)
     taps.check(list(wanted))
+    for kind, kept in kv.kept.items():
+        _check_finite(kept, kv.owner, batch.sample_ids, list(blocks), kind)
     if logits is not None and logits.isnan().any():
         bad = logits.isnan().any(-1).nonzero().flatten().tolist()
         raise NotFiniteError([batch.sample_ids[i] for i in bad], model.n_layers, "next-token logits")
     found = None if columns is None else _finite(columns, batch, list(wanted))
-    return Captured(taps.residual.cpu(), taps.means.cpu(), None if logits is None else logits.cpu(), found)
+    return Captured(
+        taps.residual.cpu(),
+        taps.means.cpu(),
+        None if logits is None else logits.cpu(),
+        found,
+        **{kind: kept.cpu() for kind, kept in kv.kept.items()},
+    )
 
 
 def _finite(columns: Columns, batch: Batch, layers: Sequence[int]) -> CapturedAttention:
@@ -230,16 +255,28 @@ class _Taps:
             (self.residual, self.row_owner, "residual stream"),
             (self.means, self.mean_owner, "mean residual stream"),
         ):
-            finite = torch.stack([x.isfinite().all(-1) for x in kept]) if len(layers) else torch.ones(1, 0)
-            if not finite.all():
-                place, rows = next((i, (~row).nonzero().flatten()) for i, row in enumerate(finite) if not row.all())
-                owners = np.unique(owner[rows.cpu().numpy()])
-                raise NotFiniteError([self.sample_ids[i] for i in owners], layers[place], what)
+            _check_finite(kept, owner, self.sample_ids, layers, what)
+
+
+def _check_finite(
+    kept: torch.Tensor, owner: NDArray[np.intp], sample_ids: Sequence[str], layers: Sequence[int], what: str
+) -> None:
+    """NotFiniteError unless every vector of kept (layers, rows, d) is finite; `owner` (rows,) is whose it is."""
+    finite = torch.stack([x.isfinite().all(-1) for x in kept]) if len(layers) else torch.ones(1, 0)
+    if not finite.all():
+        place, rows = next((i, (~row).nonzero().flatten()) for i, row in enumerate(finite) if not row.all())
+        owners = np.unique(owner[rows.cpu().numpy()])
+        raise NotFiniteError([sample_ids[i] for i in owners], layers[place], what)
 
 
 def _rows(batch: Batch, sample: int, at: NDArray[np.int64]) -> NDArray[np.int64]:
     """Flattened rows of a sample's positions, none of them padding."""
+    return batch.rows(sample, _inside(batch, sample, at))
+
+
+def _inside(batch: Batch, sample: int, at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The positions, none of them outside the sample."""
     length = batch.layouts[sample].length
     if len(at) and (at.min() < 0 or at.max() >= length):
         raise CaptureError(f"{batch.sample_ids[sample]}: a position outside its {length} tokens was asked for")
-    return batch.rows(sample, at)
+    return at

@@ -30,29 +30,36 @@ class Answer:
 
 @dataclass(frozen=True)
 class Taken:
-    """What was kept of one sample: its layout; positions and vectors (layers, n, d) by role; attention of its text to
-    each key role (layers, heads or 1, queries) and the mass (layers, keys); what the model says next."""
+    """What was kept of one sample: its layout; positions by role, with vectors (layers, n, d), keys and values (blocks,
+    n, key heads * head width); attention of its text to each key role (layers, heads or 1, queries) and the mass
+    (layers, keys); what the model says next."""
 
     layout: Layout
     at: dict[Role, Positions]
     vectors: dict[str, Array]
+    keys: dict[str, Array] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
     attention: dict[str, Array] = field(default_factory=dict)
     answer: Answer | None = None
 
 
 @dataclass(frozen=True)
 class Content:
-    """Samples and rows as `Store.write` takes them, vectors (layers, n, d) by role, and attention by key role."""
+    """Samples and rows as `Store.write` takes them, vectors (layers, n, d), keys and values (blocks, n, width) by role,
+    and attention by key role."""
 
     samples: pl.DataFrame
     rows: pl.DataFrame
     residual: dict[str, Array]
+    keys: dict[str, Array]
+    values: dict[str, Array]
     attention: dict[str, Array]
 
     @property
     def bytes(self) -> int:
         """Bytes of the arrays."""
-        return sum(array.nbytes for array in (*self.residual.values(), *self.attention.values()))
+        kept = (self.residual, self.keys, self.values, self.attention)
+        return sum(array.nbytes for arrays in kept for array in arrays.values())
 
     @property
     def done(self) -> int:
@@ -72,10 +79,13 @@ def content(planned: pl.DataFrame, found: Sequence[Taken | str]) -> Content:
         for role, at in one.at.items()
         for row in _rows(one.layout, role, at)
     ]
+    taken = [one for one in found if isinstance(one, Taken)]
     return Content(
         samples=pl.DataFrame(samples, schema=SAMPLES),
         rows=pl.DataFrame(rows, schema=ROWS),
-        residual=_residual([one for one in found if isinstance(one, Taken)]),
+        residual=_joined([one.vectors for one in taken]),
+        keys=_joined([one.keys for one in taken]),
+        values=_joined([one.values for one in taken]),
         attention=_attention(found),
     )
 
@@ -125,9 +135,10 @@ def _rows(layout: Layout, role: Role, at: Positions) -> list[dict[str, object]]:
     ]
 
 
-def _residual(taken: Sequence[Taken]) -> dict[str, Array]:
-    names = dict.fromkeys(name for one in taken for name in one.vectors)
-    pieces = {name: [one.vectors[name] for one in taken if name in one.vectors] for name in names}
+def _joined(kept: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    """Vectors (layers or blocks, n, width) by role, of all samples."""
+    names = dict.fromkeys(name for one in kept for name in one)
+    pieces = {name: [one[name] for one in kept if name in one] for name in names}
     return {name: np.concatenate(vectors, axis=1) for name, vectors in pieces.items()}
 
 

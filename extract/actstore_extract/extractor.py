@@ -1,8 +1,10 @@
 """The extractor: a model runs over some samples; out comes the content of a part."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,18 +17,33 @@ from actstore_extract.attention import AttentionSelection, CapturedAttention
 from actstore_extract.capture import Captured, NotFiniteError, Selection, capture
 from actstore_extract.conditions import Condition, expand
 from actstore_extract.content import Answer, Array, Content, Taken, content
-from actstore_extract.families import Batch, Encoded, Model, Prompt, SampleError
+from actstore_extract.encoder import Encoder
+from actstore_extract.families import Batch, Encoded, Model
 from actstore_extract.generation import generate
 from actstore_extract.interventions import Block, block_attention, check_blocks, parse_block, role_slots
 from actstore_extract.positions import Positions, Role, parse_role, positions
 from actstore_extract.recipe import Recipe, RecipeError
 from actstore_extract.sources import Source, Sources
+from actstore_extract.steering import check_width, steered
 from actstore_extract.threads import fitting_threads
 
 __all__ = ["BATCHES_ENCODED", "Extractor"]
 
 BATCHES_ENCODED = 8  # so many batches are sorted by length at a time; more would hold more images in memory
 TOP = 10  # next tokens that are kept
+NOT_RUN = "not run"
+
+
+class _Piece(NamedTuple):
+    """Samples under one condition that are sorted by length together; `wanted` are those to be run, if not all."""
+
+    planned: pl.DataFrame
+    condition: Condition
+    wanted: set[str] | None
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.wanted is None or not self.wanted.isdisjoint(self.planned["sample_id"])
 
 
 class Extractor:
@@ -42,35 +59,62 @@ class Extractor:
         image: Callable[[str], Image],
         *,
         layers: Sequence[int],
+        kv_blocks: Sequence[int] = (),
         dtype: str,
         batch_size: int,
         asked: pl.DataFrame | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.model, self.recipe, self.image = model, recipe, image
-        self.layers, self.dtype, self.batch_size = layers, dtype, batch_size
+        self.model, self.recipe = model, recipe
+        self.layers, self.kv_blocks, self.dtype, self.batch_size = layers, kv_blocks, dtype, batch_size
         self.roles = [parse_role(role) for role in recipe.capture.roles]
+        self.kv = [parse_role(role) for role in recipe.capture.kv]
         self.attention = _attention(recipe)
         self.say = say
         self.conditions = expand(recipe.conditions, n_layers=model.n_layers, seed=recipe.seed)
         self.blocks = {name: self._blocks(condition) for name, condition in self.conditions.items()}
-        self.encoded: dict[str, Encoded | str] = {}
-        self.room = 2 * BATCHES_ENCODED * batch_size if len(self.conditions) > 1 else 1
+        self.encoder = Encoder(model, image, room=2 * BATCHES_ENCODED * batch_size)
         self.asked = {} if asked is None else {row["sample_id"]: row for row in asked.iter_rows(named=True)}
         patches = [one.patch for one in self.conditions.values() if one.patch is not None]
         self.sources = Sources(model, self._encode_asked, patches, seed=recipe.seed)
         self.warned: set[str] = set()
         self.answers = self._tokens(recipe.capture.answers)
 
-    def content(self, planned: pl.DataFrame, advance: Callable[[int], None] = lambda _: None) -> Content:
-        """The content of a part with these samples of the plan; a sample that cannot be run becomes a failed one."""
+    def content(
+        self,
+        planned: pl.DataFrame,
+        advance: Callable[[int], None] = lambda _: None,
+        *,
+        only: Collection[tuple[str, str]] | None = None,
+        then: pl.DataFrame | None = None,
+    ) -> Content:
+        """The content of a part with these samples of the plan; a sample that cannot be run becomes a failed one.
+
+        With `only`, the batches that have one of these (sample, condition) are run, of the same samples as without it.
+        `then` are the samples of the next call: the first of them are encoded while the last of these run.
+        """
+        pieces = list(self._pieces(planned, only))
+        coming = [*pieces, *([] if then is None else itertools.islice(self._pieces(then, only), 1))]
         found: list[Taken | str] = []
-        with fitting_threads(self.model):
-            for same in planned.with_columns(run=pl.col("condition").rle_id()).partition_by("run", maintain_order=True):
-                condition = self._condition(same)
-                for piece in same.iter_slices(BATCHES_ENCODED * self.batch_size):
-                    found += self._taken(piece, condition, advance)
+        try:
+            with fitting_threads(self.model):
+                for i, piece in enumerate(pieces):
+                    for each in coming[i : i + 2]:
+                        if each.is_wanted:
+                            self.encoder.ahead(each.planned)
+                    found += self._taken(piece, advance)
+        except BaseException:
+            self.encoder.drop()
+            raise
         return content(planned, found)
+
+    def _pieces(self, planned: pl.DataFrame, only: Collection[tuple[str, str]] | None) -> Iterator[_Piece]:
+        """Samples of one condition each, so many as are sorted by length at a time."""
+        for same in planned.with_columns(run=pl.col("condition").rle_id()).partition_by("run", maintain_order=True):
+            condition = self._condition(same)
+            wanted = only if only is None else {name for name, under in only if under == condition.name}
+            for piece in same.iter_slices(BATCHES_ENCODED * self.batch_size):
+                yield _Piece(piece, condition, wanted)
 
     def _condition(self, planned: pl.DataFrame) -> Condition:
         """The condition that samples of the plan share, with their sources where it patches."""
@@ -80,46 +124,39 @@ class Extractor:
         return replace(condition, sources=dict(planned.select("sample_id", "source_sample_id").iter_rows()))
 
     def _blocks(self, condition: Condition) -> list[Block]:
-        """The attention that the condition blocks; raises InterventionError where this model cannot have that."""
+        """The attention that the condition blocks; raises where this model cannot have that, or what it steers with."""
+        if condition.steer is not None:
+            check_width(condition.name, condition.steer, self.model.d_model)
         blocks = [parse_block(block, n_layers=self.model.n_layers) for block in condition.blocked]
         check_blocks(self.model, blocks)
         return blocks
 
-    def _taken(self, planned: pl.DataFrame, condition: Condition, advance: Callable[[int], None]) -> list[Taken | str]:
-        """What was kept of each sample under one condition, or why nothing was."""
+    def _taken(self, piece: _Piece, advance: Callable[[int], None]) -> list[Taken | str]:
+        """What was kept of each sample, or why nothing was."""
+        planned, condition, wanted = piece
+        if not piece.is_wanted:
+            return [NOT_RUN] * planned.height
         found: list[Taken | str] = []
         encoded: list[tuple[int, Encoded]] = []
         for i, row in enumerate(planned.iter_rows(named=True)):
-            outcome = self._encode(row["sample_id"], row["prompt"], row["image"])
-            found.append(outcome if isinstance(outcome, str) else "not run")
+            outcome = self.encoder.encode(row["sample_id"], row["prompt"], row["image"])
+            found.append(outcome if isinstance(outcome, str) else NOT_RUN)
             encoded += [] if isinstance(outcome, str) else [(i, outcome)]
         advance(planned.height - len(encoded))
         for batch in self.model.batches([sample for _, sample in encoded], self.batch_size):
+            if wanted is not None and wanted.isdisjoint(encoded[j][1].sample_id for j in batch):
+                continue
             for j, taken in zip(batch, self._run([encoded[j][1] for j in batch], condition), strict=True):
                 found[encoded[j][0]] = taken
             advance(len(batch))
         return found
 
-    def _encode(self, sample_id: str, text: str, image: str | None) -> Encoded | str:
-        """The sample as the model takes it, or why it cannot be run; kept for a while: other conditions want it too."""
-        if sample_id not in self.encoded:
-            while len(self.encoded) >= self.room:
-                del self.encoded[next(iter(self.encoded))]
-            self.encoded[sample_id] = self._prepared(sample_id, text, image)
-        return self.encoded[sample_id]
-
-    def _prepared(self, sample_id: str, text: str, image: str | None) -> Encoded | str:
-        try:
-            return self.model.encode(Prompt(sample_id, text, None if image is None else self.image(image)))
-        except SampleError as error:
-            return error.reason
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file it cannot decode
-            return f"image {image}: {' '.join(str(error).split())}"
-
     def _encode_asked(self, sample_id: str) -> Encoded | str:
         """A sample that some other's patch is taken from."""
         row = self.asked.get(sample_id)
-        return self._encode(sample_id, row["prompt"], row["image"]) if row else "it is not among the samples"
+        if row is None:
+            return "it is not among the samples"
+        return self.encoder.encode(sample_id, row["prompt"], row["image"])
 
     def _run(self, encoded: Sequence[Encoded], condition: Condition) -> list[Taken | str]:
         """One batch; samples that are not finite fail alone, a batch too large for the memory is halved."""
@@ -136,8 +173,9 @@ class Extractor:
                 captured = capture(
                     self.model,
                     batch,
-                    [_selection(each) for each in at],
+                    [self._selection(each) for each in at],
                     layers=self.layers,
+                    blocks=self.kv_blocks,
                     next_token=self.recipe.capture.next_token,
                     attention=self.attention,
                 )
@@ -157,12 +195,16 @@ class Extractor:
             if not role_slots(batch, block.keys, condition.seed).any():
                 names = " or ".join(role.name for role in block.keys)
                 self._warn(f"there is no {names} here: conditions that keep attention from it change nothing")
-        with block_attention(self.model, batch, blocks, seed=condition.seed):
-            if condition.patch is None:
-                yield
-                return
-            with self.sources.patched(batch, condition.patch, sources):
-                yield
+        steer = condition.steer
+        if steer is not None and not role_slots(batch, [parse_role(steer.role)], condition.seed).any():
+            self._warn(f"there is no {steer.role} here: conditions that steer it change nothing in the prompt")
+        with ExitStack() as hooks:
+            hooks.enter_context(block_attention(self.model, batch, blocks, seed=condition.seed))
+            if condition.patch is not None:
+                hooks.enter_context(self.sources.patched(batch, condition.patch, sources))
+            if steer is not None:
+                hooks.enter_context(steered(self.model, batch, steer, seed=condition.seed))
+            yield
 
     def _warn(self, text: str) -> None:
         """Say it once."""
@@ -190,10 +232,19 @@ class Extractor:
         half = len(encoded) // 2
         return self._run(encoded[:half], condition) + self._run(encoded[half:], condition)
 
+    def _selection(self, at: dict[Role, Positions]) -> Selection:
+        roles = _of(at, self.roles)
+        return Selection(
+            _in_turn([at[role] for role in roles if not role.is_mean]),
+            tuple(at[role] for role in roles if role.is_mean),
+            _in_turn([at[role] for role in _of(at, self.kv)]),
+        )
+
     def _positions(self, sample: Encoded) -> dict[Role, Positions]:
         """The roles this sample has, with their positions."""
         seed = self.recipe.seed
-        found = {role: positions(role, sample.layout, seed=seed, sample_id=sample.sample_id) for role in self.roles}
+        roles = dict.fromkeys([*self.roles, *self.kv])
+        found = {role: positions(role, sample.layout, seed=seed, sample_id=sample.sample_id) for role in roles}
         return {role: at for role, at in found.items() if at is not None}
 
     def _texts(self, encoded: Sequence[Encoded], condition: Condition, sources: Sequence[Source]) -> list[str | None]:
@@ -215,24 +266,32 @@ class Extractor:
     ) -> list[Taken | str]:
         """The captured batch, sample by sample and role by role."""
         residual, means = self._stored(captured.residual), captured.means.numpy()
+        kv = [np.empty(0) if x is None else self._stored(x) for x in (captured.keys, captured.values)]
         said = self._said(captured.next_logits, texts, sources)
         found: list[Taken | str] = []
-        row = mean = 0
+        row = mean = place = 0
         for i, where in enumerate(at):
             vectors: dict[str, Array] = {}
-            for role, places in where.items():
+            for role in _of(where, self.roles):
+                n = len(where[role])
                 if role.is_mean:
                     vectors[role.name], mean = means[:, mean : mean + 1], mean + 1
                 else:
-                    vectors[role.name], row = residual[:, row : row + len(places)], row + len(places)
-            layout = batch.layouts[i]
-            found.append(Taken(layout, where, vectors, _attention_of(captured.attention, i), said[i]))
+                    vectors[role.name], row = residual[:, row : row + n], row + n
+            keys: dict[str, Array] = {}
+            values: dict[str, Array] = {}
+            for role in _of(where, self.kv):
+                n = len(where[role])
+                keys[role.name], values[role.name] = (x[:, place : place + n] for x in kv)
+                place += n
+            attention = _attention_of(captured.attention, i)
+            found.append(Taken(batch.layouts[i], where, vectors, keys, values, attention, said[i]))
         return found
 
     def _stored(self, residual: torch.Tensor) -> NDArray[np.generic]:
-        """Vectors as numpy: bit patterns where the store keeps the model's own bfloat16, else float32."""
-        if self.dtype == "bfloat16" and residual.dtype == torch.bfloat16:
-            return residual.view(torch.uint16).numpy()
+        """Vectors as numpy: bit patterns where the store keeps bfloat16, else float32."""
+        if self.dtype == "bfloat16":  # rounded here, in one pass; numpy needs ten
+            return residual.to(torch.bfloat16).view(torch.uint16).numpy()
         return residual.float().numpy()
 
     def _said(
@@ -293,7 +352,10 @@ def _attention_of(captured: CapturedAttention | None, sample: int) -> dict[str, 
     return found if captured.mass is None else found | {"mass": captured.mass[:, sample].numpy()}
 
 
-def _selection(at: dict[Role, Positions]) -> Selection:
-    single = [where for role, where in at.items() if not role.is_mean]
-    means = tuple(where for role, where in at.items() if role.is_mean)
-    return Selection(np.concatenate([*single, np.empty(0, np.int64)]).astype(np.int64), means)
+def _of(at: dict[Role, Positions], roles: Sequence[Role]) -> list[Role]:
+    """Those of the roles that the sample has."""
+    return [role for role in roles if role in at]
+
+
+def _in_turn(at: Sequence[Positions]) -> Positions:
+    return np.concatenate([*at, np.empty(0, np.int64)]).astype(np.int64)

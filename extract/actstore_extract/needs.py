@@ -40,6 +40,7 @@ _ROWS: dict[str, Callable[[Facts, Role], float]] = {
     "all": lambda facts, _: facts.image_tokens + facts.text_tokens,
     "eol": lambda facts, _: facts.image_tokens**0.5,
     "image": lambda facts, _: facts.image_tokens,
+    "prefix": lambda facts, _: facts.image_tokens,
     "random-image": lambda _, role: role.n,
     "random-text": lambda _, role: role.n,
     "suffix": lambda facts, _: 1 + facts.text_tokens,
@@ -67,14 +68,17 @@ def needs(recipe: Recipe) -> Needs | None:
 
 
 def _kept(recipe: Recipe, facts: Facts) -> float:
-    """Bytes that a sample leaves in the store: vectors, and the attention paid by its text."""
+    """Bytes that a sample leaves in the store: vectors, keys and values, and the attention paid by its text."""
     capture = recipe.capture
     rows = sum(_rows(parse_role(role), facts) for role in capture.roles)
     points = facts.layers + 1 if capture.layers == "all" else len(capture.layers)
     itemsize = 4 if (capture.dtype or recipe.model.dtype) == "float32" else 2
+    pairs = 2 * sum(_rows(parse_role(role), facts) for role in capture.kv)
     columns = len(capture.attention) * facts.text_tokens * (facts.heads if capture.per_head else 1)
     mass = facts.image_tokens if capture.mass else 0
-    return rows * points * facts.width * itemsize + (columns + mass) * points * itemsize
+    blocks = facts.layers if capture.layers == "all" else max(layer % (facts.layers + 1) for layer in capture.layers)
+    kv = pairs * blocks * facts.kv_width * itemsize
+    return rows * points * facts.width * itemsize + kv + (columns + mass) * points * itemsize
 
 
 def _rows(role: Role, facts: Facts) -> float:

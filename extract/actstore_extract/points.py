@@ -12,7 +12,7 @@ from actstore_extract.conditions import Point
 from actstore_extract.families import Batch, Model
 from actstore_extract.tap import attention_modules
 
-__all__ = ["points", "reading", "writing"]
+__all__ = ["hooked", "points", "reading", "writing"]
 
 # What a point's module gets (samples, slots, d): the residual stream, or the normed one that attention reads.
 _MODULES: Mapping[Point, Callable[[Model], list[nn.Module]]] = {
@@ -38,7 +38,7 @@ def reading(
             def keep(x: torch.Tensor, key: tuple[Point, int] = (point, layer)) -> None:
                 found[key] = x.reshape(-1, x.shape[-1])[rows.to(x.device)]
 
-            hooks.enter_context(_hooked(points(model, point)[layer], keep))
+            hooks.enter_context(hooked(points(model, point)[layer], keep))
         yield found
 
 
@@ -69,12 +69,12 @@ def writing(
                 flat[rows.to(x.device)] = values.to(x.device, x.dtype)
                 return flat.reshape(x.shape)
 
-            hooks.enter_context(_hooked(points(model, point)[layer], put))
+            hooks.enter_context(hooked(points(model, point)[layer], put))
         yield
 
 
 @contextmanager
-def _hooked(module: nn.Module, see: Callable[[torch.Tensor], torch.Tensor | None]) -> Iterator[None]:
+def hooked(module: nn.Module, see: Callable[[torch.Tensor], torch.Tensor | None]) -> Iterator[None]:
     """`see` gets the module's input (samples, slots, d), and may give another."""
 
     def hook(

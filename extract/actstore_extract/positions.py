@@ -135,6 +135,7 @@ _RESOLVE: dict[str, Callable[[Layout, int, str], Positions | None]] = {
     "image-mean": lambda x, _, __: _some(x.image),
     "last": lambda x, n, _: _one(x.length - n if n <= x.length else None),
     "last-image": lambda x, _, __: _some(x.image[-1:]),
+    "prefix": lambda x, _, __: _some(np.arange(x.image_end or 0)),
     "random-image": lambda x, n, key: _draw(x.image, n, f"{key}/image"),
     "random-text": lambda x, n, key: _draw(x.text, n, f"{key}/text"),
     "suffix": lambda x, _, __: _from(x.image_end, x),

@@ -1,28 +1,25 @@
 """Recipes: what to run, on which samples, and what to keep; TOML, checked before anything is loaded."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
-from actstore.errors import ActstoreError, nearest
+from actstore.errors import nearest
 from actstore_extract.conditions import NONE, ConditionSection
 from actstore_extract.knockouts import KnockoutSection
 from actstore_extract.patches import PatchSection
 from actstore_extract.positions import RoleError, parse_role
 from actstore_extract.samples import SOURCES, Source
+from actstore_extract.sections import RecipeError, check_keys, override, read, section
 from actstore_extract.shelf import shipped
+from actstore_extract.steers import SteerSection
 
-__all__ = ["ORDERS", "Recipe", "RecipeError", "load"]
+__all__ = ["ORDERS", "Recipe", "RecipeError", "load", "recorded"]
 
 ORDERS = ("image-text", "text-image", "text")
-
-
-class RecipeError(ActstoreError):
-    """The recipe cannot be followed."""
 
 
 class _Section(BaseModel):
@@ -66,12 +63,15 @@ class PromptSection(_Section):
 class CaptureSection(_Section):
     """What is kept of each sample.
 
-    `attention` are the roles whose attention from the text is kept, head by head with `per_head`, and `mass` that on
-    every key up to the end of the image. `max_new_tokens` are generated, 0 for none; of `answers`, words or
-    { label = word }, the probability as next token is kept. Of `layers`, -1 is the last residual point.
+    `roles` are those whose residual vectors are kept, `kv` those whose keys and values, in every block that the forward
+    runs through for `layers`. `attention` are the roles whose attention from the text is kept, head by head with
+    `per_head`, and `mass` that on every key up to the end of the image. `max_new_tokens` are generated, 0 for none; of
+    `answers`, words or { label = word }, the probability as next token is kept. Of `layers`, -1 is the last residual
+    point. `lens` keeps the model's final norm and unembedding beside.
     """
 
     roles: Annotated[list[str], Field(min_length=1)]
+    kv: list[str] = []
     attention: list[str] = []
     per_head: bool = False
     mass: bool = False
@@ -80,16 +80,25 @@ class CaptureSection(_Section):
     layers: Literal["all"] | list[int] = "all"
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     next_token: bool = True
+    lens: bool = False
     batch_size: Annotated[int, Field(ge=1)] = 16
     part_samples: Annotated[int, Field(ge=1)] | None = None
 
-    @field_validator("roles", "attention")
+    @field_validator("roles", "kv", "attention")
     @classmethod
     def _canonical(cls, roles: list[str]) -> list[str]:
         try:
             return list(dict.fromkeys(parse_role(role).name for role in roles))
         except RoleError as error:
             raise ValueError(error) from None  # pydantic adds where
+
+    @field_validator("kv")
+    @classmethod
+    def _no_means(cls, roles: list[str]) -> list[str]:
+        for role in roles:
+            if parse_role(role).is_mean:
+                raise ValueError(f"{role} is a mean of positions, which has no keys; name the positions' role")
+        return roles
 
 
 class Recipe(_Section):
@@ -116,61 +125,38 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises RecipeError with the file, the key and the nearest key that exists.
     """
     one = shipped().get(name)
-    data = _read(name) if one is None else deepcopy(one.data)
-    for override in overrides:
-        _override(data, override)
+    data = read(name, list(shipped()), "actstore recipes") if one is None else deepcopy(one.data)
+    for change in overrides:
+        override(data, change)
     return _recipe({"name": Path(name).stem if one is None else name, **data}, name)
 
 
-def _read(name: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise RecipeError(
-            f"no recipe '{name}': neither a file nor one that ships{nearest(name, list(shipped()))}; "
-            "see them all with: actstore recipes"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise RecipeError(f"{name}: {error}") from None
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    """Apply `section.key=value`; the value is TOML, or text where it is none."""
-    key, equals, text = override.partition("=")
-    *sections, last = key.strip().split(".")
-    if not equals or not last or len(sections) > 1:
-        raise RecipeError(f"--set {override}: write section.key=value, for example --set samples.limit=100")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    target = data
-    for section in sections:
-        target = target.setdefault(section, {})
-    target[last] = value
-
-
-Section = TypeVar("Section", bound=BaseModel)
+def recorded(record: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a run card, as `Recipe.record` made it, with `section.key=value` overrides applied."""
+    data = deepcopy(dict(record))
+    for change in overrides:
+        override(data, change)
+    return _recipe(data, where)
 
 
 def _recipe(data: Mapping[str, Any], where: str) -> Recipe:
-    _check_keys(data, Recipe, where)
+    check_keys(data, Recipe, where)
     sections = {name: data.get(name, {}) for name in ("model", "samples", "prompt", "capture")}
-    for name, section in sections.items():
-        if not isinstance(section, Mapping):
+    for name, one in sections.items():
+        if not isinstance(one, Mapping):
             raise RecipeError(f"{where}: {name} is a section: write [{name}] and its keys below it")
     source = sections["samples"].get("source")
     if source not in SOURCES:
         hint = nearest(str(source), list(SOURCES))
         raise RecipeError(f"{where}: [samples] source {source!r} is not one of {', '.join(SOURCES)}{hint}")
     parsed = {
-        "model": _section(ModelSection, sections["model"], f"{where}: [model]"),
-        "samples": _section(SOURCES[source], sections["samples"], f"{where}: [samples]"),
-        "prompt": _section(PromptSection, sections["prompt"], f"{where}: [prompt]"),
-        "capture": _section(CaptureSection, sections["capture"], f"{where}: [capture]"),
+        "model": section(ModelSection, sections["model"], f"{where}: [model]"),
+        "samples": section(SOURCES[source], sections["samples"], f"{where}: [samples]"),
+        "prompt": section(PromptSection, sections["prompt"], f"{where}: [prompt]"),
+        "capture": section(CaptureSection, sections["capture"], f"{where}: [capture]"),
         "conditions": _conditions(data.get("conditions", []), where),
     }
-    return _section(Recipe, {**data, **parsed}, where)
+    return section(Recipe, {**data, **parsed}, where)
 
 
 def _conditions(given: object, where: str) -> list[ConditionSection]:
@@ -181,28 +167,12 @@ def _conditions(given: object, where: str) -> list[ConditionSection]:
     for table in tables:
         if not isinstance(table, Mapping) or "name" not in table:
             raise RecipeError(f"{where}: condition {table!r} has no name")
-    return [_section(_condition(table), table, f"{where}: condition '{table['name']}'") for table in tables]
+    return [section(_condition(table), table, f"{where}: condition '{table['name']}'") for table in tables]
 
 
 def _condition(table: Mapping[str, Any]) -> type[ConditionSection]:
     if table["name"] == NONE:
         return ConditionSection
-    return PatchSection if "patch" in table or str(table["name"]).endswith("-patch") else KnockoutSection
-
-
-def _section(kind: type[Section], data: Mapping[str, Any], where: str) -> Section:
-    _check_keys(data, kind, where)
-    try:
-        return kind.model_validate(dict(data))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        at = f"{where} {key}" if key else where
-        raise RecipeError(f"{at}: {first['msg'].removeprefix('Value error, ')}") from None
-
-
-def _check_keys(data: Mapping[str, Any], kind: type[BaseModel], where: str) -> None:
-    known = list(kind.model_fields)
-    for key in data:
-        if key not in known:
-            raise RecipeError(f"{where}: unknown key '{key}'{nearest(key, known)}; keys are {', '.join(known)}")
+    kinds: dict[str, type[ConditionSection]] = {"patch": PatchSection, "steer": SteerSection}
+    named = (kind for key, kind in kinds.items() if key in table or str(table["name"]).endswith(f"-{key}"))
+    return next(named, KnockoutSection)

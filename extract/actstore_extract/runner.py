@@ -1,7 +1,6 @@
 """The runner: creates a store from a recipe or goes on with it, until every batch of the plan is committed."""
 
 import os
-import platform
 import signal
 import time
 from collections import deque
@@ -10,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +20,27 @@ from actstore import drafts, index
 from actstore.commits import Commit
 from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError
 from actstore.format import HEADER, INDEX, PART_SAMPLES, SHARD_BYTES
-from actstore.layout import ATTENTION
+from actstore.lens import Lens
 from actstore.plan import prepare
 from actstore.progress import Bar, bar
 from actstore.store import Store
 from actstore_extract import prompts
+from actstore_extract.card import flat, made_on
 from actstore_extract.conditions import Condition, crossed, expand
 from actstore_extract.content import Content
 from actstore_extract.demo import MODELS
 from actstore_extract.extractor import BATCHES_ENCODED, Extractor
-from actstore_extract.families import Model, load
+from actstore_extract.families import Model, Prompt, load
 from actstore_extract.fingerprint import fingerprint
+from actstore_extract.lens import lens_of
 from actstore_extract.recipe import Recipe, RecipeError
 from actstore_extract.samples import Samples
 
-__all__ = ["Estimate", "Run", "Summary"]
+__all__ = ["Run", "Summary"]
 
 PARTS_WAITING = 2  # parts the writer may be behind; more would only hold more memory
 BATCHES_PROBED = 8
-PACKAGES = ("actstore", "torch", "transformers", "numpy", "zarr")
+BATCH_SIZE = "capture.batch_size"  # may change from run to run: each commit says its own
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,6 @@ class Summary:
     bytes: int
     seconds: float
     left: int
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run would cost: rows and bytes (before compression) by array, and seconds, measured on some samples.
-
-    `per_head` are the bytes that attention would take with each head for itself.
-    """
-
-    samples: int
-    rows: dict[str, int]
-    bytes: dict[str, int]
-    per_head: int
-    seconds: float
-    measured_on: int
 
 
 class Run:
@@ -86,6 +71,7 @@ class Run:
         self.asked = prompts.plan(recipe, self.samples)
         self.folder = str(MODELS.get(recipe.model.path, recipe.model.path))
         self.dtype = recipe.capture.dtype or recipe.model.dtype
+        self.attention_dtype = "float32" if self.dtype == "float32" else "float16"
 
     @cached_property
     def model(self) -> Model:
@@ -129,6 +115,15 @@ class Run:
                 raise RecipeError(f"[capture] layer {layer} is out of range: this model has 0..{n_points - 1}")
         return sorted({layer % n_points for layer in wanted})
 
+    @cached_property
+    def blocks(self) -> list[int]:
+        """The blocks whose keys and values are kept: all that the forward runs through for the residual points."""
+        if not self.recipe.capture.kv:
+            return []
+        if self.layers[-1] == 0:
+            raise RecipeError("[capture] kv: no block runs for layer 0 alone; add a later layer")
+        return list(range(self.layers[-1]))
+
     def extractor(self, batch_size: int) -> Extractor:
         """What turns samples into the content of a part."""
         return Extractor(
@@ -136,6 +131,7 @@ class Run:
             self.recipe,
             self.samples.image,
             layers=self.layers,
+            kv_blocks=self.blocks,
             dtype=self.dtype,
             batch_size=batch_size,
             asked=self.asked,
@@ -148,7 +144,9 @@ class Run:
         Raises PlanError if the store there was made from another recipe or other weights.
         """
         store = self._open(path)
-        batch_size = self.batch_size or int(store.run["batch_size"])
+        recorded = store.run["recipe"]["capture"]["batch_size"]
+        own = self.recipe.capture.batch_size
+        batch_size = self.batch_size or (own if own != recorded else int(store.run["batch_size"]))
         total = store.plan.filter(pl.col("batch").is_in(_mine(store.remaining))).height
         self.say(f"{total} of {store.plan.height} samples left")
         started = time.monotonic()
@@ -177,14 +175,15 @@ class Run:
         writing: deque[Future[Commit | None]] = deque()
         commits: list[Commit | None] = []
         with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
-            for number in todo:
+            for number, following in zip(todo, [*todo[1:], -1], strict=True):
                 planned = store.plan.filter(pl.col("batch") == number)
                 if store.is_committed(number) or number in drafts.live(store.path):
                     progress.advance(planned.height)
                     continue
                 draft = store.draft(number)
                 try:
-                    content = extractor.content(planned, progress.advance)
+                    then = store.plan.filter(pl.col("batch") == following)
+                    content = extractor.content(planned, progress.advance, then=then)
                 except BaseException:
                     draft.discard()
                     raise
@@ -197,23 +196,26 @@ class Run:
     def _write(
         self, store: Store, number: int, content: Content, draft: drafts.Draft, batch_size: int
     ) -> Commit | None:
-        failed = content.samples.filter(pl.col("status") == "failed")
-        for sample_id, error in failed.select("sample_id", "error").iter_rows():
-            self.say(f"{sample_id} failed: {error}")
-        by = {"batch_size": batch_size, "device": self.device_name, "failed": failed.height, "versions": _versions()}
-        try:
-            return store.write(
-                number,
-                samples=content.samples,
-                rows=content.rows,
-                residual=content.residual,
-                attention=content.attention,
-                attention_dtype="float32" if self.dtype == "float32" else "float16",
-                by=by,
-                draft=draft,
-            )
-        except AlreadyCommittedError:
-            return None
+        with draft:  # also what nobody expects lets go of it
+            failed = content.samples.filter(pl.col("status") == "failed")
+            for sample_id, error in failed.select("sample_id", "error").iter_rows():
+                self.say(f"{sample_id} failed: {error}")
+            by = {"batch_size": batch_size, "failed": failed.height, **made_on(self.model.device)}
+            try:
+                return store.write(
+                    number,
+                    samples=content.samples,
+                    rows=content.rows,
+                    residual=content.residual,
+                    keys=content.keys,
+                    values=content.values,
+                    attention=content.attention,
+                    attention_dtype=self.attention_dtype,
+                    by=by,
+                    draft=draft,
+                )
+            except AlreadyCommittedError:
+                return None
 
     def _open(self, path: Path) -> Store:
         if not (path / HEADER).exists():
@@ -225,9 +227,10 @@ class Run:
     def _create(self, path: Path) -> Store:
         batch_size = self.batch_size or self.recipe.capture.batch_size
         prepare(self.asked)  # refuses bad columns before the model runs
-        content = self._probe(batch_size)
+        content = self.probe(batch_size)
         for role in self.missing_roles(content):
             self.say(f"role '{role}': {self.model.facts()['architecture']} has none here; nothing is stored for it")
+        lens = self.lens(content)
         size = self.recipe.capture.part_samples or samples_per_part(content, batch_size)
         batch = pl.int_range(self.planned.height, eager=True) // size
         try:
@@ -235,17 +238,28 @@ class Run:
                 path,
                 plan=self.planned.with_columns(batch.alias("batch")),
                 layers=self.layers,
+                blocks=self.blocks,
                 d_model=self.model.d_model,
                 dtype=self.dtype,
                 run=self.card(batch_size),
                 vocabulary=self.model.vocabulary(),
+                lens=lens,
             )
         except ActstoreError:
             if (path / HEADER).exists():  # another rank was first
                 return self._open(path)
             raise
 
-    def _probe(self, batch_size: int) -> Content:
+    def lens(self, content: Content) -> Lens | None:
+        """The model's lens, where the recipe wants it, held against what the model says after one of the samples."""
+        if not self.recipe.capture.lens:
+            return None
+        sample_id = content.samples.filter(pl.col("status") == "ok")["sample_id"][0]
+        row = self.asked.row(by_predicate=pl.col("sample_id") == sample_id, named=True)
+        image = None if row["image"] is None else self.samples.image(row["image"])
+        return lens_of(self.model, self.model.encode(Prompt(sample_id, row["prompt"], image)), self.dtype)
+
+    def probe(self, batch_size: int) -> Content:
         """The content of the first samples that can be run."""
         planned = self.planned.head(BATCHES_PROBED * batch_size)
         extractor = self.extractor(batch_size)
@@ -253,7 +267,7 @@ class Run:
         for piece in planned.iter_slices(batch_size):
             content = extractor.content(piece)
             first = first or content.samples["error"][0]
-            if content.residual:
+            if content.residual or content.keys:
                 return content
             if (content.samples["status"] == "ok").any():
                 roles = ", ".join(self.recipe.capture.roles)
@@ -262,42 +276,9 @@ class Run:
 
     def missing_roles(self, content: Content) -> list[str]:
         """Roles of the recipe that no sample has."""
-        return [role for role in self.recipe.capture.roles if role not in content.residual]
-
-    def estimate(self) -> Estimate:
-        """Rows, bytes and seconds of the whole recipe, measured on its first samples; nothing is written."""
-        batch_size = self.batch_size or self.recipe.capture.batch_size
-        content = self._probe(batch_size)  # the first forward is slower than those to come, too
-        count = content.samples.height
-        scale = self.planned.height / count
-        itemsize = 4 if self.dtype == "float32" else 2
-        kept = {**content.residual, **{f"attention to {name}": array for name, array in content.attention.items()}}
-        columns = sum(array[:, :, :1].size for array in content.attention.values() if array.ndim == len(ATTENTION))
-        return Estimate(
-            samples=self.planned.height,
-            rows={name: round(array.shape[1] * scale) for name, array in kept.items()},
-            bytes={name: round(array.size * itemsize * scale) for name, array in kept.items()},
-            per_head=round(columns * self.model.n_heads * itemsize * scale),
-            seconds=self._seconds(content.samples["sample_id"], batch_size),
-            measured_on=count,
-        )
-
-    def _seconds(self, probed: pl.Series, batch_size: int) -> float:
-        """What the recipe will take, measured on the samples probed, under each condition."""
-        extractor, total = self.extractor(batch_size), 0.0
-        for planned in self.planned.partition_by("condition", maintain_order=True):
-            few = planned.filter(pl.col("sample_id").is_in(probed.implode()))
-            few = few if few.height else planned.head(len(probed))  # those that receive a patch are not all
-            started = time.monotonic()
-            extractor.content(few)
-            total += (time.monotonic() - started) * planned.height / few.height
-        return total
-
-    @property
-    def device_name(self) -> str:
-        """The device in words."""
-        device = self.model.device
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+        capture = self.recipe.capture
+        lost = [role for role in capture.roles if role not in content.residual]
+        return list(dict.fromkeys([*lost, *(role for role in capture.kv if role not in content.keys)]))
 
     def card(self, batch_size: int) -> dict[str, Any]:
         """The run card: everything that says who produced the store."""
@@ -308,11 +289,16 @@ class Run:
             "recipe_name": self.recipe.name,
             "seed": self.recipe.seed,
             "batch_size": batch_size,
-            "device": self.device_name,
-            "versions": _versions(),
+            **made_on(self.model.device),
             "conditions": {name: condition.card() for name, condition in self.conditions.items()},
             "recipe": self.recipe.record(),
+            **self._answers(batch_size),
         }
+
+    def _answers(self, batch_size: int) -> dict[str, Any]:
+        """The tokens that stand for the answers of the recipe, by label or word."""
+        names = list(self.recipe.capture.answers)
+        return {"answer_tokens": dict(zip(names, self.extractor(batch_size).answers, strict=True))} if names else {}
 
 
 def samples_per_part(content: Content, batch_size: int) -> int:
@@ -328,27 +314,20 @@ def _mine(numbers: Sequence[int]) -> list[int]:
     return [number for number in numbers if number % world == rank]
 
 
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
 def _check_same(store: Store, recipe: dict[str, Any], prints: dict[str, str]) -> None:
     """Raise PlanError, with the difference, unless the store was made from this recipe and these weights."""
-    recorded = {**_flat(store.run.get("recipe", {})), **{name: store.run.get(name) for name in prints}}
-    wanted = {**_flat(recipe), **prints}
-    differing = [key for key in {**recorded, **wanted} if recorded.get(key) != wanted.get(key)]
+    recorded = {**flat(store.run.get("recipe", {})), **{name: store.run.get(name) for name in prints}}
+    wanted = {**flat(recipe), **prints}
+    keys = [key for key in {**recorded, **wanted} if key != BATCH_SIZE]
+    differing = [key for key in keys if recorded.get(key) != wanted.get(key)]
     if differing:
         lines = [f"  {key}: {recorded.get(key)!r} in the store, {wanted.get(key)!r} now" for key in differing]
+        samples = any(key.startswith("samples.") for key in differing)
+        fixed = ", since its samples are those it was made for" if samples else ""
         raise PlanError(
-            f"{store.path} was made otherwise; go on with what made it, or choose another folder:\n" + "\n".join(lines)
+            f"{store.path} was made otherwise; go on with what made it, or choose another folder{fixed}:\n"
+            + "\n".join(lines)
         )
-
-
-def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The keys that decide what is stored; the text about the recipe does not."""
-    sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
-    plain = {name: value for name, value in recipe.items() if name not in sections and name not in ("about", "name")}
-    return {**plain, **{f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}}
 
 
 @contextmanager

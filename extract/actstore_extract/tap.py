@@ -7,7 +7,7 @@ kernel, its mask and, where nothing is edited, every bit of its output stay as t
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from actstore_extract.weights import Cut, Edit, Rows
 if TYPE_CHECKING:
     from actstore_extract.families import Model
 
-__all__ = ["AttentionError", "Reader", "at_slots", "attention_modules", "tapped", "window"]
+__all__ = ["AttentionError", "Reader", "Slotted", "at_slots", "attention_modules", "tapped", "window"]
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _KERNELS = ("sdpa", "eager")
@@ -37,6 +37,14 @@ class AttentionError(ActstoreError):
 Reader = Callable[[Rows], None]
 
 
+@runtime_checkable
+class Slotted(Protocol):
+    """In the place of a cache, what holds the same slots several times over."""
+
+    def slots(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Slots of the n queries and of the keys in this forward."""
+
+
 def attention_modules(model: "Model") -> list[nn.Module]:
     """The attention module of each block; AttentionError where one has none."""
     found = [
@@ -48,10 +56,12 @@ def attention_modules(model: "Model") -> list[nn.Module]:
     return [module for module in found if module is not None]
 
 
-def window(module: nn.Module, past: Cache | None, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+def window(module: nn.Module, past: Cache | Slotted | None, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Slots of the n queries and of the keys in this forward; the cache of a sliding window drops its first keys."""
     if past is None:
         return torch.arange(n), torch.arange(n)
+    if isinstance(past, Slotted):
+        return past.slots(n)
     layer = cast(int, module.layer_idx)
     first = int(past.get_seq_length(layer))
     n_keys, first_key = past.get_mask_sizes(n, layer)

@@ -31,5 +31,9 @@ class Chameleon(Family):
         processor = cast(ChameleonProcessor, model.processor)
         return frozenset({processor.image_start_token_id}), frozenset({processor.image_end_token_id})
 
+    def never_said(self, model: "Model") -> list[int]:
+        """Its image tokens: the published forward says text alone."""
+        return list(model.module.model.vocabulary_mapping.image_tokens)
+
 
 FAMILY = Chameleon()

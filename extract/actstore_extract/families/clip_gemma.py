@@ -3,6 +3,7 @@
 CLIP's last hidden states, its class token left out, go through the adapter and replace the input of block 0 where the
 prompt has its image: in the model's training right after `<bos>`, so prompts should begin with the image. A token of
 Gemma's vocabulary that no text has stands for them in `input_ids`. Nothing begins or ends an image: `eoi` is NULL.
+`actstore train adapter` makes the adapter, between any tower of patches and any causal language model.
 
 The model is a folder with a file `parts.toml` (or the path of such a file):
 
@@ -20,12 +21,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
     BaseImageProcessor,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    Gemma2ForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -36,8 +32,8 @@ from transformers.processing_utils import ProcessorMixin
 
 from actstore_extract.families.adapter import Adapter, digest, read_adapter
 from actstore_extract.families.family import Family
+from actstore_extract.families.halves import language_model, n_patches, n_prefix, vision_tower
 from actstore_extract.families.parts import Parts
-from actstore_extract.families.pretrained import explained, pretrained
 from actstore_extract.families.registry import LoadError
 
 if TYPE_CHECKING:
@@ -49,7 +45,7 @@ _IMAGE_TOKEN = "<unused0>"  # noqa: S105
 
 
 class CappedHead(nn.Module):
-    """Gemma's language-model head with the soft cap on its logits, which Llava's forward does not know."""
+    """A language-model head like Gemma's, with the soft cap on its logits, which Llava's forward does not know."""
 
     def __init__(self, linear: nn.Linear, cap: float) -> None:
         super().__init__()
@@ -65,7 +61,7 @@ class ClipGemmaModel(LlavaForConditionalGeneration):  # type: ignore[no-untyped-
 
 
 def assemble(
-    vision: CLIPVisionModel, language: Gemma2ForCausalLM, adapter: Adapter, image_token_id: int
+    vision: PreTrainedModel, language: PreTrainedModel, adapter: Adapter, image_token_id: int
 ) -> ClipGemmaModel:
     """The parts as one model; LoadError when the adapter is not of their widths."""
     _check(vision, language, adapter)
@@ -73,16 +69,17 @@ def assemble(
         vision_config=vision.config,
         text_config=language.config,
         image_token_index=image_token_id,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",  # without the class token
+        vision_feature_layer=int(adapter.facts.get("feature_layer", "-1")),
+        vision_feature_select_strategy="default" if n_prefix(vision) else "full",  # without the class token
     )
     with torch.device("meta"):  # every part of it is exchanged
         module = ClipGemmaModel(config)
     module.model.vision_tower = vision
     module.model.multi_modal_projector = adapter.to(vision.dtype)
-    module.model.language_model = language.model
-    cap = language.config.final_logit_softcapping
-    module.lm_head = CappedHead(language.lm_head, cap) if cap else language.lm_head
+    module.model.language_model = language.get_decoder()  # type: ignore[no-untyped-call]
+    head = cast(nn.Linear, language.get_output_embeddings())  # type: ignore[no-untyped-call]
+    cap = getattr(language.config, "final_logit_softcapping", None)
+    module.lm_head = CappedHead(head, cap) if cap else head
     module.generation_config = language.generation_config
     return module
 
@@ -92,24 +89,25 @@ def processor(
 ) -> LlavaProcessor:
     """CLIP's image processor and Gemma's tokenizer, one `image_token` of it for each patch."""
     words.add_tokens([image_token], special_tokens=True)  # it is there: this keeps the tokenizer from cutting it up
+    strategy = module.config.vision_feature_select_strategy
     return LlavaProcessor(  # type: ignore[no-untyped-call]
         images,
         words,
-        patch_size=cast(CLIPVisionConfig, module.config.vision_config).patch_size,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
+        patch_size=module.model.vision_tower.config.patch_size,
+        vision_feature_select_strategy=strategy,
+        num_additional_image_tokens=int(strategy == "default"),
         image_token=image_token,
     )
 
 
-def _check(vision: CLIPVisionModel, language: Gemma2ForCausalLM, adapter: Adapter) -> None:
+def _check(vision: PreTrainedModel, language: PreTrainedModel, adapter: Adapter) -> None:
     widths = adapter.linear.in_features, adapter.linear.out_features
     wanted = vision.config.hidden_size, language.config.hidden_size
     if widths != wanted:
         raise LoadError(
             f"the adapter maps {widths[0]} to {widths[1]} numbers; these models need {wanted[0]} to {wanted[1]}"
         )
-    for name, module in (("vision", vision), ("language", language.model)):
+    for name, module in (("vision", vision), ("language", language.get_decoder())):  # type: ignore[no-untyped-call]
         said = adapter.facts.get(f"{name}_digest")
         # float16 rounds otherwise, so its digest says nothing
         if said is not None and module.dtype != torch.float16 and said != digest(module):
@@ -125,8 +123,7 @@ class ClipGemma(Family):
 
     def n_image_tokens(self, model: "Model") -> int:
         """One per patch: 256 of CLIP ViT-L/14."""
-        vision = model.module.config.vision_config
-        return int((vision.image_size // vision.patch_size) ** 2)
+        return n_patches(cast(ClipGemmaModel, model.module).model.vision_tower)
 
     def wrappers(self, model: "Model") -> tuple[frozenset[int], frozenset[int]]:  # noqa: ARG002
         """None: what stands around the image is text."""
@@ -137,24 +134,19 @@ class ClipGemma(Family):
         parts.check(needed=(*self.parts, "adapter"), optional=("scale", "image_token"))
         adapter = read_adapter(parts.path("adapter"), scale=parts.entries.get("scale"))
         (vision_path, vision_revision), (language_path, revision) = parts.model("vision"), parts.model("language")
-        with explained(vision_path):
-            vision = pretrained(CLIPVisionModel, vision_path, revision=vision_revision, dtype=options["dtype"])
-            images = AutoImageProcessor.from_pretrained(vision_path, revision=vision_revision)  # type: ignore[no-untyped-call]
-        with explained(language_path):
-            language = pretrained(Gemma2ForCausalLM, language_path, revision=revision, **options)
-            words = AutoTokenizer.from_pretrained(language_path, revision=revision)
+        vision, images = vision_tower(vision_path, vision_revision, options["dtype"])
+        language, words = language_model(language_path, revision, **options)
         token = parts.entries.get("image_token", _IMAGE_TOKEN)
         if token not in words.get_vocab():
             raise LoadError(f"{parts.file}: {language_path} has no token {token!r}: set image_token to one of its own")
         device = cast(torch.Tensor, language.get_input_embeddings().weight).device
         vision.to(device)  # type: ignore[arg-type]
-        module = assemble(
-            cast(CLIPVisionModel, vision),
-            cast(Gemma2ForCausalLM, language),
-            adapter.to(device),
-            cast(int, words.convert_tokens_to_ids(token)),
-        )
+        module = assemble(vision, language, adapter.to(device), cast(int, words.convert_tokens_to_ids(token)))
         return module, processor(images, words, module, token)
+
+    def on_logits(self, model: "Model") -> tuple[float, float | None]:
+        """Gemma's soft cap, which is in the head."""
+        return 1.0, getattr(model.module.lm_head, "cap", None)
 
     def facts(self, model: "Model") -> dict[str, object]:
         """Scale and training of the adapter, and which models it stands between."""

@@ -42,6 +42,12 @@ class Emu3(Family):
         image, eol = lines(placeholders, (height, width))
         return Lines(image, eol, (height, width))
 
+    def image_words(self, model: "Model", inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Codes and line ends, as the vocabulary names them."""
+        module = cast(Emu3ForConditionalGeneration, model.module)
+        with torch.no_grad():
+            return cast(torch.Tensor, module.model.get_image_tokens(inputs["pixel_values"], inputs["image_sizes"]))
+
     def ends(self, model: "Model", token_ids: NDArray[np.int64], start: int, stop: int) -> tuple[int, int]:
         """`<|image start|>` stands before the size, `<|image end|>` after the end of the frame."""
         begins, ends = self.wrappers(model)

@@ -154,6 +154,10 @@ class Family:
         only_specials = np.isin(token_ids[after], model.tokenizer.all_special_ids).all()
         return (before if only_specials else after), before
 
+    def image_words(self, model: "Model", inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:  # noqa: ARG002
+        """The tokens (n,) that images are, in the order of their placeholders; None where images are no tokens."""
+        return None
+
     def shape(self, encoded: Encoded) -> tuple[object, ...]:
         """Samples share a batch only if they agree in this: the shapes of what cannot be padded."""
         others = sorted(name for name in encoded.inputs if name not in _SEQUENCES)
@@ -170,6 +174,16 @@ class Family:
             else torch.cat(_filled(tensors) if name in self.ragged else tensors)
             for name, tensors in batch.items()
         }
+
+    def on_logits(self, model: "Model") -> tuple[float, float | None]:
+        """What the model's forward does to its logits: the factor, and the soft cap if there is one."""
+        config = model.module.config
+        factor = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+        return float(factor), getattr(config, "final_logit_softcapping", None)
+
+    def never_said(self, model: "Model") -> list[int]:  # noqa: ARG002
+        """Ids of tokens whose logits the model's forward takes away."""
+        return []
 
     def facts(self, model: "Model") -> dict[str, object]:  # noqa: ARG002
         """What the run card should say beyond what it says of every model."""

@@ -1,9 +1,9 @@
 """Models from a folder or the Hugging Face hub."""
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import cast
 
 import torch
 from transformers import (
@@ -14,18 +14,19 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils import logging
 
 from actstore.errors import nearest
+from actstore_extract.families.adapter import digest
 from actstore_extract.families.family import Family
 from actstore_extract.families.model import Model
 from actstore_extract.families.parts import Parts, read_parts
-from actstore_extract.families.pretrained import explained, pretrained
+from actstore_extract.families.pretrained import DTYPES, explained, pretrained, quiet
 from actstore_extract.families.registry import LoadError, family_named, family_of
 
 __all__ = ["load", "sources"]
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_BASE, _LORA = "model", "lora"  # entries of a parts file: a model, and the folder of what LoRA taught it
+_TRAINING = "training.json"
 
 
 def load(
@@ -47,11 +48,11 @@ def load(
     model, such as {"queries": "text", "keys": "image"}. `settings` change what the processor does to images, such as
     {"min_pixels": 65536}. LoadError says what is missing and where to get it.
     """
-    if dtype not in _DTYPES:
-        raise LoadError(f"dtype {dtype!r}{nearest(dtype, list(_DTYPES))}; choose {', '.join(_DTYPES)}")
-    given = {"dtype": _DTYPES[dtype], "device_map": device_map, "attn_implementation": attention}
+    if dtype not in DTYPES:
+        raise LoadError(f"dtype {dtype!r}{nearest(dtype, list(DTYPES))}; choose {', '.join(DTYPES)}")
+    given = {"dtype": DTYPES[dtype], "device_map": device_map, "attn_implementation": attention}
     options: dict[str, object] = {name: value for name, value in given.items() if value is not None}
-    with _quiet():
+    with quiet():
         parts = read_parts(path)
         kind, module, processor = (
             _whole(path, family, revision, options) if parts is None else _assembled(parts, family, revision, options)
@@ -87,7 +88,8 @@ def sources(path: str, revision: str | None = None) -> list[tuple[str, str | Non
     parts = read_parts(path)
     if parts is None:
         return [(path, revision)]
-    return [(str(parts.file.parent), None), *map(parts.model, family_named(parts.family).parts)]
+    models = (_BASE,) if _LORA in parts.entries else family_named(parts.family).parts
+    return [(str(parts.file.parent), None), *map(parts.model, models)]
 
 
 _Loaded = tuple[Family, PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]
@@ -110,18 +112,23 @@ def _assembled(parts: Parts, family: str | None, revision: str | None, options: 
     if revision is not None:
         raise LoadError(f"{parts.file}: a revision belongs to one of its parts; write it there, as name@{revision}")
     kind = family_named(family or parts.family)
+    if _LORA in parts.entries:
+        return _with_lora(parts, kind.name, options)
     with explained(str(parts.file)):
         return kind, *kind.assemble(parts, options)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of Transformers when nobody watches."""
-    hide = not sys.stderr.isatty() and logging.is_progress_bar_enabled()
-    if hide:
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if hide:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+def _with_lora(parts: Parts, family: str, options: dict[str, object]) -> _Loaded:
+    """A model with what a LoRA training taught it merged into its weights."""
+    from peft import PeftModel
+
+    parts.check(needed=(_BASE, _LORA), optional=())
+    path, revision = parts.model(_BASE)
+    kind, module, processor = _whole(path, family, revision, options)
+    folder = parts.path(_LORA)
+    with explained(str(folder)):
+        said = json.loads((folder / _TRAINING).read_text(encoding="utf-8"))["base"].get("digest")
+        if said is not None and module.dtype != torch.float16 and said != digest(module):  # float16 rounds otherwise
+            raise LoadError(f"{folder} was trained in another model than {path}")
+        tuned = PeftModel.from_pretrained(module, str(folder))
+    return kind, cast(PreTrainedModel, tuned.merge_and_unload()), processor

@@ -187,6 +187,7 @@ class Model:
             "d_model": self.d_model,
             "n_heads": self.n_heads,
             "n_kv_heads": getattr(config, "num_key_value_heads", None) or self.n_heads,
+            "head_dim": getattr(config, "head_dim", None) or self.d_model // self.n_heads,
             "image_token_id": self.image_token_id,
             "boi": self.tokenizer.convert_ids_to_tokens(sorted(begins)),
             "eoi": self.tokenizer.convert_ids_to_tokens(sorted(ends)),

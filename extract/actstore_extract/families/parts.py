@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actstore.errors import nearest
+from actstore_extract.demo import MODELS
 from actstore_extract.families.registry import LoadError
 
 __all__ = ["Parts", "read_parts"]
@@ -32,9 +33,9 @@ class Parts:
                 raise LoadError(f"{self.file}: no {name}; a {self.family} model needs {', '.join(needed)}")
 
     def model(self, name: str) -> tuple[str, str | None]:
-        """The folder, or the name on the hub with its revision, that `name@revision` names."""
+        """The folder, or the name on the hub with its revision, that `name@revision` names, or a model that ships."""
         path, _, revision = self.entries[name].partition("@")
-        local = self.file.parent / self.entries[name]
+        local = MODELS.get(path, self.file.parent / self.entries[name])
         return (str(local), None) if local.is_dir() else (path, revision or None)
 
     def path(self, name: str) -> Path:

@@ -1,18 +1,26 @@
 """Weights as Transformers loads them, but all of them or an error, and errors in one line that says what to do."""
 
+import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from actstore.errors import nearest
+from actstore_extract.demo import MODELS
 from actstore_extract.families.registry import LoadError
+from actstore_extract.hub import unless_out_of_reach
 
-__all__ = ["explained", "pretrained"]
+__all__ = ["DTYPES", "explained", "pretrained", "quiet"]
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def pretrained(auto: Any, path: str, **options: object) -> PreTrainedModel:
@@ -32,13 +40,15 @@ def pretrained(auto: Any, path: str, **options: object) -> PreTrainedModel:
 def explained(path: str) -> Iterator[None]:
     """What Transformers raises for a model it cannot load, in one line that says what to do."""
     try:
-        yield
+        with nullcontext() if Path(path).exists() else unless_out_of_reach():
+            yield
     except OSError as error:
         if Path(path).exists():
             raise LoadError(f"{path} is no whole checkpoint: {_line(error)}") from error
         raise LoadError(
-            f"no model at {path!r}: neither a folder nor on the hub or in its cache; where there is a network, "
-            f"hf download {path} --local-dir FOLDER, and give FOLDER as the path: {_line(error)}"
+            f"no model at {path!r}{nearest(path, list(MODELS)) or ':'} neither a folder nor on the hub or in its "
+            f"cache; where there is a network, hf download {path} --local-dir FOLDER, and give FOLDER as the path: "
+            f"{_line(error)}"
         ) from error
     except ImportError as error:
         remedy = "its processor needs torchvision: pip install torchvision"
@@ -62,3 +72,18 @@ def _without_report() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of Transformers when nobody watches, and no remarks of peft on what Transformers will rename."""
+    hide = not sys.stderr.isatty() and logging.is_progress_bar_enabled()
+    if hide:
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            yield
+    finally:
+        if hide:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,56 @@
+"""The encoder: prepares samples in threads, ahead of the model that runs them."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import polars as pl
+from PIL.Image import Image
+
+from actstore_extract.families import Encoded, Model, Prompt, SampleError
+
+__all__ = ["Encoder"]
+
+THREADS = 2  # reading, decoding and scaling images let go of the interpreter
+
+
+class Encoder:
+    """Samples as a model takes them; up to `room` are held: those to come, and those that may be wanted again."""
+
+    def __init__(self, model: Model, image: Callable[[str], Image], *, room: int) -> None:
+        self.model, self.image, self.room = model, image, room
+        self._held: dict[str, Future[Encoded | str]] = {}
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encoder")
+
+    def ahead(self, planned: pl.DataFrame) -> None:
+        """Begin with the samples of the plan, unless they are held."""
+        for sample in planned.select("sample_id", "prompt", "image").iter_rows():
+            if sample[0] not in self._held:
+                self._hold(sample[0], self._pool.submit(self._prepared, *sample))
+
+    def encode(self, sample_id: str, text: str, image: str | None) -> Encoded | str:
+        """The sample as the model takes it, or why it cannot be run."""
+        held = self._held.get(sample_id)
+        if held is None or held.cancel():  # no thread has begun with it: it is done sooner here
+            held = Future()
+            held.set_result(self._prepared(sample_id, text, image))
+            self._hold(sample_id, held)
+        return held.result()
+
+    def drop(self) -> None:
+        """Leave out what has not begun."""
+        for future in self._held.values():
+            future.cancel()
+        self._held.clear()
+
+    def _hold(self, sample_id: str, future: Future[Encoded | str]) -> None:
+        while len(self._held) >= self.room:
+            self._held.pop(next(iter(self._held))).cancel()
+        self._held[sample_id] = future
+
+    def _prepared(self, sample_id: str, text: str, image: str | None) -> Encoded | str:
+        try:
+            return self.model.encode(Prompt(sample_id, text, None if image is None else self.image(image)))
+        except SampleError as error:
+            return error.reason
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file it cannot decode
+            return f"image {image}: {' '.join(str(error).split())}"

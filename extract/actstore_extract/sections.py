@@ -1,0 +1,68 @@
+"""What recipes of all kinds have in common: TOML, changed on the command line, checked section by section."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from actstore.errors import ActstoreError, nearest
+
+__all__ = ["RecipeError", "check_keys", "override", "read", "section"]
+
+
+class RecipeError(ActstoreError):
+    """The recipe cannot be followed."""
+
+
+def read(name: str, known: Sequence[str], listed_by: str) -> dict[str, Any]:
+    """A recipe's file; `known` ship, and the command `listed_by` lists them."""
+    try:
+        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise RecipeError(
+            f"no recipe '{name}': neither a file nor one that ships{nearest(name, list(known))}; "
+            f"see them all with: {listed_by}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f"{name}: {error}") from None
+
+
+def override(data: dict[str, Any], change: str, *, depth: int = 1) -> None:
+    """Apply `section.key=value`, with up to `depth` sections; the value is TOML, or text where it is none."""
+    key, equals, text = change.partition("=")
+    *sections, last = key.strip().split(".")
+    if not equals or not last or len(sections) > depth:
+        raise RecipeError(f"--set {change}: write section.key=value, for example --set samples.limit=100")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    target = data
+    for name in sections:
+        target = target.setdefault(name, {})
+    target[last] = value
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def section(kind: type[Kind], data: Mapping[str, Any], where: str) -> Kind:
+    """The section as its class has it; RecipeError names the key, and the nearest that exists."""
+    check_keys(data, kind, where)
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        at = f"{where} {key}" if key else where
+        raise RecipeError(f"{at}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def check_keys(data: Mapping[str, Any], kind: type[BaseModel], where: str) -> None:
+    """RecipeError for a key that the section does not have."""
+    known = list(kind.model_fields)
+    for key in data:
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key '{key}'{nearest(key, known)}; keys are {', '.join(known)}")
