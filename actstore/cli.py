@@ -2,11 +2,15 @@
 
 import shlex
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import click
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, DamagedWarning
 from actstore.options import output_options, store_argument
 from actstore.plugins import Commands
 
@@ -33,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status."""
     try:
-        return int(cli.main(arguments, prog_name="actstore", standalone_mode=False) or 0)
+        with _warnings_as_lines():
+            return int(cli.main(arguments, prog_name="actstore", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -43,6 +48,30 @@ def run(arguments: list[str] | None = None) -> int:
     except ActstoreError as error:
         click.echo(f"actstore: {error}", err=True)
         return 1
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """What is damaged and left out is said in one line, once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", DamagedWarning)
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, DamagedWarning):
+                click.echo(f"actstore: {message}", err=True)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 @cli.command()
@@ -118,6 +147,7 @@ def verify(store: Path, style: str | None, output: Path | None) -> None:
     Example:
       actstore verify demo/fusion
     """
+    from actstore import damage
     from actstore import verify as verification
     from actstore.progress import bar
     from actstore.table import render
@@ -127,7 +157,10 @@ def verify(store: Path, style: str | None, output: Path | None) -> None:
         problems = verification.run(steps, progress.advance)
     if problems:
         render(verification.report(store, problems), style, output)
-        raise ActstoreError(f"{store}: {len(problems)} of {len(steps)} checks failed; the table above names the files")
+        raise ActstoreError(
+            f"{store}: {len(problems)} of {len(steps)} checks failed; the table above names the files\n"
+            f"{damage.advice(store, problems)}"
+        )
     click.echo(f"{store}: {len(steps)} checks, all good", err=True)
 
 
@@ -181,19 +214,29 @@ def compact(store: Path, size: float) -> None:
 @cli.command()
 @store_argument
 @click.argument("sql", default="from rows")
-@click.option("--layer", "layers", type=int, multiple=True, required=True, help="Residual point; may be repeated.")
+@click.option("--layer", "layers", type=int, multiple=True, help="Residual point; may be repeated.")
+@click.option("--keys", type=int, multiple=True, metavar="BLOCK", help="Keys in a block, where they are stored.")
+@click.option("--values", type=int, multiple=True, metavar="BLOCK", help="Values in a block, where they are stored.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
-def export(store: Path, sql: str, layers: tuple[int, ...], output: Path) -> None:
+def export(
+    store: Path, sql: str, layers: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], output: Path
+) -> None:
     """Write rows with their vectors as .parquet, .npy or .safetensors; the latter two with NAME.rows.parquet beside.
+
+    NAME.sae-lens is a folder that sae-lens trains on (cached activations, context size 1), with a column for each
+    layer: blocks.5.hook_resid_post is layer 6.
 
     \b
     Example:
       actstore export demo/fusion "from rows where role = 'eoi'" --layer 6 -o eoi.parquet
+      actstore export demo/mapped "from rows where role = 'text'" --layer 6 -o text.sae-lens
     """
+    if not (layers or keys or values):
+        raise click.UsageError("Missing option '--layer' (or '--keys', '--values').")
     from actstore.export import export as write
     from actstore.store import open as open_store
 
-    written = write(open_store(store), sql, layers, output)
+    written = write(open_store(store), sql, layers, output, keys=keys, values=values)
     click.echo(f"written: {', '.join(map(str, written))}", err=True)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -15,7 +15,6 @@ from actstore.format import ARRAY_NAME, COMMIT_NAME, COMMITS, FILE_NAME, FORMAT,
 from actstore.layout import ArraySpec
 
 TABLES = ("rows.parquet", "samples.parquet")
-KINDS = ("residual", "attention")
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,19 @@ class Commit:
         """Bytes of the part on disk."""
         return sum(file.size for file in self.files.values())
 
+    @property
+    def roles(self) -> dict[str, int]:
+        """Rows of each role; raises ValueError where its arrays of vectors differ in that."""
+        found: dict[str, int] = {}
+        for name, spec in self.arrays.items():
+            kind, role = name.split("/", 1)
+            if kind in layout.VECTORS and found.setdefault(role, spec.shape[1]) != spec.shape[1]:
+                raise ValueError(f"array {name} has {spec.shape[1]} rows, another of its role {found[role]}")
+        return found
+
+    def _roles_of(self, kind: str) -> set[str]:
+        return {name.removeprefix(f"{kind}/") for name in self.arrays if name.startswith(f"{kind}/")}
+
     def record(self) -> records.Record:
         """The commit as JSON."""
         return {
@@ -82,23 +94,28 @@ class Commit:
         }
 
     @classmethod
+    def of(cls, name: str, record: records.Record, spec_of: Callable[[str, records.Record], ArraySpec]) -> "Commit":
+        """The commit that a record states; `spec_of` makes an array of its name and of what the record says of it."""
+        return cls(
+            name=name,
+            store=str(record["store"]),
+            part=record["part"],
+            batches=tuple(int(batch) for batch in record["batches"]),
+            files={name: File(int(size), str(crc)) for name, (size, crc) in record["files"].items()},
+            arrays={name: spec_of(name, spec) for name, spec in record["arrays"].items()},
+            rows=int(record["rows"]),
+            samples=int(record["samples"]),
+            written=str(record["written"]),
+            replaces=tuple(str(name) for name in record["replaces"]),
+            by=dict(record["by"]),
+        )
+
+    @classmethod
     def load(cls, path: Path) -> "Commit":
         """The commit whose record is at `path`; raises CorruptError for anything that format 1 does not allow."""
         record = records.load(path)
         try:
-            commit = cls(
-                name=path.name,
-                store=str(record["store"]),
-                part=record["part"],
-                batches=tuple(int(batch) for batch in record["batches"]),
-                files={name: File(int(size), str(crc)) for name, (size, crc) in record["files"].items()},
-                arrays={name: ArraySpec.from_record(name, spec) for name, spec in record["arrays"].items()},
-                rows=int(record["rows"]),
-                samples=int(record["samples"]),
-                written=str(record["written"]),
-                replaces=tuple(str(name) for name in record["replaces"]),
-                by=dict(record["by"]),
-            )
+            commit = cls.of(path.name, record, ArraySpec.from_record)
             problem = commit.problem()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptError(f"{path}: not a commit record of format {FORMAT} ({error!r})") from None
@@ -110,8 +127,8 @@ class Commit:
         """Why this is no commit of format 1, or None: names stay in the part, every file of every array is listed."""
         if not PART_NAME.fullmatch(self.part):
             return f"part {self.part!r} is not the name of a part"
-        if bad := [name for name in self.files if not FILE_NAME.fullmatch(name)]:
-            return f"file {bad[0]!r} leads out of the part"
+        if leading := _leading_out(tuple(self.files)):
+            return f"file {leading!r} leads out of the part"
         if bad := [name for name in self.arrays if not ARRAY_NAME.fullmatch(name)]:
             return f"{bad[0]!r} is not the name of an array"
         if bad := [name for name, spec in self.arrays.items() if not spec.has(layout.dimensions_of(name))]:
@@ -119,12 +136,20 @@ class Commit:
         needed = [*TABLES, *(f"{name}/{path}" for name, spec in self.arrays.items() for path in spec.paths())]
         if absent := [name for name in needed if name not in self.files]:
             return f"lists no {absent[0]}"
-        sizes = {kind: [spec.shape[1] for name, spec in self.arrays.items() if name.startswith(kind)] for kind in KINDS}
-        if self.rows != sum(sizes["residual"]) or set(sizes["attention"]) - {self.samples}:
+        roles = {kind: self._roles_of(kind) for kind in ("keys", "values")}
+        if odd := sorted(roles["keys"] ^ roles["values"]):
+            return f"holds keys or values of {odd[0]}, but not both"
+        samples = {self.arrays[f"attention/{name}"].shape[1] for name in self._roles_of("attention")}
+        if self.rows != sum(self.roles.values()) or samples - {self.samples}:
             return f"holds {self.rows} rows and {self.samples} samples, which is not what its arrays hold"
         if self.name.startswith("b") and (self.replaces or self.batches != (int(self.name[1:9]),)):
             return f"holds batches {list(self.batches)}, which is not what its name says"
         return None
+
+    def check_store(self, store: Path, header_crc32c: str) -> None:
+        """Raise CorruptError unless it was committed to the store with this header."""
+        if self.store != header_crc32c:
+            raise CorruptError(f"{store / COMMITS / self.name}: committed to another store than that of {HEADER}")
 
     def check(self, store: Path) -> None:
         """Raise CorruptError unless every file of the part has the committed bytes."""
@@ -133,22 +158,35 @@ class Commit:
 
     def check_sizes(self, store: Path) -> None:
         """Raise CorruptError if a file of the part is missing, no plain file, or of another size."""
-        folder = str(store / PARTS / self.part)
+        folder = f"{store}/{PARTS}/{self.part}"  # many files: as text, since a Path each costs more than the check
         for name in _folders(tuple(self.files)):
-            if os.path.islink(f"{folder}/{name}".rstrip("/")):  # noqa: PTH114  (as below)
-                raise CorruptError(f"{folder}/{name}: not a plain folder; a store holds no links")
-        for name, file in self.files.items():  # many files: as text, since a Path each costs more than the check
+            if _is_link(folder + name):
+                raise CorruptError(f"{folder}{name}: not a plain folder; a store holds no links")
+        for name, file in self.files.items():
             file.check(f"{folder}/{name}", whole=False)
 
 
 @lru_cache(maxsize=64)  # the parts of a store have mostly the same files
+def _leading_out(files: tuple[str, ...]) -> str | None:
+    """The first name that may lead out of a part, if there is one."""
+    return next((name for name in files if not FILE_NAME.fullmatch(name)), None)
+
+
+@lru_cache(maxsize=64)
 def _folders(files: tuple[str, ...]) -> frozenset[str]:
-    """The part's own folder, as "", and every one below it that holds a file or a folder."""
+    """The part's own folder, as "", and every one below it that holds a file or a folder, as "/NAME"."""
     found = {""}
     for name in files:
         while name := name.rpartition("/")[0]:
-            found.add(name)
+            found.add(f"/{name}")
     return frozenset(found)
+
+
+def _is_link(path: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except OSError:  # what is not there is missed with its files
+        return False
 
 
 def name_of(batch: int) -> str:
@@ -180,25 +218,29 @@ def names(store: Path) -> list[str]:
         raise CorruptError(f"{store}: the folder {COMMITS} is missing; restore it from a copy") from None
 
 
-def load_all(store: Path, header_crc32c: str) -> list[Commit]:
-    """Every commit of the store that no compaction replaces, by first batch; raises CorruptError for a strange one."""
+def load_all(store: Path, header_crc32c: str, load: Callable[[Path], Commit] = Commit.load) -> list[Commit]:
+    """Every commit of the store that no compaction replaces, by first batch; raises CorruptError for a strange one.
+
+    load: how the record of a batch is read.
+    """
     folder = store / COMMITS
-    found, compactions = _listed(store)
-    replaced = replaced_by(compactions)
-    kept = [commit for commit in compactions if commit.name not in replaced]
-    kept += [Commit.load(folder / name) for name in found if name.startswith("b") and name not in replaced]
-    batches_of = {name: (int(name[1:9]),) for name in found} | {commit.name: commit.batches for commit in compactions}
+    found, compactions = _listed(store, header_crc32c)
+    unread = superseded(compactions)
+    kept = [commit for commit in compactions if commit.name not in unread]
+    kept += [load(folder / name) for name in found if name.startswith("b") and name not in unread]
+    batches_of: dict[str, tuple[int, ...] | None] = {
+        name: (int(name[1:9]),) if name.startswith("b") else None for name in found
+    }
+    batches_of |= {commit.name: commit.batches for commit in compactions}
     for commit in kept:
-        if commit.store != header_crc32c:
-            raise CorruptError(f"{folder / commit.name}: committed to another store than that of {HEADER}")
-        held = sorted(batch for name in commit.replaces for batch in batches_of.get(name, ()))
-        if commit.name.startswith("c") and (not held or list(commit.batches) != held):
+        commit.check_store(store, header_crc32c)
+        if commit.name.startswith("c") and not _holds_what_it_replaces(commit, batches_of):
             raise CorruptError(f"{folder / commit.name}: its batches are not those of the records it replaces")
     _check_disjoint(store, kept)
     return sorted(kept, key=lambda commit: commit.batches)
 
 
-def _listed(store: Path) -> tuple[list[str], list[Commit]]:
+def _listed(store: Path, header_crc32c: str) -> tuple[list[str], list[Commit]]:
     """The names of all records, and the compactions among them.
 
     A folder that others add to while it is listed may show a compaction and not yet what it replaces, although that
@@ -206,10 +248,27 @@ def _listed(store: Path) -> tuple[list[str], list[Commit]]:
     """
     for _ in range(2):
         found = names(store)
-        compactions = [Commit.load(store / COMMITS / name) for name in found if name.startswith("c")]
-        if replaced_by(compactions) <= set(found):
+        compactions, unreadable = readable(store, header_crc32c, (name for name in found if name.startswith("c")))
+        replaced = replaced_by(compactions)
+        if replaced <= set(found):
             break
+    for name, error in unreadable.items():
+        if name not in replaced:
+            raise error
     return found, compactions
+
+
+def readable(store: Path, header_crc32c: str, wanted: Iterable[str]) -> tuple[list[Commit], dict[str, CorruptError]]:
+    """The commits of these records, and why the others of them cannot be read as records of this store."""
+    read, unreadable = [], {}
+    for name in wanted:
+        try:
+            commit = Commit.load(store / COMMITS / name)
+            commit.check_store(store, header_crc32c)
+            read.append(commit)
+        except CorruptError as error:
+            unreadable[name] = error
+    return read, unreadable
 
 
 def next_compaction(store: Path) -> int:
@@ -217,10 +276,27 @@ def next_compaction(store: Path) -> int:
     return max((int(name[1:9]) for name in names(store) if name.startswith("c")), default=-1) + 1
 
 
+def _holds_what_it_replaces(compaction: Commit, batches_of: Mapping[str, tuple[int, ...] | None]) -> bool:
+    """Whether its batches are those of the records it replaces; of a damaged record they are not known (None)."""
+    replaced = [batches_of.get(name, ()) for name in compaction.replaces]
+    known = sorted({batch for batches in replaced for batch in batches or ()})
+    if None not in replaced:
+        return bool(known) and list(compaction.batches) == known
+    return bool(compaction.batches) and set(known) <= set(compaction.batches)
+
+
 def _check_disjoint(store: Path, kept: Iterable[Commit]) -> None:
     held = sorted(batch for commit in kept for batch in commit.batches)
     if twice := [batch for batch, following in pairwise(held) if batch == following]:
         raise CorruptError(f"{store}: batch {twice[0]} is claimed by two commit records; restore commits/ from a copy")
+
+
+def superseded(found: Iterable[Commit]) -> set[str]:
+    """Names of the records that are no longer read, damaged as they may be: those that compactions replace, and those
+    of the batches that compactions hold."""
+    compactions = [commit for commit in found if commit.name.startswith("c")]
+    replaced = replaced_by(compactions)
+    return replaced | {name_of(batch) for one in compactions if one.name not in replaced for batch in one.batches}
 
 
 def replaced_by(commits: Iterable[Commit]) -> set[str]:

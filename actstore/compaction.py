@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore import commits, layout
+from actstore import commits
 from actstore.arrays import ArrayReader
 from actstore.batch import Batch, Values
 from actstore.commits import Commit
 from actstore.drafts import Draft
 from actstore.errors import AlreadyCommittedError
-from actstore.header import Header
-from actstore.parts import RESIDUAL, Part
+from actstore.layout import VECTORS
+from actstore.parts import Part
 from actstore.store import Store
 
 PART_BYTES = 2**27  # what the parts of a large store have; on disk
@@ -45,9 +45,9 @@ def groups(store: Store, part_bytes: int = PART_BYTES) -> Iterator[list[Part]]:
     """Two or more small parts that can become one part of at most `part_bytes`, as often as there are such."""
     open_groups: dict[Kind, list[Part]] = {}
     for part in store.parts:
-        kind = _kind(store.header, part.commit)
-        if kind is None or part.commit.bytes >= part_bytes / 2:
+        if part.commit.bytes >= part_bytes / 2:
             continue
+        kind = _kind(part.commit)
         group = open_groups.setdefault(kind, [])
         if sum(one.commit.bytes for one in group) + part.commit.bytes > part_bytes:
             yield group  # two at least: each has less than half
@@ -56,17 +56,17 @@ def groups(store: Store, part_bytes: int = PART_BYTES) -> Iterator[list[Part]]:
     yield from (group for group in open_groups.values() if len(group) > 1)
 
 
-def _kind(header: Header, commit: Commit) -> Kind | None:
-    """Parts of one kind can be merged: the same keys of attention, of one number type and number of heads.
-
-    None for vectors that are not as the header says, which only a store of other hands has.
-    """
+def _kind(commit: Commit) -> Kind:
+    """Parts of one kind can be merged: the same keys of attention, of one number type and number of heads, and keys
+    and values of the same roles, of one width, which have residual vectors in both parts or in neither."""
+    found: list[tuple[object, ...]] = []
     for name, spec in commit.arrays.items():
-        fits = (spec.dtype, spec.shape[0], spec.shape[2:]) == (header.dtype, len(header.layers), (header.d_model,))
-        if name.startswith(RESIDUAL) and not fits:
-            return None
-    attention = {name: spec for name, spec in commit.arrays.items() if name.startswith(ATTENTION)}
-    return tuple(sorted((name, spec.dtype, spec.dimensions, spec.shape[2:-1]) for name, spec in attention.items()))
+        kind, role = name.split("/", 1)
+        if kind == "attention":
+            found.append((name, spec.dtype, spec.shape[2:-1]))
+        elif kind != "residual":
+            found.append((name, f"residual/{role}" in commit.arrays, spec.shape[-1:]))
+    return tuple(sorted(found))
 
 
 def merge(store: Store, number: int, parts: Sequence[Part]) -> Commit:
@@ -76,19 +76,21 @@ def merge(store: Store, number: int, parts: Sequence[Part]) -> Commit:
     committed, ActstoreError if the disk is full: in each case nothing has changed.
     """
     with Draft(store.path, number, "c") as draft:
-        merged = [part.commit for part in parts]
-        return draft.commit(_content(store.header, parts), store.header.crc32c, {"by": "actstore compact"}, merged)
+        merged = {part.commit.name: part.commit.batches for part in parts}
+        return draft.commit(
+            _content(store.header.dtype, parts), store.header.crc32c, {"by": "actstore compact"}, merged
+        )
 
 
-def _content(header: Header, parts: Sequence[Part]) -> Batch:
+def _content(dtype: str, parts: Sequence[Part]) -> Batch:
     numbered = [part.rows().with_columns(part=pl.lit(index)) for index, part in enumerate(parts)]
     rows = pl.concat(numbered).sort("row_id")
     samples = pl.concat(part.samples() for part in parts)
     values = {}
-    for role in rows["role"].unique().sort():
-        name = f"{RESIDUAL}{role}"
+    for name in sorted({name for part in parts for name in part.commit.arrays if name.split("/")[0] in VECTORS}):
+        kind, role = name.split("/", 1)
         of_role = rows.filter(pl.col("role") == role)
-        values[name] = Values(_Vectors(header, name, parts, of_role), header.dtype, layout.RESIDUAL)
+        values[name] = Values(_Vectors(name, parts, of_role), dtype, VECTORS[kind])
     attention = {name: spec for name, spec in parts[0].commit.arrays.items() if name.startswith(ATTENTION)}
     for name, spec in attention.items():
         values[name] = Values(_Columns([part.array(name) for part in parts]), spec.dtype, spec.dimensions)
@@ -106,10 +108,11 @@ class _Piece:
 
 
 class _Vectors:
-    """The vectors (layers, rows, d_model) of a role in several parts, by row_id, read when asked for."""
+    """The vectors (layers or blocks, rows, width) of a role in several parts, by row_id, read when asked for."""
 
-    def __init__(self, header: Header, name: str, parts: Sequence[Part], rows: pl.DataFrame) -> None:
-        self.shape = (len(header.layers), rows.height, header.d_model)
+    def __init__(self, name: str, parts: Sequence[Part], rows: pl.DataFrame) -> None:
+        spec = next(part.commit.arrays[name] for part in parts if name in part.commit.arrays)
+        self.shape = (spec.shape[0], rows.height, spec.shape[-1])
         part, place = rows["part"].to_numpy(), rows["place"].cast(pl.Int64).to_numpy()
         self._pieces = [
             _Piece(parts[index].array(name), place[part == index], np.flatnonzero(part == index))

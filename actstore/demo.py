@@ -10,9 +10,10 @@ ROLES = {
     "gated": "eoi,last-image,image-mean,last",
 }
 HELD_OUT = "from rows where split = 'test'"
-ACCURACY = (
-    "select condition, avg((next_token = label)::int) as accuracy, count(*) n from samples group by all order by all"
-)
+INTERVENED = ("fusion", "gated")
+INTERVENTIONS = ("knockout", "patch")
+STEERED = {"seven": "label = 'seven'", "other": "label <> 'seven'"}  # steer towards the first, away from the second
+LAYER = "4"
 TABLE = ("--format", "table")
 
 
@@ -30,9 +31,23 @@ def steps(out: Path) -> Iterator[list[str]]:
     for name in STORES:
         yield ["overlap", str(out / name), HELD_OUT, "--roles", ROLES[name], "--label", "label", "-k", "10", *TABLE]
     yield ["sae", str(out / "mapped"), HELD_OUT, "--saes", "digits-mapped", "--layers", "0,4,8", *TABLE]
-    for name in ("fusion", "gated"):
-        yield ["extract", f"digits-{name}-knockout", str(out / f"{name}-knockout")]
-        yield ["query", str(out / f"{name}-knockout"), ACCURACY, *TABLE]
+    for name in INTERVENED:
+        for what in INTERVENTIONS:
+            yield ["extract", f"digits-{name}-{what}", str(out / f"{name}-{what}")]
+        yield ["knockout", str(out / f"{name}-knockout"), "-k", "10", *TABLE]
+        yield ["patch", str(out / f"{name}-patch"), *TABLE]
+    yield from steering(out)
     for name in STORES:
         yield ["verify", str(out / name)]
-    yield ["report", *(str(out / name) for name in STORES), "-o", str(out / "report.html")]
+    stores = [*STORES, *(f"{name}-{what}" for name in INTERVENED for what in INTERVENTIONS), "gated-steer"]
+    yield ["report", *(str(out / name) for name in stores), "-o", str(out / "report.html")]
+
+
+def steering(out: Path) -> Iterator[list[str]]:
+    """Steer the gated model by the mean vector of a class less that of the others."""
+    for name, where in STEERED.items():
+        query = f"from rows where role = 'eoi' and split = 'train' and {where}"
+        yield ["export", str(out / "gated"), query, "--layer", LAYER, "-o", str(out / f"{name}.npy")]
+    files = f"vector = '{out / 'seven.npy'}', minus = '{out / 'other.npy'}'"
+    condition = f"{{ name = 'eoi-steer', layers = [{LAYER}], {files}, scale = [1, 2, 4] }}"
+    yield ["extract", "digits-gated-steer", str(out / "gated-steer"), "--set", f"conditions=[{condition}]"]

@@ -5,9 +5,10 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from actstore import commits, durable
@@ -18,6 +19,7 @@ from actstore.format import COMMITS, PART_NAME, PARTS
 from actstore.tables import write_table
 
 SPARE_BYTES = 2**24  # for the tables and the record of a part
+NOTHING: Mapping[str, Sequence[int]] = MappingProxyType({})
 
 
 class Draft:
@@ -41,10 +43,12 @@ class Draft:
     def __exit__(self, *_: object) -> None:
         self.discard()
 
-    def commit(self, content: Batch, header_crc32c: str, by: dict[str, Any], replaced: Sequence[Commit] = ()) -> Commit:
+    def commit(
+        self, content: Batch, header_crc32c: str, by: dict[str, Any], replaced: Mapping[str, Sequence[int]] = NOTHING
+    ) -> Commit:
         """Write the content, force it to disk and publish it; `by` says who wrote it and how.
 
-        replaced: the commits whose rows the content holds; of a compaction only.
+        replaced: the records whose rows the content holds, each with its batches; of a compaction only.
 
         Raises AlreadyCommittedError if another writer was first, ActstoreError if the disk is full or fails; in both
         cases the draft is gone and nothing that was committed is touched.
@@ -61,7 +65,9 @@ class Draft:
         finally:
             self.discard()
 
-    def _commit(self, content: Batch, header_crc32c: str, by: dict[str, Any], replaced: Sequence[Commit]) -> Commit:
+    def _commit(
+        self, content: Batch, header_crc32c: str, by: dict[str, Any], replaced: Mapping[str, Sequence[int]]
+    ) -> Commit:
         from actstore import arrays  # zarr takes longer to import than a query runs
 
         self._check_space(content.bytes + SPARE_BYTES)
@@ -78,13 +84,13 @@ class Draft:
             name=f"{self.name}.json",
             store=header_crc32c,
             part=self.folder.name,
-            batches=tuple(sorted(batch for commit in replaced for batch in commit.batches)) or (self.number,),
+            batches=tuple(sorted(batch for held in replaced.values() for batch in held)) or (self.number,),
             files={path.relative_to(self.folder).as_posix(): File.of(path) for path in files},
             arrays=specs,
             rows=content.rows.height,
             samples=content.samples.height,
             written=datetime.now(UTC).isoformat(timespec="seconds"),
-            replaces=tuple(sorted(commit.name for commit in replaced)),
+            replaces=tuple(sorted(replaced)),
             by=by,
         )
         commit.check_sizes(self.store)  # a gc that took this part for an orphan must not leave a record without files

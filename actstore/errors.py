@@ -31,6 +31,10 @@ class QueryError(ActstoreError):
     """The SQL cannot be run."""
 
 
+class DamagedWarning(UserWarning):
+    """Something that can be made again is damaged, and was left out."""
+
+
 def nearest(name: str, known: list[str]) -> str:
     """`; did you mean 'label'?` for a name close to one that is known, else nothing.
 

@@ -1,13 +1,11 @@
 """The index: the tables of a store copied into one DuckDB file, for any DuckDB client and for stores of many parts."""
 
-import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 
-from actstore import durable, sql
+from actstore import cache, durable, sql
 from actstore.errors import ActstoreError
 from actstore.format import INDEX, PLAN, VOCABULARY
 
@@ -53,8 +51,7 @@ def cached(store: "Store") -> Path | None:
     None where that folder cannot be written. A `.duckdb` file that came with a store is never opened: a view in it
     could read any file.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "actstore"
-    name = hashlib.sha256(bytes(store.path.resolve())).hexdigest()[:16]
+    root, name = cache.folder(), cache.name_of(store.path)
     path = root / f"{name}-{store.state}.duckdb"
     if not path.exists():
         try:

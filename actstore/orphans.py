@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from actstore import commits
-from actstore.commits import Commit
 from actstore.drafts import claimed, is_live, is_published
 from actstore.format import COMMITS, PART_NAME, PARTS, RESULTS
 from actstore.header import Header
@@ -44,7 +43,7 @@ def find(store: Path, *, older_than: float = 24.0) -> list[Orphan]:
     parts = [path for path in (store / PARTS).iterdir() if PART_NAME.fullmatch(path.name) and not is_live(path)]
     hidden = [path for folder in (COMMITS, RESULTS, ".") for path in (store / folder).glob(".*")]
     drafts = [path for path in hidden if DRAFT_NAME.fullmatch(path.name) and path.is_file()]
-    kept = _committed(store)  # read after the locks were seen free: whoever held one has published by now
+    kept = _committed(store, header)  # read after the locks were seen free: whoever held one has published by now
     found = [_measure(path) for path in [*parts, *drafts] if path.name not in kept]
     found += _replaced(store, header.crc32c, max(older_than, GRACE_HOURS))
     return sorted((one for one in found if one.hours >= older_than), key=lambda one: one.path)
@@ -67,30 +66,40 @@ def _replaced(store: Path, header_crc32c: str, older_than: float) -> Iterator[Or
     current = commits.load_all(store, header_crc32c)
     holder_of = {batch: commit for commit in current for batch in commit.batches}
     needed, whole = {commit.part for commit in current}, set()
-    for name, hours in _hours_since_replaced(store).items():
-        commit = Commit.load(store / COMMITS / name)
-        folder = store / PARTS / commit.part
-        if hours < older_than or not folder.is_dir() or commit.part in needed:
-            continue
-        holder = holder_of[commit.batches[0]]
-        if holder.name not in whole:
-            holder.check(store)
-            whole.add(holder.name)
-        yield Orphan(folder, _measure(folder).bytes, hours, replaced=True)
+    read, _ = commits.readable(store, header_crc32c, commits.names(store))
+    part_of = {commit.name: commit.part for commit in read}
+    for compaction in read:
+        hours = _hours_since(compaction.written)
+        folders = [folder for name in compaction.replaces for folder in _parts(store, name, part_of.get(name))]
+        for folder in folders if hours >= older_than else ():
+            if folder.name in needed:
+                continue
+            holder = holder_of[compaction.batches[0]]
+            if holder.name not in whole:
+                holder.check(store)
+                whole.add(holder.name)
+            yield Orphan(folder, _measure(folder).bytes, hours, replaced=True)
 
 
-def _hours_since_replaced(store: Path) -> dict[str, float]:
-    """Records that compactions replace, with the hours since; a time that is no time is not long ago."""
-    found: dict[str, float] = {}
-    for compaction in (Commit.load(store / COMMITS / name) for name in commits.names(store) if name.startswith("c")):
-        with suppress(ValueError, TypeError):  # a time without a zone is none
-            age = datetime.now(UTC) - datetime.fromisoformat(compaction.written)
-            found |= dict.fromkeys(compaction.replaces, age.total_seconds() / 3600)
-    return found
+def _hours_since(written: str) -> float:
+    """Hours since that time; what is no time is not long ago."""
+    with suppress(ValueError, TypeError):  # a time without a zone is none
+        return (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds() / 3600
+    return 0.0
 
 
-def _committed(store: Path) -> set[str]:
-    return {Commit.load(store / COMMITS / name).part for name in commits.names(store)}
+def _parts(store: Path, record: str, part: str | None) -> list[Path]:
+    """The folder of a record's part, if it is there; of a damaged record, which names none, all that may be its."""
+    named = [store / PARTS / part] if part else sorted((store / PARTS).glob(f"{record[:9]}-*"))
+    return [path for path in named if PART_NAME.fullmatch(path.name) and path.is_dir()]
+
+
+def _committed(store: Path, header: Header) -> set[str]:
+    """Parts that a record names, or may name where it is damaged and replaced; raises CorruptError for another one."""
+    read, damaged = commits.readable(store, header.crc32c, commits.names(store))
+    for name in damaged.keys() - commits.superseded(read):
+        raise damaged[name]
+    return {commit.part for commit in read} | {path.name for name in damaged for path in _parts(store, name, None)}
 
 
 def _measure(path: Path) -> Orphan:

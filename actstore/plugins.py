@@ -28,6 +28,7 @@ EXTRAS = {
     "scipy": "analyze",
     "sklearn": "analyze",
     "vl_convert": "analyze",
+    "peft": "train",
     "sae_lens": "sae",
     "openai": "judge",
 }

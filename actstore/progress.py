@@ -37,3 +37,15 @@ class Bar:
     def say(self, text: str) -> None:
         """Print a line on standard error without tearing the bar."""
         self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> duration(42.3), duration(3700)
+    ('42 s', '1 h 1 min')
+    """
+    minutes = int(seconds // 60)
+    if not minutes:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds % 60:.0f} s"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import stat
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from actstore import durable
-from actstore.errors import ActstoreError, CorruptError
+from actstore.errors import ActstoreError, CorruptError, DamagedWarning
 from actstore.format import RESULTS
 from actstore.tables import read_table
 
@@ -65,9 +66,9 @@ def save(store: Path, measure: str, table: pl.DataFrame, parameters: dict[str, A
         pq.write_table(arrow, draft, compression="zstd", write_page_checksum=True)
         path = store / RESULTS / f"{call}-{durable.crc32c(draft)}.parquet"
         durable.replace(path, draft)
-        newest, *older = _of_call(store, call)
-        for result in older:
-            result.path.unlink(missing_ok=True)
+        (newest, *older), damaged = _each_of_call(store, call)
+        for other in [*(result.path for result in older), *damaged]:
+            other.unlink(missing_ok=True)
     except OSError as error:
         raise ActstoreError(f"{store}: the result could not be saved: {error.strerror or error}") from error
     finally:
@@ -94,9 +95,10 @@ def load(path: Path) -> Result:
 
 
 def load_all(store: Path) -> list[Result]:
-    """Every saved result, by name; of one call the newest."""
+    """Every saved result, by name, of one call the newest; warns of those that are damaged, and leaves them out."""
     named = [NAME.fullmatch(path.name) for path in (store / RESULTS).glob("*.parquet")]
-    return [_of_call(store, call)[0] for call in sorted({name["call"] for name in named if name})]
+    calls = sorted({name["call"] for name in named if name})
+    return [results[0] for call in calls if (results := _of_call(store, call))]
 
 
 def _call(measure: str, parameters: dict[str, Any], state: str) -> str:
@@ -106,9 +108,27 @@ def _call(measure: str, parameters: dict[str, Any], state: str) -> str:
 
 
 def _of_call(store: Path, call: str) -> list[Result]:
-    """Results of one call, newest first: two programs may have saved it at once."""
-    paths = [path for path in (store / RESULTS).glob(f"{call}-*.parquet") if NAME.fullmatch(path.name)]
-    return sorted(map(load, paths), key=lambda result: (result.created, result.path.name), reverse=True)
+    """Results of one call, newest first; one that is damaged is warned of and left out.
+
+    No table that can be made again keeps the store from being read.
+    """
+    found, damaged = _each_of_call(store, call)
+    for error in damaged.values():
+        warnings.warn(f"left out: {error}", DamagedWarning, stacklevel=2)
+    return found
+
+
+def _each_of_call(store: Path, call: str) -> tuple[list[Result], dict[Path, CorruptError]]:
+    """Results of one call, newest first, and what is wrong with others: two programs may have saved it at once."""
+    found, damaged = [], {}
+    for path in (store / RESULTS).glob(f"{call}-*.parquet"):
+        try:
+            found += [load(path)] if NAME.fullmatch(path.name) else []
+        except FileNotFoundError:  # the other program has replaced it since
+            continue
+        except CorruptError as error:
+            damaged[path] = error
+    return sorted(found, key=lambda result: (result.created, result.path.name), reverse=True), damaged
 
 
 def _versions() -> dict[str, str]:

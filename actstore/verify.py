@@ -13,7 +13,7 @@ from actstore.commits import Commit
 from actstore.errors import ActstoreError, CorruptError
 from actstore.format import COMMITS, PARTS, PLAN, RESULTS
 from actstore.header import Header
-from actstore.parts import RESIDUAL, Part
+from actstore.parts import Part
 from actstore.schema import KEY
 from actstore.tables import read_table
 
@@ -22,27 +22,29 @@ Check = Callable[[], object]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a store that is not as it was committed, and the batches it touches."""
+    """Something in a store that is not as it was committed; the batches it touches, and the commit record of those."""
 
     file: str
     problem: str
     batches: tuple[int, ...] = ()
+    record: str | None = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to be checked."""
+    """One thing to be checked, and what it belongs to."""
 
     file: str
     check: Check
     batches: tuple[int, ...] = ()
+    record: str | None = None
 
     def run(self) -> Problem | None:
         """The problem found, or None."""
         try:
             self.check()
         except (ActstoreError, OSError, pl.exceptions.PolarsError) as error:  # a damaged plan has other columns
-            return Problem(self.file, str(error), self.batches)
+            return Problem(self.file, str(error), self.batches, self.record)
         return None
 
 
@@ -58,34 +60,30 @@ def steps(path: Path) -> list[Step]:
 
 
 def _steps_of_commits(path: Path, header: Header) -> Iterator[Step]:
-    read, broken = {}, {}
-    for name in commits.names(path):
-        try:
-            read[name] = Commit.load(path / COMMITS / name)
-        except ActstoreError as error:
-            broken[name] = str(error)
-    replaced = commits.replaced_by(read.values())
-    for name, message in broken.items():
-        batches = (int(name[1:9]),) if name.startswith("b") else ()
-        yield Step(f"{COMMITS}/{name}", lambda message=message: _fail(message), batches)  # type: ignore[misc]
-    for name, commit in read.items():
-        if name not in replaced:  # the parts of those may have gone
+    read, broken = commits.readable(path, header.crc32c, commits.names(path))
+    unread = commits.superseded(read)  # the parts of those may have gone
+    for name, error in broken.items():
+        if name not in unread:
+            batches = (int(name[1:9]),) if name.startswith("b") else ()
+            yield Step(f"{COMMITS}/{name}", lambda error=error: _fail(error), batches, name)  # type: ignore[misc]
+    for commit in read:
+        if commit.name not in unread:
             yield from _steps_of(path, commit, header)
 
 
 def _steps_of(path: Path, commit: Commit, header: Header) -> Iterator[Step]:
     folder = f"{PARTS}/{commit.part}"
     for name, file in commit.files.items():
-        yield Step(f"{folder}/{name}", _whole(path / folder / name, file), commit.batches)
-    yield Step(folder, lambda: _check_contents(path, commit, header), commit.batches)
+        yield Step(f"{folder}/{name}", _whole(path / folder / name, file), commit.batches, commit.name)
+    yield Step(folder, lambda: _check_contents(path, commit, header), commit.batches, commit.name)
 
 
 def _whole(path: Path, file: commits.File) -> Check:
     return lambda: file.check(path, whole=True)
 
 
-def _fail(message: str) -> None:
-    raise CorruptError(message)
+def _fail(error: CorruptError) -> None:
+    raise error
 
 
 def _check_contents(path: Path, commit: Commit, header: Header) -> None:
@@ -103,20 +101,17 @@ def _check_contents(path: Path, commit: Commit, header: Header) -> None:
     if not set(rows["row_id"] // 2**32) <= set(commit.batches):
         raise CorruptError(f"{part.folder}: row ids of another batch")
     _check_places(part, rows)
+    header.check_fits(commit)
     for name, spec in commit.arrays.items():
-        expected = len(header.layers), *(() if name.startswith(RESIDUAL) else (samples.height,))
-        if spec.shape[: len(expected)] != expected:
-            raise CorruptError(f"{part.folder / name}: shape {spec.shape} does not fit {expected}")
         if checksums(part.folder / name, spec) != spec.chunk_crc32c:
             raise CorruptError(f"{part.folder / name}: the checksum of a chunk is not the committed one")
 
 
 def _check_places(part: Part, rows: pl.DataFrame) -> None:
-    """The rows of a role are the places of its array, each once."""
+    """The rows of a role are the places of its arrays, each once."""
     part.places  # noqa: B018  (raises where the rows are out of order or outside the arrays)
     counts = dict(rows.group_by("role").agg(pl.col("place").n_unique()).rows())
-    arrays = part.commit.arrays.items()
-    sizes = {name.removeprefix(RESIDUAL): spec.shape[1] for name, spec in arrays if RESIDUAL in name}
+    sizes = part.commit.roles
     if counts != sizes or rows.height != sum(sizes.values()):
         raise CorruptError(f"{part.folder}: rows {counts} do not match the vectors {sizes}")
 

@@ -1,14 +1,16 @@
+import contextlib
+import errno
 import multiprocessing
 import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -16,6 +18,7 @@ import actstore
 import making
 from actstore import ActstoreError, AlreadyCommittedError, orphans, verify
 from actstore.drafts import Draft
+from actstore.schema import ROWS
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["actstore.store", "actstore.arrays", "zarr", "making"])
@@ -46,6 +49,35 @@ def test_a_file_size_limit_harms_nothing(tmp_path, limit):
     assert re.search("batch 2 could not be written: .*File too large; nothing committed is harmed", heard.recv())
     assert {path: path.read_bytes() for path in making.files(store.path)} == before
     assert actstore.open(store.path).remaining == [1, 2]
+
+
+def _failing(call, after, error):
+    """The call, which fails with some errno when it was called that often."""
+    left = [after]
+
+    def fail(*arguments, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(error, os.strerror(error))
+        return call(*arguments, **options)
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [errno.EDQUOT, errno.ENOSPC, errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
+@pytest.mark.parametrize(("name", "after"), [("mkdir", 0), ("fsync", 0), ("fsync", 5), ("fsync", 15), ("link", 0)])
+def test_an_error_of_the_system_at_some_step(tmp_path, monkeypatch, name, after, error):
+    """A quota, for example, which ends a write at any call."""
+    store = making.create(tmp_path / "s")
+    store.write(0, **making.content(0))
+    before = {path: path.read_bytes() for path in making.files(store.path)}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, name, _failing(getattr(os, name), after, error))
+        with pytest.raises(ActstoreError, match=os.strerror(error)):
+            store.write(1, **making.content(1))
+    assert {path: path.read_bytes() for path in making.files(store.path)} == before
+    store.write(1, **making.content(1))
+    assert actstore.open(store.path).remaining == [2]
 
 
 @pytest.fixture
@@ -97,63 +129,76 @@ def test_a_read_only_store_can_be_read_but_not_written(mount, monkeypatch):
 # Writers that die, writers that race
 
 
-def _write_forever(path, seed):
+def _write_forever(path, seed, acknowledged):
     store = actstore.open(path)
-    order = np.random.default_rng(seed).permutation(store.remaining).tolist()
-    for number in order:
+    for number in np.random.default_rng(seed).permutation(store.remaining).tolist():
         store.write(number, **making.content(number))
-        print(number, flush=True)  # acknowledged
+        acknowledged.send(number)
     os._exit(0)
 
 
-def _writer(path, seed):
-    program = f"import test_faults; test_faults._write_forever({str(path)!r}, {seed})"
-    here = Path(__file__).parent
-    return subprocess.Popen([sys.executable, "-c", program], cwd=here, stdout=subprocess.PIPE, text=True)
-
-
-def _check_truth(path, layers=making.LAYERS):
-    """Every committed batch, bit for bit; returns their numbers."""
+def _check_truth(path, seen=frozenset()):
+    """Every committed batch but those seen before, bit for bit; returns the numbers of all."""
     store = actstore.open(path)
-    rows = store.sql("select row_id, role, place from rows")
-    for layer in layers:
+    new = [part for part in store.parts if part.commit.batches[0] not in seen]
+    rows = pl.concat([part.rows() for part in new]) if new else pl.DataFrame(schema=ROWS)
+    assert rows.height == 9 * len(new)
+    for layer in making.LAYERS:
         assert_array_equal(store.residual(rows, layer), making.expected(rows, layer))
-    batches = store.sql("select batch from parts order by all")["batch"].to_list()
-    assert rows.height == 9 * len(batches)
-    return batches
+    return {part.commit.batches[0] for part in store.parts}
 
 
-def _kill_and_resume(path, kills):
+def _received(pipe):
+    """What was sent whole before its sender was killed."""
+    found = set()
+    with contextlib.suppress(EOFError):
+        while pipe.poll():
+            found.add(pipe.recv())
+    return found
+
+
+def _kill_and_resume(path, kills, random):
+    """Returns how often a reader read beside the writers."""
     making.create(path, 60 * kills)
-    random = np.random.default_rng(0)
-    acknowledged, reads = set(), 0
-    for kill in range(kills):
-        with _writer(path, kill) as writer:
-            acknowledged.add(int(writer.stdout.readline()))
-            deadline = time.monotonic() + random.uniform(0, 0.25)
-            while time.monotonic() < deadline:
-                _check_truth(path, [1])  # a reader at the same time
-                reads += 1
-            writer.kill()
-            acknowledged |= {int(line) for line in writer.stdout if line.endswith("\n")}
-        assert acknowledged <= set(_check_truth(path, [kill % 3]))
-    assert reads >= kills
+    acknowledged, seen, reads = set(), set(), 0
+    for seed in range(kills):
+        heard, said = multiprocessing.Pipe(duplex=False)
+        writer = processes.Process(target=_write_forever, args=(path, seed, said))
+        writer.start()
+        said.close()
+        acknowledged.add(heard.recv())
+        deadline = time.monotonic() + random.uniform(0, 0.25)
+        while time.monotonic() < deadline:
+            found = _check_truth(path, seen)  # a reader at the same time
+            assert found >= seen
+            seen, reads = found, reads + 1
+        writer.kill()
+        writer.join()
+        assert writer.exitcode == -signal.SIGKILL
+        acknowledged |= _received(heard)
+        found = _check_truth(path, seen)
+        assert found >= acknowledged | seen
+        seen = found
     assert verify.run(verify.steps(path)) == []
     for orphan in orphans.find(path, older_than=0):
         assert orphans.remove(orphan)
-    held = _check_truth(path)
-    assert len(list((path / "parts").iterdir())) == len(list((path / "commits").iterdir())) == len(held)
+    assert _check_truth(path) == seen
+    assert len(list((path / "parts").iterdir())) == len(list((path / "commits").iterdir())) == len(seen)
     store = actstore.open(path)
-    assert sorted(held + store.remaining) == list(range(60 * kills))
+    assert store.sql("from rows").height == 9 * len(seen)
+    assert sorted([*seen, *store.remaining]) == list(range(60 * kills))
+    return reads
 
 
 def test_killed_writers_lose_nothing(tmp_path):
-    _kill_and_resume(tmp_path / "s", 10)
+    assert _kill_and_resume(tmp_path / "s", 10, np.random.default_rng(0)) >= 3
 
 
 @pytest.mark.slow
 def test_many_killed_writers_lose_nothing(tmp_path):
-    _kill_and_resume(tmp_path / "s", 40)
+    """200 of them, in stores that stay small."""
+    reads = [_kill_and_resume(tmp_path / f"s{number}", 20, np.random.default_rng(number)) for number in range(10)]
+    assert sum(reads) > 200
 
 
 def _race(path, number):
@@ -176,6 +221,6 @@ def test_racing_writers_write_each_batch_once(tmp_path):
     for writer in writers:
         writer.join()
     assert sum(writer.exitcode for writer in writers) == 12
-    assert _check_truth(tmp_path / "s") == list(range(12))
+    assert _check_truth(tmp_path / "s") == set(range(12))
     assert len(list((tmp_path / "s" / "parts").iterdir())) == 12
     assert orphans.find(tmp_path / "s", older_than=0) == []

@@ -245,6 +245,7 @@ def test_every_bfloat16_comes_back():
     back = numbers.to_bfloat16(values)
     assert_array_equal(back[~np.isnan(values)], bits[~np.isnan(values)])
     assert set(back[np.isnan(values)]) == {0x7FC0}
+    assert_array_equal(numbers.DTYPES["bfloat16"].is_finite(bits), np.isfinite(values))
 
 
 def test_fill_values_are_nan():

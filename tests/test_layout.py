@@ -98,6 +98,26 @@ def test_many_layers_make_several_shards(tmp_path, monkeypatch):
     assert len(spec.chunk_crc32c) == 8 * 7 * 5
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize(
+    "places",
+    [range(9), range(8, -1, -1), [3, 3, 5], [0, 0, 2], [4], [2, 3, 4, 5], [8, 0, 4, 4], range(0, 9, 2), []],
+    ids=str,
+)
+def test_vectors_are_taken_in_any_order(tmp_path, monkeypatch, places, dtype):
+    """Runs of places and of targets are copied another way than others; [3, 3, 5] only looks like one."""
+    monkeypatch.setattr("actstore.layout.CHUNK_BYTES", 64)
+    values = np.arange(2 * 9 * 8, dtype=np.float32).reshape(2, 9, 8)
+    reader = ArrayReader(tmp_path, "residual/eoi", write(tmp_path, "residual/eoi", values, dtype, RESIDUAL))
+    chosen = np.array(places, np.int64)
+    for targets in (np.arange(len(chosen)) + 1, np.arange(len(chosen))[::-1].copy(), 2 * np.arange(len(chosen))):
+        out = np.full((20, 8), -1, np.float32)
+        reader.take(1, chosen, out, targets)
+        expected = np.full((20, 8), -1, np.float32)
+        expected[targets] = values[1, chosen]
+        np.testing.assert_array_equal(out, expected)
+
+
 def test_the_last_shard_may_hold_fewer_layers(tmp_path, monkeypatch):
     monkeypatch.setattr("actstore.layout.CHUNK_BYTES", 64)
     monkeypatch.setattr("actstore.layout.SHARD_BYTES", 800)

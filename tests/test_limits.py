@@ -1,14 +1,18 @@
 """Limits: questions that never end or never fit, and stores that promise more than there is."""
 
+import contextlib
 import json
+import subprocess
+import sys
 import threading
 import time
 
+import duckdb
 import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, Limits, QueryError, cli, limits
+from actstore import ActstoreError, Limits, QueryError, cli, compaction, index, limits, orphans, verify
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,51 @@ def test_vectors_and_attention_that_do_not_fit_are_refused_first(path, monkeypat
         store.residual(store.sql("from rows"), 0)
     with pytest.raises(ActstoreError, match=r"^attention to 'eoi' would take"):
         store.attention("eoi", 0)
+
+
+# Who asks never stands in the way of who writes
+
+
+def test_a_question_blocks_no_writer(tmp_path):
+    """Writing, compacting, collecting and indexing go on while questions run that never end."""
+    path = making.create(tmp_path / "s", 4).path
+    writer = actstore.open(path)
+    writer.write(0, **making.content(0))
+    reader = actstore.open(path, limits=Limits(seconds=600))
+    running = reader._connection.cursor()
+    asked = threading.Thread(target=_ask, args=(running, ENDLESS["join"]))
+    asked.start()
+    for batch in (1, 2, 3):
+        writer.write(batch, **making.content(batch))
+    index.build_in_store(actstore.open(path))
+    (done,) = compaction.compact(path)
+    assert done.batches == (0, 1, 2, 3)
+    assert orphans.find(path, older_than=0) == []
+    assert verify.run(verify.steps(path)) == []
+    assert asked.is_alive()
+    while asked.is_alive():  # an interruption that comes before a query begins is forgotten
+        running.interrupt()
+        asked.join(0.1)
+    assert reader.sql("select count(*) n from rows").item() == 9  # what it opened
+
+
+def _ask(cursor, query):
+    with contextlib.suppress(duckdb.Error):
+        cursor.execute(query).fetchall()
+
+
+HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); held.sql('from rows'); print(flush=True); input()"
+
+
+def test_an_index_that_another_program_holds_open_is_written_anew(tmp_path):
+    store = making.create(tmp_path / "s", 2)
+    store.write(0, **making.content(0))
+    built = index.build_in_store(actstore.open(store.path))
+    command = [sys.executable, "-c", HOLD, built]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "\n"
+        store.write(1, **making.content(1))
+        index.build_in_store(actstore.open(store.path))
+        other.communicate("")
+    with duckdb.connect(built, read_only=True) as connection:
+        assert connection.sql("select count(*) from rows").fetchall() == [(18,)]

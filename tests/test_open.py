@@ -22,6 +22,25 @@ def test_a_newer_store(tmp_path):
         actstore.open(store.path)
 
 
+def test_a_newer_store_is_said_before_anything_else(tmp_path):
+    """Whatever else it may be that this reader does not know."""
+    store = making.store(tmp_path / "s")
+    for name in ("parts", "plan.parquet"):
+        (store.path / name).rename(store.path / f"{name}-2")
+        (store.path / name).symlink_to(store.path / f"{name}-2")
+    shutil.rmtree(store.path / "commits")
+    (store.path / "actstore.json").write_text('{"format":2}')
+    with pytest.raises(FormatError, match="format 2 is newer than this reader"):
+        actstore.open(store.path)
+
+
+def test_a_newer_record(tmp_path):
+    store = making.store(tmp_path / "s")
+    making.record(store.path, 1).write_text('{"format":2,"parts":["one","two"]}')
+    with pytest.raises(FormatError, match=r"b00000001\.json: format 2 is newer than this reader"):
+        actstore.open(store.path)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

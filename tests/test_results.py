@@ -6,7 +6,8 @@ import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, CorruptError, results
+from actstore import ActstoreError, CorruptError, QueryError, cli, results, verify
+from actstore.errors import DamagedWarning
 
 TABLE = pl.DataFrame({"layer": [0, 1], "overlap": [0.25, 0.5]})
 
@@ -77,16 +78,36 @@ def test_every_changed_byte_of_a_result_is_noticed(store):
         path.write_bytes(content[:where] + bytes([content[where] ^ 4]) + content[where + 1 :])
         with pytest.raises(CorruptError, match="its bytes differ from what was saved"):
             results.load(path)
-    path.write_bytes(b"")
-    with pytest.raises(CorruptError, match=r"count-\w+-\w+\.parquet: its bytes differ"):
-        actstore.open(store.path).sql("from rows")
+
+
+def test_a_damaged_result_is_left_out_and_said(store, capsys):
+    kept = store.save_result("other", TABLE, {})
+    path = store.save_result("count", TABLE, {}).path
+    content = path.read_bytes()
+    for damaged in (b"", content[:-9], content[:300] + bytes([content[300] ^ 1]) + content[301:]):
+        path.write_bytes(damaged)
+        opened = actstore.open(store.path)
+        with pytest.warns(DamagedWarning, match=rf"left out: .*{path.name}: its bytes differ from what was saved"):
+            assert opened.results() == [kept]
+        with pytest.warns(DamagedWarning):
+            assert opened.sql("select name from results")["name"].to_list() == [kept.name]
+        with pytest.raises(QueryError, match="no view 'count_"):
+            opened.sql(f"from {path.stem[:14].replace('-', '_')}")
+        assert verify.run(verify.steps(store.path))[0].file == f"results/{path.name}"
+    assert cli.run(["results", str(store.path), "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split(",")[0] for line in out.splitlines()] == ["name", kept.name]
+    assert err == f"actstore: left out: {path}: its bytes differ from what was saved (crc32c); remove it\n"
+    again = store.save_result("count", TABLE, {})
+    assert store.results() == [again, kept]
+    assert verify.run(verify.steps(store.path)) == []
 
 
 def test_a_stranger_among_the_results(store):
     path = store.path / "results" / "count-00000000-527d5351.parquet"
     path.write_bytes(b"abcd")
-    with pytest.raises(CorruptError, match=r"count-00000000-527d5351\.parquet: "):
-        store.results()
+    with pytest.warns(DamagedWarning, match=r"count-00000000-527d5351\.parquet: "):
+        assert store.results() == []
     path.rename(path.with_name("mine.parquet"))
     assert store.results() == []
 

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 import actstore
-from actstore import orphans, verify
+from actstore import cli, orphans, verify
 from actstore.errors import ActstoreError, PlanError
 from actstore_extract import recipe, runner
 from actstore_extract.demo import MODELS
+from actstore_extract.estimate import estimate
 from actstore_extract.extractor import Extractor
 from actstore_extract.families import Prompt, load
 from actstore_extract.recipe import RecipeError
@@ -142,19 +143,55 @@ def test_what_the_model_says_next(tmp_path):
 
 
 def test_estimate_writes_nothing(tmp_path):
-    estimate = Run(recipe.load("digits-fusion", ["samples.limit=40", "capture.batch_size=8"])).estimate()
-    assert estimate.samples == 40
-    assert estimate.rows["image"] == 640
-    assert estimate.bytes["eoi"] == 40 * 7 * 64 * 2
-    assert estimate.seconds > 0
+    cost = estimate(Run(recipe.load("digits-fusion", ["samples.limit=40", "capture.batch_size=8"])))
+    assert cost.samples == 40
+    assert cost.rows["image"] == 640
+    assert cost.bytes["eoi"] == 40 * 7 * 64 * 2
+    assert cost.seconds > 0
     assert not list(tmp_path.iterdir())
+
+
+def test_estimate_says_what_each_head_for_itself_would_cost(tmp_path, capfd):
+    """As many bytes as such a run then has."""
+    changes = [*SMALL, "samples.limit=4", "capture.attention=['eoi', 'last-image']", "capture.mass=true"]
+    mean = estimate(Run(recipe.load("digits-fusion", changes)))
+    every = estimate(Run(recipe.load("digits-fusion", [*changes, "capture.per_head=true"])))
+    columns = [f"attention to {role}" for role in ("eoi", "last-image")]
+    assert mean.per_head == every.per_head == sum(every.bytes[name] for name in columns)
+    assert mean.per_head == 4 * sum(mean.bytes[name] for name in columns)  # its heads
+    assert every.bytes["attention to mass"] == mean.bytes["attention to mass"]
+    sets = [word for change in changes for word in ("--set", change)]
+    assert cli.run(["extract", "digits-fusion", str(tmp_path / "s"), "--estimate", *sets]) == 0
+    said = f"attention columns with per_head = true: {mean.per_head / 1e6:.2f} MB"
+    assert said in capfd.readouterr().err
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(whole):
     with pytest.raises(PlanError, match=r"model.dtype: 'bfloat16' in the store, 'float32' now"):
         extract(whole, "model.dtype=float32")
-    with pytest.raises(PlanError, match=r"samples.limit: 24 in the store, 25 now"):
+    with pytest.raises(
+        PlanError, match=r"another folder, since its samples .*\n  samples.limit: 24 in the store, 25 now"
+    ):
         extract(whole, "samples.limit=25")
+
+
+@pytest.mark.parametrize(
+    ("option", "change", "size"), [(None, "batch_size=2", 2), (3, "batch_size=2", 3), (None, "batch_size=4", 1)]
+)
+def test_a_run_goes_on_with_another_batch_size(tmp_path, monkeypatch, option, change, size):
+    """In the recipe or on the command line; without either with that of the run before."""
+    changes = [*SMALL, "samples.limit=8", "model.dtype=float32"]
+    work = Run._work
+    monkeypatch.setattr(
+        Run, "_work", lambda self, store, extractor, todo, bar: work(self, store, extractor, todo[:1], bar)
+    )
+    monkeypatch.setattr(Run, "_free", lambda _, store: [] if len(store.remaining) < 2 else store.remaining)
+    Run(recipe.load("digits-fusion", changes), batch_size=1).extract(tmp_path / "s")
+    monkeypatch.undo()
+    Run(recipe.load("digits-fusion", [*changes, f"capture.{change}"]), batch_size=option).extract(tmp_path / "s")
+    store = actstore.open(tmp_path / "s")
+    assert [commit.by["batch_size"] for commit in store.commits] == [1, size]
+    assert store.sql("select count(distinct sample_id) from samples").item() == 8
 
 
 def test_changed_weights_are_refused(tmp_path):
@@ -245,11 +282,11 @@ def test_a_layer_out_of_range(tmp_path):
 def test_ctrl_c_drops_the_batch_in_hand_and_resume_goes_on(tmp_path, whole, monkeypatch):
     content, calls = Extractor.content, []
 
-    def interrupted(self, *arguments):
+    def interrupted(self, *arguments, **options):
         calls.append(1)
         if len(calls) == 4:  # one probe, two parts
             raise KeyboardInterrupt
-        return content(self, *arguments)
+        return content(self, *arguments, **options)
 
     monkeypatch.setattr(Extractor, "content", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -297,32 +334,26 @@ def test_too_little_memory_halves_the_batch(tmp_path, whole, monkeypatch):
     assert samples(tmp_path / "s")["status"].to_list() == ["ok"] * 8
 
 
-def test_sigterm_stops_as_ctrl_c_does(tmp_path, whole):
-    child = start(tmp_path / "s", "samples.limit=400")
-    _wait_for(lambda: list((tmp_path / "s" / "commits").glob("*.json")), child)
-    child.terminate()
-    child.join(60)
-    assert child.exitcode == 1  # KeyboardInterrupt, as a traceback in a bare process
-    assert orphans.find(tmp_path / "s", older_than=0) == []
+def test_too_little_memory_for_one_sample_says_what_to_do(tmp_path, monkeypatch):
+    def none(*_, **__):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setitem(runner.Extractor.__init__.__globals__, "capture", none)
+    with pytest.raises(ActstoreError, match=r"digit-0000: not enough memory for one sample of \d+ tokens.*device_map"):
+        Run(recipe.load("digits-fusion", [*SMALL, "samples.limit=8"])).extract(tmp_path / "s")
+    assert not list(tmp_path.iterdir())
 
 
-def _wait_for(condition, child, seconds=60):
-    """Until the child has done something, or ended where the condition allows that."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert child.is_alive()
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def test_two_processes_share_the_work(tmp_path, whole):
-    children = [start(tmp_path / "s"), start(tmp_path / "s")]
+def test_three_racing_processes_write_each_sample_once(tmp_path, whole):
+    children = [start(tmp_path / "s") for _ in range(3)]
     for child in children:
         child.join(120)
         assert child.exitcode == 0
-    extract(tmp_path / "s")  # what the other was still writing when one ended
+    extract(tmp_path / "s")  # what another was still writing when one ended
     assert vectors(tmp_path / "s") == vectors(whole)
     assert samples(tmp_path / "s").height == 24
+    assert len(list((tmp_path / "s" / "parts").iterdir())) == 6
+    assert orphans.find(tmp_path / "s", older_than=0) == []
 
 
 @pytest.mark.parametrize(
