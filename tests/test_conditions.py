@@ -10,6 +10,7 @@ from actstore import verify
 from actstore_extract import recipe
 from actstore_extract.conditions import Condition, ConditionError, ConditionSection, crossed, expand
 from actstore_extract.demo import MODELS
+from actstore_extract.estimate import estimate
 from actstore_extract.families import Prompt, load
 from actstore_extract.interventions import InterventionError, block_attention, parse_block
 from actstore_extract.knockouts import KnockoutSection
@@ -252,5 +253,5 @@ def test_a_sample_that_fails_does_so_under_each_condition(tmp_path):
 
 def test_estimate_counts_each_condition():
     keys = ["samples.limit=40", "capture.batch_size=8", "conditions=['eoi-knockout', 'image-knockout']"]
-    estimate = Run(recipe.load("digits-fusion", keys)).estimate()
-    assert (estimate.samples, estimate.rows["image"], estimate.measured_on) == (120, 3 * 640, 8)
+    cost = estimate(Run(recipe.load("digits-fusion", keys)))
+    assert (cost.samples, cost.rows["image"], cost.measured_on) == (120, 3 * 640, 8)

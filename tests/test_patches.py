@@ -9,10 +9,12 @@ import actstore
 import tiny
 from actstore import verify
 from actstore.plan import prepare
-from actstore_analyze import patching
+from actstore_analyze import causal, patching
+from actstore_analyze.patched import patched
 from actstore_extract import recipe
 from actstore_extract.conditions import ConditionError, crossed, expand
 from actstore_extract.demo import MODELS
+from actstore_extract.estimate import estimate
 from actstore_extract.extractor import Extractor
 from actstore_extract.families import Prompt, load
 from actstore_extract.patches import PatchSection
@@ -178,31 +180,46 @@ def test_equal_to_plain_hooks(system, point):
         assert per_layer[-1].max() < 1e-6  # but not after the last block, where nothing reads it any more
 
 
-def test_generation_goes_on_from_what_was_patched():
-    model = tiny.model("chameleon")
-    encoded = [model.encode(prompt) for prompt in tiny.prompts(TEXTS)]
+@pytest.mark.parametrize(
+    ("system", "point"),
+    [
+        ("chameleon", "residual"),
+        ("chameleon", "attention-input"),
+        ("emu3", "attention-input"),
+        ("llava_gemma", "residual"),
+    ],
+)
+def test_generation_goes_on_from_what_was_patched(system, point):
+    model = tiny.model(system)
+    role = "eoi" if model.encode(tiny.prompts(TEXTS[:1])[0]).layout.eoi is not None else "last-image"
     asked = pl.DataFrame({"sample_id": ["s", "r"], "label": ["one", "two"], "image": ["0", "1"]}).with_columns(
         prompt=pl.Series(TEXTS), prompt_order=pl.lit("image-text")
     )
-    changes = ["conditions=[{name = 'eoi-patch', layers = [1], pairs = [['one', 'two']]}]", "capture.max_new_tokens=4"]
-    made = recipe.load("digits-fusion", [*changes, "capture.roles=['eoi']"])
-    plan = prepare(crossed(asked, expand(made.conditions, n_layers=4, seed=0).values(), block=2))
+    condition = f"{{name = '{role}-patch', layers = [1], point = '{point}', pairs = [['one', 'two']]}}"
+    made = recipe.load(
+        "digits-fusion", [f"conditions=[{condition}]", "capture.max_new_tokens=4", f"capture.roles=['{role}']"]
+    )
+    conditions = expand(made.conditions, n_layers=model.n_layers, seed=0)
+    plan = prepare(crossed(asked, conditions.values(), block=2))
     images = {"0": tiny.image(0), "1": tiny.image(1)}
     extractor = Extractor(model, made, images.get, layers=[1, 2], dtype="float32", batch_size=2, asked=asked)
     found = extractor.content(plan)
     encoded = [model.encode(Prompt(name, text, images[i])) for name, text, i in zip("sr", TEXTS, "01", strict=True)]
+    layers = conditions[f"{role}-patch-l1"].patch.layers
     new = []
     for _ in range(4):
-        logits = by_hand(model, *encoded, "residual", "eoi", [1], new)[-1]
+        logits = by_hand(model, *encoded, point, role, layers, new)[-1]
         logits[model.image_token_id] = -torch.inf
         new.append(int(logits.argmax()))
-    end = new.index(2) if 2 in new else 4
+    ends = model.module.generation_config.eos_token_id
+    end = next((i for i, token in enumerate(new) if token in np.atleast_1d(ends)), 4)
     expected = model.tokenizer.decode(new[:end], skip_special_tokens=True).strip()
     assert found.samples["generated_text"][2] == expected
-    x = found.residual["eoi"]  # what is stored is what the block received: the source's
-    np.testing.assert_allclose(x[0, 2], x[0, 0], atol=1e-4)  # but for the rounding of other batches
-    assert np.abs(x[0, 2] - x[0, 1]).max() > 1e-3
+    x = found.residual[role]
     assert np.abs(x[1, 2] - x[1, 0]).max() > 1e-3
+    if point == "residual":  # what is stored is what the block received: the source's
+        np.testing.assert_allclose(x[0, 2], x[0, 0], atol=1e-4)  # but for the rounding of other batches
+        assert np.abs(x[0, 2] - x[0, 1]).max() > 1e-3
 
 
 # Through the pipeline
@@ -248,6 +265,20 @@ def test_a_patch_of_the_gate_carries_the_class(gated):
     assert similarity["eoi-patch-l6"] < 0.3  # nothing reads it there: the baseline
     assert max(accuracy.values()) > 0.9
     assert max(similarity.values()) > 0.6
+
+
+def test_the_table_of_the_store_shows_the_gate(gated):
+    found = patched(gated)
+    assert found["layer"].to_list() == list(range(7))
+    assert found["n"].unique().to_list() == [
+        gated.sql("select count(*) from samples where source_label is not null").item() // 7
+    ]
+    best = found.sort("accuracy").row(-1, named=True)
+    assert best["accuracy"] > 0.9 > 0.1 > best["accuracy_before"]
+    assert best["similarity"] > 0.6 > 0.3 > best["baseline"] == found["similarity"][6]
+    assert found["accuracy"][6] == pytest.approx(best["accuracy_before"], abs=0.02)  # nothing reads the patch there
+    (text,) = causal.patches("digits-gated", found)
+    assert text.endswith(": the patch carries what the source says.")
 
 
 def test_the_store_is_sound_and_resumes(gated, tmp_path):
@@ -298,8 +329,8 @@ def test_the_same_source_into_itself_changes_nothing(tmp_path):
 def test_estimate_of_patches():
     keys = ["samples.limit=60", "capture.batch_size=8", f"conditions=[{{name = 'eoi-patch', pairs = {PAIRS}}}]"]
     run = Run(recipe.load("digits-fusion", keys))
-    estimate = run.estimate()
-    assert estimate.samples == run.planned.height > 60
+    cost = estimate(run)
+    assert cost.samples == run.planned.height > 60
 
 
 def test_a_column_that_patches_add_is_refused():

@@ -41,15 +41,19 @@ EXPERIMENTS = [
     "modality-gap",
     "overlap",
     "patching",
+    "replay",
     "vqa",
 ]
 DIGITS = [
     "digits-fusion",
     "digits-fusion-knockout",
     "digits-fusion-patch",
+    "digits-fusion-replay",
     "digits-gated",
     "digits-gated-knockout",
     "digits-gated-patch",
+    "digits-gated-replay",
+    "digits-gated-steer",
     "digits-mapped",
 ]
 MAPPED = ["gqa", "llava-bench", "mme", "pope", "sae"]
@@ -179,14 +183,18 @@ def test_a_recipe_runs_on_a_tiny_model_of_the_family(planned, name, tmp_path):
     asked = table if any(one.patch for one in conditions) else table.head(2)
     made, table = made.model_copy(update={"capture": few}), prepare(crossed(asked, conditions, block=32))
     layers = range(tested.n_layers + 1) if few.layers == "all" else [tested.n_layers]
-    options = {"layers": layers, "dtype": "float32", "batch_size": 8, "asked": asked}
+    blocks = range(tested.n_layers) if few.kv else ()
+    options = {"layers": layers, "kv_blocks": blocks, "dtype": "float32", "batch_size": 8, "asked": asked}
     found = Extractor(tested, made, lambda _: tiny.image(), **options).content(table)
-    store = actstore.create(tmp_path / "s", plan=table, layers=layers, d_model=tested.d_model, dtype="float32")
-    store.write(0, samples=found.samples, rows=found.rows, residual=found.residual, attention=found.attention)
+    kept = {"layers": layers, "blocks": blocks, "d_model": tested.d_model, "dtype": "float32"}
+    store = actstore.create(tmp_path / "s", plan=table, **kept)
+    kinds = ("samples", "rows", "residual", "keys", "values", "attention")
+    store.write(0, **{kind: getattr(found, kind) for kind in kinds})
     store = actstore.open(tmp_path / "s")
     said = store.sql("from samples")
     assert said["status"].to_list() == ["ok"] * table.height, said["error"].to_list()
     assert set(store.roles) == set(made.capture.roles) - FAR
+    assert store.kv == made.capture.kv
     assert said["generated_text"].null_count() == (0 if few.max_new_tokens else said.height)
     for key in set(made.capture.attention) - FAR:
         columns = store.attention(key, layer=1).values

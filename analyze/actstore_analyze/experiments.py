@@ -11,8 +11,12 @@ import polars.selectors as cs
 from actstore.errors import ActstoreError
 from actstore.results import Result
 from actstore.store import Store
+from actstore_analyze.conditions import specs
 from actstore_analyze.curves import Overlap
 from actstore_analyze.kinds import KINDS, Kind
+from actstore_analyze.knocked import has_knockouts
+from actstore_analyze.knockout import Knockout
+from actstore_analyze.patched import Patched, has_patches
 from actstore_analyze.per_layer import EVERYTHING, PerLayer
 from actstore_analyze.recall import answer
 from actstore_analyze.runcard import Subject
@@ -53,20 +57,46 @@ class Experiment:
 def overlaps(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
     """The saved label overlaps of the stores, those of the same kind together; a store without any is measured.
 
-    A store that cannot be measured is passed over, and said. Those of all rows come first.
+    A store that cannot be measured is passed over, and said; so is one of interventions, which its own measures show.
+    Those of all rows come first.
     """
     answers = [(subject, _current(subject.store, say)) for subject in subjects]
     return _together(answers, ["role", "condition", "layer"])
 
 
-def others(subjects: Sequence[Subject]) -> list[Experiment]:
-    """The saved results of every other measure that commands draw, as the stores are now; by measure."""
+def others(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
+    """The results of every other measure that commands draw, as the stores are now, by measure.
+
+    They are the saved ones; what interventions did is measured where a store has some and no result.
+    """
     return [
         experiment
         for measure, kind in KINDS.items()
         if measure != Overlap.measure
-        for experiment in _together([(subject, _saved(subject.store, kind)) for subject in subjects], None)
+        for experiment in _together([(subject, _answers(subject.store, kind, say)) for subject in subjects], None)
     ]
+
+
+def _answers(store: Store, kind: Kind, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
+    """Saved answers, or that to the usual call on a store of interventions."""
+    found = _saved(store, kind)
+    call = None if found else _intervened(store, kind)
+    if call is None:
+        return found
+    try:
+        return [(call, answer(store, call, say=say).table)]
+    except ActstoreError as error:
+        say(f"{store.path}: no {call.title.lower()}: {error}")
+        return []
+
+
+def _intervened(store: Store, kind: Kind) -> PerLayer | None:
+    """The usual call of a measure of interventions, where the store has such."""
+    if kind.call is Knockout and has_knockouts(store):
+        return Knockout.of(store, k=_fitting_k(store))
+    if kind.call is Patched and has_patches(store):
+        return Patched.of(store)
+    return None
 
 
 def _saved(store: Store, kind: Kind) -> list[tuple[PerLayer, pl.DataFrame]]:
@@ -84,7 +114,7 @@ def _together(
     for subject, own in answers:
         for kind, alike in _by_kind(own).items():
             calls.setdefault(kind, alike[0][0])
-            table = pl.concat(table for _, table in alike)
+            table = pl.concat([table for _, table in alike], how="diagonal_relaxed")  # versions differ in columns
             table = table.unique(key or ~cs.float(), keep="first", maintain_order=True)
             found.setdefault(kind, []).append(Shown(subject, table, [call for call, _ in alike]))
     ordered = sorted(found, key=lambda kind: calls[kind].sql != EVERYTHING)
@@ -97,7 +127,7 @@ def _current(store: Store, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
     current: list[tuple[PerLayer, pl.DataFrame]] = [
         (Overlap.again(one.parameters), one.table()) for one in saved if one.state == store.state
     ]
-    if current:
+    if current or (not saved and specs(store)):
         return current
     try:
         call = Overlap.again(saved[0].parameters) if saved else _usual(store)
@@ -116,8 +146,13 @@ def _age(result: Result) -> str:
 def _usual(store: Store) -> Overlap:
     """The paper's call on what the store has: fewer neighbours where there are few samples."""
     roles = [role for role in (*USUAL, "last") if role in store.roles]
-    n = int(store.sql("select count(*) from samples where status = 'ok'").item())
-    return Overlap.of(store, roles=roles or None, k=min(USUAL_K, max(1, n // 4)))
+    return Overlap.of(store, roles=roles or None, k=_fitting_k(store))
+
+
+def _fitting_k(store: Store) -> int:
+    """The paper's k, or fewer neighbours where there are few samples."""
+    n = int(store.sql("select count(distinct sample_id) from samples where status = 'ok'").item())
+    return min(USUAL_K, max(1, n // 4))
 
 
 def _by_kind(answers: Sequence[tuple[PerLayer, pl.DataFrame]]) -> dict[str, list[tuple[PerLayer, pl.DataFrame]]]:

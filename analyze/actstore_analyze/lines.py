@@ -14,6 +14,7 @@ __all__ = [
     "GREY",
     "HEIGHT",
     "INK",
+    "NAME_GAP",
     "NOTHING_BEHIND",
     "STYLES",
     "WIDTH",
@@ -74,6 +75,7 @@ def over_layers(
     y_title: str,
     ceiling: float,
     floor: float = 0,
+    x_title: str = "layer",
     rules: Mapping[str, float] = MappingProxyType({}),
     behind: pl.DataFrame | None = None,
 ) -> alt.LayerChart:
@@ -84,7 +86,7 @@ def over_layers(
     first, last = ends(table["layer"])
     behind = NOTHING_BEHIND if behind is None else behind.filter(pl.col("layer").is_between(first, last))
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(domain=[floor, ceiling], nice=False))
-    x = alt.X("layer:Q", title="layer", scale=alt.Scale(domain=[first, last]), axis=layer_axis(table["layer"]))
+    x = alt.X("layer:Q", title=x_title, scale=alt.Scale(domain=[first, last]), axis=layer_axis(table["layer"]))
     marks = [*_rules(rules, y), *_pale_lines(behind, x, y), *_lines(table, x, y)]
     names = [*_line_names(table), *(Name(text, value, GREY) for text, value in rules.items()), *_pale_names(behind)]
     places = apart([HEIGHT * (ceiling - name.value) / (ceiling - floor) for name in names])

@@ -8,6 +8,8 @@ from actstore.store import Store
 from actstore_analyze import runcard
 from actstore_analyze.curves import Overlap
 from actstore_analyze.experiments import Experiment, Shown
+from actstore_analyze.knockout import Knockout
+from actstore_analyze.patched import Patched
 from actstore_analyze.runcard import Subject
 
 __all__ = ["how_to_read", "methods"]
@@ -19,7 +21,7 @@ OVERLAP = (
 NOT_A_GATE = (
     "A high overlap at [EOI] alone is no evidence of a narrow gate. Whether what the text knows of the image passes "
     "through one position is a causal question: block that position (knockout) or replace its vector (patching), and "
-    "see what the model then says. This page holds neither."
+    "see what the model then says."
 )
 UNDEFINED = (
     "A point is missing (“undefined” in the tables) where all vectors are the same, as at layer 0 of a token that "
@@ -32,22 +34,36 @@ OTHER_SCALE = (
 )
 
 
-def how_to_read(subjects: Sequence[Subject], experiments: Sequence[Experiment]) -> list[str]:
-    """Paragraphs: what the curves say and do not say about these stores."""
-    paragraphs = [OVERLAP]
-    paragraphs += [text for subject in subjects for text in _about(subject)]
+def how_to_read(
+    subjects: Sequence[Subject], experiments: Sequence[Experiment], others: Sequence[Experiment]
+) -> list[str]:
+    """Paragraphs: what the curves, label overlaps and others, say and do not say about these stores."""
+    paragraphs = [OVERLAP] if experiments else []
+    first = {str(subject.store.run.get("model") or subject.title): subject for subject in reversed(subjects)}
+    paragraphs += [text for subject in subjects if subject in first.values() for text in _about(subject)]
     if any("eoi" in shown.table["role"] for experiment in experiments for shown in experiment.shown):
-        paragraphs.append(NOT_A_GATE)
+        paragraphs.append(f"{NOT_A_GATE} {_causal(others)}")
     paragraphs += [text for experiment in experiments if (text := _gate_or_not(experiment))]
     if any(shown.table["overlap"].is_nan().any() for experiment in experiments for shown in experiment.shown):
         paragraphs.append(UNDEFINED)
     return [*paragraphs, OTHER_SCALE]
 
 
+def _causal(others: Sequence[Experiment]) -> str:
+    """Whether the page answers the causal question, and for which stores."""
+    names = [
+        f"{word} of {', '.join(dict.fromkeys(one.subject.title for each in found for one in each.shown))}"
+        for word, kind in (("knockouts", Knockout), ("patches", Patched))
+        if (found := [each for each in others if isinstance(each.call, kind)])
+    ]
+    return f"This page holds {' and '.join(names)}." if names else "This page holds neither."
+
+
 def _about(subject: Subject) -> Iterator[str]:
     """What a shipped model is, is not, and was trained on."""
-    store, name = subject.store, subject.title
+    store = subject.store
     card = runcard.shipped_card(store)
+    name = str(store.run["model"]) if card else subject.title
     if card:
         size = f"{store.run.get('n_layers')} layers of width {store.run.get('d_model')}"
         sentences = (

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +13,15 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
-from actstore_analyze import experiments, figures, published, reading, runcard, said
-from actstore_analyze.clusters import Cluster
+from actstore_analyze import experiments, figures, published, reading, runcard, said, sections
+from actstore_analyze.conditions import NONE, specs
 from actstore_analyze.experiments import Experiment, Shown
-from actstore_analyze.gaps import Gap
 from actstore_analyze.kinds import KINDS
+from actstore_analyze.references import reference as published_of
 from actstore_analyze.runcard import Subject
+from actstore_analyze.sections import Table
 from actstore_analyze.selection import Say
+from actstore_analyze.steered import has_steers
 
 __all__ = ["Written", "write"]
 
@@ -47,13 +49,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure on the page: panels side by side, a caption, how it was computed, its files."""
+    """A figure on the page: panels side by side, a caption, how it was computed, its files; what is said above it."""
 
     title: str
     caption: str
     panels: list[Panel]
     methods: str
     files: list[Path]
+    sentences: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
 
 
 def write(stores: Sequence[Store], output: Path, *, reference: str | None = None, say: Say) -> Written:
@@ -61,17 +65,24 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
 
     Raises ActstoreError for an unknown reference and where it cannot be written.
     """
-    curves = published.overlap(reference) if reference else None
+    if reference:
+        published.check(reference)
+    curves = published.overlap(reference) if reference and reference.lower() in published.MODELS else None
     subjects = runcard.subjects(stores)
     shown = experiments.overlaps(subjects, say=say)
     folder = output.with_name(f"{output.stem}_files")
     drawn = [_figure(experiment, curves, folder, number) for number, experiment in enumerate(shown)]
-    others = experiments.others(subjects)
+    others = experiments.others(subjects, say=say)
     drawn += [
         _other(experiment, folder, number, _distinct(others, number), reference)
         for number, experiment in enumerate(others)
     ]
-    page = _page(subjects, shown, drawn, _commands(subjects, [*shown, *others], output, reference), folder)
+    if steers := [subject for subject in subjects if has_steers(subject.store)]:
+        tables, files = sections.steering(steers, folder)
+        drawn.append(
+            Figure(title="Steering", caption="", panels=[], methods=sections.STEERING, files=files, tables=tables)
+        )
+    page = _page(subjects, shown, others, drawn, _commands(subjects, [*shown, *others], output, reference), folder)
     try:
         output.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -108,7 +119,7 @@ def _distinct(others: Sequence[Experiment], number: int) -> str:
 
 def _other(experiment: Experiment, folder: Path, number: int, name: str, reference: str | None) -> Figure:
     """The figure of any measure but label overlap: its table as it is."""
-    curve = _published(experiment, reference)
+    curve = None if reference is None else published_of(experiment.call, reference)
     behind = {} if curve is None else {"reference": curve}
     draw = KINDS[experiment.call.measure].draw
     tables = [shown.table for shown in experiment.shown]
@@ -122,19 +133,9 @@ def _other(experiment: Experiment, folder: Path, number: int, name: str, referen
         ],
         methods=reading.methods(experiment),
         files=figures.save(figures.beside(charts), _data(experiment), folder, name),
+        sentences=sections.sentences(experiment),
+        tables=sections.tables(experiment),
     )
-
-
-def _published(experiment: Experiment, reference: str | None) -> pl.DataFrame | None:
-    """The published curve of the same experiment: signed cosines, or clusters of both modalities."""
-    call = experiment.call
-    if reference is None:
-        return None
-    if isinstance(call, Gap) and not call.absolute:
-        return published.gap(reference)
-    if isinstance(call, Cluster) and not call.roles and call.label == "modality":
-        return published.homogeneity(reference)
-    return None
 
 
 def _data(experiment: Experiment) -> pl.DataFrame:
@@ -147,11 +148,7 @@ def _data(experiment: Experiment) -> pl.DataFrame:
 def _tidy(shown: Shown) -> tuple[list[str], list[list[str]]]:
     """The table without the columns that the call says for all its rows."""
     table = shown.table.drop(shown.calls[0].parameters.keys() - {"layers", "k"}, "depth", strict=False)
-    return table.columns, [[_number(value) for value in row] for row in table.iter_rows()]
-
-
-def _number(value: object) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return table.columns, [[sections.text(value) for value in row] for row in table.iter_rows()]
 
 
 def _caption(experiment: Experiment, curves: pl.DataFrame | None) -> str:
@@ -185,6 +182,7 @@ def _cell(value: float, se: float | None) -> str:
 def _accuracies(subjects: Sequence[Subject], shown: Sequence[Experiment]) -> list[dict[str, str]]:
     """A row for each store, condition and split: how often the model said the label."""
     label = str(shown[0].call.parameters["label"]) if shown else "label"
+    plain = {_model(subject) for subject in subjects if not specs(subject.store)}
     return [
         {
             "store": subject.title,
@@ -195,9 +193,22 @@ def _accuracies(subjects: Sequence[Subject], shown: Sequence[Experiment]) -> lis
             "right": f"{row['right']:,} of {row['n']:,}",
         }
         for subject in subjects
+        if not (specs(subject.store) and _model(subject) in plain)
         if (table := said.accuracy(subject.store, label)) is not None
         for row in table.iter_rows(named=True)
+        if row["condition"] == NONE or not specs(subject.store)  # interventions have sections of their own
     ]
+
+
+def _model(subject: Subject) -> str:
+    """The model without its folder or owner; the store's title where none is known."""
+    return str(subject.store.run.get("model") or "").rstrip("/").split("/")[-1] or subject.title
+
+
+def _published_knockouts() -> list[dict[str, Any]]:
+    """The papers' table as it is printed: a row for each model and knockout."""
+    table = published.knockouts().with_columns(column=pl.concat_str("source", "metric", separator="_"))
+    return table.pivot("column", index=["name", "knockout"], values="value").to_dicts()
 
 
 def _commands(
@@ -214,6 +225,7 @@ def _commands(
 def _page(
     subjects: Sequence[Subject],
     shown: Sequence[Experiment],
+    others: Sequence[Experiment],
     drawn: Sequence[Figure],
     commands: Sequence[str],
     folder: Path,
@@ -227,7 +239,7 @@ def _page(
     accuracies = _accuracies(subjects, shown)
     cards = [runcard.lines(subject.store) for subject in subjects]
     content: dict[str, Any] = {
-        "title": ", ".join(subject.title for subject in subjects),
+        "title": ", ".join(dict.fromkeys(_model(subject) for subject in subjects)),
         "names": [subject.title for subject in subjects],
         "fields": list(dict.fromkeys(name for card in cards for name in card)),
         "cards": cards,
@@ -235,9 +247,9 @@ def _page(
         "figures": drawn,
         "folder": folder.name,
         "conditions": len({row["condition"] for row in accuracies}) > 1,
-        "how_to_read": reading.how_to_read(subjects, shown),
+        "how_to_read": reading.how_to_read(subjects, shown, others),
         "peaks": published.peaks().to_dicts(),
-        "knockout": published.knockout().to_dicts(),
+        "knockout": _published_knockouts(),
         "source": published.SOURCE,
         "commands": commands,
         "recipes": [

@@ -6,12 +6,25 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from actstore.errors import ActstoreError, nearest
 
-__all__ = ["NONE", "Condition", "ConditionError", "ConditionSection", "Patch", "Point", "checked", "crossed", "expand"]
+__all__ = [
+    "NONE",
+    "Condition",
+    "ConditionError",
+    "ConditionSection",
+    "Patch",
+    "Point",
+    "Steer",
+    "checked",
+    "crossed",
+    "expand",
+]
 
 NONE = "none"  # the model as it is
 Point = Literal["residual", "attention-input"]
@@ -39,8 +52,28 @@ class Patch:
 
 
 @dataclass(frozen=True)
+class Steer:
+    """At `layer`, `scale` times `vector` (d,), made of `files`, is added to the residual stream of `role`, or takes its
+    place; with `generated`, at every token that follows the prompt too.
+    """
+
+    role: str
+    layer: int
+    mode: Literal["add", "replace"]
+    scale: float
+    generated: bool
+    files: tuple[str, ...]
+    vector: NDArray[np.float32] = field(compare=False, repr=False)
+
+    def card(self) -> dict[str, object]:
+        """What the run card says of it."""
+        told = {name: value for name, value in vars(self).items() if name not in ("role", "vector")}
+        return {"steer": self.role, **told, "norm": float(np.linalg.norm(self.vector))}
+
+
+@dataclass(frozen=True)
 class Condition:
-    """One condition of the plan: the attention `blocked`, as `parse_block` takes it, and what is patched.
+    """One condition of the plan: the attention `blocked`, as `parse_block` takes it, what is patched, what is steered.
 
     Random roles go by `seed`. `sources` has the source of each sample that receives, once they are known.
     """
@@ -48,12 +81,14 @@ class Condition:
     name: str = NONE
     blocked: tuple[Mapping[str, object], ...] = ()
     patch: Patch | None = None
+    steer: Steer | None = None
     seed: int = 0
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def card(self) -> list[object]:
         """What the run card says of it."""
-        return [*self.blocked, *([] if self.patch is None else [vars(self.patch)])]
+        patched = [] if self.patch is None else [vars(self.patch)]
+        return [*self.blocked, *patched, *([] if self.steer is None else [self.steer.card()])]
 
 
 class ConditionSection(BaseModel):

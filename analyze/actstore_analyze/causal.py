@@ -1,0 +1,91 @@
+"""What interventions show, in sentences made of their numbers: falls and nulls, never more."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from actstore_analyze.conditions import NONE
+from actstore_analyze.knockout import WORDS
+from actstore_analyze.knockout_figures import everywhere
+from actstore_analyze.said import wilson
+
+__all__ = ["knockouts", "patches"]
+
+TELLING = ("accuracy", "vqa_accuracy", "cider", "overlap")  # the first that a store has is told
+POINTS = {"residual": "the residual stream", "attention-input": "what attention reads, from a block on,"}
+ERRORS = 2.0  # standard errors within which two means are not told apart
+
+
+def knockouts(title: str, table: pl.DataFrame) -> str:
+    """A sentence on the knockouts of a store in all blocks, from the table of `actstore knockout`."""
+    metric = next(one for one in (*TELLING, *table["metric"]) if one in set(table["metric"]))
+    whole = everywhere(table.filter(pl.col("metric") == metric)).unique("knockout", keep="first", maintain_order=True)
+    rows = list(whole.iter_rows(named=True))
+    as_is = next((row for row in rows if row["knockout"] == NONE), None)
+    if as_is is None:
+        return f"{title}: the store has no samples of the model as it is, to compare its knockouts with."
+    told = [
+        f"with attention to {row['name']} blocked {_number(row)}{_verdict(row, as_is)}"
+        for row in rows
+        if row is not as_is
+    ]
+    return f"{title}: {WORDS[metric]} {_number(as_is)} as it is; {'; '.join(told)}."
+
+
+def _number(row: dict[str, float | None]) -> str:
+    value, low, high = row["value"], row["low"], row["high"]
+    if value is None or value != value:
+        return "undefined (all vectors are the same)"
+    return f"{value:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else "")
+
+
+def _verdict(row: dict[str, float | None], as_is: dict[str, float | None]) -> str:
+    """Whether the 95 % intervals tell the two apart, and chance; nothing where there are none."""
+    low, high, chance = row["low"], row["high"], row["chance"]
+    least, most = as_is["low"], as_is["high"]
+    if low is None or high is None or least is None or most is None:
+        return ""
+    if low <= most and least <= high:
+        return ", no change that the intervals show"
+    if low > most:
+        return ", a rise"
+    return ", a fall to chance" if chance is not None and low <= chance <= high else ", a fall"
+
+
+def patches(title: str, table: pl.DataFrame) -> Iterator[str]:
+    """A sentence on each patch of a store: its largest effect, beside what there is without it."""
+    for (patch, role, point), rows in table.group_by("patch", "role", "point", maintain_order=True):
+        alone = table.select(pl.struct("role", "point").n_unique()).item() == table["patch"].n_unique()
+        which = f"{POINTS.get(str(point), point)} at {role}" + ("" if alone else f" ({patch})")
+        yield f"{title}, {which}: {_effect(rows)}."
+
+
+def _effect(rows: pl.DataFrame) -> str:
+    """The largest similarity and accuracy over layers, and whether they differ from those without the patch."""
+    best = rows.sort("similarity", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
+    text = f"the similarity to the source is at most {best['similarity'] or 0:.3f}, at layer {best['layer']}"
+    if best["similarity"] is None:
+        text = "the source is no sample, which would say something itself"
+    if best["baseline"] is not None:
+        text += f", and {best['baseline']:.3f} without the patch"
+    if rows["accuracy"].count():
+        most = rows.sort("accuracy", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
+        text += (
+            f"; the source's word is preferred in at most {most['accuracy']:.3f} of {most['n']:,} pairs "
+            f"({most['low']:.3f} to {most['high']:.3f}), at layer {most['layer']}"
+        )
+        if most["accuracy_before"] is None:
+            return text
+        least = wilson(round(most["accuracy_before"] * most["n"]), most["n"])
+        text += f", and in {most['accuracy_before']:.3f} without it"
+        return text + _moved(most["low"] > least[1])
+    if best["baseline"] is None or best["similarity_sd"] is None or best["baseline_sd"] is None:
+        return text
+    error = ERRORS * (best["similarity_sd"] + best["baseline_sd"]) / best["n"] ** 0.5
+    return text + _moved(best["similarity"] - best["baseline"] > error)
+
+
+def _moved(told_apart: bool) -> str:
+    if told_apart:
+        return ": the patch carries what the source says"
+    return ": a null, the patch does not move what the model says"

@@ -1,0 +1,33 @@
+"""The demo, from the first command to the page, on the models that ship."""
+
+import pytest
+
+from actstore import demo
+from actstore.cli import cli, run
+from test_report import Page
+
+
+def test_every_step_is_a_command_with_options_that_it_has(tmp_path):
+    for name, *arguments in demo.steps(tmp_path):
+        command = cli.get_command(cli.make_context("actstore", ["demo"], resilient_parsing=True), name)
+        command.make_context(name, arguments)
+
+
+@pytest.mark.slow
+def test_the_gate_that_was_built_in_is_seen_and_the_other_is_a_null(tmp_path):
+    assert run(["demo", "--out", str(tmp_path)]) == 0
+    words = Page((tmp_path / "report.html").read_text()).words
+    knocked = words.partition("Attention knockout, k = 10")[2]
+    fusion, gated = (knocked.partition(f"{name} ({name.partition('-')[2]}-knockout):")[2] for name in MODELS)
+    assert "eoi blocked" in fusion
+    assert "no change that the intervals show" in fusion.partition("eoi blocked")[2].partition(";")[0]
+    assert "a fall to chance" in gated.partition("eoi-pre blocked")[2].partition(";")[0]
+    fusion, gated = (
+        words.partition(f"{name} ({name.partition('-')[2]}-patch), the residual stream")[2] for name in MODELS
+    )
+    assert ": a null, the patch does not move what the model says." in fusion.partition("digits-gated")[0]
+    assert ": the patch carries what the source says." in gated[:400]
+    assert "seven.npy - other.npy" in words
+
+
+MODELS = ("digits-fusion", "digits-gated")

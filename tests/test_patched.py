@@ -1,0 +1,187 @@
+"""Patches that samples ran under, read from a store: similarity, accuracy and sign flips by layer."""
+
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+import actstore
+from actstore import ActstoreError
+from actstore_analyze import causal, figures, patched_figures, published
+from actstore_analyze.patched import Patched, patched
+from actstore_analyze.said import wilson
+
+N, BLOCKS = 12, 2  # receivers, of two classes; layers 0..2
+PAIRS = [["cat", "dog"], ["red", "blue"]]  # source, receiver
+CLASSES = ["cat", "dog", "red", "blue"]
+
+
+def patch(point, layers, role="eoi"):
+    return [{"role": role, "point": point, "layers": layers, "pairs": PAIRS, "by": "label"}]
+
+
+CONDITIONS = {
+    "none": [],
+    **{f"eoi-patch-l{layer}": patch("residual", [layer]) for layer in range(BLOCKS + 1)},
+    **{f"deep-l{layer}": patch("attention-input", list(range(layer, BLOCKS))) for layer in range(BLOCKS)},
+}
+
+
+def numbers(condition):
+    """Similarity (N,) and probabilities (N, 4) of CLASSES; at the last residual layer they are those of none."""
+    place = 0 if condition == "eoi-patch-l2" else list(CONDITIONS).index(condition)
+    rng = np.random.default_rng(place)
+    return rng.uniform(0, 1, N).astype(np.float32), rng.dirichlet(np.ones(5), N)[:, :4].astype(np.float32)
+
+
+def make_store(path, *, conditions=CONDITIONS, answers=CLASSES, same=()):
+    ids = [f"r{i:02}" for i in range(N)]
+    label = ["dog", "blue"] * (N // 2)
+    source = [{b: a for a, b in PAIRS}[one] for one in label]
+    own = {"sample_id": ids, "label": label}
+    plans = [
+        pl.DataFrame(
+            {**own, "condition": [name] * N, "source_label": [None] * N if name == "none" else source},
+            schema_overrides={"source_label": pl.String},
+        )
+        for name in conditions
+    ]
+    card = {
+        "model": "m", "n_layers": BLOCKS, "conditions": conditions, "recipe": {"capture": {"answers": answers}},
+    }  # fmt: skip
+    store = actstore.create(path, plan=pl.concat(plans), layers=[0, 1, 2], d_model=2, dtype="float32", run=card)
+    samples = []
+    for name in conditions:
+        similarity, p = numbers(name)
+        for one, other in same:
+            p[:, CLASSES.index(one)] = p[:, CLASSES.index(other)]
+        samples.append(
+            pl.DataFrame(
+                {
+                    "sample_id": ids,
+                    "condition": [name] * N,
+                    "source_similarity": similarity if name != "none" else [None] * N,
+                    "answer_probabilities": p.tolist() if answers else None,
+                },
+                schema={
+                    "sample_id": pl.String, "condition": pl.String,
+                    "source_similarity": pl.Float32, "answer_probabilities": pl.List(pl.Float32),
+                },
+            )
+        )  # fmt: skip
+    rows = pl.concat(samples).select("sample_id", "condition", role=pl.lit("eoi"))
+    store.write(0, samples=pl.concat(samples), rows=rows, residual={"eoi": np.ones((3, rows.height, 2), np.float32)})
+    return actstore.open(path)
+
+
+def test_equal_to_the_definitions(tmp_path):
+    store = make_store(tmp_path / "s")
+    found = patched(store)
+    places = [(row["patch"], row["point"], row["layer"], row["depth"]) for row in found.iter_rows(named=True)]
+    assert places == [
+        *(("eoi-patch", "residual", layer, layer / 2) for layer in range(3)),
+        *(("deep", "attention-input", layer, layer / 2) for layer in range(2)),
+    ]
+    before = numbers("none")[1]
+    source = np.array([0, 2] * (N // 2))  # places of the sources' classes; those of the receivers follow
+    rows = np.arange(N)
+    for name, row in zip(list(CONDITIONS)[1:], found.iter_rows(named=True), strict=True):
+        similarity, p = numbers(name)
+        assert row["similarity"] == pytest.approx(similarity.mean())
+        assert row["similarity_sd"] == pytest.approx(similarity.std(ddof=1), rel=1e-6)
+        assert row["baseline"] == pytest.approx(numbers("eoi-patch-l2")[0].mean())
+        right = p[rows, source] > p[rows, source + 1]
+        own = before[rows, source] > before[rows, source + 1]
+        assert row["accuracy"] == right.mean()
+        assert (row["low"], row["high"]) == wilson(int(right.sum()), N)
+        assert row["accuracy_before"] == own.mean()
+        assert row["sign_flips"] == (right != own).mean()
+        assert (row["role"], row["n"]) == ("eoi", N)
+    assert found.filter(point="residual")["sign_flips"][-1] == 0  # nothing reads the patch there
+
+
+def test_sql_chooses_the_receivers(tmp_path):
+    store = make_store(tmp_path / "s")
+    found = patched(store, "from rows where label = 'dog'")
+    assert found["n"].unique().to_list() == [N // 2]
+    assert found["similarity"][0] == pytest.approx(numbers("eoi-patch-l0")[0][::2].mean())
+    assert Patched.of(store, layers=[1]).table(store, say=print)["layer"].to_list() == [1, 1]
+    with pytest.raises(ActstoreError, match="selects no sample that was patched"):
+        patched(store, "from rows where false")
+
+
+def test_without_a_patch_at_the_last_layer_there_is_no_baseline(tmp_path):
+    few = {name: spec for name, spec in CONDITIONS.items() if name != "eoi-patch-l2"}
+    found = patched(make_store(tmp_path / "s", conditions=few))
+    assert found["baseline"].null_count() == found.height
+    assert found["accuracy"].null_count() == 0
+    (residual, attention) = causal.patches("m", found)
+    assert "without the patch" not in residual.partition(";")[0]
+    assert attention.startswith("m, what attention reads, from a block on, at eoi: the similarity")
+
+
+def test_another_pair_has_no_baseline_from_this_one(tmp_path):
+    other = {**CONDITIONS, "deep-l0": [{**CONDITIONS["deep-l0"][0], "pairs": PAIRS[:1]}]}
+    found = patched(make_store(tmp_path / "s", conditions=other))
+    assert found["baseline"].is_null().to_list() == [False, False, False, True, False]
+
+
+def test_words_that_cannot_be_told_apart_are_named_and_accuracy_is_refused(tmp_path):
+    said = []
+    found = patched(make_store(tmp_path / "s", same=[("cat", "dog")]), say=said.append)
+    assert said == ["no accuracy: classes whose words begin with the same token cannot be told apart: cat and dog"]
+    assert found["accuracy"].null_count() == found.height
+    assert found["similarity"].null_count() == 0
+
+
+def test_without_answers_similarity_alone(tmp_path):
+    said = []
+    found = patched(make_store(tmp_path / "none", answers=[]), say=said.append)
+    assert found["accuracy"].null_count() == found.height
+    assert said == ["no accuracy: the recipe kept no probabilities of answers ([capture] answers)"]
+    (text, _) = causal.patches("m", found)
+    assert "preferred" not in text
+    named = {"cat": " c", "dog": " d", "red": " r", "green": " g"}
+    patched(make_store(tmp_path / "few", answers=named), say=said.append)
+    assert said[1] == "no accuracy: no answer stands for blue ([capture] answers)"
+
+
+def test_a_store_without_patches_is_refused(tmp_path):
+    with pytest.raises(ActstoreError, match="has no patch among its conditions; extract one"):
+        patched(make_store(tmp_path / "s", conditions={"none": []}))
+
+
+def table(similarity, accuracy, before):
+    """A residual patch with these numbers at its best layer, and 400 pairs."""
+    row = {"patch": "eoi-patch", "role": "eoi", "point": "residual", "layer": 3, "depth": 0.5, "similarity": similarity}
+    row |= {"similarity_sd": 0.3, "baseline": 0.1, "baseline_sd": 0.1, "accuracy": accuracy, "accuracy_before": before}
+    low, high = (None, None) if accuracy is None else wilson(round(400 * accuracy), 400)
+    return pl.DataFrame([{**row, "low": low, "high": high, "sign_flips": 0.0, "n": 400}])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "null"),
+    [((0.8, 0.9, 0.02), False), ((0.12, 0.03, 0.02), True), ((0.5, None, None), False), ((0.13, None, None), True)],
+)
+def test_a_null_is_said_as_a_null(numbers, null):
+    (text,) = causal.patches("tiny", table(*numbers))
+    assert text.startswith(
+        f"tiny, the residual stream at eoi: the similarity to the source is at most {numbers[0]:.3f}"
+    )
+    assert text.endswith(": a null, the patch does not move what the model says.") == null
+    assert text.endswith(": the patch carries what the source says.") != null
+
+
+def test_figure(tmp_path):
+    found = patched(make_store(tmp_path / "s"))
+    chart = patched_figures.patched(found, title="tiny", reference=published.patching("chameleon-7b"))
+    marks = re.findall(r'aria-label="([^"]*)"', figures.svg(chart, "a"))
+    first = found.row(0, named=True)
+    assert (
+        f"residual, layer 0: similarity {first['similarity']:.3f} ± {first['similarity_sd']:.3f} (sd), n = {N}" in marks
+    )
+    assert sum(one.startswith("attention input, layer 1: accuracy") for one in marks) == 1
+    assert sum("published, not measured here" in one for one in marks) == 64
+    alone = patched_figures.patched(patched(make_store(tmp_path / "none", answers=[])), title="tiny")
+    assert "accuracy" not in figures.svg(alone, "b")
