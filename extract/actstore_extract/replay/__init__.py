@@ -1,0 +1,43 @@
+"""Replays: a model's forward gone on with from stored residual streams, without images, vision tower or GPU."""
+
+from actstore_extract.replay.check import Check
+from actstore_extract.replay.checkpoint import recorded_decoder
+from actstore_extract.replay.decoder import Decoder, load_decoder
+from actstore_extract.replay.estimate import Estimate, estimate, report
+from actstore_extract.replay.knocked import KnockedOut, conditions_of, knocked_out
+from actstore_extract.replay.pairing import Asked, Pairing, chosen, paired
+from actstore_extract.replay.patched import METHODS, Outcome, Patched, method
+from actstore_extract.replay.replay import Replay
+from actstore_extract.replay.sample import Branch, Job, Kept, Put, Vectors
+from actstore_extract.replay.steps import ReplayError
+from actstore_extract.replay.stored import Reader, stored
+
+__all__ = [
+    "METHODS",
+    "Asked",
+    "Branch",
+    "Check",
+    "Decoder",
+    "Estimate",
+    "Job",
+    "Kept",
+    "KnockedOut",
+    "Outcome",
+    "Pairing",
+    "Patched",
+    "Put",
+    "Reader",
+    "Replay",
+    "ReplayError",
+    "Vectors",
+    "chosen",
+    "conditions_of",
+    "estimate",
+    "knocked_out",
+    "load_decoder",
+    "method",
+    "paired",
+    "recorded_decoder",
+    "report",
+    "stored",
+]

@@ -1,0 +1,66 @@
+"""The decoder that a run card names: the same weights, or none."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from actstore_extract.card import made_on
+from actstore_extract.demo import MODELS
+from actstore_extract.fingerprint import fingerprint
+from actstore_extract.replay.decoder import Decoder, load_decoder
+from actstore_extract.replay.steps import ReplayError
+
+__all__ = ["here", "model_section", "recorded_decoder"]
+
+KERNELS = ("sdpa", "eager")  # attention that every CPU has
+
+
+def recorded_decoder(
+    run: Mapping[str, Any],
+    *,
+    path: str | None = None,
+    dtype: str | None = None,
+    low_memory: bool = False,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Decoder:
+    """The decoder that made a store, by its run card, or the one at `path`, in its number type or another.
+
+    ReplayError for weights with another hash, unless `force`.
+    """
+    section = model_section(run)
+    where = path or str(MODELS.get(section["path"], section["path"]))
+    revision = None if path else section.get("revision")
+    found = fingerprint(where, revision)["weights_sha256"]
+    if found != run["weights_sha256"]:
+        what = f"the weights at {where} are not those that made the store: sha256 {found[:12]}, not "
+        what += str(run["weights_sha256"])[:12]
+        if not force:
+            raise ReplayError(f"{what}; give their folder with --model, or replay others with --force")
+        say(f"{what}; replayed all the same, as asked")
+    attention = run.get("attention") if run.get("attention") in KERNELS else None
+    if attention is None:
+        say(f"attention ran as {run.get('attention')} at extraction; replayed as this model does it on a CPU")
+    return load_decoder(
+        where,
+        family=section.get("family"),
+        dtype=getattr(torch, dtype or str(run["dtype"])),
+        revision=revision,
+        attention=attention,
+        blocked=section.get("blocked") or (),
+        low_memory=low_memory,
+    )
+
+
+def model_section(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipe in a run card says of its model; ReplayError for a run card that names none."""
+    section = (run.get("recipe") or {}).get("model")
+    if not isinstance(section, dict) or not {"weights_sha256", "n_layers", "dtype"} <= run.keys():
+        raise ReplayError("the run card of this store names no model with its weights, so nothing can be replayed")
+    return section
+
+
+def here() -> dict[str, Any]:
+    """The device and the versions of what replays, as run cards have them."""
+    return made_on(torch.device("cpu"))

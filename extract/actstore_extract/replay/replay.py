@@ -1,0 +1,245 @@
+"""Exact replays from stored residual streams: only what an intervention changes is run again."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+import torch
+
+from actstore_extract.families import Batch, Model
+from actstore_extract.interventions import Block, block_attention
+from actstore_extract.points import hooked
+from actstore_extract.positions import Positions
+from actstore_extract.replay.decoder import Decoder
+from actstore_extract.replay.prefix import Catch, Caught, Prefix
+from actstore_extract.replay.sample import Branch, Job, Kept, Put, Vectors
+from actstore_extract.replay.steps import Forward, Step
+from actstore_extract.tap import attention_modules
+
+__all__ = ["Replay", "as_batch"]
+
+LENGTHS = 32  # of samples, for which masks and rotations are kept
+SLOTS = 1024  # run at once in a packed pass: beyond it most of the attention would be between branches, and masked
+
+
+class Replay:
+    """A decoder that goes on from stored residual streams; what is in front of its blocks is not needed.
+
+    `blocked` is attention that is taken away from every replay, beside the model's own; random roles go by `seed`.
+    """
+
+    def __init__(self, model: Model, *, blocked: Sequence[Block] = (), seed: int = 0) -> None:
+        self.model, self.blocked, self.seed = model, (*model.blocks, *blocked), seed
+        self.forward = Forward(model)
+        self._made: dict[tuple[int, int], list[Step]] = {}
+
+    def steps(self, n: int, past: int) -> list[Step]:
+        """What each block is given for `n` slots behind `past`; kept for the samples of that length."""
+        if (n, past) not in self._made:
+            while len(self._made) >= LENGTHS:
+                del self._made[next(iter(self._made))]
+            self._made[n, past] = self.forward.steps(n, past=past)
+        return self._made[n, past]
+
+    @torch.no_grad()
+    def full(self, sample: Kept, branch: Branch) -> Vectors:
+        """Logits (vocabulary,) by the model's own forward over all positions, from the branch's layer on.
+
+        It needs the residual stream at that layer alone, and is the forward that the other ways are measured against.
+        """
+        everywhere = np.arange(sample.layout.length)
+        x = self._begun(sample, branch, everywhere)[None]
+        with block_attention(self.model, as_batch(sample), self.blocked, seed=self.seed), ExitStack() as hooks:
+            for layer in range(branch.layer, self.model.n_layers):
+                hooks.enter_context(self._attention_put(layer, [branch], everywhere))
+            found: Vectors = self.forward.logits(x, layer=branch.layer)[0].cpu().numpy()
+        return found
+
+    def packed(self, jobs: Sequence[Job], advance: Callable[[int], None] = lambda _: None) -> list[Vectors]:
+        """Logits (branches, vocabulary) of each job, its branches in one pass."""
+        return [self.logits(last) for last in self.outputs(jobs, advance)]
+
+    @torch.no_grad()
+    def logits(self, last: Vectors) -> Vectors:
+        """Next-token logits (n, vocabulary) after vectors (n, d) at the output, before the final norm."""
+        found: Vectors = self.forward.logits(self._tensor(last)[:, None], layer=self.model.n_layers).cpu().numpy()
+        return found
+
+    @torch.no_grad()
+    def outputs(self, jobs: Sequence[Job], advance: Callable[[int], None] = lambda _: None) -> list[Vectors]:
+        """The last position's vectors (branches, d) at the output of each job: all branches in one pass.
+
+        A branch enters in its layer, as slots behind those of the others; all see the keys and values of the slots in
+        front, and none another's. Each block is used for all jobs before the next, so that its weights are needed once.
+        `advance` is told of blocks done.
+        """
+        lanes = [_lanes(job) for job in jobs]
+        begin = min(branch.layer for job in jobs for branch in job.branches)
+        for layer in range(begin, self.model.n_layers + 1):
+            with self._holding(layer):
+                for job, own in zip(jobs, lanes, strict=True):
+                    self._through(job, own, layer)
+            advance(1)
+        return [
+            np.concatenate([lane.last for lane in own])[np.argsort(_order(job))]
+            for job, own in zip(jobs, lanes, strict=True)
+        ]
+
+    def _holding(self, layer: int) -> AbstractContextManager[None]:
+        """Inside, a block that reads its weights when it runs reads them once."""
+        if isinstance(self.model, Decoder) and layer < self.model.n_layers:
+            return self.model.holding(layer)
+        return nullcontext()
+
+    def _through(self, job: Job, lanes: "Sequence[_Lane]", layer: int) -> None:
+        """All lanes of one job, through one block."""
+        for lane in lanes:
+            self._enter(lane, layer)
+        if layer == self.model.n_layers or not any(lane.entered for lane in lanes):
+            return
+        held = self._keys_values(job, layer) if job.past else None
+        for lane in lanes:
+            if lane.entered:
+                self._block(lane, layer, held)
+
+    def _enter(self, lane: "_Lane", layer: int) -> None:
+        entering = [branch for branch in lane.branches if branch.layer == layer]
+        if entering:
+            new = [self._begun(lane.job.sample, branch, lane.at) for branch in entering]
+            lane.x = torch.cat(([] if lane.x is None else [lane.x]) + [one[None] for one in new], 1)
+            lane.entered += entering
+
+    def _block(self, lane: "_Lane", layer: int, held: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+        assert lane.x is not None
+        job, count, step = lane.job, len(lane.entered), self.steps(len(lane.at), lane.job.past)[layer]
+        prefix = Prefix(job.past, count, len(lane.at))
+        prefix.kept = held
+        blocks = [replace(one, layers=(layer,)) for one in self.blocked if one.layers is None or layer in one.layers]
+        with (
+            block_attention(self.model, as_batch(job.sample), blocks, seed=self.seed),
+            self._attention_put(layer, lane.entered, lane.at),
+        ):
+            lane.x = self.forward.block(layer, lane.x, _repeated(step, prefix))
+
+    def _keys_values(self, job: Job, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (1, key heads, past, d) of the slots in front, read, or made from what entered the block."""
+        if job.sample.cached is not None:
+            config = self.model.decoder.config
+            heads = getattr(config, "num_key_value_heads", None) or self.model.n_heads
+            keys, values = (self._tensor(one) for one in job.sample.cached(layer, job.past))
+            return tuple(one.view(1, job.past, heads, -1).transpose(1, 2) for one in (keys, values))  # type: ignore[return-value]
+        x = self._tensor(job.sample.residual(layer, np.arange(job.past)))
+        step = self.steps(job.past, 0)[layer]
+        try:
+            self.forward.block(layer, x[None], Step(step.args, {**step.kwargs, "past_key_values": Catch()}))
+        except Caught as found:
+            return found.keys, found.values
+        raise AssertionError("a block that makes no keys and values")
+
+    def _begun(self, sample: Kept, branch: Branch, at: Positions) -> torch.Tensor:
+        """The residual stream (n, d) with which a branch begins, at positions `at`."""
+        x = self._tensor(sample.residual(branch.layer, at))
+        put = branch.put
+        if put is None or put.point != "residual":
+            return x
+        rows = torch.from_numpy(np.searchsorted(at, put.at))
+        new = self._tensor(put.vectors(branch.layer))
+        x[rows] = new if put.factor is None else x[rows] + put.factor * new
+        return x
+
+    @contextmanager
+    def _attention_put(self, layer: int, branches: Sequence[Branch], at: Positions) -> Iterator[None]:
+        """In this block's attention, branches read what is put into its input."""
+        put = [(i, one.put) for i, one in enumerate(branches) if one.put and one.put.point == "attention-input"]
+        if not put:
+            yield
+            return
+        inputs = {id(one): self._attention_input(layer, one) for one in {id(one): one for _, one in put}.values()}
+
+        def read(x: torch.Tensor) -> torch.Tensor:
+            x = x.clone()
+            for i, one in put:
+                x[0, i * len(at) + torch.from_numpy(np.searchsorted(at, one.at))] = inputs[id(one)].to(x.dtype)
+            return x
+
+        with hooked(attention_modules(self.model)[layer], read):
+            yield
+
+    def _attention_input(self, layer: int, put: Put) -> torch.Tensor:
+        """What attention would read (n, d) of the residual streams that are put."""
+        x = self._tensor(put.vectors(layer))
+        seen: list[torch.Tensor] = []
+
+        def look(read: torch.Tensor) -> None:
+            seen.append(read[0])
+            raise _Seen
+
+        step = self.steps(len(x), 0)[layer]
+        with hooked(attention_modules(self.model)[layer], look):
+            try:
+                self.forward.block(layer, x[None], step)
+            except _Seen:
+                return seen[0]
+        raise AssertionError("a block that runs no attention")
+
+    def _tensor(self, x: Vectors) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(x)).to(self.forward.device, self.model.dtype, copy=True)
+
+
+class _Seen(Exception):  # noqa: N818
+    """The input of an attention was read: nothing more of the block is wanted. A signal, not an error."""
+
+
+@dataclass
+class _Lane:
+    """Branches of one job on their way through the blocks together, in the order in which they enter."""
+
+    job: Job
+    branches: tuple[Branch, ...]
+    entered: list[Branch] = field(default_factory=list)
+    x: torch.Tensor | None = None  # (1, entered branches x n, d)
+
+    @property
+    def at(self) -> Positions:
+        """The positions that a branch runs."""
+        return np.arange(self.job.past, self.job.sample.layout.length)
+
+    @property
+    def last(self) -> Vectors:
+        """The vectors (branches, d) of the last position."""
+        assert self.x is not None
+        x: Vectors = self.x.view(len(self.branches), len(self.at), -1)[:, -1].float().cpu().numpy()
+        return x
+
+
+def _order(job: Job) -> list[int]:
+    """The job's branches as they enter."""
+    return sorted(range(len(job.branches)), key=lambda i: job.branches[i].layer)
+
+
+def _lanes(job: Job) -> list[_Lane]:
+    """The job's branches in that order, as many together as one pass takes."""
+    ordered = [job.branches[i] for i in _order(job)]
+    together = max(1, SLOTS // (job.sample.layout.length - job.past))
+    return [_Lane(job, tuple(ordered[i : i + together])) for i in range(0, len(ordered), together)]
+
+
+def as_batch(sample: Kept) -> Batch:
+    """The sample as a batch, for what asks which slots a role has."""
+    token_ids = torch.from_numpy(sample.layout.token_ids)[None]
+    return Batch((sample.sample_id,), (sample.layout,), {"input_ids": token_ids}, np.zeros(1, np.int64))
+
+
+def _repeated(step: Step, prefix: Prefix) -> Step:
+    """What a block is given for one branch, given for each."""
+
+    def again(value: object) -> object:
+        if isinstance(value, tuple):
+            return tuple(map(again, value))
+        return value.repeat(1, prefix.branches, *[1] * (value.ndim - 2)) if isinstance(value, torch.Tensor) else value
+
+    positions = {name: again(value) for name, value in step.kwargs.items() if name.startswith("position")}
+    mask = prefix.mask(cast(torch.Tensor | None, step.kwargs.get("attention_mask")))
+    return Step(step.args, {**step.kwargs, **positions, "attention_mask": mask, "past_key_values": prefix})

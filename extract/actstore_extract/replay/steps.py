@@ -1,0 +1,141 @@
+"""A model's own forward taken apart: what it gives each of its blocks, and what it makes of the last one's output."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from actstore.errors import ActstoreError
+from actstore_extract.families import Model
+
+__all__ = ["Forward", "ReplayError", "Step"]
+
+
+class ReplayError(ActstoreError):
+    """This model, or what is stored of a sample, cannot be replayed."""
+
+
+class _Enough(Exception):  # noqa: N818
+    """Nothing more of this forward is wanted: a signal, not an error."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the model's forward gives one block beside the residual stream: rotations, masks, positions."""
+
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+
+
+class Forward:
+    """The forward of a model on a residual stream (samples, slots, d) in place of tokens.
+
+    Blocks keep their index: Qwen-2 and Gemma-2 choose masks by it, so that a slice of the blocks is another model.
+    """
+
+    def __init__(self, model: Model) -> None:
+        if not model.kind.takes_position_ids(model.module):
+            raise ReplayError(
+                f"{type(model.module).__name__} makes positions of its own (of several axes); "
+                "its forward cannot be gone on with from stored residual streams"
+            )
+        self.model = model
+        self.device = next(model.norm.parameters()).device  # its embeddings may have none: they are not needed
+
+    @torch.no_grad()
+    def logits(self, x: torch.Tensor, *, layer: int) -> torch.Tensor:
+        """Next-token logits (samples, vocabulary) after residual streams that enter block `layer` (L: the norm)."""
+        with self._skipping(range(layer)):
+            return self._run(x, past=0)
+
+    @torch.no_grad()
+    def steps(self, n: int, *, past: int) -> list[Step]:
+        """What each block is given for `n` slots behind `past` others whose keys and values are in a cache."""
+        found: list[Step] = []
+        with self._skipping(range(self.model.n_layers), found):
+            self._run(self._zeros(n), past=past)
+        return found
+
+    def block(self, layer: int, x: torch.Tensor, step: Step) -> torch.Tensor:
+        """The residual stream (samples, slots, d) behind one block."""
+        found = self.model.layers[layer](x, *step.args, **step.kwargs)
+        return cast(torch.Tensor, found[0] if self._in_tuples else found)
+
+    def _zeros(self, n: int) -> torch.Tensor:
+        return torch.zeros(1, n, self.model.d_model, dtype=self.model.dtype, device=self.device)
+
+    def _run(self, x: torch.Tensor, *, past: int) -> torch.Tensor:
+        n = x.shape[1]
+        # Without a mask, positions that do not begin at 0 would be taken for several sequences in one row.
+        mask = torch.ones(len(x), past + n, dtype=torch.long, device=x.device)
+        positions = torch.arange(past, past + n, device=x.device).expand(len(x), n)
+        cache = self._behind(past, x) if past else None
+        logits = self.model.module(
+            inputs_embeds=x,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=1,
+        ).logits
+        return cast(torch.Tensor, logits)[:, -1].float()
+
+    def _behind(self, past: int, x: torch.Tensor) -> DynamicCache:
+        """A cache that says it holds `past` slots: the masks are made by its length."""
+        cache = DynamicCache()
+        for layer in range(self.model.n_layers):
+            nothing = x.new_zeros(len(x), 1, past, 1)
+            cache.update(nothing, nothing, layer)
+        return cache
+
+    @cached_property
+    def _in_tuples(self) -> bool:
+        """Whether the blocks give their output in a tuple, as Chameleon's do."""
+        seen: list[bool] = []
+
+        def look(_: nn.Module, __: object, output: object) -> None:
+            seen.append(isinstance(output, tuple))
+            raise _Enough
+
+        handle = self.model.layers[0].register_forward_hook(look)
+        try:
+            self._run(self._zeros(1), past=0)
+        except _Enough:
+            pass
+        finally:
+            handle.remove()
+        return seen[0]
+
+    @contextmanager
+    def _skipping(self, layers: Sequence[int], found: list[Step] | None = None) -> Iterator[None]:
+        """Inside, these blocks pass on what they get, and what they are given beside it goes into `found`."""
+        in_tuples = self._in_tuples
+
+        def skip(*args: object, **kwargs: object) -> object:
+            first, others = (args[0], args[1:]) if args else (kwargs["hidden_states"], ())
+            if found is not None:
+                found.append(Step(others, {k: v for k, v in kwargs.items() if k != "hidden_states"}))
+            return (first,) if in_tuples else first
+
+        with ExitStack() as undo:
+            for layer in layers:
+                undo.enter_context(_instead(self.model.layers[layer], skip))
+            yield
+
+
+@contextmanager
+def _instead(module: nn.Module, forward: object) -> Iterator[None]:
+    """Inside, the module has another forward; one that was set on it before comes back."""
+    before = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]
+        if before is not None:
+            module.__dict__["forward"] = before

@@ -1,0 +1,109 @@
+"""actstore knockout --replay against the same knockouts run online, in one store."""
+
+import json
+
+import numpy as np
+import pytest
+
+import actstore
+from actstore.cli import run
+from extracting import extract
+
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+ONLINE = """conditions=[
+    {name='eoi-knockout', windows=3}, {name='image-knockout'}, {name='random-image-2-knockout', repeats=2},
+    {name='eoi-pre-knockout', keys='eoi', mode='pre'}, {name='image-image-knockout'},
+]""".replace("\n", " ")
+
+
+def make(path, name, *changes, keep="roles=['all', 'last']"):
+    extract(
+        path,
+        *("samples.split=test", "samples.limit=24", "capture.part_samples=24", "capture.batch_size=16"),
+        *("model.dtype=float32", f"capture.{keep}", f"capture.answers={WORDS}"),
+        *changes,
+        name=name,
+    )
+    return path
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "digits-gated",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("digits-fusion", "digits-mapped")),
+    ],
+)
+def store(request, tmp_path_factory):
+    return make(tmp_path_factory.mktemp("knocked") / "s", request.param, ONLINE.replace("eoi", "last-image")
+                if request.param == "digits-mapped" else ONLINE)  # fmt: skip
+
+
+def table(capsys, *arguments):
+    status = run(["knockout", *map(str, arguments), "-k", "5", "--format", "jsonl"])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    return [json.loads(line) for line in printed.out.splitlines()], printed.err
+
+
+def by_name(rows, metrics=("overlap", "accuracy", "answer_probability")):
+    return {(row["knockout"], row["window"], row["metric"]): row for row in rows if row["metric"] in metrics}
+
+
+def same(replayed, ran):
+    assert replayed
+    for key, row in replayed.items():
+        for column in ("value", "low", "high", "chance", "n", "repeats", "spread", "mode"):
+            one, other = row[column], ran[key][column]
+            if isinstance(one, str) or one is None:
+                assert one == other, (key, column)
+            else:
+                np.testing.assert_allclose(one, other, atol=2e-5, err_msg=str((key, column)))
+
+
+def test_replayed_knockouts_are_those_that_ran(store, capsys):
+    ran, _ = table(capsys, store)
+    ran = by_name(ran)
+    end = "eoi" if any(key[0] == "eoi-knockout" for key in ran) else "last-image"
+    windows, said = table(capsys, store, "--replay", end, "--windows", "3")
+    assert "24 un-patched replays say what was said at extraction" in said
+    assert [row["window"] for row in windows[::3]][:3] == [0, 3, 6]
+    same(by_name(windows), ran)
+    whole, _ = table(capsys, store, "--replay", "image,image-image-knockout")
+    same(by_name(whole), ran)
+    before, _ = table(capsys, store, "--replay", f"{end}-knockout", "--mode", "pre", "--low-memory")
+    renamed = {(key[0].replace(end, f"{end}-pre"), *key[1:]): row for key, row in by_name(before).items()}
+    same({key: row for key, row in renamed.items() if key[0] != "none"}, ran)
+    random, _ = table(capsys, store, "--replay", "random-image-2", "--limit", "24")
+    assert [row["n"] for row in random if row["metric"] == "accuracy"] == [24, 24]
+    changed = [abs(row["value"] - ran["none", 0, key[2]]["value"]) for key, row in ran.items() if key[2] == "accuracy"]
+    assert max(changed) > 0.2
+
+
+def test_what_cannot_be_replayed(tmp_path, capsys):
+    path = make(tmp_path / "kv", "digits-gated", "capture.kv=['prefix']", keep="roles=['suffix']")
+    rows, _ = table(capsys, path, "--replay", "image", "--mode", "pre")
+    assert [row["n"] for row in rows] == [24] * 6
+    for arguments, message in [
+        (("--replay", "image-image"), "whose queries begin at position 1: every position has to be there"),
+        (("--replay", "eol"), "has no text -> eol"),
+        (("--replay", "eio"), "no role is called 'eio'"),
+        (("--replay", "eoi", "--role", "eoi"), "of a replay the last token is compared"),
+        (("--replay", "eoi", "--label", "nothing"), "every sample needs a 'nothing'"),
+        (("--replay", "eoi", "--layers", "2"), "compared at the output"),
+        (("--mode", "pre"), "is of replays: say which keys are knocked out"),
+    ]:
+        assert run(["knockout", str(path), *arguments]) in (1, 2)
+        assert message in capsys.readouterr().err
+
+
+def test_it_is_drawn_and_recalled(tmp_path, capsys):
+    path = make(tmp_path / "s", "digits-fusion")
+    asked = (path, "--replay", "eoi", "--limit", "20")
+    first, _ = table(capsys, *asked)
+    again, said = table(capsys, *asked, "--figure", tmp_path / "k.svg")
+    assert first == again
+    assert "recalled" in said
+    assert "knockout" in (tmp_path / "k.svg").read_text() or "eoi" in (tmp_path / "k.svg").read_text()
+    (result,) = actstore.open(path).results()
+    assert result.measure == "knockout_replayed"
