@@ -80,12 +80,14 @@ def test_the_bootstrap_agrees_with_the_normal_approximation(tmp_path, capsys):
 
 def test_cider(tmp_path, capsys):
     captions = [["a cat", "one cat"], ["the dog runs", "a dog"], ["a red bus on a road", "bus"]]
-    said = ["a cat", "a dog runs", "a bus on a road"]
+    said = ["A cat.", "a dog runs", "a bus on a road"]
     store = make_store(tmp_path / "s", said, captions=captions, split=["x", "x", "y"])
     _, rows, _ = command(capsys, store, "--task", "cider")
     found = by_metric(rows)
     assert found["cider"]["score"] == pytest.approx(cider(said, captions))
     assert found["cider_d"]["score"] == pytest.approx(cider(said, captions, variant="d"))
+    assert found["cider_ptb"]["score"] == pytest.approx(cider(said, captions, tokens="ptb"))
+    assert found["cider_d_ptb"]["score"] == pytest.approx(cider(said, captions, variant="d", tokens="ptb"))
     assert by_metric(rows, "x")["cider"]["score"] == pytest.approx(cider(said[:2], captions[:2]))
     assert by_metric(rows, "y")["cider"]["score"] == 0  # one image: every word is in all references
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
 from actstore.errors import ActstoreError
-from actstore_analyze.scores import cider, cider_per_image, gqa_accuracy, normalised, pope, vqa_accuracy
+from actstore_analyze.scores import cider, cider_per_image, gqa_accuracy, normalised, pope, ptb_tokens, vqa_accuracy
 
 GOLDEN = Path(__file__).parent / "golden" / "scores"
 VQA = json.loads((GOLDEN / "vqa.json").read_text())
@@ -71,6 +71,38 @@ def test_cider_golden(tokens, variant, key):
     per_image = cider_per_image(candidates, references, variant=variant)
     np.testing.assert_allclose(per_image, expected["per_image"], rtol=0, atol=1e-12)
     assert cider(candidates, references, variant=variant) == pytest.approx(expected["mean"], abs=1e-12)
+
+
+@pytest.mark.parametrize(("variant", "key"), [("plain", "author_plain_cider"), ("d", "author_cider_d")])
+def test_cider_tokenises_as_the_golden(variant, key):
+    """The golden's tokens are Stanford's, by pycocoevalcap 1.2; these are ours of the raw captions."""
+    candidates, references = zip(*((case["candidate"], case["references"]) for case in CIDER["cases"]), strict=True)
+    assert [ptb_tokens(text) for text in candidates] == CIDER["ptb_tokens"]["candidates"]
+    assert [[ptb_tokens(text) for text in texts] for texts in references] == CIDER["ptb_tokens"]["references"]
+    found = cider_per_image(candidates, references, variant=variant, tokens="ptb")
+    np.testing.assert_allclose(found, CIDER["ptb"][key]["per_image"], rtol=0, atol=1e-12)
+
+
+# What pycocoevalcap 1.2 made of them, with CoreNLP 3.4.1.
+STANFORD = {
+    "A man runs. He falls down.": "a man runs he falls down",
+    "A man (in red) is standing; he's holding a \"sign\" that says 'STOP'.": (
+        "a man -lrb- in red -rrb- is standing he 's holding a sign that says stop"
+    ),
+    "The dog isn't running, it's sleeping...": "the dog is n't running it 's sleeping",
+    "Two people's umbrellas - one red, one blue -- are open.": "two people 's umbrellas one red one blue are open",
+    "A black-and-white cat sits on the t-shirt.": "a black-and-white cat sits on the t-shirt",
+    "It costs $3.50 for 1,000 apples & 50% off!": "it costs $ 3.50 for 1,000 apples & 50 % off",
+    "Mr. Smith plays tennis at 3:30 p.m. in the U.S. today.": "mr. smith plays tennis at 3:30 p.m. in the u.s. today",
+    "don't can't won't I'm you're gonna cannot": "do n't ca n't wo n't i 'm you 're gon na can not",
+    "woman's children’s “quoted” text – dash — em": "woman 's children 's quoted text dash em",
+    "a stop sign, a street sign etc. on a pole": "a stop sign a street sign etc. on a pole",
+}
+
+
+@pytest.mark.parametrize("text", STANFORD)
+def test_tokens_of_the_treebank(text):
+    assert ptb_tokens(text) == STANFORD[text]
 
 
 @pytest.mark.parametrize(("corpus", "n"), [("single_image_corpus", 1), ("first_two_images_corpus", 2)])

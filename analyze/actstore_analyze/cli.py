@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from actstore.options import output_options, store_argument
-from actstore_analyze.options import measured, prepared, roles, say, show
+from actstore_analyze.options import measured, prepared, referenced, roles, say, show
 
 WITH = ("with_role", "with_layer", "with_condition", "with_store")
 
@@ -36,6 +36,7 @@ WITH = ("with_role", "with_layer", "with_condition", "with_store")
 @click.option(
     "--with-store", metavar="STORE", type=click.Path(path_type=Path), help="Data overlap, with another store."
 )
+@referenced
 @prepared
 @click.pass_context
 def overlap(context: click.Context, /, store: Path, label: str, weights: str, **asked: Any) -> None:
@@ -90,7 +91,8 @@ def report(stores: tuple[Path, ...], output: Path, reference: str | None) -> Non
     """Write one page with the run cards, figures, tables and methods of some stores; it works offline.
 
     Beside it, in a folder named after it, each figure as PNG, SVG and CSV. It shows the saved results of the stores
-    as they are now: run the measures you want in it first. Label overlap is measured where a store has none.
+    as they are now: run the measures you want in it first. Label overlap is measured where a store has none, and
+    knockouts and patches where its samples ran under some.
 
     \b
     Example:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from actstore_analyze.options import measured, prepared, roles, show
+from actstore_analyze.options import measured, prepared, referenced, roles, show
 
 METRICS = click.Choice(["euclidean", "normalised", "cosine"])
 k_option = click.option(
@@ -34,6 +34,7 @@ def both_sides(command: Any) -> Any:
     help="unmatched: not of one sample; lower: i > j, as the authors' code.",
 )
 @click.option("--absolute", is_flag=True, help="Of |cos| instead.")
+@referenced
 @prepared
 def gap(store: Path, **asked: Any) -> None:
     """Modality gap: quartiles of the cosine between text vectors and image vectors, by layer.
@@ -69,6 +70,8 @@ def gap(store: Path, **asked: Any) -> None:
     "--min-size", default=50, show_default=True, type=click.IntRange(min=2), help="Smaller clusters are not scored."
 )
 @click.option("--metric", default="normalised", show_default=True, type=METRICS)
+@click.option("--halo", is_flag=True, help="Leave out points less dense than their cluster's highest border.")
+@referenced
 @prepared
 def cluster(store: Path, **asked: Any) -> None:
     """Clusters of vectors by layer, and their homogeneity: whether each holds one label only.

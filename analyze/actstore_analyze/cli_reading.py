@@ -1,11 +1,11 @@
-"""Commands that ask what a position looks at and what can be read from it: attention, linear probes."""
+"""Commands that ask what a position looks at and what can be read from it: attention, linear probes, logit lens."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from actstore_analyze.options import measured, prepared, roles, show
+from actstore_analyze.options import measured, prepared, referenced, roles, show
 
 
 @click.command()
@@ -16,6 +16,7 @@ from actstore_analyze.options import measured, prepared, roles, show
     help="Share above which a position stands alone  [default: 0.01, or twice an even share in short images]",
 )
 @click.option("--keep-initial", is_flag=True, help="Keep the tokens before the image, which draw attention anyway.")
+@referenced
 def attention(store: Path, **asked: Any) -> None:
     """Cross-modal attention: which image positions the text attends to, by layer.
 
@@ -57,3 +58,29 @@ def probe(store: Path, **asked: Any) -> None:
       actstore probe demo/fusion "from rows where split = 'test'" --roles eoi --folds 5
     """
     show(store, "probe", **asked)
+
+
+@click.command()
+@measured
+@roles("eoi, last-image, image-mean, last if stored")
+@click.option(
+    "--label", metavar="COLUMN", help="Column of the right answers, of SQL or of the view rows  [default: label if any]"
+)
+@click.option(
+    "--positions", type=click.IntRange(min=1), help="Of a role with many positions (image), draw only so many."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the draw.")
+def lens(store: Path, **asked: Any) -> None:
+    """Logit lens: what the model would say if its stream ended at each role's vectors, by layer.
+
+    The model's final norm and unembedding on the stored vectors: the probability and the rank of the right answer's
+    token, the entropy, and how far the last layer's distribution is. It needs them in the store, as actstore extract
+    digits-fusion demo/lens --set capture.lens=true keeps them; [capture] answers says which words stand for labels.
+    Early layers are read with what was made for the last.
+
+    \b
+    Example:
+      actstore lens demo/lens --roles eoi,last --figure lens.png
+      actstore lens demo/lens "from rows where split = 'test'" --roles last --layers 4..6
+    """
+    show(store, "lens", **asked)

@@ -129,13 +129,23 @@ def _saddles(labels: Ints, centers: Ints, log_density: Floats, near: Ints, k: in
     foreign[centers] = False
     p = np.flatnonzero(foreign.any(axis=1))
     q = near[p, foreign[p].argmax(axis=1)]
-    own = labels[near[q]] == labels[p, None]
-    on_border = (near[q, own.argmax(axis=1)] == p) | ~own.any(axis=1)
+    first = _nearest_of_own(p, q, labels, near[:, :k])
+    left = first < 0  # the k nearest of q settle most
+    first[left] = _nearest_of_own(p[left], q[left], labels, near[:, k:])
+    on_border = (first == p) | (first < 0)
     sides = np.sort(np.column_stack([labels[p], labels[q]])[on_border], axis=1)
     pairs, which = np.unique(sides, axis=0, return_inverse=True)
     heights = np.full(len(pairs), -np.inf)
     np.maximum.at(heights, which, log_density[p[on_border]])
     return pairs, heights
+
+
+def _nearest_of_own(p: Ints, q: Ints, labels: Ints, near: Ints) -> Ints:
+    """The first point in the list of each q (m,) that is of the cluster of the p (m,) beside it, -1 where none is."""
+    own = labels[near[q]] == labels[p, None]
+    if not own.shape[1]:
+        return np.full(len(p), -1)
+    return np.where(own.any(axis=1), near[q, own.argmax(axis=1)], -1)
 
 
 def _merged(peaks: Floats, pairs: Ints, heights: Floats, margin: float) -> tuple[Ints, Floats, Ints]:

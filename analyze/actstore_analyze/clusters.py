@@ -36,6 +36,7 @@ class Cluster(Prepared):
     z: float = 1.2
     min_size: int = 50
     metric: str = "normalised"
+    halo: bool = False
 
     measure: ClassVar[str] = "cluster"
     always: ClassVar[tuple[str, ...]] = ("label",)
@@ -45,6 +46,7 @@ class Cluster(Prepared):
         """What was measured, as a heading."""
         what = ", ".join(self.roles) or TOGETHER
         asked = [f"Clusters of {what} against “{self.label}”", *(["HDBSCAN"] if self.method == "hdbscan" else [])]
+        asked += ["without halo"] if self.halo else []
         asked += [self.preparation] if self.preparation else []
         return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
 
@@ -62,6 +64,7 @@ class Cluster(Prepared):
         adp = (
             f"Advanced Density Peaks (d'Errico et al. 2021; as DADApy) with Z = {self.z}, densities of k = {self.k} "
             "neighbours, intrinsic dimension by Gride at rank 16"
+            + ("; points less dense than their cluster's highest border (halo) left out" if self.halo else "")
         )
         how = adp if self.method == "adp" else f"HDBSCAN, smallest cluster {self.min_size}, core points of {self.k}"
         chosen = f"roles {', '.join(self.roles)}" if self.roles else f"text: {self.text}; image: {self.image}"
@@ -126,7 +129,9 @@ class Cluster(Prepared):
 
     def _clusters(self, x: Vectors) -> Clusters:
         if self.method == "adp":
-            return clustering.density_peaks(x, z=self.z, k=self.k, metric=self.metric)
+            return clustering.density_peaks(x, z=self.z, k=self.k, metric=self.metric, halo=self.halo)
+        if self.halo:
+            raise ActstoreError("--halo is of density peaks; HDBSCAN has noise of its own")
         if self.metric == "cosine":
             raise ActstoreError("HDBSCAN takes --metric normalised or euclidean")
         return clustering.hdbscan(x, min_cluster_size=self.min_size, min_samples=self.k, metric=self.metric)

@@ -84,10 +84,16 @@ def cluster(
     return _titled(drawn, title, note, "homogeneity", (0, 1.05), _behind(reference, table, "eoi"))
 
 
-def attention(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = ()) -> alt.LayerChart:  # noqa: ARG001
+def attention(
+    table: pl.DataFrame,
+    *,
+    title: str,
+    tables: Sequence[pl.DataFrame] = (),  # noqa: ARG001
+    reference: pl.DataFrame | None = None,
+) -> alt.LayerChart | alt.VConcatChart:
     """Shares of the text's attention to the image, stacked over layers, as The Narrow Gate's figure.
 
-    Of several conditions the first alone: their tables say the others.
+    Of several conditions the first alone: their tables say the others. reference: published shares, pale, below.
     """
     condition = table["condition"][0]
     own = table.filter(pl.col("condition") == condition)
@@ -97,6 +103,20 @@ def attention(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame]
     chart = stacks.stacked(own.with_columns(text=text), y_title="share of the text's attention", background=INTERNAL)
     note = f"n = {counts(own)} samples" + ("" if condition == "none" else f", condition {condition}")
     titled: alt.LayerChart = chart.properties(title=heading(title, note))
+    if reference is None:
+        return titled
+    both = alt.vconcat(titled, _published_shares(reference), spacing=20)
+    parted: alt.VConcatChart = both.resolve_scale(color="independent")
+    return parted
+
+
+def _published_shares(reference: pl.DataFrame) -> alt.LayerChart:
+    """The stack of a model that was published."""
+    what = "layer {}, {}: share {} (published, not measured here)"
+    text = pl.format(what, "layer", "name", decimals(pl.col("share")))
+    shares = reference.filter(pl.col("share").max().over("name") > 0).with_columns(text=text)
+    chart = stacks.stacked(shares, y_title="share, published", background=INTERNAL, opacity=PALE)
+    titled: alt.LayerChart = chart.properties(title=heading(reference["model"][0], "published, not measured here"))
     return titled
 
 
@@ -168,6 +188,7 @@ def _partner(table: pl.DataFrame) -> str:
 
 NORMS = ("norm_median", "norm_q25", "norm_q75")
 QUARTILES = ("median", "q25", "q75")
+PALE = 0.4
 METHODS = {"adp": "density peaks", "hdbscan": "HDBSCAN"}
 
 

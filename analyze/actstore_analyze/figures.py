@@ -69,8 +69,11 @@ def chance(table: pl.DataFrame) -> dict[str, float]:
 
 
 def beside(charts: Sequence[Figure]) -> alt.HConcatChart:
-    """Charts of several stores, side by side."""
-    return alt.hconcat(*charts, spacing=30)
+    """Charts of several stores, side by side; a name may look otherwise in each."""
+    joined: alt.HConcatChart = alt.hconcat(*charts, spacing=30).resolve_scale(
+        color="independent", shape="independent", strokeDash="independent"
+    )
+    return joined
 
 
 def ceiling(tables: Sequence[pl.DataFrame], reference: pl.DataFrame | None = None) -> float:

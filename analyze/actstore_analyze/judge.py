@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from actstore.errors import ActstoreError
 
@@ -104,7 +104,7 @@ class Judge:
             completion = self._client.chat.completions.create(
                 model=self.model,
                 temperature=self.temperature,
-                messages=[{"role": "user", "content": question.content}],  # type: ignore[list-item]
+                messages=cast("Any", [{"role": "user", "content": question.content}]),
             )
             content: object = completion.choices[0].message.content
         except openai.APIStatusError as error:

@@ -8,7 +8,7 @@ import click
 
 from actstore.options import output_options, store_argument
 
-__all__ = ["judged", "layers", "measured", "names", "prepared", "roles", "say", "show"]
+__all__ = ["judged", "layers", "measured", "names", "prepared", "referenced", "roles", "say", "show"]
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -81,6 +81,13 @@ def prepared(command: Command) -> Command:
     return center(drop(command))
 
 
+def referenced(command: Command) -> Command:
+    """--reference of the figures that the papers have too."""
+    return click.option(
+        "--reference", metavar="MODEL", help="Draw behind the figure what was published of it: chameleon-7b, ..."
+    )(command)
+
+
 def _price(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[float, float] | None:
     """`2.5,10` as (2.5, 10.0)."""
     if text is None:
@@ -124,20 +131,27 @@ def show(
     figure: Path | None,
     style: str | None,
     output: Path | None,
+    reference: str | None = None,
     **asked: Any,
 ) -> None:
-    """Answer the call of a measure, print its table and draw it."""
+    """Answer the call of a measure, print its table and draw it; reference: a model of which something is published."""
     from actstore.store import open as open_store
     from actstore.table import render
     from actstore_analyze import figures
     from actstore_analyze.kinds import KINDS
     from actstore_analyze.recall import answer
+    from actstore_analyze.references import reference as published
 
     kind, opened = KINDS[measure], open_store(store)
     if figure is not None:
         figures.check(figure)
-    found = answer(opened, kind.call.of(opened, **asked), force=force, say=say)
+    call = kind.call.of(opened, **asked)
+    behind = None if reference is None else published(call, reference)
+    if reference is not None and (behind is None or figure is None):
+        say(f"--reference {reference}: {'it is drawn with --figure' if figure is None else 'this was not published'}")
+    found = answer(opened, call, force=force, say=say)
     render(found.table, style, output)
     if figure is not None:
-        figures.draw(kind.draw(found.table, title=store.name), figure)
+        pale = {} if behind is None else {"reference": behind}
+        figures.draw(kind.draw(found.table, title=store.name, **pale), figure)
     say(found.note)

@@ -54,8 +54,12 @@ def _vqa(said: Sequence[str], truths: Truths) -> list[Score]:
 
 
 def _cider(said: Sequence[str], truths: Truths) -> list[Score]:
-    variants = {"cider": "plain", "cider_d": "d"}
-    return [_mean(name, cider_per_image(said, truths, variant=variant)) for name, variant in variants.items()]
+    variants, kinds = {"cider": "plain", "cider_d": "d"}, {"": "raw", "_ptb": "ptb"}
+    return [
+        _mean(f"{name}{ending}", cider_per_image(said, truths, variant=variant, tokens=tokens))
+        for ending, tokens in kinds.items()
+        for name, variant in variants.items()
+    ]
 
 
 def _pope(said: Sequence[str], truths: Truths) -> list[Score]:
@@ -103,8 +107,13 @@ def _mme(samples: pl.DataFrame) -> list[Score]:
 def _points(metric: str, tasks: Sequence[NDArray[np.float64]]) -> Score:
     """The sum over tasks of the mean points of their images, and its interval: images are drawn within their task."""
     sums = [own.sum(axis=1) for own in tasks]
-    drawn = sum(_resampled(lambda drawn, own=own: own[drawn].mean(axis=1), own, seed=i) for i, own in enumerate(sums))
-    return Score(metric, sum(float(own.mean()) for own in sums), *_percentiles(np.asarray(drawn)))
+    drawn = np.sum([_means(own, seed=i) for i, own in enumerate(sums)], axis=0)
+    return Score(metric, sum(float(own.mean()) for own in sums), *_percentiles(drawn))
+
+
+def _means(values: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
+    """The mean of each of RESAMPLES draws."""
+    return _resampled(lambda drawn: values[drawn].mean(axis=1), values, seed=seed)
 
 
 def _relative(samples: pl.DataFrame) -> list[Score]:

@@ -12,7 +12,7 @@ BACKGROUND = "#d5d5d5"
 FREE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#000000", "#7F7F7F", "#8C564B")
 
 
-def stacked(table: pl.DataFrame, *, y_title: str, background: str) -> alt.LayerChart:
+def stacked(table: pl.DataFrame, *, y_title: str, background: str, opacity: float = 1) -> alt.LayerChart:
     """One column per layer, without gaps; of table: name, layer, share, text (on hover).
 
     background: the name at the bottom, in grey; the others lie on it in the order of the table.
@@ -29,7 +29,7 @@ def stacked(table: pl.DataFrame, *, y_title: str, background: str) -> alt.LayerC
     colour = alt.Color("name:N", legend=None, scale=alt.Scale(domain=names, range=colours))
     bars = (
         alt.Chart(order.select("name", "layer", "share", "order", "text"))
-        .mark_bar(stroke="white", strokeWidth=0.7)
+        .mark_bar(stroke="white", strokeWidth=0.7, opacity=opacity)
         .encode(x, y, colour, alt.Order("order:Q"), alt.Tooltip("text:N"), alt.Description("text:N"))
     )
     return alt.LayerChart(layer=[bars, *_names(order, names, colours)], width=WIDTH, height=HEIGHT)

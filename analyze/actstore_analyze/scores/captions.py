@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
+from actstore_analyze.scores.ptb import ptb_tokens
 
 __all__ = ["cider", "cider_per_image"]
 
@@ -27,23 +28,26 @@ class _Caption:
     n_bigrams: int
 
 
-def cider(candidates: Sequence[str], references: Sequence[Sequence[str]], *, variant: str = "plain") -> float:
+def cider(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], *, variant: str = "plain", tokens: str = "raw"
+) -> float:
     """Mean CIDEr (times 10, as usual) of one candidate caption per image against its references.
 
-    Captions are split at white space and nothing else: tokenise first (Stanford's PTB tokeniser is the
-    practice for COCO) and join the tokens with spaces. variant: `plain`, or `d` for CIDEr-D.
+    variant: `plain`, or `d` for CIDEr-D. tokens: `raw`, captions split at white space and nothing else, as the Narrow
+    Gate's code has it; `ptb`, in lower case and without punctuation (`ptb_tokens`), the practice for COCO.
     Vedantam, Zitnick, Parikh, "CIDEr" (2015), without stemming. n-grams count the more the fewer of these images'
     references hold them, so a single image scores 0.
-    Raises ActstoreError for no images, unequal numbers, an image without references and other variants.
+    Raises ActstoreError for no images, unequal numbers, an image without references and other variants
+    and tokens.
 
     >>> round(cider(["a cat", "a dog runs"], [["a cat", "one cat"], ["the dog runs"]]), 4)
     3.0208
     """
-    return float(cider_per_image(candidates, references, variant=variant).mean())
+    return float(cider_per_image(candidates, references, variant=variant, tokens=tokens).mean())
 
 
 def cider_per_image(
-    candidates: Sequence[str], references: Sequence[Sequence[str]], *, variant: str = "plain"
+    candidates: Sequence[str], references: Sequence[Sequence[str]], *, variant: str = "plain", tokens: str = "raw"
 ) -> NDArray[np.float64]:
     """CIDEr (n,) of each image; see `cider`.
 
@@ -52,6 +56,8 @@ def cider_per_image(
     """
     if variant not in _SIMILARITIES:
         raise ActstoreError(f"variant {variant!r} is not one of {', '.join(_SIMILARITIES)}")
+    if tokens not in _TOKENS:
+        raise ActstoreError(f"tokens {tokens!r} are not one of {', '.join(_TOKENS)}")
     if len(candidates) != len(references) or not candidates:
         raise ActstoreError(f"{len(candidates)} candidates for {len(references)} images; give one per image")
     bare = [i for i, captions in enumerate(references) if not captions]
@@ -59,12 +65,13 @@ def cider_per_image(
         raise ActstoreError(
             f"image {bare[0]} has no reference ({len(bare)} of {len(references)} have none); leave it out"
         )
-    corpus = [[_ngrams(caption) for caption in captions] for captions in references]
+    told = _TOKENS[tokens]
+    corpus = [[_ngrams(told(caption)) for caption in captions] for captions in references]
     n_holding = Counter(ngram for captions in corpus for ngram in set[Ngram]().union(*captions))
     similarity = _SIMILARITIES[variant]
 
     def score(candidate: str, captions: list[Counter[Ngram]]) -> float:
-        own = _weighed(_ngrams(candidate), n_holding, len(corpus))
+        own = _weighed(_ngrams(told(candidate)), n_holding, len(corpus))
         return 10 * float(np.mean([similarity(own, _weighed(caption, n_holding, len(corpus))) for caption in captions]))
 
     return np.array([score(*pair) for pair in zip(candidates, corpus, strict=True)])
@@ -109,4 +116,5 @@ def _cosine(own: Weights, other: Weights, counted: Weights) -> float:
     return product / norms if norms else 0.0
 
 
+_TOKENS: dict[str, Callable[[str], str]] = {"raw": str, "ptb": ptb_tokens}
 _SIMILARITIES: dict[str, Callable[[_Caption, _Caption], float]] = {"plain": _plain, "d": _clipped}
