@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from actstore.options import output_options, store_argument
+from actstore.progress import duration
 
 if TYPE_CHECKING:
-    from actstore_extract.runner import Estimate
+    from actstore_extract.estimate import Estimate
 
 
 def _say(text: str) -> None:
@@ -50,13 +51,14 @@ def extract(
       actstore extract my-recipe.toml runs/mine --device cuda --set samples.path=/data/imagenet
     """
     from actstore_extract import recipe as recipes
+    from actstore_extract.estimate import estimate as estimate_of
     from actstore_extract.runner import Run
 
     options = {"samples.limit": limit, "model.dtype": dtype}
     changes = [*overrides, *(f"{key}={value}" for key, value in options.items() if value is not None)]
     run = Run(recipes.load(recipe, changes), device=device, batch_size=batch_size, say=_say)
     if estimate:
-        _print_estimate(run.estimate())
+        _print_estimate(estimate_of(run))
         return
     with _interruptible(store):
         done = run.extract(store)
@@ -99,21 +101,9 @@ def _print_estimate(estimate: "Estimate") -> None:
     if estimate.per_head:
         _say(f"attention columns with per_head = true: {estimate.per_head / 1e6:.2f} MB")
     _say(
-        f"{estimate.samples} samples; about {_duration(estimate.seconds)}, measured on {estimate.measured_on} of them; "
+        f"{estimate.samples} samples; about {duration(estimate.seconds)}, measured on {estimate.measured_on} of them; "
         "MB before compression"
     )
-
-
-def _duration(seconds: float) -> str:
-    """Seconds in words.
-
-    >>> _duration(42.3), _duration(3700)
-    ('42 s', '1 h 1 min')
-    """
-    minutes = int(seconds // 60)
-    if not minutes:
-        return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds % 60:.0f} s"
 
 
 @click.group(invoke_without_command=True)

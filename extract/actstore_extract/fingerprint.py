@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers.utils.hub import cached_file
 
 from actstore_extract.families import sources
+from actstore_extract.families.pretrained import explained
 
 __all__ = ["fingerprint"]
 
@@ -23,7 +24,8 @@ def fingerprint(path: str, revision: str | None = None) -> dict[str, str]:
 def _folder(path: str, revision: str | None) -> Path:
     if Path(path).is_dir():
         return Path(path)
-    found = cached_file(path, "config.json", revision=revision)
+    with explained(path):
+        found = cached_file(path, "config.json", revision=revision)
     assert found is not None
     return Path(found).parent
 

@@ -10,7 +10,7 @@ from actstore_extract.families import MARKER
 from actstore_extract.recipe import Recipe, RecipeError
 from actstore_extract.samples import Samples
 
-__all__ = ["plan"]
+__all__ = ["plan", "texts"]
 
 _FIELD = re.compile(r"(\w+)(\[\d+\])?")
 
@@ -23,7 +23,7 @@ def plan(recipe: Recipe, samples: Samples) -> pl.DataFrame:
     """
     text = recipe.prompt.text
     if not isinstance(text, dict):
-        prompts = _prompts(text, samples.table)
+        prompts = _own(samples.table) if text is None else texts(text, samples.table)
         return _asked(samples.table, prompts, [_order(prompt) for prompt in prompts])
     tables = [_in_order(order, template, samples.table, alone=len(text) == 1) for order, template in text.items()]
     n = samples.table.height
@@ -34,7 +34,7 @@ def _in_order(order: str, template: str, table: pl.DataFrame, *, alone: bool) ->
     """The samples asked in one order, which their ids name unless it is `alone`."""
     if (MARKER in template) != (order != "text"):
         raise RecipeError(f"[prompt] text.{order} {template!r}: {MARKER} belongs into image-text and text-image alone")
-    asked = _asked(table, _prompts(template, table), [order] * table.height)
+    asked = _asked(table, texts(template, table), [order] * table.height)
     if order == "text":
         asked = asked.with_columns(image=pl.lit(None, pl.String))
     return asked if alone else asked.with_columns(pl.col("sample_id") + f"/{order}")
@@ -44,29 +44,30 @@ def _asked(table: pl.DataFrame, prompts: list[str], orders: list[str]) -> pl.Dat
     return table.with_columns(pl.Series("prompt", prompts, pl.String), pl.Series("prompt_order", orders, pl.String))
 
 
-def _prompts(template: str | None, table: pl.DataFrame) -> list[str]:
-    """The prompt of each sample; without a template it is the sample's own."""
-    if template is None:
-        if "prompt" not in table.columns:
-            raise RecipeError(
-                "the samples have no column prompt: set [prompt] text, for example '<image>What is this?'"
-            )
-        template = "{prompt}"
-    columns = _columns(template, table)
+def _own(table: pl.DataFrame) -> list[str]:
+    """The samples' own prompts."""
+    if "prompt" not in table.columns:
+        raise RecipeError("the samples have no column prompt: set [prompt] text, for example '<image>What is this?'")
+    return texts("{prompt}", table)
+
+
+def texts(template: str, table: pl.DataFrame, where: str = "[prompt] text") -> list[str]:
+    """The template, which a recipe has at `where`, filled in with the columns of each sample."""
+    columns = _columns(template, table, where)
     rows = table.select(columns).iter_rows(named=True) if columns else ({} for _ in range(table.height))
-    return [_filled(template, row, table["sample_id"][i]) for i, row in enumerate(rows)]
+    return [_filled(template, row, table["sample_id"][i], where) for i, row in enumerate(rows)]
 
 
-def _columns(template: str, table: pl.DataFrame) -> list[str]:
+def _columns(template: str, table: pl.DataFrame, where: str) -> list[str]:
     """Columns that the template names, as {column} or, an item of a list, {column[0]}."""
     try:
         fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
-        raise RecipeError(f"[prompt] text {template!r}: {error}; write {{{{ for a brace") from None
+        raise RecipeError(f"{where} {template!r}: {error}; write {{{{ for a brace") from None
     names = {match[1] if (match := _FIELD.fullmatch(field)) else field: None for field in fields}
     for name in names:
         if name not in table.columns:
-            raise RecipeError(f"[prompt] text: the samples have no column '{name}'{nearest(name, table.columns)}")
+            raise RecipeError(f"{where}: the samples have no column '{name}'{nearest(name, table.columns)}")
     return list(names)
 
 
@@ -77,21 +78,21 @@ class _List(list[object]):
         return "".join(map(str, self))
 
 
-def _filled(template: str, row: dict[str, object], sample_id: str) -> str:
+def _filled(template: str, row: dict[str, object], sample_id: str, where: str) -> str:
     """The template with a sample's own columns.
 
-    >>> _filled("<image> {captions} {captions[1]}", {"captions": ["A dog.", "A cat."]}, "1.jpg")
+    >>> _filled("<image> {captions} {captions[1]}", {"captions": ["A dog.", "A cat."]}, "1.jpg", "text")
     '<image> A dog.A cat. A cat.'
     """
     for name, value in row.items():
         if value is None:
-            raise RecipeError(f"[prompt] text: sample {sample_id} has no {name}")
+            raise RecipeError(f"{where}: sample {sample_id} has no {name}")
     try:
         return template.format_map({k: _List(v) if isinstance(v, list) else v for k, v in row.items()})
     except IndexError:
-        raise RecipeError(f"[prompt] text {template!r}: sample {sample_id} has fewer items") from None
+        raise RecipeError(f"{where} {template!r}: sample {sample_id} has fewer items") from None
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"[prompt] text {template!r}: sample {sample_id}: {error}") from None
+        raise RecipeError(f"{where} {template!r}: sample {sample_id}: {error}") from None
 
 
 def _order(text: str) -> str:

@@ -58,7 +58,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _composed(model: Mapping[str, Any], experiments: Mapping[str, Mapping[str, Any]], what: str) -> Shipped:
     """The recipe of a model in an experiment: what the model's file says for it comes last."""
-    names = [what] if "like" not in experiments[what] else [experiments[what]["like"], what]
+    names = [what]
+    while "like" in experiments[names[0]]:
+        names.insert(0, experiments[names[0]]["like"])
     pairs = [part for name in names for part in (experiments[name], model["experiments"].get(name, {}))]
     parts = (pairs[0], {"model": model["model"]}, *pairs[1:])
     data: dict[str, Any] = {"about": experiments[what]["about"]}

@@ -14,7 +14,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-__all__ = ["ship_fusion", "ship_mapped"]
+__all__ = ["image_processor", "ship_fusion", "ship_mapped"]
 
 # Pictures of another size are shrunk and cropped; 0..255 becomes -1..1 (the processors subtract the mean last).
 SIZE, CROP = {"shortest_edge": 8}, {"height": 8, "width": 8}
@@ -32,17 +32,19 @@ def ship_fusion(folder: Path, model: ChameleonForConditionalGeneration, tokenize
 
 def ship_mapped(folder: Path, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
     """Save a mapped model."""
-    image_processor = CLIPImageProcessorPil(
-        size=SIZE, crop_size=CROP, rescale_factor=RESCALE, image_mean=ONES, image_std=ONES
-    )
     processor = LlavaProcessor(  # type: ignore[no-untyped-call]
-        image_processor,
+        image_processor(),
         tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy=model.config.vision_feature_select_strategy,
         num_additional_image_tokens=1,
     )
     save(folder, model, processor)
+
+
+def image_processor() -> CLIPImageProcessorPil:
+    """What the vision tower of a mapped model sees of a picture."""
+    return CLIPImageProcessorPil(size=SIZE, crop_size=CROP, rescale_factor=RESCALE, image_mean=ONES, image_std=ONES)
 
 
 def save(folder: Path, model: PreTrainedModel, processor: ProcessorMixin) -> None:

@@ -1,4 +1,4 @@
-"""The loop that trains every part of the demo: AdamW, warm-up, cosine."""
+"""The loop that trains the parts of the demo, all but the adapter: AdamW, warm-up, cosine."""
 
 import math
 import sys

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 # Threads that spin while they wait make training many times slower on a busy machine; torch reads this when it loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -17,8 +18,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from actstore_extract.demo import MODELS, card
-from actstore_extract.demo.adapter import AdapterRecipe, adapter_weights, assemble, train_adapter
+from actstore_extract.demo import MODELS, adapter, card
+from actstore_extract.demo.adapter import CaptionRecipe
 from actstore_extract.demo.captions import Captions
 from actstore_extract.demo.card import Json
 from actstore_extract.demo.clip import ClipRecipe, train_clip
@@ -99,9 +100,20 @@ def mapped(run: Run) -> dict[str, Json]:
     language_model = train_language_model(
         LanguageRecipe(), data.captions, ids, rng=run.rng, steps_scale=run.steps_scale
     )
-    model = assemble(clip, language_model, ids)
-    save_file(adapter_weights(model), run.folder / "untrained_adapter.safetensors")
-    train_adapter(AdapterRecipe(), model, data, ids, rng=run.rng, steps_scale=run.steps_scale)
+    with TemporaryDirectory() as folder:
+        drawn, trained = adapter.train(
+            CaptionRecipe(),
+            clip,
+            language_model,
+            tokenizer,
+            data,
+            Path(folder),
+            rng=run.rng,
+            steps_scale=run.steps_scale,
+        )
+    untrained = adapter.assemble(clip, language_model, ids, drawn)
+    save_file(adapter.adapter_weights(untrained), run.folder / "untrained_adapter.safetensors")
+    model = adapter.assemble(clip, language_model, ids, trained)
     ship_mapped(run.folder, model, tokenizer)
     # The autoencoders are fitted to the weights as shipped, which are rounded.
     shipped = model.float()  # type: ignore[no-untyped-call]
@@ -111,7 +123,7 @@ def mapped(run: Run) -> dict[str, Json]:
         "recipe": {
             "clip": asdict(ClipRecipe()),
             "language": asdict(LanguageRecipe()),
-            "adapter": asdict(AdapterRecipe()),
+            "adapter": asdict(CaptionRecipe()),
         },
         "saes": saes,
     }

@@ -8,10 +8,11 @@ import polars as pl
 from PIL.Image import Image
 
 from actstore.errors import nearest
+from actstore_extract.hub import unless_out_of_reach
 from actstore_extract.samples.source import Samples, SamplesError, Source
 
 if TYPE_CHECKING:
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
 
 __all__ = ["Hub"]
 
@@ -84,7 +85,8 @@ def _loaded(path: str, name: str | None, split: str, revision: str | None) -> "D
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(path, name, split=split, revision=revision)
+        with unless_out_of_reach():
+            return datasets.load_dataset(path, name, split=split, revision=revision)
     except (OSError, RuntimeError, ValueError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         known = re.findall(r"'([\w.-]+)'", line.partition("Should be one of")[2])

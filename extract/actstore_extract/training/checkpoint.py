@@ -1,0 +1,94 @@
+"""Checkpoints: one file that a training goes on from, exactly, or that is not there."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from actstore import durable
+from actstore.errors import ActstoreError, CorruptError
+from actstore_extract.card import flat
+
+__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
+
+FILE = "checkpoint.state"  # of safetensors by another name, so that nobody takes it for the weights of a model
+_FORMAT = "actstore-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How far a training is (`step` steps are done), what it is (`made`), and its tensors."""
+
+    step: int
+    made: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+
+    def restore(self, weights: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+        """Put weights and the optimizer's state back."""
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(self.tensors[f"weight/{name}"])
+        for name, weight in weights.items():
+            state = {key: x for (key, owner), x in self._of_optimizer().items() if owner == name}
+            # Adam counts its steps on the host, and its moments are where the weights are
+            optimizer.state[weight] = {key: x if key == "step" else x.to(weight.device) for key, x in state.items()}
+
+    def _of_optimizer(self) -> dict[tuple[str, str], torch.Tensor]:
+        parts = {name: name.split("/", 2) for name in self.tensors if name.startswith("optimizer/")}
+        return {(key, owner): self.tensors[name] for name, (_, key, owner) in parts.items()}
+
+
+def write_checkpoint(
+    folder: Path,
+    step: int,
+    made: Mapping[str, Any],
+    weights: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Keep the state after `step` steps, in the place of what was kept before, whole or not at all."""
+    tensors = {f"weight/{name}": weight.detach() for name, weight in weights.items()}
+    for name, weight in weights.items():
+        tensors |= {f"optimizer/{key}/{name}": x for key, x in optimizer.state[weight].items()}
+    path = folder / FILE
+    draft = durable.draft_of(path)
+    facts = {"format": _FORMAT, "step": str(step), "made": json.dumps(made)}
+    try:
+        save_file({name: x.contiguous().cpu() for name, x in tensors.items()}, draft, facts)
+        durable.replace(path, draft)
+    except (OSError, SafetensorError) as error:
+        raise ActstoreError(f"{path}: the checkpoint could not be written: {error}") from error
+    finally:
+        durable.discard(draft)
+
+
+def read_checkpoint(folder: Path, made: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint in a folder; ActstoreError, with the difference, unless it was `made` by the same recipe."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CorruptError(f"{path}: {error}") from error
+    if facts.get("format") != _FORMAT:
+        raise ActstoreError(f"{path} is not a checkpoint of this version: its format is {facts.get('format')!r}")
+    found = Checkpoint(int(facts["step"]), json.loads(facts["made"]), tensors)
+    _check_same(path, found.made, made)
+    return found
+
+
+def _check_same(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    then, now = flat(there), flat(json.loads(json.dumps(wanted)))
+    differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    if differing:
+        lines = [f"  {key}: {then.get(key)!r} in the checkpoint, {now.get(key)!r} now" for key in differing]
+        raise ActstoreError(
+            f"{path} was made otherwise; go on with what made it, or choose another folder:\n" + "\n".join(lines)
+        )

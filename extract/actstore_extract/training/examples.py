@@ -1,0 +1,136 @@
+"""Examples: conversations as tokens, the image among them, and the spans of tokens that are to be learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from actstore_extract.families import MARKER, Encoded, Family, LoadError, Model, Prompt, SampleError
+from actstore_extract.training.chat import render
+from actstore_extract.training.conversations import Conversation, Turn
+
+__all__ = ["Encoder", "Example"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sample, and from which of its tokens to which each answer is; `cut` if it was longer than the limit."""
+
+    encoded: Encoded
+    spans: tuple[tuple[int, int], ...]
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Makes examples for a model. `max_length` counts tokens of text, those of an image do not.
+
+    With `image_first` the image comes right after the token that begins every text, wherever the conversation has it.
+    """
+
+    model: Model
+    max_length: int
+    image_first: bool
+
+    def __post_init__(self) -> None:
+        if not self.model.tokenizer.is_fast:
+            raise LoadError(f"{type(self.model.tokenizer).__name__} cannot say where in a text its tokens are")
+
+    @property
+    def draws(self) -> bool:
+        """Whether images are tokens that the model can say."""
+        return type(self.model.kind).image_words is not Family.image_words
+
+    def __call__(self, said: Conversation, image: Image | None, template: str | None = None) -> Example:
+        """The example; SampleError where the tokens are not as they should be."""
+        words, own = self.model.tokenizer, self.model.kind.marker(self.model)
+        first = self.image_first and image is not None
+        turns = [
+            Turn(turn.who, _without(turn.text) if first else turn.text.replace(MARKER, own))
+            if MARKER in turn.text
+            else turn
+            for turn in said.turns
+        ]
+        text, answers = render(turns, words, template)
+        bos = words.bos_token or ""
+        cut = len(bos) if text.startswith(bos) else 0  # processors put it in front themselves
+        text, moved = (own if first else "") + text[cut:], (len(own) if first else 0) - cut
+        encoded = self.model.encode(Prompt(said.sample_id, text, image))
+        if cut and encoded.layout.token_ids[0] != words.bos_token_id:
+            raise SampleError(said.sample_id, f"the template begins with {bos!r}, which the processor leaves out")
+        spans = self._spans(encoded, text, [(start + moved, stop + moved) for start, stop in answers])
+        return self._shortened(encoded, spans)
+
+    def _spans(self, encoded: Encoded, text: str, answers: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The tokens of each answer: all that end within its characters."""
+        found = self.model.tokenizer(text, return_offsets_mapping=True)
+        ends = np.array([stop if stop > start else 0 for start, stop in found["offset_mapping"]])
+        starts = _starts(encoded, np.array(found["input_ids"]), self.model.image_token_id)
+        inside = [np.flatnonzero((start < ends) & (ends <= stop)) for start, stop in answers]
+        spans = [(max(1, int(starts[tokens[0]])), int(starts[tokens[-1] + 1])) for tokens in inside if len(tokens)]
+        if not self.draws and any(start <= at < stop for start, stop in spans for at in encoded.layout.image[:1]):
+            raise SampleError(encoded.sample_id, f"an image as answer: {self.model.family} models do not draw")
+        return spans
+
+    def _shortened(self, encoded: Encoded, spans: list[tuple[int, int]]) -> Example:
+        """The example without what is beyond the limit; SampleError if that is a piece of the image."""
+        n_image, end = _machinery(encoded)
+        limit = self.max_length + n_image
+        if encoded.length <= limit:
+            return Example(encoded, tuple(spans))
+        if end > limit:
+            raise SampleError(
+                encoded.sample_id, f"max_length {self.max_length} would cut the image, which ends at token {end}"
+            )
+        inputs = {
+            name: x[:, :limit] if x.ndim == 2 and x.shape[1] == encoded.length else x
+            for name, x in encoded.inputs.items()
+        }
+        layout = replace(encoded.layout, token_ids=encoded.layout.token_ids[:limit])
+        kept = tuple((start, min(stop, limit)) for start, stop in spans if start < limit)
+        return Example(Encoded(encoded.sample_id, inputs, layout), kept, cut=True)
+
+
+def _without(text: str) -> str:
+    """A turn without the image's marker and the space around it.
+
+    >>> _without("<image>\\nWhat is this?"), _without("Is this <image> a dog?")
+    ('What is this?', 'Is this a dog?')
+    """
+    before, _, after = text.partition(MARKER)
+    parts = [part for part in (before.rstrip(), after.lstrip()) if part]
+    return " ".join(parts)
+
+
+def _machinery(encoded: Encoded) -> tuple[int, int]:
+    """How many tokens the image is, with what wraps it, and where it ends; 0, 0 without an image."""
+    layout = encoded.layout
+    if layout.image_end is None:
+        return 0, 0
+    block = np.concatenate([layout.image, layout.eol])
+    start = int(block.min()) if layout.boi is None else layout.boi
+    stop = max(int(block.max()), layout.image_end) + 1
+    return stop - start, stop
+
+
+def _starts(encoded: Encoded, words: NDArray[np.int64], image_token: int | None) -> NDArray[np.int64]:
+    """Where each token (n,) of the text alone begins among the sample's own, and where the last one ends: (n + 1,).
+
+    In the text the image is one token; a token that begins every text may be missing. SampleError if the tokens
+    around the image are others.
+    """
+    ids, n = encoded.layout.token_ids, len(words)
+    at = int(np.argmax(words == image_token)) if len(encoded.layout.image) else n
+    tail = n - at - 1 if at < n else 0
+    for front in (0, 1):
+        starts = np.arange(n + 1) + front
+        starts[at + 1 :] += len(ids) - front - n
+        if (
+            np.array_equal(ids[front : front + at], words[:at])
+            and np.array_equal(ids[len(ids) - tail :], words[n - tail :])
+            and (at < n or len(ids) == n + front)
+        ):
+            return starts
+    raise SampleError(encoded.sample_id, "the tokens around the image are not those of the text alone")

@@ -1,0 +1,104 @@
+"""LoRA training: small updates of the decoder's linear maps teach a model to answer, its own weights frozen."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from actstore.errors import nearest
+from actstore_extract.demo import MODELS
+from actstore_extract.families import LoadError, Model, load
+from actstore_extract.families.adapter import digest
+from actstore_extract.families.pretrained import quiet
+from actstore_extract.fingerprint import fingerprint
+from actstore_extract.training.examples import Encoder
+from actstore_extract.training.loop import Done, Learner
+from actstore_extract.training.recipe import LoraModel, LoraRecipe, LoraSection
+
+__all__ = ["learner", "write"]
+
+PARTS, TRAINING = "parts.toml", "training.json"
+_KEPT_APART = ("adapter_config.json", "adapter_model.safetensors")  # peft's names
+
+
+def learner(recipe: LoraRecipe, device: torch.device) -> tuple[Learner, PeftModel]:
+    """The model with LoRA in its decoder, which alone learns, in float32; and what keeps or merges it."""
+    section = recipe.model
+    path = _path(section)
+    model = load(
+        path,
+        family=section.family,
+        dtype=section.dtype,
+        device=str(device),
+        revision=section.revision,
+        settings=section.processor,
+    )
+    facts = {**fingerprint(path, section.revision), "digest": digest(model.module)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        tuned = _tuned(model, recipe.lora)
+    model.module.eval()
+    for name, module in model.module.named_modules():
+        if "lora_dropout" in name:
+            module.train()
+    weights = {name: weight for name, weight in model.module.named_parameters() if weight.requires_grad}
+    model.tokenizer.chat_template = section.chat_template or model.tokenizer.chat_template
+    return Learner(model, weights, Encoder(model, recipe.training.max_length, image_first=False), facts), tuned
+
+
+def write(recipe: LoraRecipe, trained: Learner, tuned: PeftModel, done: Done, out: Path, *, merge: bool) -> None:
+    """A checkpoint with the updates merged in, or peft's files and a `parts.toml` that names the model they belong to:
+    either way `out` is a model to extract from."""
+    losses = [row.loss for row in done.log if row.loss is not None]
+    facts = {
+        "recipe_name": recipe.name,
+        "recipe": recipe.record(),
+        "base": trained.facts,
+        "steps": done.steps,
+        "last_loss": losses[-1] if losses else None,
+    }
+    if merge:
+        for name in (PARTS, *_KEPT_APART):  # of a call without
+            (out / name).unlink(missing_ok=True)
+        merged = cast(nn.Module, tuned.merge_and_unload())
+        merged.save_pretrained(out)  # type: ignore[operator]
+        trained.model.processor.save_pretrained(out)
+    else:
+        tuned.save_pretrained(str(out))
+        entries = {"family": trained.model.family, "model": _entry(recipe.model, out), "lora": "."}
+        (out / PARTS).write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in entries.items()))
+    (out / TRAINING).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _path(section: LoraModel) -> str:
+    return str(MODELS.get(section.path, section.path))
+
+
+def _entry(section: LoraModel, out: Path) -> str:
+    """The model as the parts file names it: a folder seen from there, or a name with its revision."""
+    if Path(section.path).is_dir():
+        return os.path.relpath(section.path, out)
+    return f"{section.path}@{section.revision}" if section.revision else section.path
+
+
+def _tuned(model: Model, section: LoraSection) -> PeftModel:
+    """LoRA put into the blocks of the decoder, and nowhere else: encoders of images have maps of the same names."""
+    inside = next(name for name, module in model.module.named_modules() if module is model.layers)
+    known = {name.rpartition(".")[2] for name, one in model.layers.named_modules() if isinstance(one, nn.Linear)}
+    for target in section.targets:
+        if target not in known:
+            hint = nearest(target, sorted(known))
+            raise LoadError(f"[lora] targets: no block has a map {target!r}{hint}; there is {', '.join(sorted(known))}")
+    config = LoraConfig(
+        r=section.rank,
+        lora_alpha=section.alpha,  # type: ignore[arg-type]  # peft divides it by the rank, whatever number it is
+        lora_dropout=section.dropout,
+        target_modules=rf"{re.escape(inside)}\..*\.({'|'.join(map(re.escape, section.targets))})",
+    )
+    with quiet():
+        return cast(PeftModel, get_peft_model(model.module, config))

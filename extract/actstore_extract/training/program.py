@@ -1,0 +1,71 @@
+"""The programs behind the commands: a recipe in, a model out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from actstore.errors import ActstoreError
+from actstore_extract.training import adapter
+from actstore_extract.training.checkpoint import FILE as CHECKPOINT
+from actstore_extract.training.data import Data, gather
+from actstore_extract.training.log import FIGURE, draw, write_log
+from actstore_extract.training.log import FILE as LOG
+from actstore_extract.training.loop import Done, train
+from actstore_extract.training.recipe import AdapterRecipe, LoraRecipe, TrainingRecipe
+
+__all__ = ["train_adapter", "train_lora"]
+
+Say = Callable[[str], None]
+
+
+def train_adapter(
+    recipe: AdapterRecipe, out: Path, *, device: str = "auto", say: Say = lambda _: None, data: Data | None = None
+) -> Done:
+    """Train the adapter of a recipe into `out`, or go on; `data` instead of what the recipe says."""
+    data = data or _data(recipe, say, images_only=True)
+    _ready(out)
+    accelerator = Accelerator(cpu=device == "cpu")
+    learner = adapter.learner(recipe, accelerator.device)
+    done = train(recipe, learner, data, out, accelerator, say)
+    if done.finished and accelerator.is_main_process:
+        adapter.write(recipe, learner, done, out)
+        _figure(recipe, done, out, say)
+    return done
+
+
+def train_lora(
+    recipe: LoraRecipe, out: Path, *, device: str = "auto", merge: bool = False, say: Say = lambda _: None
+) -> Done:
+    """Train the LoRA of a recipe into `out`, or go on."""
+    from actstore_extract.training import lora
+
+    data = _data(recipe, say, images_only=False)
+    _ready(out)
+    accelerator = Accelerator(cpu=device == "cpu")
+    learner, tuned = lora.learner(recipe, accelerator.device)
+    done = train(recipe, learner, data, out, accelerator, say)
+    if done.finished and accelerator.is_main_process:
+        lora.write(recipe, learner, tuned, done, out, merge=merge)
+        _figure(recipe, done, out, say)
+    return done
+
+
+def _data(recipe: AdapterRecipe | LoraRecipe, say: Say, *, images_only: bool) -> Data:
+    data, said = gather(recipe.data, images_only=images_only, skip_bad=recipe.training.skip_bad)
+    for line in said:
+        say(line)
+    return data
+
+
+def _ready(out: Path) -> None:
+    """A folder of ours, or a new one."""
+    others = [path for path in out.iterdir() if path.name != LOG and path.name[0] != "."] if out.is_dir() else []
+    if others and not (out / CHECKPOINT).is_file():
+        raise ActstoreError(f"{out} holds other files and no {CHECKPOINT}: choose an empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _figure(recipe: TrainingRecipe, done: Done, out: Path, say: Say) -> None:
+    if draw(out, write_log(out, done.log), recipe.name) is None:
+        say(f"no {FIGURE}: figures need altair: pip install 'actstore[analyze]'")
