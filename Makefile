@@ -4,8 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PINNED := -c .ci/constraints.txt
 OUT    ?= demo
+INPUTS ?= 100000
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow fuzz lint bench bench-quick clean
 
 help: ## say what each word does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,16 +33,19 @@ test: $(VENV)/.dev ## run the tests (minutes)
 test-slow: $(VENV)/.dev ## run the tests that take longer
 	$(BIN)/python -m pytest -q -m slow
 
+fuzz: $(VENV)/.dev ## try parsers with inputs that a fuzzer makes up (some minutes; needs pip install atheris)
+	$(BIN)/python tests/fuzz/parsers.py --inputs $(INPUTS)
+
 lint: $(VENV)/.dev ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## measure speed against baselines
-	$(BIN)/python tests/bench/store.py
-	$(BIN)/python tests/bench/index.py
-	$(BIN)/python tests/bench/extraction.py
-	$(BIN)/python tests/bench/measures.py
+bench: $(VENV)/.dev ## measure speed against baselines: a table, bench/bench.json and a figure (half an hour)
+	$(BIN)/python tests/bench
+
+bench-quick: $(VENV)/.dev ## the same with small sizes, in two minutes
+	$(BIN)/python tests/bench --quick
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo bench

@@ -1,65 +1,177 @@
-"""Extract-and-commit against the bare forward of the same batches, in one run.
+"""Extract-and-commit against the bare forward of the same batches: no head, scaled dot-product attention, no cache.
 
-python tests/bench/extraction.py [--samples 512] [--recipe digits-fusion] [--device cpu]
+python tests/bench/extraction.py [--quick] [--only "4 roles"] [--profile]
+python tests/bench/extraction.py --device cuda --shape 7b --samples 256 --batch-size 16
+
+The model is a random Chameleon; with --shape 7b it has the size of Chameleon-7B, in bfloat16. Extraction reads and
+prepares the images, runs the model, selects, compresses, commits with fsync, and writes the index. The store was
+created before, as it is in every run but the first.
 """
 
-import argparse
+import cProfile
+import math
+import pstats
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import polars as pl
 import torch
+from measuring import Goal, Spent, finish, parser, row, speed, taking_turns
+from models import MIDDLE, QUICK, SEVEN_B, write
 
-from actstore.table import render
+import actstore
+from actstore.format import dtype_named
 from actstore_extract import recipe
-from actstore_extract.families import Prompt
+from actstore_extract.families import Batch, Prompt
 from actstore_extract.runner import Run
 
-REPEATS = 3
+SHAPES = {"quick": QUICK, "middle": MIDDLE, "7b": SEVEN_B}
+FOUR = 'capture.roles=["eoi", "last-image", "image-mean", "last"]'
+COLUMNS = 'capture.attention=["eoi", "last-image"]'
+CASES = {  # what is kept -> overrides of the recipe
+    "4 roles": [FOUR],
+    "4 roles + 2 attention columns": [FOUR, COLUMNS],
+    "suffix": ['capture.roles=["suffix"]'],
+    "suffix + 2 attention columns": ['capture.roles=["suffix"]', COLUMNS],
+    "all": ['capture.roles=["all"]'],
+    "all + 2 attention columns": ['capture.roles=["all"]', COLUMNS],
+    "4 roles, batches of 1": [FOUR, "capture.batch_size=1"],
+}
+GOAL = Goal(">=", 0.90)  # of the speed of the bare forward
+DISK = Goal("<=", 0.72)  # of the raw bytes
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--recipe", default="digits-fusion")
-    parser.add_argument("--device", default="auto")
-    options = parser.parse_args()
-    run = Run(recipe.load(options.recipe, [f"samples.limit={options.samples}"]), device=options.device)
-    size = run.recipe.capture.batch_size
+def encoded(run: Run) -> list[Batch]:
+    """The batches that the recipe makes, on the device."""
     prompts = [
         Prompt(name, text, run.samples.image(image))
         for name, text, image in run.planned.select("sample_id", "prompt", "image").iter_rows()
     ]
+    samples = [run.model.encode(prompt) for prompt in prompts]
+    return [
+        run.model.collate([samples[i] for i in batch])
+        for batch in run.model.batches(samples, run.recipe.capture.batch_size)
+    ]
 
-    def encode() -> list[object]:
-        return [run.model.encode(prompt) for prompt in prompts]
 
-    def forward(encoded: list[object]) -> None:
-        for batch in run.model.batches(encoded, size):
-            run.model(run.model.collate([encoded[i] for i in batch]))
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+def forward(run: Run, batches: list[Batch]) -> None:
+    """The bare forward."""
+    with torch.no_grad():
+        for batch in batches:
+            run.model.module.base_model(**batch.inputs, use_cache=False)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
-    found = []
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        forward(encode()[: 2 * size])
-        for i in range(REPEATS):
-            start = time.perf_counter()
-            encoded = encode()
-            middle = time.perf_counter()
-            forward(encoded)
-            end = time.perf_counter()
-            done = run.extract(Path(folder) / str(i))
-            found.append((middle - start, end - middle, done.seconds))
-    encoding, bare, whole = (min(column) for column in zip(*found, strict=True))
-    table = {
-        "what": ["encode the samples", "bare forward, whole head", "extract and commit (with encoding)"],
-        "seconds": [encoding, bare, whole],
-        "samples_per_s": [len(prompts) / t for t in (encoding, bare, whole)],
+
+def created(run: Run, path: Path) -> Path:
+    """An empty store."""
+    run._open(path)
+    return path
+
+
+def compared(
+    text: str, folder: Path, case: str, device: str, repeats: int, changes: list[str], goal: Goal | None
+) -> list[dict[str, object]]:
+    """Rows of one case."""
+    file = folder / "bench.toml"
+    file.write_text(text)
+    run = Run(recipe.load(str(file), [*CASES[case], *changes]), device=device)
+    batches = encoded(run)
+    paths = [created(run, folder / f"{case}-{i}") for i in range(repeats + 1)]
+    run.extract(paths.pop())
+    calls: dict[str, Callable[[], object]] = {
+        "forward": partial(forward, run, batches),
+        "extract": lambda: run.extract(paths.pop()),
+        "encode": lambda: encoded(run),
     }
-    render(pl.DataFrame(table), "table")
-    print(f"(encode + forward) / extract = {(encoding + bare) / whole:.2f}; batch {size}, device {run.device_name}")
+    spent = taking_turns(calls, repeats)
+    size = sum(file.stat().st_size for file in (folder / f"{case}-0").rglob("*") if file.is_file())
+    tokens = sum(layout.length for batch in batches for layout in batch.layouts)
+    whole, bare = spent["extract"], spent["forward"]
+    both = Spent(bare.cpu + spent["encode"].cpu, bare.wall + spent["encode"].wall)
+    return [
+        *speed(f"extract, {case}", whole, "bare forward", bare, goal, clock=device != "cpu"),
+        speed(f"extract, {case}", whole, "prepare + bare forward", both)[0],
+        row(f"extract, {case}", tokens / whole.wall, "tokens/s", "bare forward", tokens / bare.wall, better="more"),
+        row(f"extract, {case}", size / 1e6 / whole.wall, "MB/s on disk"),
+        *(on_device(run, batches, whole.wall, case) if device == "cuda" else []),
+    ]
+
+
+def real(folder: Path, samples: int) -> list[dict[str, object]]:
+    """Bytes on disk of real activations, of the trained models that ship: every token of every layer, in bfloat16."""
+    rows = []
+    for name in ("digits-fusion", "digits-gated", "digits-mapped"):
+        run = Run(
+            recipe.load(name, [f"samples.limit={samples}", 'capture.roles=["all"]', "capture.kv=[]"]), device="cpu"
+        )
+        run.extract(folder / name)
+        (commit,) = actstore.open(folder / name).commits
+        spec = commit.arrays["residual/all"]
+        stored = sum(file.size for path, file in commit.files.items() if path.startswith("residual/"))
+        raw = math.prod(spec.shape) * dtype_named(spec.dtype).stored.itemsize
+        rows.append(row(f"on disk, {name}, {spec.dtype}", stored / 1e6, "MB", "raw", raw / 1e6, goal=DISK))
+    return rows
+
+
+def on_device(run: Run, batches: list[Batch], wall: float, case: str) -> list[dict[str, object]]:
+    """On a GPU: the share of an extraction in which it has nothing to do, and its memory."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    forward(run, batches)
+    end.record()
+    torch.cuda.synchronize()
+    busy = start.elapsed_time(end) / 1000
+    return [
+        row(f"extract, {case}: idle GPU", 1 - busy / wall, "of the time"),
+        row(f"extract, {case}: GPU memory", torch.cuda.max_memory_allocated() / 1e6, "MB"),
+    ]
+
+
+def profiled(text: str, folder: Path, case: str, device: str, changes: list[str]) -> None:
+    """Where the time of one extraction goes, function by function."""
+    file = folder / "bench.toml"
+    file.write_text(text)
+    run = Run(recipe.load(str(file), [*CASES[case], *changes]), device=device)
+    path = created(run, folder / "profiled")
+    profile = cProfile.Profile(time.process_time)  # seconds of all cores: a busy machine does not blur them
+    profile.runcall(run.extract, path)
+    pstats.Stats(profile).sort_stats("tottime").print_stats(35)
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--shape", choices=SHAPES, help="size of the model")
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--samples", type=int, help="how many samples")
+    made.add_argument("--batch-size", type=int, default=4)
+    made.add_argument("--repeats", type=int)
+    made.add_argument("--only", choices=CASES, action="append", help="one case, not all")
+    made.add_argument("--profile", action="store_true", help="print where the time goes instead")
+    asked = made.parse_args()
+    shape = SHAPES[asked.shape or ("quick" if asked.quick else "middle")]
+    samples = asked.samples or (16 if asked.quick else 32)
+    changes = [f"capture.batch_size={asked.batch_size}"]
+    cases = asked.only or (["4 roles", "4 roles + 2 attention columns", "all"] if asked.quick else list(CASES))
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        text = write(folder, shape, samples, torch.float32 if asked.device == "cpu" else torch.bfloat16)
+        for case in cases:
+            own = [] if any("batch_size" in change for change in CASES[case]) else changes
+            if asked.profile:
+                profiled(text, folder, case, asked.device, own)
+            else:
+                repeats = asked.repeats or (2 if asked.quick else 3)
+                rows += compared(text, folder, case, asked.device, repeats, own, None if shape is QUICK else GOAL)
+        if not asked.profile:
+            rows += real(folder, 128 if asked.quick else 512)
+    if rows:
+        if not torch.cuda.is_available():
+            print("no GPU here: the rows of --device cuda were not measured")
+        finish(asked, rows)
 
 
 if __name__ == "__main__":

@@ -1,73 +1,99 @@
-"""SQL over ten million rows, from Parquet and from an index, and opening a store of many parts.
+"""SQL over many rows, from Parquet and from an index, and opening a store of many parts.
 
-python tests/bench/index.py [--rows 10000000] [--parts 1000]
+python tests/bench/index.py [--quick] [--rows 10000000,100000000] [--parts 100,1000,5000]
+
+The tables are those of a store with 100 rows for each sample, sorted by sample as a store's are; 100 million rows take
+some minutes to make and 3 GB of disk. The goal is about the first query, from an index. The bare floor of opening is
+the listing of commits/ and of every file of every part.
 """
 
-import argparse
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import polars as pl
+import duckdb
+from measuring import Goal, finish, parser, row, taking_turns
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import actstore
 import making
 from actstore import records, sql
 from actstore.limits import Limits
-from actstore.schema import PLAN, ROWS, SAMPLES
-from actstore.table import render
-from actstore.tables import write_table
+from actstore.schema import PLAN, ROWS, SAMPLES, Columns
 
-ROLES = ("eoi", "image", "last")
 PER_SAMPLE = 100
 QUERIES = {
-    "role and label": "select row_id from rows where role = 'eoi' and label = 'c7' and sample_id < 's2'",
+    "role and label": "select row_id from rows where role = 'eoi' and label = 'c7'",
     "count by role": "select role, count(*) as n from rows group by all",
     "one sample": "from rows where sample_id = 's77'",
+    "10,000 random rows of a role": "select row_id from rows where role = 'image' order by hash(row_id) limit 10000",
 }
+LIMIT = 0.1  # seconds
+KNOWN = {
+    "rows": {
+        "row_id": "range", "sample_id": f"'s' || range // {PER_SAMPLE}", "condition": "'none'",
+        "role": f"case range % {PER_SAMPLE} when 0 then 'eoi' when {PER_SAMPLE - 1} then 'last' else 'image' end",
+        "k": f"range % {PER_SAMPLE}", "position": f"range % {PER_SAMPLE}", "modality": "'image'",
+    },
+    "samples": {"sample_id": "'s' || range", "condition": "'none'", "status": "'ok'"},
+    "plan": {"batch": "0", "sample_id": "'s' || range", "condition": "'none'"},
+}  # fmt: skip
 
 
-def best(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall and CPU seconds of the fastest of three calls."""
-    times = []
-    for _ in range(3):
-        wall, cpu = time.perf_counter(), time.process_time()
-        call()
-        times.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return min(times)
+def tables(folder: Path, n_rows: int) -> dict[str, Path]:
+    """The tables of a store with that many rows, without its vectors."""
+    written = {}
+    with duckdb.connect() as connection:
+        connection.execute("set memory_limit = '2GB'")
+        for name, columns in (("rows", ROWS), ("samples", SAMPLES), ("plan", PLAN)):
+            label = ", 'c' || range % 50 as label" if name == "plan" else ""
+            count = n_rows if name == "rows" else n_rows // PER_SAMPLE
+            written[name] = folder / f"{name}.parquet"
+            connection.execute(
+                f"copy (select {', '.join(_fields(KNOWN[name], columns))}{label} from range({count})) "
+                f"to {sql.literal(written[name])} (format parquet, compression zstd)"
+            )
+    return written
 
 
-def large_tables(folder: Path, rows: int) -> list[Path]:
-    """rows.parquet, samples.parquet and plan.parquet of a store with that many rows, without its vectors."""
-    samples = max(1, rows // PER_SAMPLE)
-    sample = pl.select(pl.int_range(samples * PER_SAMPLE) // PER_SAMPLE).to_series()
-    k = pl.select(pl.int_range(samples * PER_SAMPLE) % PER_SAMPLE).to_series()
-    known = {
-        "row_id": pl.select(pl.int_range(samples * PER_SAMPLE)).to_series(),
-        "sample_id": "s" + sample.cast(pl.String),
-        "role": pl.Series([ROLES[min(i, 2) if i < 2 else 1 + (i == PER_SAMPLE - 1)] for i in range(PER_SAMPLE)]).gather(
-            k
-        ),
-        "k": k,
-        "position": k,
-    }
-    ids = pl.DataFrame({"sample_id": [f"s{i}" for i in range(samples)]})
-    tables = {
-        "rows": (pl.DataFrame(known).with_columns(condition=pl.lit("none")), ROWS),
-        "samples": (ids.with_columns(condition=pl.lit("none"), status=pl.lit("ok")), SAMPLES),
-        "plan": (ids.with_columns(batch=pl.lit(0), condition=pl.lit("none")), PLAN),
-    }
-    for name, (frame, columns) in tables.items():
-        absent = [pl.lit(None, kind).alias(column) for column, kind in columns.items() if column not in frame.columns]
-        whole = frame.with_columns(absent).select(pl.col(column).cast(kind) for column, kind in columns.items())
-        if name == "plan":
-            whole = whole.with_columns(label="c" + (pl.int_range(pl.len()) % 50).cast(pl.String))
-        write_table(folder / f"{name}.parquet", whole)
-    return [folder / f"{name}.parquet" for name in tables]
+def _fields(known: dict[str, str], columns: Columns) -> Iterator[str]:
+    for name, kind in columns.items():
+        yield f"({known.get(name, 'null')})::{sql._sql_type(kind)} as {name}"
+
+
+def asking(folder: Path, n_rows: int, repeats: int) -> list[dict[str, Any]]:
+    """Each query, from Parquet and from an index file."""
+    made = tables(folder, n_rows)
+    found = []
+    for kind in ("Parquet", "index"):
+        connection = duckdb.connect()
+        connection.execute("set memory_limit = '2GB'")
+        if kind == "index":
+            path = folder / "index.duckdb"
+            connection.execute(f"attach {sql.literal(path)} as indexed; use indexed")
+            sql.create_tables(connection, [made["rows"]], [made["samples"]], made["plan"], "table")
+            connection.execute("use memory; detach indexed")
+            sql.attach_tables(connection, path)
+        else:
+            sql.create_tables(connection, [made["rows"]], [made["samples"]], made["plan"], "view")
+        connection.execute(sql.VIEWS)
+        calls = {name: partial(sql.select, connection, query, Limits()) for name, query in QUERIES.items()}
+        spent = taking_turns(calls, repeats)
+        for name, one in spent.items():
+            what = f"{name}, {n_rows / 1e6:g} million rows, {kind}"
+            goal = Goal("<=", 1) if (name, kind) == ("role and label", "index") and n_rows <= 10**7 else None
+            found.append(row(what, one.cpu, "CPU s", "the goal", LIMIT, goal=goal))
+            found.append(row(what, one.wall, "wall s", "the goal", LIMIT))
+        connection.close()
+    sizes = [(folder / name).stat().st_size / 1e6 for name in ("index.duckdb", "rows.parquet")]
+    found.append(row(f"size, {n_rows / 1e6:g} million rows", sizes[0], "MB", "rows.parquet", sizes[1]))
+    for path in folder.iterdir():
+        path.unlink()
+    return found
 
 
 def many_parts(path: Path, parts: int) -> Path:
@@ -87,30 +113,45 @@ def many_parts(path: Path, parts: int) -> Path:
     return path
 
 
+def looked_at(path: Path) -> None:
+    """The floor: every record is read, every file of every part looked at."""
+    for record in os.scandir(path / "commits"):
+        Path(record.path).read_bytes()
+    folders = [path / "parts"]
+    while folders:
+        for entry in os.scandir(folders.pop()):
+            if entry.is_dir():
+                folders.append(Path(entry.path))
+            else:
+                entry.stat()
+
+
+def opening(folder: Path, parts: int, repeats: int) -> list[dict[str, Any]]:
+    """Opening, again and again; the first time, when nothing is in the reader's own cache, comes first."""
+    path = many_parts(folder / f"s{parts}", parts)
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    first = taking_turns({"first": partial(actstore.open, path)}, 1)["first"]
+    calls: dict[str, Callable[[], object]] = {"open": partial(actstore.open, path), "floor": partial(looked_at, path)}
+    spent = taking_turns(calls, repeats)
+    return [
+        row(f"open {parts} parts, the first time", first.cpu, "CPU s", "read and stat alone", spent["floor"].cpu),
+        row(f"open {parts} parts, again", spent["open"].cpu, "CPU s", "read and stat alone", spent["floor"].cpu),
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--parts", type=int, default=1000)
-    asked = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--rows", default="10000000", help="numbers of rows, separated by commas")
+    made.add_argument("--parts", help="numbers of parts, separated by commas")
+    asked = made.parse_args()
+    repeats = 3 if asked.quick else 5
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        rows, samples, plan = large_tables(Path(folder), asked.rows)
-        connection = sql.duckdb.connect()
-        for kind, what in (("view", "Parquet"), ("table", "index")):
-            connection.execute("begin")
-            sql.create_tables(connection, [rows], [samples], plan, kind)
-            connection.execute(sql.VIEWS)
-            connection.execute("commit")
-            for name, query in QUERIES.items():
-                wall, cpu = best(lambda query=query: sql.select(connection, query, Limits()))
-                found.append((f"{name}, {asked.rows} rows, {what}", wall, cpu))
-            if kind == "view":
-                connection.execute("drop view rows; drop view samples; drop view plan")
-                connection.execute("drop view stored_rows; drop view stored_samples")
-        path = many_parts(Path(folder) / "s", asked.parts)
-        found.append((f"open, {asked.parts} parts", *best(lambda: actstore.open(path))))
-    columns = ["what", "seconds", "cpu_seconds"]
-    render(pl.DataFrame(found, schema=columns, orient="row"), "table")
+        for n in asked.rows.split(","):
+            found += asking(Path(folder), int(n), repeats)
+        for n in (asked.parts or ("100,1000" if asked.quick else "100,1000,5000")).split(","):
+            found += opening(Path(folder), int(n), repeats)
+    finish(asked, found)
 
 
 if __name__ == "__main__":

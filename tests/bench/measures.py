@@ -1,50 +1,41 @@
-"""Exact neighbours, and Gride, density and density peaks from them, against FAISS and a matrix product, in one run.
+"""The measures against the work that cannot be avoided, in one run: a matrix product, FAISS alone, scikit-learn.
 
-python tests/bench/measures.py [--points 4000] [--widths 512,4096] [--adp 10000]
+python tests/bench/measures.py [--quick] [--points 20000] [--widths 512,4096] [--adp 50000]
+
+"product" is all inner products in float32 and nothing else (sgemm). "FAISS alone" is IndexFlatL2, which counts a point
+among its own neighbours and does not repair what float32 rounds away under massive activations, as the points here
+have them. Every ratio is of CPU seconds. DADApy: tests/bench/dadapy.py.
 """
 
-import argparse
-import resource
-import sys
-import time
+import tracemalloc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import faiss
 import numpy as np
-import polars as pl
+from measuring import Goal, finish, parser, row, taking_turns
 from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
 
-from actstore.table import render
-from actstore_analyze.clustering import density_peaks, density_peaks_from
+from actstore_analyze.clustering import density_peaks_from
+from actstore_analyze.density import knn_log_density
 from actstore_analyze.dimension import gride_from
+from actstore_analyze.gap import cosine_gap
 from actstore_analyze.neighbors import nearest
+from actstore_analyze.overlap import label_overlap
+from actstore_analyze.sae import reconstruction
 
-K, MAX_K, REPEATS = 30, 128, 2
+K, MAX_K, FEATURES, LAYERS = 30, 128, 16_384, 4
+NEIGHBOURS = Goal("<=", 1.15)  # of the CPU time of FAISS alone
+PEAKS = Goal("<=", 1)  # of 0.1 CPU s
 
 Points = NDArray[np.float32]
 
 
-class Spent(NamedTuple):
-    """Seconds of all cores, and of the clock."""
-
-    cpu: float
-    wall: float
-
-
-def best(call: Callable[[], Any]) -> Spent:
-    """The fastest of some calls."""
-    found = []
-    for _ in range(REPEATS):
-        cpu, wall = time.process_time(), time.perf_counter()
-        call()
-        found.append(Spent(time.process_time() - cpu, time.perf_counter() - wall))
-    return min(found)
-
-
-def clusters(n: int, width: int) -> Points:
+def clusters(n: int, width: int, seed: int = 0) -> Points:
     """Points (n, width) in ten clusters on curved sheets, with two massive dimensions, as residual streams have."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     inside = rng.standard_normal((n, 12)).astype(np.float32)
     x = np.tanh(inside @ rng.standard_normal((12, width)).astype(np.float32) / 3)
     x += 2 * rng.standard_normal((10, width)).astype(np.float32)[np.arange(n) % 10]
@@ -53,62 +44,147 @@ def clusters(n: int, width: int) -> Points:
 
 
 def flat(x: Points, k: int) -> None:
-    """What FAISS alone does: approximate in float32, and the point among its own neighbours."""
+    """FAISS alone."""
     index = faiss.IndexFlatL2(x.shape[1])
     index.add(x)
     index.search(x, k + 1)
 
 
-def product(x: Points, step: int = 1024) -> None:
-    """The floor: all inner products in float32, and nothing else."""
+def scikit(x: Points, k: int) -> None:
+    NearestNeighbors(n_neighbors=k, algorithm="brute").fit(x).kneighbors()
+
+
+def product(x: Points, y: Points, step: int = 1024) -> None:
+    """All inner products of x (n, d) and y (m, d)."""
     for start in range(0, len(x), step):
-        x[start : start + step] @ x.T
+        x[start : start + step] @ y.T
 
 
 def geometry(x: Points) -> None:
-    """Gride at all scales, then density peaks with the dimension at rank 16, from one search."""
+    """Gride at all scales, density at its rank, and density peaks, from one search."""
     found = nearest(x, MAX_K, metric="normalised")
-    gride_from(found)
-    density_peaks_from(found.first(100))
+    dimension = float(gride_from(found)["id"][4])
+    knn_log_density(found, dimension, 15)
+    density_peaks_from(found.first(100), dimension=dimension)
 
 
-def compared(what: str, n: int, width: int, spent: Spent, floor: Spent, alone: Spent) -> dict[str, object]:
-    """A row of the table: seconds, and CPU seconds over those of the floor and of FAISS."""
-    return {
-        "what": what, "points": n, "width": width, "cpu_s": spent.cpu, "wall_s": spent.wall,
-        "faiss_cpu_s": alone.cpu, "over_faiss": spent.cpu / alone.cpu, "over_product": spent.cpu / floor.cpu,
-    }  # fmt: skip
+class Sparse:
+    """A random autoencoder whose features are mostly zero."""
+
+    def __init__(self, width: int, features: int) -> None:
+        rng = np.random.default_rng(0)
+        self.inside = rng.standard_normal((width, features), dtype=np.float32) / np.float32(np.sqrt(width))
+        self.outside = np.ascontiguousarray(self.inside.T)
+
+    def encode(self, x: NDArray[np.floating], /) -> NDArray[np.floating]:
+        return np.maximum(np.asarray(x, np.float32) @ self.inside - 2, 0)
+
+    def decode(self, features: NDArray[np.floating], /) -> NDArray[np.floating]:
+        return features @ self.outside
 
 
-def measured(n: int, width: int) -> list[dict[str, object]]:
-    """Neighbours for overlap, and the whole way to clusters, at one size."""
+def coded(x: Points, sae: Sparse, step: int = 4096) -> None:
+    """The floor: both products of an autoencoder, and nothing else."""
+    for start in range(0, len(x), step):
+        (x[start : start + step] @ sae.inside) @ sae.outside
+
+
+Calls = dict[str, Callable[[], object]]
+
+
+def compared(what: str, calls: Calls, repeats: int, goals: dict[str, Goal]) -> list[dict[str, Any]]:
+    """`calls["ours"]` beside each of the others, and what it holds at its peak."""
+    spent = taking_turns(calls, repeats)
+    ours = spent.pop("ours")
+    rows = [row(what, ours.cpu, "CPU s", name, one.cpu, goal=goals.get(name)) for name, one in spent.items()]
+    tracemalloc.start()  # numpy tells it of its arrays; those of FAISS are not in it
+    calls["ours"]()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return [*rows, row(f"{what}: peak of its arrays", peak / 1e6, "MB")]
+
+
+def neighbours(n: int, width: int, repeats: int, goal: bool) -> list[dict[str, Any]]:
+    """kNN for overlap."""
     x = clusters(n, width)
-    floor = best(lambda: product(x))
-    rows = [compared(f"nearest, k = {K}", n, width, best(lambda: nearest(x, K)), floor, best(lambda: flat(x, K)))]
-    alone = best(lambda: flat(x, MAX_K))
-    return [*rows, compared(f"Gride + density + peaks, k = {MAX_K}", n, width, best(lambda: geometry(x)), floor, alone)]
+    calls = {
+        "ours": partial(nearest, x, K),
+        "FAISS alone": partial(flat, x, K),
+        "product": partial(product, x, x),
+        "scikit-learn": partial(scikit, x, K),
+    }
+    return compared(f"{K} neighbours, {n} x {width}", calls, repeats, {"FAISS alone": NEIGHBOURS} if goal else {})
 
 
-def peaks_alone(n: int) -> dict[str, object]:
-    """Density peaks from neighbours found before."""
-    x = clusters(n, 16)
-    found, alone, floor = nearest(x, 100, metric="normalised"), best(lambda: flat(x, 100)), best(lambda: product(x))
-    dimension = density_peaks(x[:2000]).dimension
-    spent = best(lambda: density_peaks_from(found, dimension=dimension))
-    return compared("density peaks from known neighbours", n, 16, spent, floor, alone)
+def measures(n: int, repeats: int) -> list[dict[str, Any]]:
+    """Whole measures at n points."""
+    layers = [clusters(n, 256, seed) for seed in range(LAYERS)]
+    labels = np.arange(n) % 10
+    found = compared(
+        f"label overlap of {LAYERS} layers, {n} x 256",
+        {
+            "ours": lambda: [label_overlap(x, labels, K) for x in layers],
+            "FAISS alone": lambda: [flat(x, K) for x in layers],
+            "product": lambda: [product(x, x) for x in layers],
+        },
+        repeats, {},
+    )  # fmt: skip
+    x = clusters(n, 512)
+    found += compared(
+        f"Gride + density + ADP, {n} x 512",
+        {"ours": partial(geometry, x), "FAISS alone": partial(flat, x, MAX_K), "product": partial(product, x, x)},
+        repeats, {},
+    )  # fmt: skip
+    m = min(n, 10_000)
+    text, image = clusters(m, 1024, 1), clusters(m, 1024, 2)
+    found += compared(
+        f"gap of {m} x {m} pairs, width 1024",
+        {"ours": partial(cosine_gap, text, image), "product": partial(product, text, image)},
+        repeats, {},
+    )  # fmt: skip
+    x, sae = clusters(n // 5, 512), Sparse(512, FEATURES)
+    found += compared(
+        f"SAE metrics, {n // 5} x 512, {FEATURES} features",
+        {"ours": partial(reconstruction, x, sae), "product": partial(coded, x, sae)},
+        repeats, {},
+    )  # fmt: skip
+    return found
+
+
+def peaks(n: int, repeats: int) -> list[dict[str, Any]]:
+    """Density peaks from neighbours that are known."""
+    found = nearest(clusters(n, 16), 100, metric="normalised")
+    call = partial(density_peaks_from, found, dimension=12.0)
+    call()
+    spent = taking_turns({"ours": call}, max(3, repeats))["ours"]
+    return [row(f"ADP of {n} points from their neighbours", spent.cpu, "CPU s", "the goal", 0.1, goal=PEAKS)]
+
+
+def curves(n: int, width: int, repeats: int) -> list[dict[str, Any]]:
+    """How neighbours scale: the ratio to FAISS alone should not grow with points or width."""
+    return [
+        one
+        for points, wide in ((n // 4, width), (n // 2, width), (n, width // 4), (n, width // 2))
+        for one in neighbours(points, wide, repeats, goal=False)
+        if one["beside"] in ("FAISS alone", "product")
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--points", type=int, default=4000, help="points for neighbours and the way to clusters")
-    parser.add_argument("--widths", default="512,4096", help="dimensions of these points")
-    parser.add_argument("--adp", type=int, default=10_000, help="points for density peaks from known neighbours")
-    asked = parser.parse_args()
-    widths = [int(width) for width in asked.widths.split(",")]
-    rows = [row for width in widths for row in measured(asked.points, width)]
-    render(pl.DataFrame([*rows, peaks_alone(asked.adp)]), "table", None)
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(f"largest memory of the process: {largest / 1e6:,.0f} MB; {faiss.omp_get_max_threads()} threads")
+    made = parser(__doc__)
+    made.add_argument("--points", type=int, help="points of the measures")
+    made.add_argument("--widths", help="widths of the points whose neighbours are found")
+    made.add_argument("--adp", type=int, default=50_000, help="points of density peaks from known neighbours")
+    asked = made.parse_args()
+    n = asked.points or (3000 if asked.quick else 20_000)
+    widths = [int(width) for width in (asked.widths or ("512,2048" if asked.quick else "512,4096")).split(",")]
+    repeats = 2
+    rows = [one for width in widths for one in neighbours(n, width, repeats, goal=n >= 20_000 and width >= 4096)]
+    rows += measures(n, repeats)
+    rows += peaks(asked.adp if not asked.quick else min(asked.adp, 20_000), repeats)
+    rows += curves(n, widths[0], repeats)
+    rows.append(row("threads of FAISS", faiss.omp_get_max_threads(), "threads"))
+    finish(asked, rows)
 
 
 if __name__ == "__main__":
