@@ -125,3 +125,35 @@ def test_report_shows_it(tmp_path):
     page = (tmp_path / "r.html").read_text()
     assert "<h2>Cross-modal attention" in page
     assert "up to 6 positions that draw more than 1 %" in page
+
+
+def test_what_was_published_stands_pale_below(tmp_path, capsys):
+    store = make(tmp_path / "s")
+    status, _, err = command(capsys, "attention", store, "--figure", tmp_path / "f.svg", "--reference", "chameleon-7b")
+    assert status == 0, err
+    drawn = (tmp_path / "f.svg").read_text()
+    said = re.findall(r'aria-label="([^"]*\(published, not measured here\))"', drawn)
+    assert "layer 31, eoi: share 0.443 (published, not measured here)" in said
+    assert len(said) == 32 * 4
+    assert "Chameleon-7B" in drawn
+    own = re.findall(r'aria-label="(layer 0, [^"]*positions?\))"', drawn)
+    assert own == re.findall(r'aria-label="(layer 0, [^"]*positions?\))"', drawn_alone(tmp_path, store, capsys))
+
+
+def drawn_alone(tmp_path, store, capsys):
+    command(capsys, "attention", store, "--figure", tmp_path / "alone.svg")
+    return (tmp_path / "alone.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--reference", "chameleon-7b"), "it is drawn with --figure"),
+        (("--reference", "emu3", "--figure", "f.png"), "this was not published"),
+        (("--reference", "gpt"), "nothing published of 'gpt', only of chameleon-7b"),
+    ],
+)
+def test_a_reference_that_cannot_be_drawn_is_said(tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    _, _, err = command(capsys, "attention", make(tmp_path / "s"), *words)
+    assert said in err

@@ -153,3 +153,12 @@ def test_conditions_are_lines_of_their_own():
     drawing = figures.svg(figures.overlap(both, title="t"), "a")
     assert ">eoi, knockout</text>" in drawing
     assert len(points(drawing)) == 2 * (LAYERS - 1)
+
+
+def test_charts_beside_each_other_keep_their_own_colours():
+    """Vega would merge their scales: then a line of one chart has the colour of another's."""
+    alone = [figures.overlap(table(roles), title="tiny") for roles in (("eoi", "last-image"), ("zebra", "eoi", "yak"))]
+    together = figures.svg(figures.beside(alone), "a")
+    for role in ("zebra", "yak"):
+        drawn = rf'aria-label="{role}, layer 2[^"]*"[^>]* d="([^"]+)" fill="(#[0-9a-fA-F]+)"'
+        assert re.findall(drawn, together) == re.findall(drawn, figures.svg(alone[1], "a")) != []

@@ -87,6 +87,19 @@ def test_small_clusters_are_left_out_of_one_score_only(store, capsys):
     assert rows[0]["homogeneity_all"] == pytest.approx(1)
 
 
+def test_without_their_halo_clusters_have_fewer_points(store, capsys):
+    _, (row,), _ = command(capsys, "cluster", store, "--layers", 2, "--min-size", 10, "--halo")
+    x = np.concatenate(both(2))
+    labels = density_peaks(x, halo=True).labels
+    assert 0 < row["noise"] == pytest.approx((labels < 0).mean())
+    assert row["homogeneity_all"] == pytest.approx(
+        homogeneity_score(np.repeat([1, 0], N)[labels >= 0], labels[labels >= 0])
+    )
+    status, _, err = command(capsys, "cluster", store, "--halo", "--method", "hdbscan")
+    assert status == 1
+    assert "--halo is of density peaks; HDBSCAN has noise of its own" in err
+
+
 def test_clusters_of_a_role_by_label(store, capsys):
     asked = ("cluster", store, "from rows where prompt_order = 'image-text'", "--roles", "eoi", "--method", "hdbscan")
     _, rows, _ = command(capsys, *asked, "--min-size", 10, "-k", 3, "--metric", "euclidean")
@@ -116,6 +129,9 @@ def test_dimension_at_rank_2_is_the_two_nearest_neighbours_estimate(store, capsy
     [
         ("gap",),
         ("overlap", "--roles", "random-text", "-k", "5"),
+        pytest.param(("cluster", "--min-size", "5"), marks=pytest.mark.slow),
+        pytest.param(("dimension", "--roles", "random-image"), marks=pytest.mark.slow),
+        pytest.param(("outliers",), marks=pytest.mark.slow),
     ],
 )
 def test_several_jobs_give_what_one_gives(store, capsys, asked):

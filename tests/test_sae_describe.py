@@ -30,19 +30,22 @@ WORDS = ["everything", "dogs", "grass", "balls", "the word the", "never describe
 
 @pytest.fixture
 def folder(tmp_path):
-    """A store of one layer (point 1), its autoencoder, descriptions and images."""
+    return make(tmp_path)
+
+
+def make(tmp_path, points=(1,)):
+    """A store of one layer (point 1) or several alike, its autoencoders, descriptions and images."""
     plan = pl.DataFrame({"batch": [0, 0, 1, 1], "sample_id": list(TOKENS), "image": [f"{name}.png" for name in TOKENS]})
-    store = actstore.create(tmp_path / "store", plan=plan, layers=[1], d_model=D, dtype="float32", run={"n_layers": 2})
+    store = actstore.create(
+        tmp_path / "store", plan=plan, layers=points, d_model=D, dtype="float32", run={"n_layers": 2}
+    )
     for number, chosen in enumerate(["ab", "cd"]):
         rows = [{"sample_id": sample, "role": "image"} for sample in chosen for _ in TOKENS[sample]]
         x = np.concatenate([np.array(TOKENS[sample], np.float32) for sample in chosen])
         samples = pl.DataFrame({"sample_id": list(chosen), "status": "ok"})
-        store.write(number, samples=samples, rows=pl.DataFrame(rows), residual={"image": x[None]})
-    (tmp_path / "saes" / "layer_0").mkdir(parents=True)
+        store.write(number, samples=samples, rows=pl.DataFrame(rows), residual={"image": np.stack([x] * len(points))})
     eye, none = np.eye(D, dtype=np.float32), np.zeros(D, np.float32)
     weights = {"W_enc": eye, "W_dec": eye, "b_enc": none, "b_dec": none, "threshold": none + 0.5}
-    np.savez(tmp_path / "saes" / "layer_0" / "params.npz", **weights)
-    (tmp_path / "texts" / "layer_0").mkdir(parents=True)
     exported = [
         {
             "modelId": "tiny",
@@ -52,8 +55,13 @@ def folder(tmp_path):
         }
         for feature, words in enumerate(WORDS)
     ]
-    for batch in (0, 1):
-        (tmp_path / "texts" / "layer_0" / f"batch-{batch}.json").write_text(json.dumps(exported[3 * batch :][:3]))
+    for point in points:
+        (tmp_path / "saes" / f"layer_{point - 1}").mkdir(parents=True)
+        np.savez(tmp_path / "saes" / f"layer_{point - 1}" / "params.npz", **weights)
+        (tmp_path / "texts" / f"layer_{point - 1}").mkdir(parents=True)
+        for batch in (0, 1):
+            path = tmp_path / "texts" / f"layer_{point - 1}" / f"batch-{batch}.json"
+            path.write_text(json.dumps(exported[3 * batch :][:3]))
     for name in TOKENS:
         (tmp_path / f"{name}.png").write_bytes(b"\x89PNG of " + name.encode())
     return tmp_path
@@ -88,6 +96,16 @@ def test_features_of_each_sample(folder, capsys):
         "activations": [6, 5, 1],
         "descriptions": ["dogs", "grass", "balls"],
     }
+
+
+@pytest.mark.slow
+def test_several_jobs_give_what_one_gives(tmp_path, capsys):
+    made = make(tmp_path, points=(1, 2))
+    _, alone, _ = command(capsys, made)
+    _, shared, err = command(capsys, made, "--jobs", 2, "--force")
+    assert "saved as" in err
+    assert alone["layer"].to_list() == [1] * 4 + [2] * 4
+    assert shared.equals(alone)
 
 
 def test_filters(folder, capsys):

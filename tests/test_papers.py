@@ -1,0 +1,40 @@
+"""The page that maps figures to commands names nothing that is not there."""
+
+import re
+from importlib.resources import files
+
+import click
+import pytest
+
+from actstore.cli import cli
+from actstore_extract.shelf import shipped
+
+PAGE = (files("actstore_analyze") / "PAPERS.md").read_text(encoding="utf-8")
+MODELS = ["chameleon-7b", "chameleon-34b", "emu3", "llava-onevision-7b", "pixtral-12b", "janus-1.3b"]
+QUOTED = re.findall(r"`([^`]+)`", PAGE)
+CALLS = sorted({words for words in QUOTED if words.startswith("actstore ")})
+
+
+def test_recipes_ship():
+    named = [one for one in QUOTED if re.fullmatch(r"(MODEL|clip-gemma-2-2b)/[\w-]+|digits-[\w-]+", one)]
+    assert len(named) > 20
+    missing = [
+        name
+        for one in named
+        for name in ([one.replace("MODEL", model) for model in MODELS] if one.startswith("MODEL") else [one])
+        if name not in shipped()
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_commands_and_their_options_are_there(call):
+    _, *words = call.split()
+    command: click.Command = cli
+    context = click.Context(cli)
+    while words and isinstance(command, click.Group):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None, call
+        command = found
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= known, call
