@@ -1,10 +1,7 @@
 """The loop: batches of examples, gradients gathered over all of a batch, a step, a row of the log; again."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from PIL.Image import DecompressionBombError
 
 from actstore.errors import ActstoreError
 from actstore.progress import bar
-from actstore_extract.families import Model, SampleError
+from actstore_extract.families import Model
 from actstore_extract.threads import fitting_threads
+from actstore_extract.training.batches import Batch, Batches
 from actstore_extract.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from actstore_extract.training.data import Data
 from actstore_extract.training.examples import Encoder, Example
@@ -28,11 +25,6 @@ from actstore_extract.training.schedule import Order, learning_rate
 from actstore_extract.training.stopping import Stop, stopping
 
 __all__ = ["Done", "Learner", "TrainingError", "train"]
-
-READERS = 8  # threads that open images
-ROOM = 2**28  # bytes of examples that are kept for the next epoch
-# What Pillow raises for a file it cannot decode.
-_UNREADABLE = (DecompressionBombError, OSError, SyntaxError, ValueError)
 
 
 class TrainingError(ActstoreError):
@@ -60,19 +52,6 @@ class Done(NamedTuple):
     def finished(self) -> bool:
         """Whether all steps are done."""
         return self.step == self.steps
-
-
-class _Batch(NamedTuple):
-    """This process' part of a step's examples, and why some cannot be used."""
-
-    names: list[str]
-    examples: list[Example]
-    bad: list[SampleError]
-
-    @property
-    def learned(self) -> list[Example]:
-        """Those that have an answer left."""
-        return [example for example in self.examples if example.spans]
 
 
 class _Totals(NamedTuple):
@@ -130,9 +109,10 @@ class _Loop:
         if found := read_checkpoint(self.out, self.made):
             self._restore(found)
         self.say(f"{self.order.steps - self.step} of {self.order.steps} steps left, of {self.how.batch_size} examples")
-        with ExitStack() as stack:
-            progress = stack.enter_context(bar(self.order.steps - self.step, "steps"))
-            for batch in stack.enter_context(_Ahead(self)):
+        share = (self.accelerator.process_index, self.accelerator.num_processes)
+        batches = Batches(self.data, self.learner.encode, self.order, share)
+        with bar(self.order.steps - self.step, "steps") as progress, batches.beginning(self.step) as coming:
+            for batch in coming:
                 if not self._step(batch):
                     break
                 progress.advance()
@@ -152,7 +132,7 @@ class _Loop:
             write_checkpoint(self.out, self.step, self.made, self.learner.weights, self.optimizer)
         self.kept = self.step
 
-    def _step(self, batch: _Batch) -> bool:
+    def _step(self, batch: Batch) -> bool:
         """Learn from a batch; False, and nothing is learned, if the end was asked for."""
         began = time.monotonic()
         totals = self._totals(batch)
@@ -179,7 +159,7 @@ class _Loop:
         self.step += 1
         return True
 
-    def _totals(self, batch: _Batch) -> _Totals:
+    def _totals(self, batch: Batch) -> _Totals:
         cut = sum(example.cut for example in batch.examples)
         counts = [len(batch.learned), cut, len(batch.examples) - len(batch.learned), len(batch.bad), self.stop.asked]
         return _Totals(*map(int, self._sum(torch.tensor(counts, dtype=torch.float64)).tolist()))
@@ -191,7 +171,7 @@ class _Loop:
         summed: torch.Tensor = self.accelerator.reduce(x.to(self.accelerator.device), "sum")
         return summed
 
-    def _gradients(self, batch: _Batch, n: int) -> float | None:
+    def _gradients(self, batch: Batch, n: int) -> float | None:
         """Gather the gradients of the mean loss over `n` examples, piece by piece; the loss, or None if stopped."""
         total = torch.zeros(1, dtype=torch.float64)
         for piece in self._pieces(batch.learned):
@@ -211,7 +191,7 @@ class _Loop:
         for chosen in self.learner.model.batches(encoded, self.how.micro_batch):
             yield [examples[i] for i in chosen]
 
-    def _norm(self, batch: _Batch, loss: float) -> float:
+    def _norm(self, batch: Batch, loss: float) -> float:
         """Of the gradient; TrainingError where it or the loss is no number."""
         gradients = [weight.grad for weight in self.parameters if weight.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
@@ -224,70 +204,12 @@ class _Loop:
             f"its batch: {', '.join(names)}"
         )
 
-    def _refuse(self, batch: _Batch, count: int) -> None:
+    def _refuse(self, batch: Batch, count: int) -> None:
         first = f", the first: {batch.bad[0]}" if batch.bad else ""
         raise TrainingError(
             f"step {self.step}: {count} examples cannot be used{first}; {self.step} steps are kept in {self.out}\n"
             "mend them and go on with the same command, or leave such out with --set training.skip_bad=true"
         )
-
-
-class _Ahead:
-    """The batches that are left, each made while the one before is learned; small sets of examples are made once."""
-
-    def __init__(self, loop: _Loop) -> None:
-        self.loop = loop
-        self.kept: dict[int, Example] = {}
-        self.room = ROOM if loop.how.epochs > 1 else 0
-        self.maker = ThreadPoolExecutor(1, thread_name_prefix="examples")
-        self.readers = ThreadPoolExecutor(min(READERS, os.cpu_count() or 1), thread_name_prefix="images")
-
-    def __enter__(self) -> Iterator[_Batch]:
-        return self._batches()
-
-    def __exit__(self, *_: object) -> None:
-        self.maker.shutdown(cancel_futures=True)
-        self.readers.shutdown(cancel_futures=True)
-
-    def _batches(self) -> Iterator[_Batch]:
-        steps = range(self.loop.step, self.loop.order.steps)
-        coming: Future[_Batch] | None = None
-        for step in steps:
-            batch = self._make(step) if coming is None else coming.result()
-            coming = self.maker.submit(self._make, step + 1) if step + 1 in steps else None
-            yield batch
-
-    def _make(self, step: int) -> _Batch:
-        world, rank = self.loop.accelerator.num_processes, self.loop.accelerator.process_index
-        numbers = self.loop.order.batch(step)[rank::world].tolist()
-        images = self.readers.map(self._image, numbers)
-        made = [self._one(number, image) for number, image in zip(numbers, images, strict=True)]
-        names = [self.loop.data.conversation(number)[0].sample_id for number in numbers]
-        good = [one for one in made if isinstance(one, Example)]
-        return _Batch(names, good, [one for one in made if isinstance(one, SampleError)])
-
-    def _image(self, number: int) -> Any:
-        """The image, or why it cannot be read."""
-        try:
-            return None if number in self.kept else self.loop.data.image(number)
-        except _UNREADABLE as error:
-            return error
-
-    def _one(self, number: int, image: Any) -> Example | SampleError:
-        if number in self.kept:
-            return self.kept[number]
-        said, template = self.loop.data.conversation(number)
-        if isinstance(image, Exception):
-            return SampleError(said.sample_id, f"its image {said.image} cannot be read: {image}")
-        try:
-            made = self.loop.learner.encode(said, image, template)
-        except SampleError as error:
-            return error
-        size = sum(x.nbytes for x in made.encoded.inputs.values())
-        if size <= self.room:
-            self.room -= size
-            self.kept[number] = made
-        return made
 
 
 def _seed(seed: int, step: int, rank: int) -> int:
