@@ -18,17 +18,8 @@ from actstore_extract.families import Batch, Model
 from actstore_extract.interventions import InterventionError, block_attention, parse_block
 from actstore_extract.positions import Layout, parse_role, positions
 from actstore_extract.tap import AttentionError, attention_modules, tapped
+from tiny import BATCHES, MIXED, SAME
 
-SAME = ["<image> this digit is a", "<image> one , two , three"]
-MIXED = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a", "one two <image>"]
-BATCHES = {
-    "one": (SAME[:1], False, 0),
-    "one, right padded": (SAME[:1], False, 3),
-    "one, left padded": (SAME[:1], True, 3),
-    "same length": (SAME, False, 0),
-    "right padded": (MIXED, False, 0),
-    "left padded": (MIXED, True, 0),
-}
 ROLES = tuple(map(parse_role, ["eoi", "last-image", "image", "random-image-3", "at-0", "last"]))
 NONE = Selection(np.empty(0, np.int64))
 

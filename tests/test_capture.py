@@ -8,18 +8,9 @@ import tiny
 from actstore_extract.capture import CaptureError, NotFiniteError, Selection, capture
 from actstore_extract.families import Batch, Model
 from actstore_extract.positions import parse_role, positions
+from tiny import BATCHES, MIXED, SAME
 
-SAME = ["<image> this digit is a", "<image> one , two , three"]
-MIXED = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a", "one <image>"]
 NONE = np.empty(0, np.int64)
-BATCHES = {
-    "one": (SAME[:1], False, 0),
-    "one, right padded": (SAME[:1], False, 3),
-    "one, left padded": (SAME[:1], True, 3),
-    "same length": (SAME, False, 0),
-    "right padded": (MIXED, False, 0),
-    "left padded": (MIXED, True, 0),
-}
 
 
 @pytest.fixture(scope="module", params=tiny.SYSTEMS)

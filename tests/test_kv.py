@@ -20,17 +20,8 @@ from actstore_extract.recipe import RecipeError
 from actstore_extract.runner import Run, samples_per_part
 from actstore_extract.tap import AttentionError
 from extracting import SMALL, extract
+from tiny import BATCHES, MIXED, SAME
 
-SAME = ["<image> this digit is a", "<image> one , two , three"]
-MIXED = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a", "one <image>"]
-BATCHES = {
-    "one": (SAME[:1], False, 0),
-    "one, right padded": (SAME[:1], False, 3),
-    "one, left padded": (SAME[:1], True, 3),
-    "same length": (SAME, False, 0),
-    "right padded": (MIXED, False, 0),
-    "left padded": (MIXED, True, 0),
-}
 NOTHING = np.empty(0, np.int64)
 
 

@@ -54,6 +54,17 @@ from actstore_extract.families.family import _SEQUENCES
 
 torch.set_num_threads(1)  # threads that wait for each other on a busy machine make these models 100 times slower
 
+SAME = ["<image> this digit is a", "<image> one , two , three"]
+MIXED = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a", "one two <image>"]
+BATCHES = {  # texts, whether they are padded left, and how many slots more than needed
+    "one": (SAME[:1], False, 0),
+    "one, right padded": (SAME[:1], False, 3),
+    "one, left padded": (SAME[:1], True, 3),
+    "same length": (SAME, False, 0),
+    "right padded": (MIXED, False, 0),
+    "left padded": (MIXED, True, 0),
+}
+
 WORDS = [
     "this",
     "digit",

@@ -4,14 +4,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from actstore.errors import ActstoreError, nearest
+from actstore_extract.positions import RoleError, parse_role
 
 __all__ = [
     "NONE",
@@ -20,6 +21,7 @@ __all__ = [
     "ConditionSection",
     "Patch",
     "Point",
+    "RoleSection",
     "Steer",
     "checked",
     "crossed",
@@ -108,6 +110,32 @@ class ConditionSection(BaseModel):
     def conditions(self, *, n_layers: int, seed: int) -> list[Condition]:  # noqa: ARG002
         """The conditions that it stands for in a model of that many blocks."""
         return [Condition()]
+
+
+class RoleSection(ConditionSection):
+    """A condition at the positions of one role, which the key `kind` names; ROLE-KIND as a name says it too."""
+
+    kind: ClassVar[str]
+    done: ClassVar[str]  # to a position, in words
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
+        name = given.get("name")
+        if not isinstance(name, str) or cls.kind in given or not name.endswith(f"-{cls.kind}"):
+            return given
+        return {cls.kind: name.removesuffix(f"-{cls.kind}"), **given}
+
+    @classmethod
+    def role_name(cls, name: str) -> str:
+        """The role's own name; raises ValueError for what is no role, and for a mean."""
+        try:
+            role = parse_role(name)
+        except RoleError as error:
+            raise ValueError(error) from None  # pydantic adds where
+        if role.is_mean:
+            raise ValueError(f"{role.name} is a mean of positions: there is nothing to be {cls.done}")
+        return role.name
 
 
 def checked(name: str, numbers: list[int], largest: int, n_layers: int) -> list[int]:

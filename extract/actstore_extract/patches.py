@@ -1,17 +1,16 @@
 """Patches: conditions in which vectors of one sample, the source, take the place of another's, the receiver's."""
 
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
-from actstore_extract.conditions import Condition, ConditionSection, Patch, Point, checked
-from actstore_extract.positions import RoleError, parse_role
+from actstore_extract.conditions import Condition, Patch, Point, RoleSection, checked
 from actstore_extract.samples.synsets import papers
 
 __all__ = ["PatchSection"]
 
 
-class PatchSection(ConditionSection):
+class PatchSection(RoleSection):
     """Activation patching: the receiver's vectors at the role `patch` become those of its source.
 
     A condition NAME-lN for each N of `layers`: with `point` "residual" the residual stream at N alone (0 to L), with
@@ -20,30 +19,19 @@ class PatchSection(ConditionSection):
     as a name says the role.
     """
 
+    kind: ClassVar[str] = "patch"
+    done: ClassVar[str] = "patched"
+
     patch: str = ""
     point: Point = "residual"
     layers: Literal["all"] | list[int] = "all"
     pairs: Literal["narrow-gate"] | list[tuple[str, str]]
     by: str = "label"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
-        name = given.get("name")
-        if not isinstance(name, str) or "patch" in given or not name.endswith("-patch"):
-            return given
-        return {"patch": name.removesuffix("-patch"), **given}
-
     @field_validator("patch")
     @classmethod
-    def _role(cls, name: str) -> str:
-        try:
-            role = parse_role(name)
-        except RoleError as error:
-            raise ValueError(error) from None  # pydantic adds where
-        if role.is_mean:
-            raise ValueError(f"{role.name} is a mean of positions: there is nothing to be patched")
-        return role.name
+    def _canonical(cls, name: str) -> str:
+        return cls.role_name(name)
 
     @model_validator(mode="after")
     def _sensible(self) -> "PatchSection":

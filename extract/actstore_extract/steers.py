@@ -2,22 +2,21 @@
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import field_serializer, field_validator, model_validator
 
-from actstore_extract.conditions import Condition, ConditionError, ConditionSection, Steer, checked
-from actstore_extract.positions import RoleError, parse_role
+from actstore_extract.conditions import Condition, ConditionError, RoleSection, Steer, checked
 
 __all__ = ["SteerSection"]
 
 _COLUMN = "layer_"  # of vectors that `actstore export` writes, followed by their layer
 
 
-class SteerSection(ConditionSection):
+class SteerSection(RoleSection):
     """Steering: at the role `steer`, `scale` times a vector is added to the residual stream, or replaces it.
 
     A condition NAME-lN for each N of `layers` (0 to L), NAME-lN-sX for each X of several scales. The vector is the mean
@@ -26,6 +25,9 @@ class SteerSection(ConditionSection):
     too, not the prompt alone. ROLE-steer as a name says the role. `sha256` is of the files, filled in when the recipe
     is kept; one that differs is refused.
     """
+
+    kind: ClassVar[str] = "steer"
+    done: ClassVar[str] = "steered"
 
     steer: str = ""
     layers: Literal["all"] | list[int]
@@ -36,24 +38,10 @@ class SteerSection(ConditionSection):
     generated: bool = False
     sha256: str | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
-        name = given.get("name")
-        if not isinstance(name, str) or "steer" in given or not name.endswith("-steer"):
-            return given
-        return {"steer": name.removesuffix("-steer"), **given}
-
     @field_validator("steer")
     @classmethod
-    def _role(cls, name: str) -> str:
-        try:
-            role = parse_role(name)
-        except RoleError as error:
-            raise ValueError(error) from None  # pydantic adds where
-        if role.is_mean:
-            raise ValueError(f"{role.name} is a mean of positions: there is nothing to be steered")
-        return role.name
+    def _canonical(cls, name: str) -> str:
+        return cls.role_name(name)
 
     @model_validator(mode="after")
     def _sensible(self) -> "SteerSection":
