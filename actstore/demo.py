@@ -14,6 +14,7 @@ INTERVENED = ("fusion", "gated")
 INTERVENTIONS = ("knockout", "patch")
 STEERED = {"seven": "label = 'seven'", "other": "label <> 'seven'"}  # steer towards the first, away from the second
 LAYER = "4"
+PAIRS = "zero:one,two:three,four:five,six:seven,eight:nine"
 TABLE = ("--format", "table")
 
 
@@ -36,11 +37,24 @@ def steps(out: Path) -> Iterator[list[str]]:
             yield ["extract", f"digits-{name}-{what}", str(out / f"{name}-{what}")]
         yield ["knockout", str(out / f"{name}-knockout"), "-k", "10", *TABLE]
         yield ["patch", str(out / f"{name}-patch"), *TABLE]
+    yield from replaying(out)
     yield from steering(out)
     for name in STORES:
         yield ["verify", str(out / name)]
-    stores = [*STORES, *(f"{name}-{what}" for name in INTERVENED for what in INTERVENTIONS), "gated-steer"]
+    stores = [
+        *STORES,
+        *(f"{name}-{what}" for name in INTERVENED for what in INTERVENTIONS),
+        "gated-replay",
+        "gated-steer",
+    ]
     yield ["report", *(str(out / name) for name in stores), "-o", str(out / "report.html")]
+
+
+def replaying(out: Path) -> Iterator[list[str]]:
+    """Patches of the gated model once more, from stored residual streams and the decoder alone."""
+    store = str(out / "gated-replay")
+    yield ["extract", "digits-gated-replay", store]
+    yield ["patch", store, "--pairs", PAIRS, "--limit", "5", *TABLE]
 
 
 def steering(out: Path) -> Iterator[list[str]]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from scipy.stats import binomtest
 
 import actstore
 from actstore.cli import run
+from actstore_analyze.sae import rotated
 from actstore_analyze.sae_features import Activity, match_rate, top_features
 from speaking import speaking
 
@@ -82,14 +84,22 @@ def judged(body):
     return f"Match found: {'YES' if 'dogs' in text['text'] and sample in 'ab' else 'NO'}"
 
 
+def as_they_are(table):
+    """Without the controls."""
+    return table.filter(pl.col("control") == "none")
+
+
 def test_features_of_each_sample(folder, capsys):
     status, table, _ = command(capsys, folder)
     assert status == 0
+    assert table["control"].unique(maintain_order=True).to_list() == ["none", "rotated", "gaussian"]
+    table = as_they_are(table)
     assert dict(table.select("sample_id", "features").rows()) == TOPS
     assert table.row(2, named=True) == {
         "role": "image",
         "prompt_order": None,
         "condition": "none",
+        "control": "none",
         "layer": 1,
         "sample_id": "c",
         "features": [1, 2, 3],
@@ -104,26 +114,47 @@ def test_several_jobs_give_what_one_gives(tmp_path, capsys):
     _, alone, _ = command(capsys, made)
     _, shared, err = command(capsys, made, "--jobs", 2, "--force")
     assert "saved as" in err
-    assert alone["layer"].to_list() == [1] * 4 + [2] * 4
+    assert as_they_are(alone)["layer"].to_list() == [1] * 4 + [2] * 4
     assert shared.equals(alone)
+
+
+def test_controls_are_the_vectors_rotated_and_gaussian_ones_of_the_same_moments(folder, capsys):
+    _, table, _ = command(capsys, folder, "--most-images", "1.0", "--seed", "3")
+    x = np.concatenate([np.array(TOKENS[name], np.float32) for name in TOKENS])
+    owner = np.repeat(np.arange(4), [len(TOKENS[name]) for name in TOKENS])
+    turned = rotated(x, 3)
+    strongest = np.stack([np.where(turned > 0.5, turned, 0)[owner == i].max(0) for i in range(4)])
+    allowed = np.array([True, True, True, True, False, False])
+    assert table.filter(pl.col("control") == "rotated")["features"].to_list() == top_features(strongest, allowed)
+    gaussian = table.filter(pl.col("control") == "gaussian")
+    assert gaussian["sample_id"].to_list() == list(TOKENS)
+    assert gaussian["features"].to_list() not in (list(TOPS.values()), top_features(strongest, allowed))
+
+
+def test_an_untrained_adapter_is_one_more_control(folder, tmp_path, capsys):
+    other = shutil.copytree(folder / "store", folder / "untrained")
+    _, table, _ = command(capsys, folder, "--untrained", other)
+    untrained = table.filter(pl.col("control") == "untrained").drop("control")
+    assert untrained.equals(as_they_are(table).drop("control"))  # the same store, so the same features
 
 
 def test_filters(folder, capsys):
     _, table, _ = command(capsys, folder, "--most-images", "1.0", "--most-language", "0.01", "--examples", "1")
-    assert table["features"].to_list() == [[0, 4, 1]]
+    assert as_they_are(table)["features"].to_list() == [[0, 4, 1]]
     _, table, _ = command(capsys, folder, "--most-images", "0.49")
-    assert table["features"].to_list() == [[], [], [], []]  # 1, 2 and 3 are each in two of four samples
+    assert as_they_are(table)["features"].to_list() == [[], [], [], []]  # 1, 2 and 3 are each in two of four samples
     _, table, _ = command(capsys, folder, "--most-images", "0.5")
-    assert table["features"].to_list() == list(TOPS.values())
+    assert as_they_are(table)["features"].to_list() == list(TOPS.values())
 
 
 def test_match_rate_beside_its_control(folder, capsys):
     with speaking(judged) as server:
         status, table, err = command(capsys, folder, "--judge", "tiny", "--base-url", server.url)
         assert status == 0
-        assert len(server.asked) == 6  # d has no described feature
-        assert "6 questions to tiny, about" in err
-        plain, shuffled = table.rows(named=True)
+        assert len(server.asked) == 12  # d has no described feature; of the controls some have
+        assert "12 questions to tiny, about" in err
+        assert table["control"].to_list() == ["none", "shuffled", "rotated", "gaussian"]
+        plain, shuffled, *_ = table.rows(named=True)
         assert {name: plain[name] for name in ("control", "rate", "matched", "unclear", "undescribed", "n")} == {
             "control": "none",
             "rate": 0.25,
@@ -143,13 +174,13 @@ def test_a_second_run_asks_nothing(folder, capsys):
         _, second, err = command(capsys, folder, *asked, "--force")
         assert second.equals(first)
         assert "0 questions to tiny" in err
-        assert "6 are answered already" in err
+        assert "12 are answered already" in err
         _, _, err = command(capsys, folder, *asked)
         assert "recalled from" in err
         command(capsys, folder, *asked, "--examples", "2", "--no-control")
-        assert len(server.asked) == 6
-        command(capsys, folder, "--judge", "other", "--base-url", server.url)
         assert len(server.asked) == 12
+        command(capsys, folder, "--judge", "other", "--base-url", server.url)
+        assert len(server.asked) == 24
     kept = actstore.open(folder / "store")
     assert {result.measure for result in kept.results()} >= {"judge", "sae_features", "sae_match"}
 
@@ -159,7 +190,7 @@ def test_estimate_asks_nothing(folder, capsys):
         asked = ("--judge", "tiny", "--base-url", server.url, "--estimate")
         status, table, err = command(capsys, folder, *asked, "--price", "2.5,10")
         assert (status, table.height, server.asked) == (0, 0, [])
-    assert "6 questions to tiny" in err
+    assert "12 questions to tiny" in err
     assert "dollars at 2.5 and 10 a million" in err
 
 
@@ -170,16 +201,16 @@ def test_answers_before_a_failure_are_kept(folder, capsys):
         status, _, err = command(capsys, folder, *asked)
         assert status == 1
         assert "refused: 500" in err.splitlines()[-1]
-        assert "2 of 6 questions answered and kept" in err
+        assert "2 of 12 questions answered and kept" in err
         status, _, err = command(capsys, folder, *asked)
         assert status == 0
-        assert "4 questions to tiny" in err
+        assert "10 questions to tiny" in err
 
 
 def test_unclear_replies_count_as_no_match(folder, capsys):
     with speaking(lambda _: "I cannot see it") as server:
         _, table, _ = command(capsys, folder, "--judge", "tiny", "--base-url", server.url, "--tries", "1")
-    assert table.select("matched", "unclear", "n").rows() == [(0, 3, 4), (0, 3, 4)]
+    assert table.select("matched", "unclear", "n").rows()[:2] == [(0, 3, 4), (0, 3, 4)]
 
 
 def test_report(folder, capsys):

@@ -1,6 +1,6 @@
 """How well a sparse autoencoder rebuilds vectors, and controls that show what of it is due to their structure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -220,7 +220,7 @@ class Moments:
             scatter=self.scatter + other.scatter + np.outer(apart, apart) * (self.weight * other.weight / weight),
         )
 
-    def draw(self, count: int, seed: int, *, batch: int = 4096) -> Iterator[Floats]:
+    def draw(self, count: int, seed: int | Sequence[int], *, batch: int = 4096) -> Iterator[Floats]:
         """`count` Gaussian vectors of this mean and covariance, at most `batch` at a time."""
         rng = np.random.default_rng(seed)
         for start in range(0, count, batch):

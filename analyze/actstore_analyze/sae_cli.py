@@ -32,6 +32,20 @@ def autoencoders(command: Command) -> Command:
     return command
 
 
+def controlled(command: Command) -> Command:
+    """--untrained and --seed: of the controls."""
+    untrained = click.option(
+        "--untrained",
+        metavar="STORE",
+        type=click.Path(path_type=Path),
+        help="The same samples run with an untrained adapter, a control more: extract them with a copy of the model.",
+    )
+    seed = click.option(
+        "--seed", default=0, show_default=True, help="Seed of the rotation and of the Gaussian vectors."
+    )
+    return untrained(seed(command))
+
+
 @click.command()
 @measured
 @autoencoders
@@ -43,13 +57,7 @@ def autoencoders(command: Command) -> Command:
     type=click.Choice(["example", "token"]),
     help="Each sample counts the same, as in the paper's code, or each token.",
 )
-@click.option(
-    "--untrained",
-    metavar="STORE",
-    type=click.Path(path_type=Path),
-    help="The same samples run with an untrained adapter, a control more: extract them with a copy of the model.",
-)
-@click.option("--seed", default=0, show_default=True, help="Seed of the rotation and of the Gaussian vectors.")
+@controlled
 def sae(store: Path, force: bool, figure: Path | None, style: str | None, output: Path | None, **asked: Any) -> None:
     """Reconstruction by sparse autoencoders: error, sparsity and cosine by role, order of the prompt and layer.
 
@@ -112,7 +120,8 @@ JUDGED = ("judge", "base_url", "images", "no_control", "at_once", "tries", "time
     metavar="FOLDER",
     help="Folder that the samples' image paths start from.",
 )
-@click.option("--no-control", is_flag=True, help="Do not ask about another sample's image too.")
+@click.option("--no-control", is_flag=True, help="Do not ask about controls: another's image, other vectors.")
+@controlled
 def describe(
     store: Path, force: bool, figure: Path | None, style: str | None, output: Path | None, **asked: Any
 ) -> None:
@@ -120,7 +129,8 @@ def describe(
 
     Of each sample the three strongest features that have a description and are neither common among the samples nor
     in language. With --judge a model sees the image and the descriptions, and says whether any of them matches; the
-    share of samples that match is kept with its Wilson interval, beside the same question about another sample's image.
+    share of samples that match is kept with its Wilson interval, beside its controls: the same question about another
+    sample's image, and features of the same vectors rotated, and of Gaussian ones.
     Answers are kept in the store: a second run asks nothing.
 
     \b

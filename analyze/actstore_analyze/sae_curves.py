@@ -18,7 +18,7 @@ from actstore.store import open as open_store
 from actstore_analyze.per_layer import EVERYTHING, RESIDUAL, PerLayer, depth
 from actstore_analyze.sae import Moments, Sums, moments, rotation, sums
 from actstore_analyze.sae_formats import Sized
-from actstore_analyze.sae_groups import Group, groups_of, points_of, roles_of, vectors
+from actstore_analyze.sae_groups import Group, groups_of, points_of, roles_of, untrained_groups, vectors
 from actstore_analyze.sae_source import source
 from actstore_analyze.selection import Say
 
@@ -123,7 +123,7 @@ class Rebuilt(PerLayer):
 
     def units(self, store: Store, *, say: Say) -> list[int]:
         """The layers; first what can be wrong with the rows."""
-        self._untrained(groups_of(store, self.sql, self.roles, self.average))
+        untrained_groups(self.untrained, groups_of(store, self.sql, self.roles, self.average), self.sql, self.average)
         found = source(self.saes, self.sae_id, self.hook)
         if bare := [layer for layer in store.layers if layer not in found.points]:
             say(f"{self.saes}: no autoencoder for layer {span(bare)}; left out")
@@ -140,23 +140,10 @@ class Rebuilt(PerLayer):
         ]
         found += [
             (group, "untrained", _summed(partial(_plain, sae), other, group, unit, sae))
-            for other, group in self._untrained(groups)
+            for other, group in untrained_groups(self.untrained, groups, self.sql, self.average)
         ]
         rows = [_row(group, control, (unit, depth(store, unit)), total) for group, control, total in found]
         return pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(average=pl.lit(self.average))
-
-    def _untrained(self, groups: Sequence[Group]) -> list[tuple[Store, Group]]:
-        """The same groups in the store of the untrained adapter; text alone never sees an adapter."""
-        if self.untrained is None:
-            return []
-        other = open_store(self.untrained)
-        known = {(group.role, group.prompt_order, group.condition) for group in groups if group.prompt_order != "text"}
-        roles = [role for role in self.roles if role in other.roles]
-        found = groups_of(other, self.sql, roles, self.average) if roles else []
-        kept = [group for group in found if (group.role, group.prompt_order, group.condition) in known]
-        if not kept:
-            raise ActstoreError(f"{self.untrained}: none of the groups is in it; extract the same roles and conditions")
-        return [(other, group) for group in kept]
 
 
 @dataclass(frozen=True)

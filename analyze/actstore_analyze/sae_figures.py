@@ -32,6 +32,14 @@ PANELS = (
     ("cosine", "Direction", "cosine of x and x′"),
 )
 
+OF_MATCHES = {
+    "none": "",
+    "shuffled": ", other image",
+    "rotated": ", rotated",
+    "gaussian": ", Gaussian",
+    "untrained": ", untrained adapter",
+}
+
 
 def rebuilt(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = ()) -> alt.HConcatChart:
     """Six panels over layers, a colour and mark for each group, a dash for each control; `table` of `actstore sae`.
@@ -108,7 +116,7 @@ def _axis(values: pl.Series) -> tuple[float, float]:
 def matched(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = ()) -> alt.LayerChart:
     """Match rate over layers with its Wilson interval, one line per group and control; of `actstore describe`."""
     several = table["control"].n_unique() > 1
-    control = pl.when(pl.col("control") == "none").then(pl.lit("")).otherwise(pl.lit(", other image"))
+    control = pl.col("control").replace_strict(OF_MATCHES)
     named = table.with_columns(group_name(table))
     series = pl.concat_str("group", control) if several else pl.col("group")
     text = pl.format(
@@ -119,7 +127,7 @@ def matched(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] =
     ceiling = lines.top([value for one in (table, *tables) for value in one["high"]])
     chart = lines.over_layers(drawn, y_title="match rate", ceiling=ceiling)
     note = f"n = {counts(table)} samples; band: 95 % Wilson interval" + (
-        "; control: each other's image" if several else ""
+        "; controls: another sample's image, other vectors" if several else ""
     )
     titled: alt.LayerChart = chart.properties(title=heading(title, note))
     return titled

@@ -11,10 +11,11 @@ from actstore.errors import ActstoreError
 from actstore.header import span
 from actstore.sql import literal
 from actstore.store import Store
+from actstore.store import open as open_store
 from actstore_analyze.sae_source import Source
 from actstore_analyze.selection import known_layers, known_roles
 
-__all__ = ["AVERAGES", "Group", "groups_of", "points_of", "roles_of", "vectors"]
+__all__ = ["AVERAGES", "Group", "groups_of", "points_of", "roles_of", "untrained_groups", "vectors"]
 
 AVERAGES = ("example", "token")
 USUAL = (("image",), ("text", "random-text", "last"))  # of each the first that is stored
@@ -102,6 +103,22 @@ def groups_of(store: Store, sql: str, roles: Sequence[str], average: str = "exam
         for role, prompt_order, condition, n, samples in counted.drop("own").iter_rows()
     ]
     return sorted(found, key=lambda group: list(roles).index(group.role))
+
+
+def untrained_groups(
+    path: str | None, groups: Sequence[Group], sql: str, average: str = "example"
+) -> list[tuple[Store, Group]]:
+    """The same groups in the store of an untrained adapter, if there is one; text alone never sees an adapter."""
+    if path is None:
+        return []
+    other = open_store(path)
+    known = {(group.role, group.prompt_order, group.condition) for group in groups if group.prompt_order != "text"}
+    roles = [role for role in dict.fromkeys(group.role for group in groups) if role in other.roles]
+    found = groups_of(other, sql, roles, average) if roles else []
+    kept = [group for group in found if (group.role, group.prompt_order, group.condition) in known]
+    if not kept:
+        raise ActstoreError(f"{path}: none of the groups is in it; extract the same roles and conditions")
+    return [(other, group) for group in kept]
 
 
 def _or_null(text: str | None) -> str:

@@ -32,7 +32,7 @@ SCHEMA = {
 
 
 class Asked(NamedTuple):
-    """A question about a sample, None where none of its features has a description; control: none or shuffled."""
+    """A question about a sample, None where none of its features has a description."""
 
     group: tuple[str | None, ...]
     layer: int
@@ -64,7 +64,14 @@ class Matched(Judging, Described):
     @property
     def caption(self) -> str:
         """What the figure shows."""
-        control = "" if self.no_control else " Control: the same descriptions beside another sample's image."
+        control = (
+            ""
+            if self.no_control
+            else (
+                " Controls: the same descriptions beside another sample's image, and features of the same vectors "
+                "rotated, of Gaussian ones and, where there is one, of an untrained adapter beside the sample's own image."
+            )
+        )
         return f"Share of samples whose image matches one of the descriptions of its features ({self.chosen}).{control}"
 
     @property
@@ -104,14 +111,16 @@ class Matched(Judging, Described):
         )
 
     def asked(self, store: Store, *, say: Say) -> Iterator[Asked]:
-        """A question for each sample of each layer and group; as a control the same about the next sample's image."""
+        """A question for each sample of each layer, group and control; as one more the same about the next's image."""
         table = answer(store, self.features, say=say).table
         images, loaded = self._images(store, table["sample_id"].unique().to_list()), dict[str, bytes]()
-        for (*group, layer), own in table.group_by(*GROUP, "layer", maintain_order=True):
+        if self.no_control:
+            table = table.filter(pl.col("control") == "none")
+        for (*group, kind, layer), own in table.group_by(*GROUP, "control", "layer", maintain_order=True):
             samples = own["sample_id"].to_list()
-            shown = {"none": samples} | (
-                {"shuffled": samples[1:] + samples[:1]} if not self.no_control and len(samples) > 1 else {}
-            )
+            shown = {kind: samples}
+            if kind == "none" and not self.no_control and len(samples) > 1:
+                shown["shuffled"] = samples[1:] + samples[:1]
             for control, others in shown.items():
                 for descriptions, sample in zip(own["descriptions"].to_list(), others, strict=True):
                     asked = question(descriptions, self._bytes(images[sample], loaded)) if descriptions else None

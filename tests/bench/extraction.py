@@ -16,15 +16,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from measuring import Goal, Spent, finish, parser, row, speed, taking_turns
-from models import MIDDLE, QUICK, SEVEN_B, write
+from models import MIDDLE, QUICK, SEVEN_B, SMALL, picture, write
 
 import actstore
 from actstore.format import dtype_named
 from actstore_extract import recipe
-from actstore_extract.families import Batch, Prompt
+from actstore_extract.families import Batch, Model, Prompt
 from actstore_extract.runner import Run
 
 SHAPES = {"quick": QUICK, "middle": MIDDLE, "7b": SEVEN_B}
@@ -116,6 +117,28 @@ def real(folder: Path, samples: int) -> list[dict[str, object]]:
     return rows
 
 
+def waiting(folder: Path, samples: int, seconds: float = 0.03) -> list[dict[str, object]]:
+    """How much of a run is left to a device that takes no CPU but `seconds` for each sample; pictures of 640 x 640."""
+    folder.mkdir()
+    text = write(folder, SMALL, samples)
+    for i in range(samples):
+        picture(i, 640).save(folder / f"{i}.png")
+    (folder / "bench.toml").write_text(text)
+    run = Run(recipe.load(str(folder / "bench.toml"), [FOUR]), device="cpu")
+    run.extract(folder / "first")
+    path, forward = created(run, folder / "store"), Model.__call__
+
+    def slow(model: Model, batch: Batch) -> object:
+        time.sleep(seconds * len(batch))
+        return forward(model, batch)
+
+    with mock.patch.object(Model, "__call__", slow):
+        started = time.perf_counter()
+        run.extract(path)
+        wall = time.perf_counter() - started
+    return [row(f"a device that takes {1000 * seconds:g} ms a sample is busy", samples * seconds / wall, "of the time")]
+
+
 def on_device(run: Run, batches: list[Batch], wall: float, case: str) -> list[dict[str, object]]:
     """On a GPU: the share of an extraction in which it has nothing to do, and its memory."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -168,6 +191,7 @@ def main() -> None:
                 rows += compared(text, folder, case, asked.device, repeats, own, None if shape is QUICK else GOAL)
         if not asked.profile:
             rows += real(folder, 128 if asked.quick else 512)
+            rows += waiting(folder / "waiting", 32 if asked.quick else 256)
     if rows:
         if not torch.cuda.is_available():
             print("no GPU here: the rows of --device cuda were not measured")

@@ -30,6 +30,7 @@ class Shape(NamedTuple):
     pixels: int = 2
 
 
+SMALL = Shape(64, 4, 4, 96, 8)
 MIDDLE = Shape(512, 8, 8, 1408, 24)
 QUICK = Shape(384, 6, 6, 1024, 16)
 SEVEN_B = Shape(4096, 32, 32, 11008, 32, 16)  # Chameleon 7B
