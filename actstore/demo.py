@@ -14,7 +14,7 @@ INTERVENED = ("fusion", "gated")
 INTERVENTIONS = ("knockout", "patch")
 STEERED = {"seven": "label = 'seven'", "other": "label <> 'seven'"}  # steer towards the first, away from the second
 LAYER = "4"
-PAIRS = "zero:one,two:three,four:five,six:seven,eight:nine"
+PAIRS = "zero:one,one:two,two:three,three:four,four:five,five:six,six:seven,seven:eight,eight:nine,nine:zero"
 TABLE = ("--format", "table")
 
 
@@ -51,10 +51,10 @@ def steps(out: Path) -> Iterator[list[str]]:
 
 
 def replaying(out: Path) -> Iterator[list[str]]:
-    """Patches of the gated model once more, from stored residual streams and the decoder alone."""
+    """The gated model's patches once more, from stored residual streams and the decoder alone: the same numbers."""
     store = str(out / "gated-replay")
     yield ["extract", "digits-gated-replay", store]
-    yield ["patch", store, "--pairs", PAIRS, "--limit", "5", *TABLE]
+    yield ["patch", store, "--pairs", PAIRS, *TABLE]
 
 
 def steering(out: Path) -> Iterator[list[str]]:

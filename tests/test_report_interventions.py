@@ -5,10 +5,12 @@ import polars as pl
 import pytest
 
 import actstore
+import making
 import test_knockout_command
 import test_patched
 from actstore import ActstoreError
 from actstore.cli import run
+from actstore_analyze.experiments import _current
 from actstore_analyze.steered import has_steers, steered
 from test_report import Page
 
@@ -134,3 +136,11 @@ def test_steering_alone_makes_a_page(tmp_path):
     assert "Steering" in Page((tmp_path / "r.html").read_text()).headings
     kept = pl.read_csv(tmp_path / "r_files" / "steering.csv")
     assert kept["up-l1-s2"].to_list() == TEXTS["up-l1-s2"]
+
+
+def test_a_store_made_for_replays_gets_no_label_overlap_unasked(tmp_path):
+    store = making.store(tmp_path / "s")
+    assert [call.measure for call, _ in _current(store, print)] == ["overlap"]
+    other = making.store(tmp_path / "other")
+    other.save_result("replayed", pl.DataFrame({"value": [1.0]}), {})
+    assert _current(other, print) == []

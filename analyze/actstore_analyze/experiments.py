@@ -16,9 +16,11 @@ from actstore_analyze.curves import Overlap
 from actstore_analyze.kinds import KINDS, Kind
 from actstore_analyze.knocked import has_knockouts
 from actstore_analyze.knockout import Knockout
+from actstore_analyze.knockouts_replayed import KnockoutReplayed
 from actstore_analyze.patched import Patched, has_patches
 from actstore_analyze.per_layer import EVERYTHING, PerLayer
 from actstore_analyze.recall import answer
+from actstore_analyze.replays import Replayed
 from actstore_analyze.runcard import Subject
 from actstore_analyze.selection import USUAL, Say
 
@@ -127,7 +129,7 @@ def _current(store: Store, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
     current: list[tuple[PerLayer, pl.DataFrame]] = [
         (Overlap.again(one.parameters), one.table()) for one in saved if one.state == store.state
     ]
-    if current or (not saved and specs(store)):
+    if current or (not saved and (specs(store) or _replayed(store))):
         return current
     try:
         call = Overlap.again(saved[0].parameters) if saved else _usual(store)
@@ -137,6 +139,11 @@ def _current(store: Store, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
         say(f"{store.path}: no label overlap: {error}")
         say(f"to have one in the report, run: actstore overlap {shlex.quote(str(store.path))} --label COLUMN")
         return []
+
+
+def _replayed(store: Store) -> bool:
+    """Whether interventions were replayed from the store: then it was made for them."""
+    return any(one.measure in (Replayed.measure, KnockoutReplayed.measure) for one in store.results())
 
 
 def _age(result: Result) -> str:

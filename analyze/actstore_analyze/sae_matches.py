@@ -69,7 +69,7 @@ class Matched(Judging, Described):
             if self.no_control
             else (
                 " Controls: the same descriptions beside another sample's image, and features of the same vectors "
-                "rotated, of Gaussian ones and, where there is one, of an untrained adapter beside the sample's own image."
+                "rotated, of Gaussian ones and, if there is one, of an untrained adapter beside the sample's own image."
             )
         )
         return f"Share of samples whose image matches one of the descriptions of its features ({self.chosen}).{control}"

@@ -48,6 +48,11 @@ class Decoder(Model):
         self._compute_buffers()
 
     @property
+    def device(self) -> torch.device:
+        """Where it runs; what it does not run, such as the embeddings, is nowhere."""
+        return torch.device("cpu")
+
+    @property
     def weight_bytes(self) -> int:
         """What the weights take that are held at once."""
         head = self.module.get_output_embeddings()

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import cast
+from functools import wraps
+from typing import ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,11 +18,28 @@ from actstore_extract.replay.prefix import Catch, Caught, Prefix
 from actstore_extract.replay.sample import Branch, Job, Kept, Put, Vectors
 from actstore_extract.replay.steps import Forward, Step
 from actstore_extract.tap import attention_modules
+from actstore_extract.threads import fitting_threads
 
 __all__ = ["Replay", "as_batch"]
 
 LENGTHS = 32  # of samples, for which masks and rotations are kept
 SLOTS = 1024  # run at once in a packed pass: beyond it most of the attention would be between branches, and masked
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _run(replay: Callable[P, T]) -> Callable[P, T]:
+    """A method of Replay that runs the model: without gradients, in as many threads as the model is worth."""
+
+    @wraps(replay)
+    def running(*args: P.args, **kwargs: P.kwargs) -> T:
+        replayer = args[0]
+        assert isinstance(replayer, Replay)
+        with torch.no_grad(), fitting_threads(replayer.model):
+            return replay(*args, **kwargs)
+
+    return running
 
 
 class Replay:
@@ -43,7 +61,7 @@ class Replay:
             self._made[n, past] = self.forward.steps(n, past=past)
         return self._made[n, past]
 
-    @torch.no_grad()
+    @_run
     def full(self, sample: Kept, branch: Branch) -> Vectors:
         """Logits (vocabulary,) by the model's own forward over all positions, from the branch's layer on.
 
@@ -61,13 +79,13 @@ class Replay:
         """Logits (branches, vocabulary) of each job, its branches in one pass."""
         return [self.logits(last) for last in self.outputs(jobs, advance)]
 
-    @torch.no_grad()
+    @_run
     def logits(self, last: Vectors) -> Vectors:
         """Next-token logits (n, vocabulary) after vectors (n, d) at the output, before the final norm."""
         found: Vectors = self.forward.logits(self._tensor(last)[:, None], layer=self.model.n_layers).cpu().numpy()
         return found
 
-    @torch.no_grad()
+    @_run
     def outputs(self, jobs: Sequence[Job], advance: Callable[[int], None] = lambda _: None) -> list[Vectors]:
         """The last position's vectors (branches, d) at the output of each job: all branches in one pass.
 
