@@ -4,9 +4,10 @@ python tests/bench/measures.py [--quick] [--points 20000] [--widths 512,4096] [-
 
 "product" is all inner products in float32 and nothing else (sgemm). "FAISS alone" is IndexFlatL2, which counts a point
 among its own neighbours and does not repair what float32 rounds away under massive activations, as the points here
-have them. Every ratio is of CPU seconds. DADApy: tests/bench/dadapy.py.
+have them. Every ratio is of CPU seconds, but where threads are compared. DADApy: tests/bench/dadapy.py.
 """
 
+import os
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,7 @@ import numpy as np
 from measuring import Goal, finish, parser, row, taking_turns
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from actstore_analyze.clustering import density_peaks_from
 from actstore_analyze.density import knn_log_density
@@ -170,6 +172,31 @@ def curves(n: int, width: int, repeats: int) -> list[dict[str, Any]]:
     ]
 
 
+def threads(n: int, width: int, repeats: int) -> list[dict[str, Any]]:
+    """What all cores make of the clock, beside one."""
+    x, cores = clusters(n, width), os.cpu_count() or 1
+
+    def measured(limit: int, call: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            with threadpool_limits(limit):
+                call()
+
+        return run
+
+    calls = {
+        f"{K} neighbours, {n:,} x {width}": lambda: nearest(x, K),
+        f"gap, {n:,} x {n:,} pairs": lambda: cosine_gap(x, x[::-1]),
+    }
+    rows = []
+    for name, call in calls.items():
+        spent = taking_turns({"all": measured(cores, call), "one": measured(1, call)}, repeats)
+        one, every = spent["one"].wall, spent["all"].wall
+        rows.append(
+            row(f"{name}, {cores} threads", every, "wall s", "one thread", one, ratio=one / every, better="more")
+        )
+    return rows
+
+
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--points", type=int, help="points of the measures")
@@ -183,7 +210,7 @@ def main() -> None:
     rows += measures(n, repeats)
     rows += peaks(asked.adp if not asked.quick else min(asked.adp, 20_000), repeats)
     rows += curves(n, widths[0], repeats)
-    rows.append(row("threads of FAISS", faiss.omp_get_max_threads(), "threads"))
+    rows += threads(n, widths[0], repeats)
     finish(asked, rows)
 
 
