@@ -143,6 +143,8 @@ def index(store: Path) -> None:
 def verify(store: Path, style: str | None, output: Path | None) -> None:
     """Compare every byte of a store with what was committed; exit status 1 if anything differs.
 
+    index.duckdb is not compared: it is made from the rest, and actstore index makes it again.
+
     \b
     Example:
       actstore verify demo/fusion
@@ -217,7 +219,7 @@ def compact(store: Path, size: float) -> None:
 @click.option("--layer", "layers", type=int, multiple=True, help="Residual point; may be repeated.")
 @click.option("--keys", type=int, multiple=True, metavar="BLOCK", help="Keys in a block, where they are stored.")
 @click.option("--values", type=int, multiple=True, metavar="BLOCK", help="Values in a block, where they are stored.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 def export(
     store: Path, sql: str, layers: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], output: Path
 ) -> None:
@@ -236,8 +238,9 @@ def export(
     from actstore.export import export as write
     from actstore.store import open as open_store
 
-    written = write(open_store(store), sql, layers, output, keys=keys, values=values)
-    click.echo(f"written: {', '.join(map(str, written))}", err=True)
+    opened = open_store(store)
+    written = write(opened, sql, layers, output, keys=keys, values=values)
+    click.echo(f"written: {', '.join(map(str, written))} ({opened.sql(sql).height} rows)", err=True)
 
 
 @cli.command()

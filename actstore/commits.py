@@ -34,7 +34,9 @@ class File:
         try:
             found = os.lstat(path)
         except FileNotFoundError:
-            raise CorruptError(f"{path}: committed, but missing; run actstore verify, restore it from a copy") from None
+            raise CorruptError(
+                f"{path}: committed, but missing; run actstore repair, or restore it from a copy"
+            ) from None
         if not stat.S_ISREG(found.st_mode):
             raise CorruptError(f"{path}: not a plain file; a store holds no links")
         if found.st_size != self.size:

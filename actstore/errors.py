@@ -42,6 +42,9 @@ def nearest(name: str, known: list[str]) -> str:
     "; did you mean 'label'?"
     >>> nearest("xyz", ["label", "role"])
     ''
+    >>> nearest("eio", ["eol", "eoi"])  # of those as close, the one with the same letters
+    "; did you mean 'eoi'?"
     """
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    close = get_close_matches(name, known)
+    same = [each for each in close if sorted(each) == sorted(name)]
+    return f"; did you mean '{(same or close)[0]}'?" if close else ""

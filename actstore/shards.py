@@ -71,7 +71,8 @@ class Shard:
 
     def _corrupt(self, what: str) -> CorruptError:
         return CorruptError(
-            f"{self.path}: {what} differs from what was committed (crc32c); run actstore verify, restore it from a copy"
+            f"{self.path}: {what} differs from what was committed (crc32c); "
+            "run actstore verify, then actstore repair, or restore it from a copy"
         )
 
 
@@ -81,7 +82,7 @@ def opened(path: Path, n_chunks: int) -> Iterator[Shard]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
-        raise CorruptError(f"{path}: committed, but missing; restore it from a copy") from None
+        raise CorruptError(f"{path}: committed, but missing; run actstore repair, or restore it from a copy") from None
     try:
         yield Shard(path, descriptor, n_chunks)
     except OSError as error:

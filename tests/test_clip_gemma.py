@@ -121,6 +121,10 @@ def test_our_own_file(tmp_path: Path) -> None:
     write_adapter(tmp_path / "a.safetensors", Adapter(linear, "sqrt(d)", facts))
     adapter = read_adapter(tmp_path / "a.safetensors")
     assert (adapter.scale, adapter.facts) == ("sqrt(d)", facts)
+    first = {**facts, "format": "actstore-adapter-1", "scale": "sqrt(d)"}  # one key for each fact
+    save_file(linear.state_dict(), tmp_path / "first.safetensors", first)
+    adapter_1 = read_adapter(tmp_path / "first.safetensors")
+    assert (adapter_1.scale, adapter_1.facts) == ("sqrt(d)", facts)
     assert torch.equal(adapter.linear.weight, linear.weight)
     assert torch.equal(adapter.linear.bias, linear.bias)
     assemble(vision, language, adapter, 4)

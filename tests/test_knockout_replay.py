@@ -89,7 +89,7 @@ def test_what_cannot_be_replayed(tmp_path, capsys):
         (("--replay", "eol"), "has no text -> eol"),
         (("--replay", "eio"), "no role is called 'eio'"),
         (("--replay", "eoi", "--role", "eoi"), "of a replay the last token is compared"),
-        (("--replay", "eoi", "--label", "nothing"), "every sample needs a 'nothing'"),
+        (("--replay", "eoi", "--label", "nothing"), "no column 'nothing'"),
         (("--replay", "eoi", "--layers", "2"), "compared at the output"),
         (("--mode", "pre"), "is of replays: say which keys are knocked out"),
     ]:

@@ -11,7 +11,7 @@ from actstore_extract.shelf import shipped
 
 PAGE = (files("actstore_analyze") / "PAPERS.md").read_text(encoding="utf-8")
 MODELS = ["chameleon-7b", "chameleon-34b", "emu3", "llava-onevision-7b", "pixtral-12b", "janus-1.3b"]
-QUOTED = re.findall(r"`([^`]+)`", PAGE)
+QUOTED = re.findall(r"`([^`\n]+)`", PAGE)
 CALLS = sorted({words for words in QUOTED if words.startswith("actstore ")})
 
 

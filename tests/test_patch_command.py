@@ -166,19 +166,37 @@ def test_a_difference_of_means_is_the_vector_of_a_file(gated, tmp_path, capsys):
     by_sql, _ = table(capsys, "patch", gated.path, receivers, *sides, *layers)
     assert max(row["accuracy"] for row in by_sql) > 0.7 > by_sql[0]["accuracy_before"]
     x = (vectors(gated, of(gated, "seven", 9)) - vectors(gated, of(gated, "three", 9))).astype(np.float32)
-    np.save(tmp_path / "steer.npy", x)
     pl.DataFrame({f"layer_{i}": [x[i].tolist()] for i in (3, 4)}).write_parquet(tmp_path / "steer.parquet")
     np.save(tmp_path / "one.npy", x[4])
-    for name in ("steer.npy", "steer.parquet"):
-        file = ("--vector", tmp_path / name, "--to", "seven", "--add", "1")
-        rows, _ = table(capsys, "patch", gated.path, receivers, *file, *layers)
-        same(rows, by_sql)
+    file = ("--vector", tmp_path / "steer.parquet", "--to", "seven", "--add", "1")
+    rows, said = table(capsys, "patch", gated.path, receivers, *file, *layers)
+    same(rows, by_sql)
+    assert f"put in: the vector of {tmp_path / 'steer.parquet'}, for each layer" in said
     file = ("--vector", tmp_path / "one.npy", "--add", "1", "--layers", "4")
     alone, said = table(capsys, "patch", gated.path, receivers, *file, "--figure", tmp_path / "f.svg")
     assert (alone[0]["n"], alone[0]["accuracy"]) == (4, None)
-    assert "no accuracy: not everything that is put in, and not every receiver, has a class" in said
+    assert (
+        "no accuracy: not everything that is put in, and not every receiver, has a class; --to CLASS says which" in said
+    )
+    assert "n = 4 samples, patched at eoi" in (tmp_path / "f.svg").read_text()
     message = refused(capsys, "patch", gated.path, receivers, "--vector", tmp_path / "steer.parquet", "--add", "1")
     assert "no vector for layer 0, only for 3, 4" in message
+
+
+def test_a_file_of_several_vectors_is_their_mean(gated, tmp_path, capsys):
+    x = gated.residual(gated.sql(of(gated, "seven", len(gated.layers))), 4)  # as many as the store has layers
+    np.save(tmp_path / "seven.npy", x)
+    pl.DataFrame({"label": "seven", "layer_4": x.tolist()}).write_parquet(tmp_path / "layer.parquet")
+    pl.DataFrame({"vector": x.tolist()}).write_parquet(tmp_path / "vectors.parquet")
+    np.save(tmp_path / "mean.npy", x.mean(0, dtype=np.float64).astype(np.float32))
+    asked = ("patch", gated.path, of(gated, "three", 4), "--to", "seven", "--layers", "4", "--vector")
+    expected, said = table(capsys, *asked, tmp_path / "mean.npy")
+    assert "put in: the vector of " in said
+    assert expected[0]["accuracy"] > expected[0]["accuracy_before"]
+    for name in ("seven.npy", "layer.parquet", "vectors.parquet"):
+        rows, said = table(capsys, *asked, tmp_path / name)
+        same(rows, expected)
+        assert f"put in: the mean of 7 vectors of {tmp_path / name}" in said
 
 
 @pytest.mark.parametrize(
@@ -186,10 +204,15 @@ def test_a_difference_of_means_is_the_vector_of_a_file(gated, tmp_path, capsys):
     [
         ("v.npy", lambda path: np.save(path, np.ones(7, np.float32)), "a vector of 7 numbers; the residual stream"),
         ("v.npy", lambda path: np.save(path, np.full(64, np.nan, np.float32)), "holds inf or NaN"),
-        ("v.npy", lambda path: np.save(path, np.ones((2, 2, 2))), "shape (2, 2, 2); floats (d,) or (layers, d)"),
+        ("v.npy", lambda path: np.save(path, np.ones((2, 2, 2))), "shape (2, 2, 2); floats (d,) or (n, d) are wanted"),
         ("v.npy", lambda path: path.write_bytes(b"nonsense"), "v.npy: "),
         ("v.pt", lambda path: path.write_bytes(b""), "read from .npy or .parquet"),
-        ("v.parquet", lambda path: pl.DataFrame({"a": [1]}).write_parquet(path), "one row with vectors is wanted"),
+        ("v.parquet", lambda path: pl.DataFrame({"a": [1]}).write_parquet(path), "rows with one are wanted, or"),
+        (
+            "v.parquet",
+            lambda path: pl.DataFrame({"a": [[1.0], [1.0, 2.0]]}).write_parquet(path),
+            "not of one width",
+        ),
         ("none.npy", lambda _: None, "none.npy: No such file"),
     ],
 )
@@ -242,6 +265,7 @@ def test_other_weights_are_refused_unless_forced(gated, tmp_path, capsys):
     assert "replayed all the same, as asked" in said
     same_ones = shutil.copytree(MODELS["digits-gated"], tmp_path / "same")
     table(capsys, "patch", gated.path, *ASKED, "--limit", "1", "--model", same_ones)
+    table(capsys, "patch", gated.path, *ASKED, "--limit", "1", "--model", "digits-gated", "--force")
 
 
 def test_a_replay_that_is_too_far_off_says_what_differs(gated, capsys):
@@ -260,8 +284,7 @@ def test_words_of_classes(gated, capsys):
     assert "no accuracy: the words of seven ('three') and three ('three') begin with the same token" in said
     assert rows[0]["accuracy"] is None
     assert rows[0]["similarity"] > 0
-    _, said = table(capsys, *asked, "--word", "seven=zebra")
-    assert "no accuracy: 'zebra', the word of seven, is none of the model's" in said
+    assert "--word seven=zebra: 'zebra' is no word of the model's" in refused(capsys, *asked, "--word", "seven=zebra")
 
 
 @pytest.mark.parametrize(
@@ -291,6 +314,19 @@ def test_words_of_classes(gated, capsys):
             ),
             "no rows to take vectors from",
         ),
+        (("--pairs", "seven:three", "--word", "sevn=eight"), "no sample has label 'sevn'; did you mean 'seven'"),
+        (("--pairs", "seven:three", "--word", "seven"), "--word seven: write CLASS=WORD"),
+        (("--pairs", "seven:three", "--by", "labl"), "no column 'labl' of the samples to take classes from; did you"),
+        (("--source", "from rows limit 1", "--by", "labl"), "no column 'labl' of the samples"),
+        (("--source", "from samples", "--limit", "1"), "the query gives no row_id, only "),
+        (
+            ("--source", "from samples", "--minus", "from rows", "--to", "sevn"),
+            "has label 'sevn'; did you mean 'seven'",
+        ),
+        (
+            ("--source", "from rows where label = 'seven'", "--limit", "1"),
+            "add position = eoi to the query of --source",
+        ),
         (("--role", "eoi", "--limit", "3"), "is of replays: say what is put in"),
         (("--estimate",), "is of replays: say what is put in"),
     ],
@@ -312,7 +348,24 @@ def test_a_saved_answer_is_recalled_and_drawn(gated, tmp_path, capsys):
     again, said = table(capsys, *asked, "--low-memory", "--figure", tmp_path / "f.svg")
     assert first == again
     assert "recalled from" in said
-    assert "similarity to the source" in (tmp_path / "f.svg").read_text()
+    drawn = (tmp_path / "f.svg").read_text()
+    assert "similarity to the source" in drawn
+    assert "n = 4 pairs, patched at eoi" in drawn
+    assert "vectors of other samples, seven:three, one:zero, at most 2 of" in drawn
+    assert "layers 0..4" in drawn
     (result,) = [one for one in gated.results() if str(one.path) in said]
     command = Replayed.again(result.parameters).command(gated.path)
     assert command.endswith(f"patch {gated.path} --layers 0,1,2,3,4 --role eoi --pairs seven:three,one:zero --limit 2")
+    title = Replayed.again(result.parameters).title
+    assert title.endswith("of eoi: vectors of other samples, seven:three, one:zero, at most 2 of each pair")
+
+
+def test_of_a_store_without_patches_that_can_be_replayed(tmp_path, capsys):
+    store = make(tmp_path / "plain", "digits-gated", "samples.limit=2", online=False)
+    assert "or replay patches from what it keeps, with --pairs" in refused(capsys, "patch", store.path)
+    kept = make(
+        tmp_path / "two", "digits-gated", "samples.limit=10", keep="roles=['suffix', 'eoi', 'last']", online=False
+    )
+    query = "from rows where role in ('eoi', 'last')"
+    message = refused(capsys, "patch", kept.path, "--source", query)
+    assert "at eoi, last; add role = 'eoi' to the query of --source" in message

@@ -193,3 +193,15 @@ def test_the_command(whole, capsys):
     err = capsys.readouterr().err
     assert "attention differs: sdpa then, eager now" in err
     assert re.search(r"of sample digit-\d+ \(condition none.*\) is \S+ away from what is stored; 0 is allowed", err)
+
+
+def test_a_damaged_store_is_said(whole, tmp_path, capsys):
+    path = shutil.copytree(whole, tmp_path / "s")
+    for shard in path.glob("parts/*/residual/eoi/c/*/*/*"):
+        shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    assert cli.run(["recompute", str(path), "-n", "2", "--format", "csv"]) == 1
+    out, err = capsys.readouterr()
+    assert "residual/image" in out
+    assert "residual/eoi/c/0/0/0: its index differs from what was committed" in err
+    assert f"{path} is damaged: what is named above could not be read and was not compared; actstore verify" in err
+    assert "actstore repair makes it again" in err

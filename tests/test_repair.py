@@ -369,6 +369,17 @@ def test_verify_says_how_to_heal_and_repair_does(path, expected, capsys):
     assert contents(path) == expected
 
 
+def test_damaged_files_are_mentioned_where_there_are_any(made, pictures, capsys):
+    (pictures / "cat" / "hidden").rename(pictures / "cat" / "1.png")
+    assert cli.run(["repair", str(made), "--failed", "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "damaged files" not in err
+    flip(part(made, "b00000001-*") / "rows.parquet")
+    assert cli.run(["repair", str(made)]) == 0
+    assert "the damaged files are left as they are" in capsys.readouterr().err
+
+
 def test_what_cannot_be_made_again_is_said(path, capsys):
     flip(path / "vocab.parquet")
     assert cli.run(["repair", str(path)]) == 1

@@ -215,6 +215,22 @@ def test_out_is_a_model_of_the_family(made, trained):
     assert len(facts["language_sha256"]) == len(facts["vision_digest"]) == 64
 
 
+def test_the_same_training_writes_the_same_bytes_and_once(folder, tmp_path):
+    """Stores name the weights that made them by the hash of the file."""
+    made, out = training.adapter_recipe(folder, "training.epochs=1"), tmp_path / "out"
+    for path in (out, tmp_path / "again"):
+        train_adapter(made, path, device="cpu")
+    assert (out / "adapter.safetensors").read_bytes() == (tmp_path / "again" / "adapter.safetensors").read_bytes()
+    with safe_open(out / "adapter.safetensors", "pt") as file:
+        assert len(file.metadata()) == 1  # several would be written in any order
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+    assert train_adapter(made, out, device="cpu").finished
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()} == before
+    (out / "adapter.safetensors").unlink()  # as if it had died between the last step and this
+    assert train_adapter(made, out, device="cpu").finished
+    assert (out / "adapter.safetensors").read_bytes() == before["adapter.safetensors"][0]
+
+
 def test_only_the_adapter_learns_in_float32_between_models_of_16_bits(folder):
     tuned = learner(training.adapter_recipe(folder, "model.dtype=bfloat16"), CPU)
     module = tuned.model.module

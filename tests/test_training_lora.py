@@ -141,6 +141,12 @@ def test_kept_apart_or_merged_it_is_the_same_model(folder, trained):
     assert (said[0] - said[1]).abs().max() > 0.1
 
 
+def test_a_finished_training_writes_nothing(folder, trained):
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in trained.iterdir()}
+    assert train_lora(training.lora_recipe(folder, *DRAWING), trained, device="cpu").finished
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in trained.iterdir()} == before
+
+
 def test_what_is_kept(folder, trained):
     assert sorted(path.name for path in trained.iterdir() if path.suffix != ".md") == [
         "adapter_config.json", "adapter_model.safetensors", "checkpoint.state", "log.parquet", "log.png",

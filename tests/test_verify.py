@@ -246,7 +246,7 @@ def test_a_chunk_that_is_lost_is_never_zeros(path, kind):
 def test_what_is_lost_after_opening(path):
     store = actstore.open(path)
     shutil.rmtree(store.parts[1].folder / "residual/eoi/c")
-    with pytest.raises(actstore.CorruptError, match="c/0/0/0: committed, but missing; restore it from a copy"):
+    with pytest.raises(actstore.CorruptError, match="c/0/0/0: committed, but missing; run actstore repair, or restore"):
         store.residual([(1 << 32) + 1], 0)
 
 

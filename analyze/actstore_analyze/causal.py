@@ -70,8 +70,9 @@ def _effect(rows: pl.DataFrame) -> str:
         text += f", and {best['baseline']:.3f} without the patch"
     if rows["accuracy"].count():
         most = rows.sort("accuracy", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
+        what = "samples" if best["similarity"] is None else "pairs"
         text += (
-            f"; the source's word is preferred in at most {most['accuracy']:.3f} of {most['n']:,} pairs "
+            f"; the source's word is preferred in at most {most['accuracy']:.3f} of {most['n']:,} {what} "
             f"({most['low']:.3f} to {most['high']:.3f}), at layer {most['layer']}"
         )
         if most["accuracy_before"] is None:

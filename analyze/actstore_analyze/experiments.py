@@ -85,6 +85,7 @@ def _answers(store: Store, kind: Kind, say: Say) -> list[tuple[PerLayer, pl.Data
     call = None if found else _intervened(store, kind)
     if call is None:
         return found
+    say(f"{store.path}: no saved {call.title.lower()}; computing it")
     try:
         return [(call, answer(store, call, say=say).table)]
     except ActstoreError as error:

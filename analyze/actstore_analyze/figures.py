@@ -53,8 +53,8 @@ def overlap(
     return titled
 
 
-def heading(title: str, subtitle: str) -> alt.TitleParams:
-    """A title with a grey line under it, at the left."""
+def heading(title: str, subtitle: str | list[str]) -> alt.TitleParams:
+    """A title with a grey line, or several, under it, at the left."""
     return alt.TitleParams(title, subtitle=subtitle, anchor="start", subtitleColor=GREY, subtitlePadding=4, offset=10)
 
 

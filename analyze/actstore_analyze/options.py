@@ -153,5 +153,6 @@ def show(
     render(found.table, style, output)
     if figure is not None:
         pale = {} if behind is None else {"reference": behind}
-        figures.draw(kind.draw(found.table, title=store.name, **pale), figure)
+        about = {} if call.about is None else {"about": call.about}
+        figures.draw(kind.draw(found.table, title=store.name, **about, **pale), figure)
     say(found.note)

@@ -20,7 +20,11 @@ OWN = ("sql", "layers", "jobs", "force", "figure", "reference", "style", "output
 @click.option("--source", metavar="SQL", help="Rows whose vectors go into every receiver, each in turn.")
 @click.option("--mean", is_flag=True, help="Put in the mean of the sources' vectors, class by class.")
 @click.option("--minus", metavar="SQL", help="Add the mean of --source less the mean of these rows.")
-@click.option("--vector", metavar="FILE", help="Put in the vector of a .npy or .parquet, one or one for each layer.")
+@click.option(
+    "--vector",
+    metavar="FILE",
+    help="Put in the mean of the vectors of a .npy (n, d), or of a .parquet, layer by layer if it has columns layer_N.",
+)
 @click.option("--to", metavar="CLASS", help="The class that the vector leads to, for the accuracy.")
 @click.option("--add", type=float, metavar="FACTOR", help="Add the vectors, so many times, instead of putting them in.")
 @click.option(

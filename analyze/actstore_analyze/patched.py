@@ -140,6 +140,7 @@ def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
         raise ActstoreError(
             f"{store.path} has no patch among its conditions; extract one that has, such as: "
             "actstore extract digits-fusion-patch STORE"
+            + ("; or replay patches from what it keeps, with --pairs SOURCE:RECEIVER" if _replayable(store) else "")
         )
     by = {name: str(spec[0].get("by") or "label") for name, spec in patches.items()}
     columns = ", ".join(f'p."{column}"' for column in sorted({*by.values()}))
@@ -164,6 +165,11 @@ def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
     if not found:
         raise ActstoreError("the query selects no sample that was patched")
     return found
+
+
+def _replayable(store: Store) -> bool:
+    """Whether it was extracted with what replays need."""
+    return bool({"all", "suffix"} & {*store.roles}) and "weights_sha256" in store.run
 
 
 def _words(store: Store, patches: dict[str, Any], runs: pl.DataFrame, say: Say) -> dict[str, int] | None:

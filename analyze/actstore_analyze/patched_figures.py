@@ -1,6 +1,7 @@
 """Figures of patches: what the model shares with the source, and whose word it prefers, over layers."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 import altair as alt
 import polars as pl
@@ -11,6 +12,7 @@ from actstore_analyze.figures import counts, decimals, heading
 __all__ = ["patched"]
 
 POINTS = {"residual": "residual", "attention-input": "attention input"}
+WIDTH = 70  # characters of a line under the title
 STYLE = {"residual": "eoi", "attention-input": "last-image"}  # the lines of lines.STYLES that stand for the points
 
 
@@ -20,10 +22,12 @@ def patched(
     title: str,
     tables: Sequence[pl.DataFrame] = (),
     reference: pl.DataFrame | None = None,
+    about: str | None = None,
 ) -> alt.VConcatChart:
     """Similarity with its band, and below it accuracy where the store tells, as The Narrow Gate's figure.
 
     tables: of the charts that stand beside it. reference: published curves (series, point, depth, value), drawn pale.
+    about: what was put in, in words.
     """
     value = pl.col("similarity")
     text = pl.format(
@@ -46,8 +50,9 @@ def patched(
         )  # fmt: skip
     if table["accuracy"].count() or not charts or any(one["accuracy"].count() for one in tables):
         charts.append(_accuracy(table))
-    note = f"n = {counts(table)} pairs, patched at {_roles(table)}"
-    charts[0] = charts[0].properties(title=heading(title, note))
+    what = "pairs" if table["similarity"].count() else "samples"
+    note = f"n = {counts(table)} {what}, patched at {_roles(table)}"
+    charts[0] = charts[0].properties(title=heading(title, [note, *wrap(about or "", WIDTH)]))
     return alt.vconcat(*charts, spacing=20)
 
 

@@ -82,6 +82,11 @@ class PerLayer(ABC):
         """How it was computed, from the parameters."""
 
     @property
+    def about(self) -> str | None:
+        """What tells the call from others of a store, under its figure's title; None where it needs none."""
+        return None
+
+    @property
     def slug(self) -> str:
         """The title as the name of a file."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower().partition(EVERYTHING)[0]).strip("-")

@@ -17,7 +17,11 @@ def replayed(command: Command) -> Command:
     shared = (
         click.option("--limit", type=click.IntRange(min=1), help="Replay only the first N samples, or of each pair."),
         click.option("--low-memory", is_flag=True, help="Replay with the weights of one block at a time in memory."),
-        click.option("--model", metavar="PATH", help="Where the weights are; without it where the run card says."),
+        click.option(
+            "--model",
+            metavar="PATH",
+            help="Folder of the weights, or a shipped name; without it what the run card says.",
+        ),
         click.option(
             "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Without it the run card's."
         ),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,9 @@ from actstore_analyze.per_layer import EVERYTHING, PerLayer, depth, n_layers
 from actstore_analyze.said import wilson
 from actstore_analyze.selection import Say
 from actstore_analyze.words import tokens_of
+
+if TYPE_CHECKING:
+    from actstore_extract.replay import Pairing
 
 __all__ = ["Replayed", "compared"]
 
@@ -111,11 +114,26 @@ class Replayed(PerLayer):
     @property
     def title(self) -> str:
         """What was measured, as a heading."""
-        return ", ".join([f"Replayed patches of {self.role}: {self.what}", *self._where])
+        return ", ".join([f"Replayed patches of {self.role}: {self.what}", *self._which])
 
     @property
-    def _where(self) -> list[str]:
-        return [self.sql] if self.sql != EVERYTHING else []
+    def about(self) -> str:
+        """What tells the call from others of the store, under its figure's title."""
+        return ", ".join([self.what, *self._which, f"layers {_ranges(self.layers)}"])
+
+    @property
+    def _which(self) -> list[str]:
+        """What goes into what, shortened."""
+        return [
+            *([_few(self.pairs)] if self.pairs else []),
+            *([f"sources: {_short(self.source)}"] if self.source else []),
+            *([f"less: {_short(self.minus)}"] if self.minus else []),
+            *([f"towards {self.to}"] if self.to else []),
+            *([f"receivers: {_short(self.sql)}"] if self.sql != EVERYTHING else []),
+            *([f"at most {self.limit:,} of each pair" if self.pairs else f"at most {self.limit:,} samples"]
+              if self.limit else []),
+            *([self.method] if self.method else []),
+        ]  # fmt: skip
 
     @property
     def what(self) -> str:
@@ -124,16 +142,17 @@ class Replayed(PerLayer):
         if self.point == "attention-input":
             found = "what attention reads in other samples, from a block on"
         if self.minus or self.vector:
-            found = "a difference of means" if self.minus else f"the vector of {self.vector}"
+            found = "a difference of means" if self.minus else f"the mean vector of {self.vector}"
         return found if self.factor is None else f"{found}, added {self.factor:g} times"
 
     @property
     def caption(self) -> str:
         """What the figure shows."""
         return (
-            f"Put in at {self.role}: {self.what}; replayed from the store. Above: how much of its next-token "
-            "distribution the model then shares with the source's own; band: one standard deviation over samples; "
-            "dotted: without the patch. Below: how often it prefers the word of the source's class to that of the "
+            f"Put in at {self.role}: {', '.join([self.what, *self._which])}; replayed from the store. "
+            "Above: how much of its next-token distribution the model then shares with the source's own; band: one "
+            "standard deviation over samples; dotted: without the patch. "
+            "Below: how often it prefers the word of the source's class to that of the "
             f"receiver's ({self.chosen})."
         )
 
@@ -161,9 +180,9 @@ class Replayed(PerLayer):
 
     def estimate(self, store: Store, *, say: Say) -> pl.DataFrame:
         """What is stored, what is missing, and what it would cost: what, answer."""
-        from actstore_extract.replay import Asked, Patched, Reader, estimate, method, paired, recorded_decoder, report
+        from actstore_extract.replay import Patched, estimate, method, recorded_decoder, report
 
-        pairing = paired(Reader(store), Asked.of(vars(self)), self.layers)
+        pairing = self._paired(store, say)
         said = report(pairing, self.role, self.layers)
         try:
             way = method(pairing, self.role, self.layers, self.method)
@@ -194,13 +213,15 @@ class Replayed(PerLayer):
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """As `patched` makes it of patches that ran online."""
-        from actstore_extract.replay import Asked, Patched, Reader, method, paired, recorded_decoder
+        from actstore_extract.replay import Patched, method, recorded_decoder
 
-        pairing = paired(Reader(store), Asked.of(vars(self)), self.layers)
+        pairing = self._paired(store, say)
         way = method(pairing, self.role, self.layers, self.method)
         decoder = recorded_decoder(store.run, say=say, **self.checkpoint)
-        given = dict(one.split("=", 1) for one in self.word if "=" in one)
-        words = tokens_of(store, decoder.tokens, decoder.unknown, pairing.classes, given, say=say)
+        remedy = "; --to CLASS says which the vector leads to" if (self.vector or self.minus) and not self.to else ""
+        words = tokens_of(
+            store, decoder.tokens, decoder.unknown, pairing.classes, self._words, say=say, remedy=remedy
+        )  # fmt: skip
         replays = Patched(
             pairing, decoder, role=self.role, layers=self.layers, point=self.point, factor=self.factor,
             way=way, tolerance=self.tolerance,
@@ -214,12 +235,54 @@ class Replayed(PerLayer):
         rows = [self._row(store, i, layer, found) for i, layer in enumerate(self.layers)]
         return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
+    def _paired(self, store: Store, say: Say) -> "Pairing":
+        """What goes into what; ActstoreError for classes that the store does not have."""
+        from actstore_extract.replay import Asked, Reader, known_class, paired
+
+        for name in self._words:
+            known_class(store, name, self.by)
+        pairing = paired(Reader(store), Asked.of(vars(self)), self.layers)
+        if self.vector:
+            say(f"put in: {next(iter(pairing.donors.values()))[0].name}")
+        return pairing
+
+    @property
+    def _words(self) -> dict[str, str]:
+        """Class -> word, as given; ActstoreError for what is no CLASS=WORD."""
+        for one in self.word:
+            if not all(one.partition("=")):
+                raise ActstoreError(f"--word {one}: write CLASS=WORD, such as three=drei")
+        return dict(one.split("=", 1) for one in self.word)
+
     def _row(self, store: Store, i: int, layer: int, found: Sequence[Scored]) -> tuple[object, ...]:
         alike = [one.similarity[i] for one in found if one.similarity is not None]
         before = [one.before for one in found if one.before is not None]
         pairs = [(one.words[i], one.words_before) for one in found if one.words is not None]
         place = ("replayed", self.role, self.point, layer, depth(store, layer))
         return (*place, *_mean_and_deviation(alike), *_mean_and_deviation(before), *_preferred(pairs), len(found))
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    """
+    >>> _few(["a:b", "c:d", "e:f", "g:h"])
+    'a:b, c:d, e:f and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _short(query: str, most: int = 60) -> str:
+    text = " ".join(query.split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """
+    >>> _ranges([0, 1, 2, 5])
+    '0..2, 5'
+    """
+    first = [layer for layer in layers if layer - 1 not in layers]
+    last = [layer for layer in layers if layer + 1 not in layers]
+    return ", ".join(str(one) if one == end else f"{one}..{end}" for one, end in zip(first, last, strict=True))
 
 
 def _answers(said: dict[str, str]) -> pl.DataFrame:

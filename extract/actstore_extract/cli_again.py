@@ -53,7 +53,8 @@ def recompute(
     style: str | None,
     output: Path | None,
 ) -> None:
-    """Run some samples again and compare what the store holds; exit status 1 if anything is out of tolerance.
+    """Run some samples again and compare what the store holds; exit status 1 if anything is out of tolerance or
+    damaged.
 
     The model and the samples must be at hand. It is also said in what the runs differ: size of batches, attention
     implementation, device, versions. Differences are relative: the norm of the difference over the norm, at most 0.1
@@ -85,11 +86,18 @@ def recompute(
     if done.differing.is_empty():
         _say("batch size, device, attention, versions and weights are those of the run card")
     render(done.table, style, output)
+    for problem in done.damaged:
+        _say(problem)
     if worst := done.worst:
         where = f", layer {worst['layer']}" if worst["layer"] is not None else ""
         raise ActstoreError(
             f"{store}: {worst['what']} of sample {worst['sample_id']} (condition {worst['condition']}{where}) is "
             f"{worst['furthest']:.3g} away from what is stored; {worst['tolerance']:g} is allowed"
+        )
+    if done.damaged:
+        raise ActstoreError(
+            f"{store} is damaged: what is named above could not be read and was not compared; "
+            "actstore verify says all that is damaged, actstore repair makes it again"
         )
 
 
@@ -147,6 +155,7 @@ def repair(
     finally:  # what was done before an error stays done
         if done:
             render(_table(done), style, output)
+        if done and found:
             _say(f"{store}: the damaged files are left as they are; actstore gc removes their parts a day later")
     if not done:
         _say(f"{store}: {len(steps)} checks, nothing to repair")

@@ -1,6 +1,6 @@
 """Differences: how far numbers that were computed again are from those that a store holds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,7 @@ SCHEMA = {
     "distance": pl.Float64,
 }
 _ROW = [*KEY, "role", "k"]
+LeftOut = Callable[[CorruptError], None]
 Line = tuple[str, str, str, int | None, int, int, float]
 
 
@@ -42,15 +43,17 @@ def tolerance(computed: str, stored: str) -> float:
     return max(TOLERANCES[computed], SPACING[stored])
 
 
-def between(header: Header, part: Part, made: Batch, units: pl.DataFrame) -> pl.DataFrame:
+def between(
+    header: Header, part: Part, made: Batch, units: pl.DataFrame, left_out: LeftOut = lambda _: None
+) -> pl.DataFrame:
     """Differences between a part and what was `made` again of it, for the `units` (sample_id, condition).
 
     One line for each array, sample and layer (or block): `n` vectors were compared, `equal` of them are bit-equal, and
     `distance` is the relative one of all of them. Lines without layer: positions and tokens (0, or infinite if they
     differ), next tokens and answers (absolute difference of the probability), generated texts (0, or infinite). What of
-    the part is damaged is left out; raises CorruptError where its rows are.
+    the part is damaged is given to `left_out`; raises CorruptError where its rows are.
     """
-    samples = _samples(part).with_row_index("place").join(units, on=KEY, how="semi")
+    samples = _samples(part, left_out).with_row_index("place").join(units, on=KEY, how="semi")
     again = made.samples.with_row_index("place").join(units, on=KEY, how="semi")
     rows, made_rows = (frame.join(units, on=KEY, how="semi") for frame in (part.rows(), made.rows))
     lines = [*_positions(rows, made_rows), *_said(samples, again)]
@@ -62,19 +65,22 @@ def between(header: Header, part: Part, made: Batch, units: pl.DataFrame) -> pl.
             both = samples.join(again, on=KEY)
         firsts = header.layers if kind in ("residual", "attention") else header.blocks
         if both.height:
-            lines += _lines(part, name, values, firsts, both.select(*KEY, "place", "place_right"))
+            lines += _lines(part, name, values, firsts, both.select(*KEY, "place", "place_right"), left_out)
     return pl.DataFrame(lines, schema=SCHEMA, orient="row")
 
 
-def _samples(part: Part) -> pl.DataFrame:
+def _samples(part: Part, left_out: LeftOut) -> pl.DataFrame:
     """The samples of a part, none where their table is damaged."""
     try:
         return part.samples()
-    except CorruptError:
+    except CorruptError as error:
+        left_out(error)
         return pl.DataFrame(schema=SAMPLES)
 
 
-def _lines(part: Part, name: str, values: Values, firsts: Sequence[int], places: pl.DataFrame) -> Iterator[Line]:
+def _lines(
+    part: Part, name: str, values: Values, firsts: Sequence[int], places: pl.DataFrame, left_out: LeftOut
+) -> Iterator[Line]:
     """The differences of one array, layer after layer, up to one that is damaged."""
     if name not in part.commit.arrays:
         for unit in places.select(KEY).unique(maintain_order=True).iter_rows():
@@ -86,7 +92,8 @@ def _lines(part: Part, name: str, values: Values, firsts: Sequence[int], places:
     for index, layer in enumerate(firsts):
         try:
             kept = stored.layer(index)[old]
-        except CorruptError:
+        except CorruptError as error:
+            left_out(error)
             return
         again = kind.decode(kind.encode(values.array[index : index + 1]))[0][new]
         compared = places.select(KEY).hstack(_compared(again, kept))

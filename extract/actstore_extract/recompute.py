@@ -8,7 +8,7 @@ import polars as pl
 
 import actstore
 from actstore.batch import Batch
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, CorruptError
 from actstore.progress import bar
 from actstore.schema import KEY
 from actstore.store import Store
@@ -26,11 +26,12 @@ class Recomputed:
     """How far samples run again are from the stored ones, array by array, and in what the runs differ.
 
     `table`: what, compared, bit_equal, furthest (relative distance), tolerance, within, and the sample, condition and
-    layer of the furthest. `differing`: name, then, now.
+    layer of the furthest. `differing`: name, then, now. `damaged`: what of the store could not be read to compare it.
     """
 
     table: pl.DataFrame
     differing: pl.DataFrame
+    damaged: list[str]
 
     @property
     def worst(self) -> dict[str, object] | None:
@@ -62,7 +63,7 @@ def recompute(
     again = Rerun(path, device=device, overrides=overrides, say=say)
     if allowed is None:
         allowed = tolerance(again.run.recipe.model.dtype, store.header.dtype)
-    found, differing = [], []
+    found, differing, damaged = [], [], list[CorruptError]()
     with bar(units.height, "samples") as progress:
         for (number,), wanted in store.plan.join(units, on=KEY, how="semi").group_by("batch", maintain_order=True):
             size = batch_size or again.batch_size(number)
@@ -70,11 +71,12 @@ def recompute(
             made = again.made(planned, size, only=set(wanted.select(KEY).iter_rows()))
             _check_run(made, wanted)
             part = next(part for part in store.parts if number in part.commit.batches)
-            found.append(between(store.header, part, made, wanted.select(KEY)))
+            found.append(between(store.header, part, made, wanted.select(KEY), damaged.append))
             progress.advance(wanted.height)
             differing += [(name, str(then), str(now)) for name, (then, now) in again.differing(number, size).items()]
     runs = pl.DataFrame(differing, schema=["name", "then", "now"], orient="row").unique(maintain_order=True)
-    return Recomputed(summary(pl.concat(found), allowed, same_run=runs.is_empty()), runs)
+    table = summary(pl.concat(found), allowed, same_run=runs.is_empty())
+    return Recomputed(table, runs, list(dict.fromkeys(map(str, damaged))))
 
 
 def chosen(store: Store, sql: str, n: int, seed: int) -> pl.DataFrame:

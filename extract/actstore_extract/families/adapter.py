@@ -16,7 +16,7 @@ from actstore_extract.families.registry import LoadError
 
 __all__ = ["Adapter", "digest", "read_adapter", "write_adapter"]
 
-_FORMAT = "actstore-adapter-1"
+_FORMAT, _FACTS = "actstore-adapter-2", "actstore"
 _SCALES: dict[str, Callable[[int], float]] = {"1": lambda _: 1.0, "sqrt(d)": lambda d: d**0.5}
 _DIGESTED = 4096  # numbers of each weight
 
@@ -52,9 +52,13 @@ def read_adapter(path: Path, *, scale: str | None = None) -> Adapter:
 
 
 def write_adapter(path: Path, adapter: Adapter) -> None:
-    """Keep an adapter with its scale and its facts."""
+    """Keep an adapter with its scale and its facts: the same bytes for the same adapter.
+
+    The facts are one JSON text under one key, because safetensors writes several keys in any order.
+    """
     weights = {name: tensor.contiguous() for name, tensor in adapter.linear.state_dict().items()}
-    save_file(weights, path, {**adapter.facts, "format": _FORMAT, "scale": adapter.scale})
+    facts = {**adapter.facts, "format": _FORMAT, "scale": adapter.scale}
+    save_file(weights, path, {_FACTS: json.dumps(facts, sort_keys=True)})
 
 
 def digest(module: nn.Module) -> str:
@@ -83,9 +87,11 @@ def _checked(scale: str | None, path: Path) -> str:
 def _safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            facts = {name: value for name, value in (file.metadata() or {}).items() if name != "format"}
+            said = file.metadata() or {}
+            facts = json.loads(said[_FACTS]) if _FACTS in said else said  # actstore-adapter-1 had a key for each
+            facts.pop("format", None)
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise LoadError(f"{path}: {error}") from error
 
 

@@ -5,7 +5,7 @@ from actstore_extract.replay.checkpoint import recorded_decoder
 from actstore_extract.replay.decoder import Decoder, load_decoder
 from actstore_extract.replay.estimate import Estimate, estimate, report
 from actstore_extract.replay.knocked import KnockedOut, conditions_of, knocked_out
-from actstore_extract.replay.pairing import Asked, Pairing, chosen, paired
+from actstore_extract.replay.pairing import Asked, Pairing, chosen, known_class, paired
 from actstore_extract.replay.patched import METHODS, Outcome, Patched, method
 from actstore_extract.replay.replay import Replay
 from actstore_extract.replay.sample import Branch, Job, Kept, Put, Vectors
@@ -34,6 +34,7 @@ __all__ = [
     "conditions_of",
     "estimate",
     "knocked_out",
+    "known_class",
     "load_decoder",
     "method",
     "paired",

@@ -25,12 +25,14 @@ def recorded_decoder(
     force: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Decoder:
-    """The decoder that made a store, by its run card, or the one at `path`, in its number type or another.
+    """The decoder that made a store, by its run card, or the one at `path`, a folder or a shipped name, in its number
+    type or another.
 
     ReplayError for weights with another hash, unless `force`.
     """
     section = model_section(run)
-    where = path or str(MODELS.get(section["path"], section["path"]))
+    name = path or section["path"]
+    where = str(MODELS.get(name, name))
     revision = None if path else section.get("revision")
     found = fingerprint(where, revision)["weights_sha256"]
     if found != run["weights_sha256"]:

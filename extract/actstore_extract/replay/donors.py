@@ -68,12 +68,17 @@ def _mean(reader: Reader, row_ids: Positions, layer: int) -> Vectors:
 
 
 def from_file(path: Path, d_model: int, layers: Sequence[int], *, label: str | None = None) -> Donor:
-    """The vector of a file: .npy of shape (d,), or (layers, d) with one for each of the model's residual points;
-    .parquet of one row with one column of vectors, or with columns layer_L, as actstore export writes it.
+    """The mean of the vectors of a file: .npy of shape (d,) or (n, d), or .parquet with one column of vectors, for all
+    layers; .parquet with columns layer_L, a mean for each of these layers. As actstore export writes both.
 
     ReplayError for another width, and for layers without a vector.
     """
-    by_layer = _numpy(path) if path.suffix == ".npy" else _parquet(path)
+    found = {EVERYWHERE: _numpy(path)} if path.suffix == ".npy" else _parquet(path)
+    by_layer = {layer: x.mean(0, dtype=np.float64).astype(np.float32) for layer, x in found.items()}
+    n = len(next(iter(found.values())))
+    name = f"the vector of {path}" if n == 1 else f"the mean of {n:,} vectors of {path}"
+    if EVERYWHERE not in found:
+        name += ", for each layer"
     for x in by_layer.values():
         if x.shape != (d_model,):
             raise ReplayError(f"{path}: a vector of {x.size} numbers; the residual stream of this model has {d_model}")
@@ -83,23 +88,25 @@ def from_file(path: Path, d_model: int, layers: Sequence[int], *, label: str | N
     if EVERYWHERE not in by_layer and missing:
         has = ", ".join(map(str, sorted(by_layer)))
         raise ReplayError(f"{path}: no vector for layer {missing[0]}, only for {has}; choose with --layers")
-    return Donor(path.name, 1, lambda layer: by_layer[layer if layer in by_layer else EVERYWHERE][None], label=label)
+    return Donor(name, 1, lambda layer: by_layer[layer if layer in by_layer else EVERYWHERE][None], label=label)
 
 
-def _numpy(path: Path) -> dict[int, Vectors]:
-    """The vectors by layer."""
+def _numpy(path: Path) -> Vectors:
+    """The vectors (n, d)."""
     try:
         x = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ReplayError(f"{path}: {error}") from None
-    if x.ndim not in (1, 2) or not np.issubdtype(x.dtype, np.floating):
-        raise ReplayError(f"{path}: {x.dtype} of shape {x.shape}; floats (d,) or (layers, d) are wanted")
-    x = x.astype(np.float32)
-    return {EVERYWHERE: x} if x.ndim == 1 else dict(enumerate(x))
+    if x.ndim not in (1, 2) or not x.size or not np.issubdtype(x.dtype, np.floating):
+        raise ReplayError(
+            f"{path}: {x.dtype} of shape {x.shape}; floats (d,) or (n, d) are wanted, or, for a vector of each layer, "
+            f".parquet with columns {COLUMN}N"
+        )
+    return np.atleast_2d(x.astype(np.float32))
 
 
 def _parquet(path: Path) -> dict[int, Vectors]:
-    """The vectors by layer."""
+    """The vectors (n, d) by layer."""
     if path.suffix != ".parquet":
         raise ReplayError(f"{path}: a vector is read from .npy or .parquet")
     try:
@@ -107,9 +114,17 @@ def _parquet(path: Path) -> dict[int, Vectors]:
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ReplayError(f"{path}: {error}") from None
     lists = [name for name, kind in table.schema.items() if isinstance(kind, pl.List | pl.Array)]
-    if table.height != 1 or not lists:
-        raise ReplayError(f"{path}: {table.height} rows, vectors in {lists}; one row with vectors is wanted")
-    found = {name: np.array(table[name].to_list()[0], np.float32) for name in lists}
-    if len(found) == 1 and not lists[0].startswith(COLUMN):
-        return {EVERYWHERE: found[lists[0]]}
-    return {int(name.removeprefix(COLUMN)): x for name, x in found.items() if name.startswith(COLUMN)}
+    names = {name: int(name.removeprefix(COLUMN)) for name in lists if name.removeprefix(COLUMN).isdecimal()}
+    names = names or ({lists[0]: EVERYWHERE} if len(lists) == 1 else {})
+    if not table.height or not names:
+        has = ", ".join(lists) or "none"
+        raise ReplayError(
+            f"{path}: {table.height} rows with columns of vectors: {has}; rows with one are wanted, or with {COLUMN}N "
+            "for each layer, as actstore export writes them"
+        )
+    try:
+        return {layer: np.array(table[name].to_list(), np.float32) for name, layer in names.items()}
+    except (TypeError, ValueError):
+        raise ReplayError(
+            f"{path}: the vectors of {', '.join(names)} are not of one width, or are no numbers"
+        ) from None

@@ -15,7 +15,9 @@ from actstore_extract.replay.donors import Donor
 from actstore_extract.replay.steps import ReplayError
 from actstore_extract.replay.stored import Reader, Stored, stored
 
-__all__ = ["Asked", "Pairing", "chosen", "paired"]
+__all__ = ["Asked", "Pairing", "chosen", "known_class", "paired"]
+
+USUAL = "label"  # the column of classes, which a store may be without
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,8 @@ class Pairing:
 
 def paired(reader: Reader, asked: Asked, layers: Sequence[int]) -> Pairing:
     """The pairing, its vectors not yet read; ActstoreError for what selects nothing, or does not fit."""
+    if asked.pairs or asked.to is not None:
+        known_class(reader.store, asked.to, asked.by)
     table = chosen(reader.store, asked.sql, asked.by)
     labels = dict(table.select("sample_id", "label").iter_rows())
     given = _of_pairs(reader, asked, table) if asked.pairs else _of_all(reader, asked, table, layers)
@@ -89,13 +93,16 @@ def paired(reader: Reader, asked: Asked, layers: Sequence[int]) -> Pairing:
         n = len(samples[name].at(asked.role))
         for donor in own:
             if donor.n != n or not n:
-                raise ReplayError(f"{n} tokens of {name} are {asked.role}, and {donor.n} vectors of {donor.name}")
+                raise ReplayError(
+                    f"{n} tokens of {name} are {asked.role}, and {donor.n} vectors of {donor.name}"
+                    + (_narrower(reader.store, asked.role) if donor.n > n and asked.source else "")
+                )
     return Pairing(reader, samples, labels, given)
 
 
 def chosen(store: Store, query: str, by: str) -> pl.DataFrame:
     """The samples of a query's rows, in their order: sample_id, label, prompt_order; those without a condition."""
-    known = store.sql("from rows limit 0").columns
+    known = _columns(store, query, by)
     order = "r.prompt_order" if "prompt_order" in known else "'image-text'"
     label = f'cast(r."{by}" as varchar)' if by in known else "null"
     return store.sql(
@@ -103,6 +110,39 @@ def chosen(store: Store, query: str, by: str) -> pl.DataFrame:
         f"from (\n{query.strip().rstrip(';')}\n) q join rows r on r.row_id = q.row_id "
         f"where r.condition = '{NONE}' group by all order by first"
     )
+
+
+def known_class(store: Store, name: str | None, by: str) -> None:
+    """ReplayError where the store has no column `by`, or no sample of this class in it."""
+    columns = store.sql("from rows limit 0").columns
+    if by not in columns:
+        raise ReplayError(f"no column '{by}' of the samples to take classes from{nearest(by, columns)}")
+    if name is None:
+        return
+    view = "samples" if by in store.sql("from samples limit 0").columns else "rows"
+    known = store.sql(f'select distinct cast("{by}" as varchar) as name from {view} order by 1')["name"]
+    if name not in known:
+        raise ReplayError(f"no sample has {by} '{name}'{nearest(name, known.drop_nulls().to_list())}")
+
+
+def _columns(store: Store, query: str, by: str) -> list[str]:
+    """Columns of the view rows; ReplayError for a query without row_id, and where `by`, if not the usual, is none."""
+    own = store.sql(f"from (\n{query.strip().rstrip(';')}\n) limit 0").columns
+    if "row_id" not in own:
+        raise ReplayError(
+            f"the query gives no row_id, only {', '.join(own)}; for example: from rows where role = 'eoi' and ..."
+        )
+    known: list[str] = store.sql("from rows limit 0").columns
+    if by not in (*known, USUAL):
+        known_class(store, None, by)
+    return known
+
+
+def _narrower(store: Store, role: str) -> str:
+    """What to add to a query that selects more than the role."""
+    if role in store.roles:
+        return f"; add role = '{role}' to the query of --source"
+    return f"; add position = {role} to the query of --source" if role in ("boi", "eoi") else ""
 
 
 def _of_pairs(reader: Reader, asked: Asked, table: pl.DataFrame) -> dict[str, list[Donor]]:
@@ -167,6 +207,12 @@ def _donors(reader: Reader, asked: Asked, layers: Sequence[int]) -> list[Donor]:
         minus = _rows(reader.store, asked.minus, asked.by)
         return [donors.means(reader, rows, "a difference of means", asked.to or _only(rows), minus)]
     if not asked.mean:
+        several = rows.group_by("sample_id", maintain_order=True).agg(pl.col("role").unique(maintain_order=True))
+        several = several.filter(pl.col("role").list.len() > 1)
+        if several.height:
+            name, roles = several.row(0)
+            more = _narrower(reader.store, asked.role)
+            raise ReplayError(f"the query of --source gives vectors of {name} at {', '.join(roles)}{more}")
         return donors.of_rows(reader, rows)
     return [
         donors.means(reader, own, f"the mean of {label}" if label is not None else "a mean", label)
@@ -186,7 +232,7 @@ def _apart(rows: pl.DataFrame) -> list[tuple[tuple[str | None], pl.DataFrame]]:
 
 def _rows(store: Store, query: str, by: str) -> pl.DataFrame:
     """The rows of a query that have vectors: row_id, sample_id, role, k, label."""
-    known = store.sql("from rows limit 0").columns
+    known = _columns(store, query, by)
     label = f'cast(r."{by}" as varchar)' if by in known else "null"
     rows = store.sql(
         f"select r.row_id, r.sample_id, r.role, r.k, r.condition, {label} as label "

@@ -22,7 +22,7 @@ from actstore_extract.training.examples import Encoder
 from actstore_extract.training.loop import Done, Learner
 from actstore_extract.training.recipe import AdapterModel, AdapterRecipe
 
-__all__ = ["ADAPTER", "drawn", "learner", "write"]
+__all__ = ["ADAPTER", "drawn", "learner", "write", "written"]
 
 ADAPTER, PARTS = "adapter.safetensors", "parts.toml"
 
@@ -90,6 +90,11 @@ def write(recipe: AdapterRecipe, trained: Learner, done: Done, out: Path) -> Non
         "image_token": recipe.model.image_token,
     }
     (out / PARTS).write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in entries.items()))
+
+
+def written(out: Path) -> bool:
+    """Whether a finished training has left all that `write` writes."""
+    return (out / ADAPTER).is_file() and (out / PARTS).is_file()
 
 
 def _named(name: str) -> tuple[str, str | None]:

@@ -101,6 +101,6 @@ def _rate(table: pl.DataFrame) -> "alt.Chart":
     import altair as alt
 
     x = alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1, grid=False))
-    y = alt.Y("learning_rate:Q", title="learning rate", axis=alt.Axis(format=".0e", tickCount=3))
+    y = alt.Y("learning_rate:Q", title="learning rate", axis=alt.Axis(format=".2~e", tickCount=3))
     chart: alt.Chart = alt.Chart(table).mark_line(color="#222222").encode(x=x, y=y).properties(width=420, height=70)
     return chart

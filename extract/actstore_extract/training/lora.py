@@ -20,7 +20,7 @@ from actstore_extract.training.examples import Encoder
 from actstore_extract.training.loop import Done, Learner
 from actstore_extract.training.recipe import LoraModel, LoraRecipe, LoraSection
 
-__all__ = ["learner", "write"]
+__all__ = ["learner", "write", "written"]
 
 PARTS, TRAINING = "parts.toml", "training.json"
 _KEPT_APART = ("adapter_config.json", "adapter_model.safetensors")  # peft's names
@@ -63,7 +63,7 @@ def write(recipe: LoraRecipe, trained: Learner, tuned: PeftModel, done: Done, ou
         "last_loss": losses[-1] if losses else None,
     }
     if merge:
-        for name in (PARTS, *_KEPT_APART):  # of a call without
+        for name in (PARTS, TRAINING, *_KEPT_APART):  # of a call without
             (out / name).unlink(missing_ok=True)
         merged = cast(nn.Module, tuned.merge_and_unload())
         merged.save_pretrained(out)  # type: ignore[operator]
@@ -73,6 +73,11 @@ def write(recipe: LoraRecipe, trained: Learner, tuned: PeftModel, done: Done, ou
         entries = {"family": trained.model.family, "model": _entry(recipe.model, out), "lora": "."}
         (out / PARTS).write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in entries.items()))
     (out / TRAINING).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def written(out: Path, *, merge: bool) -> bool:
+    """Whether a finished training has left all that `write` writes."""
+    return (out / TRAINING).is_file() and (out / PARTS).is_file() != merge
 
 
 def _path(section: LoraModel) -> str:

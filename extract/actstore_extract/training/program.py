@@ -22,14 +22,18 @@ Say = Callable[[str], None]
 def train_adapter(
     recipe: AdapterRecipe, out: Path, *, device: str = "auto", say: Say = lambda _: None, data: Data | None = None
 ) -> Done:
-    """Train the adapter of a recipe into `out`, or go on; `data` instead of what the recipe says."""
+    """Train the adapter of a recipe into `out`, or go on; `data` instead of what the recipe says.
+
+    A training that is finished and written stays as it is.
+    """
     data = data or _data(recipe, say, images_only=True)
     _ready(out)
     accelerator = Accelerator(cpu=device == "cpu")
     learner = adapter.learner(recipe, accelerator.device)
     done = train(recipe, learner, data, out, accelerator, say)
     if done.finished and accelerator.is_main_process:
-        adapter.write(recipe, learner, done, out)
+        if not adapter.written(out):
+            adapter.write(recipe, learner, done, out)
         _figure(recipe, done, out, say)
     return done
 
@@ -37,7 +41,7 @@ def train_adapter(
 def train_lora(
     recipe: LoraRecipe, out: Path, *, device: str = "auto", merge: bool = False, say: Say = lambda _: None
 ) -> Done:
-    """Train the LoRA of a recipe into `out`, or go on."""
+    """Train the LoRA of a recipe into `out`, or go on; one that is finished and written stays as it is."""
     from actstore_extract.training import lora
 
     data = _data(recipe, say, images_only=False)
@@ -46,7 +50,8 @@ def train_lora(
     learner, tuned = lora.learner(recipe, accelerator.device)
     done = train(recipe, learner, data, out, accelerator, say)
     if done.finished and accelerator.is_main_process:
-        lora.write(recipe, learner, tuned, done, out, merge=merge)
+        if not lora.written(out, merge=merge):
+            lora.write(recipe, learner, tuned, done, out, merge=merge)
         _figure(recipe, done, out, say)
     return done
 
@@ -67,5 +72,7 @@ def _ready(out: Path) -> None:
 
 
 def _figure(recipe: TrainingRecipe, done: Done, out: Path, say: Say) -> None:
+    if (out / FIGURE).is_file():
+        return
     if draw(out, write_log(out, done.log), recipe.name) is None:
         say(f"no {FIGURE}: figures need altair: pip install 'actstore[analyze]'")
