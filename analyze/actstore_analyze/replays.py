@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -19,9 +19,6 @@ from actstore_analyze.per_layer import EVERYTHING, PerLayer, depth, n_layers
 from actstore_analyze.said import wilson
 from actstore_analyze.selection import Say
 from actstore_analyze.words import tokens_of
-
-if TYPE_CHECKING:
-    from actstore_extract.replay import Pairing
 
 __all__ = ["Replayed", "compared"]
 
@@ -235,7 +232,7 @@ class Replayed(PerLayer):
         rows = [self._row(store, i, layer, found) for i, layer in enumerate(self.layers)]
         return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
-    def _paired(self, store: Store, say: Say) -> "Pairing":
+    def _paired(self, store: Store, say: Say) -> Any:  # a Pairing, of a package that loads late
         """What goes into what; ActstoreError for classes that the store does not have."""
         from actstore_extract.replay import Asked, Reader, known_class, paired
 
