@@ -7,9 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import actstore
 from actstore import verify
+from actstore_extract import recipe, runner
+from actstore_extract.families import LoadError
+from actstore_extract.ranks import RankError, device_of
 from extracting import extract, vectors
 from ranks import start_rank
 
@@ -45,6 +49,32 @@ def test_a_rank_dies_and_another_number_of_ranks_goes_on(tmp_path, whole):
         assert child.exitcode == 0
     assert vectors(path) == whole
     assert verify.run(verify.steps(path)) == []
+
+
+def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert device_of("auto") == device_of("cuda") == "cuda"
+    assert device_of("auto", "auto") == "cuda"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    for rank, device in ((0, "cuda:0"), (3, "cuda:3"), (5, "cuda:1")):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert device_of("auto") == device_of("cuda") == device
+        assert (device_of("cuda:2"), device_of("cpu")) == ("cuda:2", "cpu")
+    with pytest.raises(RankError, match="device_map = 'auto' spreads a model .* 8 processes"):
+        device_of("auto", "auto")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == "cpu"
+
+
+def test_a_run_takes_the_device_of_its_rank(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        runner, "device_of", lambda device, spread: asked.setdefault("asked", (device, spread)) and "far"
+    )
+    with pytest.raises(LoadError, match="no device 'far' here"):
+        runner.Run(recipe.load("digits-fusion"), device="cuda").model  # noqa: B018
+    assert asked["asked"] == ("cuda", None)
 
 
 @pytest.mark.slow

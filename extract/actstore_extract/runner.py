@@ -1,10 +1,9 @@
 """The runner: creates a store from a recipe or goes on with it, until every batch of the plan is committed."""
 
-import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 
 import actstore
 from actstore import drafts, index
@@ -33,6 +31,7 @@ from actstore_extract.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.families import Model, Prompt, load
 from actstore_extract.fingerprint import fingerprint
 from actstore_extract.lens import lens_of
+from actstore_extract.ranks import device_of, share
 from actstore_extract.recipe import Recipe, RecipeError
 from actstore_extract.samples import Samples
 
@@ -77,14 +76,11 @@ class Run:
     def model(self) -> Model:
         """The model, loaded when something is to be run."""
         section = self.recipe.model
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         return load(
             self.folder,
             family=section.family,
             dtype=section.dtype,
-            device=device,
+            device=device_of(self.device, section.device_map),
             revision=section.revision,
             device_map=section.device_map,
             attention=section.attention,
@@ -147,7 +143,7 @@ class Run:
         recorded = store.run["recipe"]["capture"]["batch_size"]
         own = self.recipe.capture.batch_size
         batch_size = self.batch_size or (own if own != recorded else int(store.run["batch_size"]))
-        total = store.plan.filter(pl.col("batch").is_in(_mine(store.remaining))).height
+        total = store.plan.filter(pl.col("batch").is_in(share(store.remaining))).height
         self.say(f"{total} of {store.plan.height} samples left")
         started = time.monotonic()
         commits: list[Commit] = []
@@ -168,7 +164,7 @@ class Run:
 
     def _free(self, store: Store) -> list[int]:
         """Batches that nobody has committed and nobody is working on."""
-        return [number for number in _mine(store.remaining) if number not in drafts.live(store.path)]
+        return [number for number in share(store.remaining) if number not in drafts.live(store.path)]
 
     def _work(self, store: Store, extractor: Extractor, todo: list[int], progress: Bar) -> list[Commit]:
         """Extract batch after batch while a thread writes the ones before; what it was given is always finished."""
@@ -227,6 +223,8 @@ class Run:
     def _create(self, path: Path) -> Store:
         batch_size = self.batch_size or self.recipe.capture.batch_size
         prepare(self.asked)  # refuses bad columns before the model runs
+        for note in self.model.notes():
+            self.say(note)
         content = self.probe(batch_size)
         for role in self.missing_roles(content):
             self.say(f"role '{role}': {self.model.facts()['architecture']} has none here; nothing is stored for it")
@@ -306,12 +304,6 @@ def samples_per_part(content: Content, batch_size: int) -> int:
     each = max(1, content.bytes // content.done)
     whole = min(SHARD_BYTES // each, PART_SAMPLES) // batch_size * batch_size
     return max(batch_size, whole)
-
-
-def _mine(numbers: Sequence[int]) -> list[int]:
-    """Batches of this rank: under torchrun each takes its share, alone it takes all."""
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    return [number for number in numbers if number % world == rank]
 
 
 def _check_same(store: Store, recipe: dict[str, Any], prints: dict[str, str]) -> None:

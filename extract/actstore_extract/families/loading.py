@@ -66,6 +66,8 @@ def load(
 def _move(module: PreTrainedModel, device: str) -> None:
     try:
         module.to(torch.device(device))  # type: ignore[arg-type]
+        if torch.device(device).type == "cuda" and torch.device(device).index is not None:
+            torch.cuda.set_device(device)  # what names no device, such as a kernel of its own, goes there too
     except torch.OutOfMemoryError as error:
         raise LoadError(f"the weights do not fit {device}: spread them with device_map = 'auto' in [model]") from error
     except (AssertionError, RuntimeError) as error:  # how torch says that there is no such device
