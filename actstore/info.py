@@ -24,6 +24,7 @@ def summary(store: "Store") -> str:
     lines = {
         "store": f"{store.path} (format 1, created {store.header.created})",
         **{name: store.run[name] for name in CARD if store.run.get(name) is not None},
+        **({"not found": ", ".join(missing)} if (missing := store.run.get("not_found")) else {}),
         "layers": f"{span(store.layers)} of width {store.header.d_model}, stored as {store.header.dtype}",
         **({"blocks": f"{span(store.blocks)}: keys and values of {', '.join(store.kv)}"} if store.blocks else {}),
         **({"lens": f"{store.header.lens.n_tokens} tokens, for actstore lens"} if store.header.lens else {}),

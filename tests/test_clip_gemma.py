@@ -232,3 +232,18 @@ def test_parts_files(copy: Path) -> None:
     (copy / "parts.toml").write_text("scale =")
     with pytest.raises(LoadError, match=r"parts.toml: Invalid value"):
         load(str(copy))
+
+
+def test_a_scale_that_does_not_fit_is_mentioned() -> None:
+    model = tiny.model("clip_gemma")
+    assert model.notes() == []
+    adapter = model.module.model.multi_modal_projector.linear
+    with torch.no_grad():
+        adapter.weight /= 20  # as of one that was trained to be multiplied
+        adapter.bias /= 20
+    (note,) = model.notes()
+    assert note.startswith("adapter scale '1': vectors of a picture are 0.015 times as long as those of words; with")
+    with torch.no_grad():
+        adapter.weight *= 20 * 8  # the root of the width: as if it were multiplied twice
+        adapter.bias *= 20 * 8
+    assert model.notes() == []  # 2.4 times as long: either may be

@@ -273,12 +273,15 @@ def llava_onevision() -> tuple[PreTrainedModel, ProcessorMixin]:
     return spread(LlavaOnevisionForConditionalGeneration(config)), llava_onevision_processor(images, words)
 
 
-def pixtral_processor() -> type[ProcessorMixin]:
-    """The real class; where torchvision is missing, one function of its module comes from the twin without it."""
+def pixtral_processor(*, torchvision: bool | None = None) -> type[ProcessorMixin]:
+    """The real class; without torchvision (None: as it is here), one function of its module comes from a twin."""
+    real = is_torchvision_available() if torchvision is None else torchvision
     package = "transformers.models.pixtral"
     twin = importlib.import_module(f"{package}.image_processing_pil_pixtral")
-    modules = {} if is_torchvision_available() else {f"{package}.image_processing_pixtral": twin}
+    modules = {} if real else {f"{package}.image_processing_pixtral": twin}
     with mock.patch.dict(sys.modules, modules):
+        if modules:
+            sys.modules.pop(f"{package}.processing_pixtral", None)  # it may have been imported with the other
         return importlib.import_module(f"{package}.processing_pixtral").PixtralProcessor
 
 

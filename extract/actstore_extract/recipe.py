@@ -67,7 +67,8 @@ class CaptureSection(_Section):
     runs through for `layers`. `attention` are the roles whose attention from the text is kept, head by head with
     `per_head`, and `mass` that on every key up to the end of the image. `max_new_tokens` are generated, 0 for none; of
     `answers`, words or { label = word }, the probability as next token is kept. Of `layers`, -1 is the last residual
-    point. `lens` keeps the model's final norm and unembedding beside.
+    point; the forward ends at the last of them where `next_token` is false. `lens` keeps the model's final norm and
+    unembedding beside.
     """
 
     roles: Annotated[list[str], Field(min_length=1)]

@@ -14,10 +14,11 @@ from torch import nn
 from actstore.errors import nearest
 from actstore_extract.families.registry import LoadError
 
-__all__ = ["Adapter", "digest", "read_adapter", "write_adapter"]
+__all__ = ["SCALES", "Adapter", "digest", "read_adapter", "write_adapter"]
 
 _FORMAT, _FACTS = "actstore-adapter-2", "actstore"
-_SCALES: dict[str, Callable[[int], float]] = {"1": lambda _: 1.0, "sqrt(d)": lambda d: d**0.5}
+# What an adapter's output is multiplied with, by the width of the language model.
+SCALES: dict[str, Callable[[int], float]] = {"1": lambda _: 1.0, "sqrt(d)": lambda d: d**0.5}
 _DIGESTED = 4096  # numbers of each weight
 
 
@@ -32,7 +33,7 @@ class Adapter(nn.Module):
     def __init__(self, linear: nn.Linear, scale: str, facts: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self.linear, self.scale, self.facts = linear, scale, dict(facts or {})
-        self.factor = _SCALES[scale](linear.out_features)
+        self.factor = SCALES[scale](linear.out_features)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """The vectors, in the dtype of the weights."""
@@ -74,9 +75,9 @@ def digest(module: nn.Module) -> str:
 
 
 def _checked(scale: str | None, path: Path) -> str:
-    if scale not in _SCALES:
+    if scale not in SCALES:
         what = "does not say how its output is scaled" if scale is None else f"unknown scale {scale!r}"
-        hint = nearest(scale or "", list(_SCALES))
+        hint = nearest(scale or "", list(SCALES))
         raise LoadError(
             f'{path}: {what}{hint}; set scale = "1" if it was trained to feed block 0 as it is, '
             'or "sqrt(d)" if the model multiplied its input embeddings, as Gemma did in transformers before 5.4'

@@ -15,10 +15,13 @@ The model is a folder with a file `parts.toml` (or the path of such a file):
     image_token = "<unused0>"                    # may be left out
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
+from PIL.Image import fromarray
 from torch import nn
 from transformers import (
     BaseImageProcessor,
@@ -30,11 +33,12 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
-from actstore_extract.families.adapter import Adapter, digest, read_adapter
+from actstore_extract.families.adapter import SCALES, Adapter, digest, read_adapter
 from actstore_extract.families.family import Family
 from actstore_extract.families.halves import language_model, n_patches, n_prefix, vision_tower
 from actstore_extract.families.parts import Parts
 from actstore_extract.families.registry import LoadError
+from actstore_extract.families.sample import MARKER, Prompt
 
 if TYPE_CHECKING:
     from actstore_extract.families.model import Model
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["ClipGemmaModel", "assemble", "processor"]
 
 _IMAGE_TOKEN = "<unused0>"  # noqa: S105
+_CLEARLY = 3  # times better the other scale has to fit before it is mentioned
 
 
 class CappedHead(nn.Module):
@@ -148,6 +153,19 @@ class ClipGemma(Family):
         """Gemma's soft cap, which is in the head."""
         return 1.0, getattr(model.module.lm_head, "cap", None)
 
+    def notes(self, model: "Model") -> list[str]:
+        """Whether the adapter's other scale would fit better: its vectors should be about as long as those of words."""
+        adapter = cast(Adapter, cast(ClipGemmaModel, model.module).model.multi_modal_projector)
+        other = next(name for name in SCALES if name != adapter.scale)
+        ratio = _length_of_images(model) / _length_of_words(model)
+        there = ratio * SCALES[other](model.d_model) / adapter.factor
+        if abs(math.log(there)) + math.log(_CLEARLY) > abs(math.log(ratio)):
+            return []
+        lengths = (
+            f"vectors of a picture are {ratio:.2g} times as long as those of words; with {other!r} {there:.2g} times"
+        )
+        return [f"adapter scale {adapter.scale!r}: {lengths}. See that the scale is the one of its training"]
+
     def facts(self, model: "Model") -> dict[str, object]:
         """Scale and training of the adapter, and which models it stands between."""
         module = cast(ClipGemmaModel, model.module).model
@@ -155,6 +173,23 @@ class ClipGemma(Family):
         parts = {"vision": module.vision_tower, "language": module.language_model}
         revisions = {f"{name}_revision": getattr(part.config, "_commit_hash", None) for name, part in parts.items()}
         return {"adapter": {**adapter.facts, "scale": adapter.scale, "digest": digest(adapter.linear)}, **revisions}
+
+
+@torch.no_grad()
+def _length_of_images(model: "Model") -> float:
+    """The median norm of what the adapter makes of the patches of a picture of noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    batch = model.collate([model.encode(Prompt("noise", MARKER, fromarray(pixels)))])
+    features = cast(ClipGemmaModel, model.module).model.get_image_features(batch.inputs["pixel_values"])
+    return float(features.pooler_output[0].float().norm(dim=-1).median())
+
+
+@torch.no_grad()
+def _length_of_words(model: "Model") -> float:
+    """The median norm of some words' vectors as block 0 receives them."""
+    table = cast(nn.Embedding, model.module.get_input_embeddings())
+    some = torch.linspace(0, table.num_embeddings - 1, min(512, table.num_embeddings), device=table.weight.device)
+    return float(table(some.long()).float().norm(dim=-1).median())
 
 
 FAMILY = ClipGemma()

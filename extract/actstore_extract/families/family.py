@@ -189,6 +189,10 @@ class Family:
         """What the run card should say beyond what it says of every model."""
         return {}
 
+    def notes(self, model: "Model") -> list[str]:  # noqa: ARG002
+        """What whoever runs the model should be told once, a sentence each."""
+        return []
+
     def takes_position_ids(self, module: PreTrainedModel) -> bool:
         """Whether plain position ids may be given: not to models that make their own of several axes."""
         rope = getattr(module.config.get_text_config(), "rope_parameters", None) or {}

@@ -19,6 +19,7 @@ from actstore_extract.families.registry import LoadError, family_of
 from actstore_extract.families.sample import MARKER, Batch, Encoded, LayoutError, Prompt, SampleError
 from actstore_extract.interventions import block_attention, parse_block
 from actstore_extract.positions import Layout
+from actstore_extract.transfers import sent
 
 __all__ = ["Model"]
 
@@ -50,8 +51,8 @@ class Model:
         self.decoder: PreTrainedModel = module.get_decoder()  # type: ignore[no-untyped-call]
         self.layers = _child(self.decoder, _LAYERS, nn.ModuleList)
         self.norm = _child(self.decoder, _NORMS, nn.Module)
-        if self.image_token_id is None and self.kind.architectures:
-            raise LoadError(f"the configuration of this {type(module).__name__} names no image token")
+        if self.kind.architectures:
+            self._check_image_token()
         self.blocks = tuple(parse_block(block, n_layers=self.n_layers) for block in blocked)
 
     @property
@@ -104,6 +105,21 @@ class Model:
     def _accepted(self) -> frozenset[str]:
         return frozenset(inspect.signature(type(self.module).forward).parameters)
 
+    def _check_image_token(self) -> None:
+        """LoadError unless configuration, vocabulary and tokenizer agree on the image token."""
+        name, marker = type(self.module).__name__, self.kind.marker(self)
+        if self.image_token_id is None:
+            raise LoadError(f"the configuration of this {name} names no image token")
+        known = getattr(self.module.config, "vocabulary_map", None)
+        if known is not None and marker not in known:
+            raise LoadError(f"the vocabulary_map of this {name}'s configuration lacks its image token {marker}")
+        own = self.tokenizer.convert_tokens_to_ids(marker)
+        if own != self.image_token_id:
+            raise LoadError(
+                f"{marker} is token {own} of the tokenizer and {self.image_token_id} of the configuration of this "
+                f"{name}: tokenizer files and config.json are not of the same checkpoint, or the token is missing"
+            )
+
     def vocabulary(self) -> dict[int, str]:
         """Token id -> the tokenizer's own string for it, by id."""
         return dict(sorted((i, token) for token, i in self.tokenizer.get_vocab().items()))
@@ -113,7 +129,11 @@ class Model:
         try:
             text, image = self._check(prompt)
             inputs = self.kind.process(self, text, image)
-            tensors = {k: v for k, v in inputs.items() if k in self._accepted and isinstance(v, torch.Tensor)}
+            tensors = {
+                name: x.to(self.dtype) if x.is_floating_point() else x  # here, by the threads that prepare samples
+                for name, x in inputs.items()
+                if name in self._accepted and isinstance(x, torch.Tensor)
+            }
             token_ids = tensors["input_ids"][0].numpy().astype(np.int64)
             layout = self.kind.layout(self, token_ids, tensors) if image else self._text_layout(token_ids)
         except _BAD_SAMPLE as error:
@@ -159,18 +179,19 @@ class Model:
         return Batch(
             sample_ids=tuple(sample.sample_id for sample in encoded),
             layouts=tuple(sample.layout for sample in encoded),
-            inputs={name: self._place(tensor) for name, tensor in inputs.items()},
+            inputs={name: sent(tensor, self.device) for name, tensor in inputs.items()},
             offset=lengths.max() - lengths if left else np.zeros_like(lengths),
         )
-
-    def _place(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.device, self.dtype) if tensor.is_floating_point() else tensor.to(self.device)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> CausalLMOutput:
         """One forward without cache, under the model's own attention blocks."""
         with block_attention(self, batch, self.blocks):
             return cast(CausalLMOutput, self.module(**batch.inputs, use_cache=False))
+
+    def notes(self) -> list[str]:
+        """What whoever runs the model should be told once: what could not be found, what looks wrong."""
+        return self.kind.notes(self)
 
     def facts(self) -> dict[str, object]:
         """What the run card should say about the model."""

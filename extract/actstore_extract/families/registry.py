@@ -39,8 +39,18 @@ def family_named(name: str) -> Family:
 
 
 def family_of(architecture: str, config: PretrainedConfig, name: str | None = None) -> Family:
-    """The family called `name`, else the one that serves the architecture, else the generic one."""
-    if name is not None:
-        return family_named(name)
+    """The family called `name`, else the one that serves the architecture, else the generic one.
+
+    LoadError when the family called `name` serves others, and not this architecture.
+    """
     served = (family for family in families().values() if family.serves(architecture, config))
-    return next(served, families()["generic"])
+    own = next(served, families()["generic"])
+    if name is None:
+        return own
+    chosen = family_named(name)
+    if architecture and chosen.architectures and not chosen.serves(architecture, config):
+        raise LoadError(
+            f"family {name!r} is for {' and '.join(chosen.architectures)}, and this is a {architecture}: "
+            f"leave the family out, which is then {own.name!r}"
+        )
+    return chosen
