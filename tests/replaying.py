@@ -54,7 +54,7 @@ def online(
     with reading(model, slots(other, at[:1]), [(point, layer) for layer in layers]) as seen:
         model(other)
     with writing(model, batch, slots(batch, at[1:]), seen):
-        return model(batch).logits[0, -1].float().numpy()
+        return model(batch).logits[0, -1].float().cpu().numpy()
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def knocked_out(model: Model, encoded: Encoded, blocks: Sequence[Block]) -> Logi
     """Logits of the sample's own forward with attention blocked."""
     batch = model.collate([encoded])
     with block_attention(model, batch, blocks):
-        return model(batch).logits[0, -1].float().numpy()
+        return model(batch).logits[0, -1].float().cpu().numpy()
 
 
 def apart(one: Logits, other: Logits) -> float:

@@ -2,6 +2,7 @@ import random
 import shutil
 import signal
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 import actstore
 from actstore import cli, orphans, verify
 from actstore.errors import ActstoreError, PlanError
-from actstore_extract import recipe, runner
+from actstore_extract import extractor, recipe, runner
 from actstore_extract.demo import MODELS
 from actstore_extract.estimate import estimate
 from actstore_extract.extractor import Extractor
@@ -318,19 +319,39 @@ def test_an_error_of_the_writer_stops_the_run_and_harms_nothing(tmp_path, whole,
 
 
 def test_too_little_memory_halves_the_batch(tmp_path, whole, monkeypatch):
-    capture, sizes = runner.Extractor.__init__.__globals__["capture"], []
+    begin, sizes = extractor.begin, []
 
     def small(model, batch, *arguments, **options):
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return capture(model, batch, *arguments, **options)
+        return begin(model, batch, *arguments, **options)
 
-    monkeypatch.setitem(runner.Extractor.__init__.__globals__, "capture", small)
-    said = []
-    Run(recipe.load("digits-fusion", [*SMALL, "samples.limit=8"]), say=said.append).extract(tmp_path / "s")
-    assert said[0] == "not enough memory for 4 samples at once; going on with 2"
-    assert sizes[:3] == [4, 2, 2]
+    monkeypatch.setattr(extractor, "begin", small)
+    said, changes = [], ["samples.limit=16", "capture.part_samples=16"]
+    run = Run(recipe.load("digits-fusion", [*SMALL, *changes]), say=said.append)
+    run.extract(tmp_path / "s")
+    tried = [4, 2, 2, 4]  # by the probe, then by the run
+    assert sizes[: len(tried)] == tried
+    assert sizes[len(tried) :].count(4) == 1  # launched before the first was known to be too large
+    halved = "not enough memory for 4 samples at once; going on with 2"
+    assert [line for line in said if "memory" in line] == [halved, halved]
+    assert samples(tmp_path / "s")["status"].to_list() == ["ok"] * 16
+
+
+def test_what_did_not_fit_is_let_go_of_before_less_is_tried(tmp_path):
+    run, held, alive = Run(recipe.load("digits-fusion", [*SMALL, "samples.limit=8"])), [], []
+
+    def too_much(_, args):
+        alive.append(sum(tensor() is not None for tensor in held))
+        if len(args[0]) > 1:
+            held.append(weakref.ref(args[0]))
+            raise torch.OutOfMemoryError("out of memory")
+
+    run.model.layers[2].mlp.register_forward_pre_hook(too_much)
+    run.extract(tmp_path / "s")
+    assert len(held) >= 2  # batches of 4 and of 2
+    assert not any(alive)
     assert samples(tmp_path / "s")["status"].to_list() == ["ok"] * 8
 
 
@@ -338,7 +359,7 @@ def test_too_little_memory_for_one_sample_says_what_to_do(tmp_path, monkeypatch)
     def none(*_, **__):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setitem(runner.Extractor.__init__.__globals__, "capture", none)
+    monkeypatch.setattr(extractor, "begin", none)
     with pytest.raises(ActstoreError, match=r"digit-0000: not enough memory for one sample of \d+ tokens.*device_map"):
         Run(recipe.load("digits-fusion", [*SMALL, "samples.limit=8"])).extract(tmp_path / "s")
     assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import torch
 from actstore_extract.interventions import role_slots
 from actstore_extract.positions import Layout, Positions, Role
 from actstore_extract.tap import AttentionError, Reader
+from actstore_extract.transfers import Landing, sent
 from actstore_extract.weights import Rows, padded
 
 if TYPE_CHECKING:
@@ -110,10 +111,10 @@ class Columns:
     def _follow(self, device: torch.device) -> None:
         """Indices go where this block computes; results stay where the first block did."""
         if not self.taken.any():
-            self.columns, self.mass = self.columns.to(device), self.mass.to(device)
+            self.columns, self.mass = sent(self.columns, device), sent(self.mass, device)
         if self.rows.device != device:
-            self.rows, self.real, self.keys = self.rows.to(device), self.real.to(device), self.keys.to(device)
-            self.ends, self.inside = self.ends.to(device), self.inside.to(device)
+            for name in ("rows", "real", "keys", "ends", "inside"):
+                setattr(self, name, sent(getattr(self, name), device))
 
     def _read(self, rows: Rows, place: int) -> None:
         mass = torch.zeros(len(self.rows), self.n_slots, device=rows.device)
@@ -128,23 +129,26 @@ class Columns:
             self.columns[:, place, :, :, piece] = columns.to(self.columns.device)
         self.mass[place] = mass.gather(1, self.ends).to(self.mass.device)
 
+    def land(self, landing: Landing) -> None:
+        """Everything on its way to the host, where `broken` and `result` look at it."""
+        for name in ("columns", "mass", "keys", "real", "inside"):
+            setattr(self, name, landing.take(getattr(self, name)))
+
     def broken(self) -> tuple[int, list[int]] | None:
         """The first place with inf or NaN where there should be a weight, and its samples."""
-        real, inside = self.real.to(self.columns.device), self.inside.to(self.mass.device)
-        columns = (~self.columns.isfinite()).any(3).any(0) & real
-        mass = ~self.mass.isfinite() & inside
-        bad = (columns.any(2) | mass.any(2)).cpu() & self.taken[:, None]
+        columns = (~self.columns.isfinite()).any(3).any(0) & self.real
+        mass = ~self.mass.isfinite() & self.inside
+        bad = (columns.any(2) | mass.any(2)) & self.taken[:, None]
         if not bad.any():
             return None
         place = int(bad.any(1).int().argmax())
         return place, bad[place].nonzero().flatten().tolist()
 
     def result(self) -> CapturedAttention:
-        """Everything on the host."""
-        has = self.keys.any(1).T.cpu()
-        real = self.real.cpu() & has[..., None]
-        columns = self.columns.cpu().where(real[:, None, :, None], torch.nan)
-        mass = self.mass.cpu().where(self.inside.cpu(), torch.nan) if self.selection.mass else None
+        """Everything, NaN where there is nothing."""
+        real = self.real & self.keys.any(1).T[..., None]
+        columns = self.columns.where(real[:, None, :, None], torch.nan)
+        mass = self.mass.where(self.inside, torch.nan) if self.selection.mass else None
         return CapturedAttention({role.name: columns[i] for i, role in enumerate(self.selection.keys)}, mass)
 
 

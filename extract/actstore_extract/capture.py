@@ -1,4 +1,7 @@
-"""Residual streams of a batch, gathered on the device where they arise and copied to the host once."""
+"""Residual streams of a batch, gathered on the device where they arise and copied to the host once.
+
+`begin` launches the forward and the copies, and `Begun.result` waits for them: between the two a GPU is at work.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,8 +17,9 @@ from actstore_extract.attention import AttentionSelection, CapturedAttention, Co
 from actstore_extract.families import Batch, Model
 from actstore_extract.kv import KeysValues
 from actstore_extract.tap import Reader, attention_modules, tapped
+from actstore_extract.transfers import Landing, sent
 
-__all__ = ["CaptureError", "Captured", "NotFiniteError", "Selection", "capture"]
+__all__ = ["Begun", "CaptureError", "Captured", "NotFiniteError", "Selection", "begin", "capture"]
 
 
 class CaptureError(ActstoreError):
@@ -64,7 +68,68 @@ class Captured:
     values: torch.Tensor | None = None
 
 
-def capture(
+class Begun:
+    """A forward that was launched, with what it leaves on its way to the host."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        taps: "_Taps",
+        kv: KeysValues,
+        columns: Columns | None,
+        logits: torch.Tensor | None,
+        *,
+        layers: Sequence[int],
+        blocks: Sequence[int],
+        n_layers: int,
+    ) -> None:
+        self.sample_ids, self.layers, self.n_layers = batch.sample_ids, layers, n_layers
+        self.landing = Landing()
+        kept = [
+            ("residual stream", taps.residual, taps.row_owner, layers),
+            ("mean residual stream", taps.means, taps.mean_owner, layers),
+            *((kind, x, kv.owner, blocks) for kind, x in kv.kept.items()),
+        ]
+        self.finite = [(what, self.landing.take(_finite(x)), owner, at) for what, x, owner, at in kept]
+        self.vectors = {what: self.landing.take(x) for what, x, _, _ in kept}
+        self.logits = None if logits is None else self.landing.take(logits)
+        self.columns = columns
+        if columns is not None:
+            columns.land(self.landing)
+
+    def result(self) -> Captured:
+        """What was selected, on the host; NotFiniteError when a selected vector holds inf or NaN."""
+        self.landing.wait()
+        for what, finite, owner, at in self.finite:
+            self._check(what, finite, owner, at)
+        if self.logits is not None and self.logits.isnan().any():
+            bad = self.logits.isnan().any(-1).nonzero().flatten().tolist()
+            raise NotFiniteError([self.sample_ids[i] for i in bad], self.n_layers, "next-token logits")
+        return Captured(
+            self.vectors["residual stream"],
+            self.vectors["mean residual stream"],
+            self.logits,
+            None if self.columns is None else self._attention(self.columns),
+            self.vectors.get("keys"),
+            self.vectors.get("values"),
+        )
+
+    def _check(self, what: str, finite: torch.Tensor, owner: NDArray[np.intp], layers: Sequence[int]) -> None:
+        """NotFiniteError unless every vector (layers, rows) is finite; `owner` (rows,) is whose it is."""
+        if not finite.all():
+            place, rows = next((i, (~row).nonzero().flatten()) for i, row in enumerate(finite) if not row.all())
+            owners = np.unique(owner[rows.numpy()])
+            raise NotFiniteError([self.sample_ids[i] for i in owners], layers[place], what)
+
+    def _attention(self, columns: Columns) -> CapturedAttention:
+        broken = columns.broken()
+        if broken is not None:
+            place, samples = broken
+            raise NotFiniteError([self.sample_ids[i] for i in samples], self.layers[place], "attention")
+        return columns.result()
+
+
+def begin(
     model: Model,
     batch: Batch,
     selections: Sequence[Selection],
@@ -73,12 +138,13 @@ def capture(
     next_token: bool = False,
     attention: AttentionSelection | None = None,
     blocks: Sequence[int] = (),
-) -> Captured:
-    """The selected vectors of one forward, at residual points `layers` (0: embeddings, L: before the final norm).
+) -> Begun:
+    """Launch one forward that keeps the selected vectors at residual points `layers` (0: embeddings, L: before the
+    final norm).
 
     With `attention` also that of the text, in the blocks that read those points; with `blocks` also the selected keys
-    and values there. The forward ends at the last layer wanted, unless the next token is wanted too. NotFiniteError
-    when a selected vector holds inf or NaN; what padding holds is never read.
+    and values there. The forward ends at the last layer wanted, unless the next token is wanted too. What padding
+    holds is never read.
     """
     wanted = _checked(model, layers)
     taps = _Taps(batch, selections, n_layers=len(wanted), d_model=model.d_model)
@@ -100,28 +166,22 @@ def capture(
             last = max([*wanted, *(block + 1 for block in blocks)])
             hooks.enter_context(_end(model, last, with_attention=columns is not None))
         logits = _run(model, batch)
-    taps.check(list(wanted))
-    for kind, kept in kv.kept.items():
-        _check_finite(kept, kv.owner, batch.sample_ids, list(blocks), kind)
-    if logits is not None and logits.isnan().any():
-        bad = logits.isnan().any(-1).nonzero().flatten().tolist()
-        raise NotFiniteError([batch.sample_ids[i] for i in bad], model.n_layers, "next-token logits")
-    found = None if columns is None else _finite(columns, batch, list(wanted))
-    return Captured(
-        taps.residual.cpu(),
-        taps.means.cpu(),
-        None if logits is None else logits.cpu(),
-        found,
-        **{kind: kept.cpu() for kind, kept in kv.kept.items()},
-    )
+    return Begun(batch, taps, kv, columns, logits, layers=list(wanted), blocks=list(blocks), n_layers=model.n_layers)
 
 
-def _finite(columns: Columns, batch: Batch, layers: Sequence[int]) -> CapturedAttention:
-    broken = columns.broken()
-    if broken is not None:
-        place, samples = broken
-        raise NotFiniteError([batch.sample_ids[i] for i in samples], layers[place], "attention")
-    return columns.result()
+def capture(
+    model: Model,
+    batch: Batch,
+    selections: Sequence[Selection],
+    *,
+    layers: Sequence[int],
+    next_token: bool = False,
+    attention: AttentionSelection | None = None,
+    blocks: Sequence[int] = (),
+) -> Captured:
+    """What `begin` launches, waited for; NotFiniteError when a selected vector holds inf or NaN."""
+    options = {"layers": layers, "next_token": next_token, "attention": attention, "blocks": blocks}
+    return begin(model, batch, selections, **options).result()  # type: ignore[arg-type]
 
 
 class _Enough(Exception):  # noqa: N818
@@ -195,7 +255,7 @@ def _last_tokens_only(model: Model, batch: Batch) -> Iterator[None]:
 
     def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         x = args[0]
-        return (x[torch.arange(len(x), device=x.device), last.to(x.device)][:, None], *args[1:])
+        return (x[torch.arange(len(x), device=x.device), sent(last, x.device)][:, None], *args[1:])
 
     handle = head.register_forward_pre_hook(hook)
     try:
@@ -213,7 +273,6 @@ class _Taps:
     def __init__(self, batch: Batch, selections: Sequence[Selection], *, n_layers: int, d_model: int) -> None:
         if len(selections) != len(batch):
             raise CaptureError(f"{len(selections)} selections for {len(batch)} samples")
-        self.sample_ids = batch.sample_ids
         self.shape = n_layers, d_model
         rows = [_rows(batch, i, selection.positions) for i, selection in enumerate(selections)]
         pools = [_rows(batch, i, mean) for i, selection in enumerate(selections) for mean in selection.means]
@@ -232,7 +291,7 @@ class _Taps:
         n_layers, d_model = self.shape
         self.residual = x.new_empty(n_layers, len(self.rows), d_model)
         self.means = x.new_empty(n_layers, len(self.pool_sizes), d_model, dtype=torch.float32)
-        self.rows, self.pools = self.rows.to(x.device), self.pools.to(x.device)
+        self.rows, self.pools = sent(self.rows, x.device), sent(self.pools, x.device)
 
     def reader(self, place: int) -> Callable[[torch.Tensor], None]:
         """What gathers one layer's input (samples, slots, d)."""
@@ -249,24 +308,10 @@ class _Taps:
 
         return read
 
-    def check(self, layers: Sequence[int]) -> None:
-        """NotFiniteError unless every gathered vector is finite."""
-        for kept, owner, what in (
-            (self.residual, self.row_owner, "residual stream"),
-            (self.means, self.mean_owner, "mean residual stream"),
-        ):
-            _check_finite(kept, owner, self.sample_ids, layers, what)
 
-
-def _check_finite(
-    kept: torch.Tensor, owner: NDArray[np.intp], sample_ids: Sequence[str], layers: Sequence[int], what: str
-) -> None:
-    """NotFiniteError unless every vector of kept (layers, rows, d) is finite; `owner` (rows,) is whose it is."""
-    finite = torch.stack([x.isfinite().all(-1) for x in kept]) if len(layers) else torch.ones(1, 0)
-    if not finite.all():
-        place, rows = next((i, (~row).nonzero().flatten()) for i, row in enumerate(finite) if not row.all())
-        owners = np.unique(owner[rows.cpu().numpy()])
-        raise NotFiniteError([sample_ids[i] for i in owners], layers[place], what)
+def _finite(kept: torch.Tensor) -> torch.Tensor:
+    """Whether each vector of kept (layers, rows, d) is finite (layers, rows); a layer at a time, for the memory."""
+    return torch.stack([x.isfinite().all(-1) for x in kept]) if len(kept) else torch.ones(0, 0, dtype=torch.bool)
 
 
 def _rows(batch: Batch, sample: int, at: NDArray[np.int64]) -> NDArray[np.int64]:

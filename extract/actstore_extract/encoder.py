@@ -1,5 +1,6 @@
 """The encoder: prepares samples in threads, ahead of the model that runs them."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -10,7 +11,8 @@ from actstore_extract.families import Encoded, Model, Prompt, SampleError
 
 __all__ = ["Encoder"]
 
-THREADS = 2  # reading, decoding and scaling images let go of the interpreter
+# Reading, decoding and scaling images let go of the interpreter; a picture takes about as long as a fast GPU's forward.
+THREADS = min(8, os.cpu_count() or 1)
 
 
 class Encoder:

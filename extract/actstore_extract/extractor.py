@@ -1,9 +1,11 @@
 """The extractor: a model runs over some samples; out comes the content of a part."""
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL.Image import Image
 
 from actstore.errors import ActstoreError
 from actstore_extract.attention import AttentionSelection, CapturedAttention
-from actstore_extract.capture import Captured, NotFiniteError, Selection, capture
+from actstore_extract.capture import Begun, Captured, NotFiniteError, Selection, begin
 from actstore_extract.conditions import Condition, expand
 from actstore_extract.content import Answer, Array, Content, Taken, content
 from actstore_extract.encoder import Encoder
@@ -25,13 +27,16 @@ from actstore_extract.positions import Positions, Role, parse_role, positions
 from actstore_extract.recipe import Recipe, RecipeError
 from actstore_extract.sources import Source, Sources
 from actstore_extract.steering import check_width, steered
-from actstore_extract.threads import fitting_threads
+from actstore_extract.threads import fitting_threads, short_turns
 
 __all__ = ["BATCHES_ENCODED", "Extractor"]
 
 BATCHES_ENCODED = 8  # so many batches are sorted by length at a time; more would hold more images in memory
+LAUNCHED_AHEAD = 1  # batches a GPU is given before what it did last is looked at
 TOP = 10  # next tokens that are kept
 NOT_RUN = "not run"
+
+_Wait = Callable[[], list[Taken | str]]  # waits for a batch; what was kept of each sample, or why nothing was
 
 
 class _Piece(NamedTuple):
@@ -97,7 +102,7 @@ class Extractor:
         coming = [*pieces, *([] if then is None else itertools.islice(self._pieces(then, only), 1))]
         found: list[Taken | str] = []
         try:
-            with fitting_threads(self.model):
+            with fitting_threads(self.model), short_turns(self.model):
                 for i, piece in enumerate(pieces):
                     for each in coming[i : i + 2]:
                         if each.is_wanted:
@@ -143,12 +148,22 @@ class Extractor:
             found.append(outcome if isinstance(outcome, str) else NOT_RUN)
             encoded += [] if isinstance(outcome, str) else [(i, outcome)]
         advance(planned.height - len(encoded))
+        under_way: deque[tuple[list[int], _Wait]] = deque()
+
+        def land() -> None:
+            batch, wait = under_way.popleft()
+            for j, taken in zip(batch, wait(), strict=True):
+                found[encoded[j][0]] = taken
+            advance(len(batch))
+
         for batch in self.model.batches([sample for _, sample in encoded], self.batch_size):
             if wanted is not None and wanted.isdisjoint(encoded[j][1].sample_id for j in batch):
                 continue
-            for j, taken in zip(batch, self._run([encoded[j][1] for j in batch], condition), strict=True):
-                found[encoded[j][0]] = taken
-            advance(len(batch))
+            under_way.append((batch, self._start([encoded[j][1] for j in batch], condition)))
+            if len(under_way) > LAUNCHED_AHEAD:
+                land()
+        while under_way:
+            land()
         return found
 
     def _encode_asked(self, sample_id: str) -> Encoded | str:
@@ -160,17 +175,23 @@ class Extractor:
 
     def _run(self, encoded: Sequence[Encoded], condition: Condition) -> list[Taken | str]:
         """One batch; samples that are not finite fail alone, a batch too large for the memory is halved."""
+        return self._start(encoded, condition)()
+
+    def _start(self, encoded: Sequence[Encoded], condition: Condition) -> _Wait:
+        """Launch one batch; what is returned waits for it."""
         if not encoded:
-            return []
+            return list
+        if len(encoded) > self.batch_size:
+            return partial(self._in_pieces, encoded, condition)
         at = [self._positions(sample) for sample in encoded]
         try:
             found = self.sources.of(encoded, condition, self.batch_size) if condition.patch else []
             sources = [source for source in found if isinstance(source, Source)]
             if len(sources) < len(found):
-                return self._without(encoded, condition, found)
+                return partial(self._without, encoded, condition, found)
             batch = self.model.collate(encoded)
             with self._under(condition, batch, sources):
-                captured = capture(
+                begun = begin(
                     self.model,
                     batch,
                     [self._selection(each) for each in at],
@@ -180,12 +201,29 @@ class Extractor:
                     attention=self.attention,
                 )
             texts = self._texts(encoded, condition, sources)
+        except NotFiniteError as error:  # in a source
+            return partial(self._without_these, encoded, condition, error)
+        except torch.OutOfMemoryError:
+            pass  # what failed is held in memory until the error is let go of
+        else:
+            return partial(
+                self._finish, encoded, condition, begun, lambda it: self._split(batch, at, it, texts, sources)
+            )
+        return partial(self._in_smaller, encoded, condition)
+
+    def _finish(
+        self,
+        encoded: Sequence[Encoded],
+        condition: Condition,
+        begun: Begun,
+        split: Callable[[Captured], list[Taken | str]],
+    ) -> list[Taken | str]:
+        """Wait for a batch; it runs again without samples that are not finite."""
+        try:
+            captured = begun.result()
         except NotFiniteError as error:
-            bad = [str(error) if sample.sample_id in error.sample_ids else None for sample in encoded]
-            return self._without(encoded, condition, bad)
-        except torch.OutOfMemoryError as error:
-            return self._halved(encoded, condition, error)
-        return self._split(batch, at, captured, texts, sources)
+            return self._without_these(encoded, condition, error)
+        return split(captured)
 
     @contextmanager
     def _under(self, condition: Condition, batch: Batch, sources: Sequence[Source]) -> Iterator[None]:
@@ -212,25 +250,38 @@ class Extractor:
             self.warned.add(text)
             self.say(text)
 
+    def _without_these(
+        self, encoded: Sequence[Encoded], condition: Condition, error: NotFiniteError
+    ) -> list[Taken | str]:
+        """The batch without the samples that the error names."""
+        bad = [str(error) if sample.sample_id in error.sample_ids else None for sample in encoded]
+        return self._without(encoded, condition, bad)
+
     def _without(self, encoded: Sequence[Encoded], condition: Condition, bad: Sequence[object]) -> list[Taken | str]:
         """The batch without the samples for which `bad` says a reason."""
         fine = [sample for sample, reason in zip(encoded, bad, strict=True) if not isinstance(reason, str)]
         rest = iter(self._run(fine, condition))
         return [reason if isinstance(reason, str) else next(rest) for reason in bad]
 
-    def _halved(
-        self, encoded: Sequence[Encoded], condition: Condition, error: torch.OutOfMemoryError
-    ) -> list[Taken | str]:
+    def _in_smaller(self, encoded: Sequence[Encoded], condition: Condition) -> list[Taken | str]:
+        """A batch that was too large for the memory, in batches of half its size or less."""
         if len(encoded) == 1:
             raise ActstoreError(
                 f"{encoded[0].sample_id}: not enough memory for one sample of {encoded[0].length} tokens; "
                 "take a larger device, device_map = 'auto' in [model], or smaller images"
-            ) from error
-        self.batch_size = min(self.batch_size, len(encoded) // 2)
-        self.say(f"not enough memory for {len(encoded)} samples at once; going on with {self.batch_size}")
+            )
+        if self.batch_size >= len(encoded):
+            self.batch_size = len(encoded) // 2
+            self.say(f"not enough memory for {len(encoded)} samples at once; going on with {self.batch_size}")
         torch.cuda.empty_cache()
-        half = len(encoded) // 2
-        return self._run(encoded[:half], condition) + self._run(encoded[half:], condition)
+        return self._in_pieces(encoded, condition)
+
+    def _in_pieces(self, encoded: Sequence[Encoded], condition: Condition) -> list[Taken | str]:
+        """A batch that is larger than batches may be by now."""
+        found: list[Taken | str] = []
+        while len(found) < len(encoded):
+            found += self._run(encoded[len(found) : len(found) + self.batch_size], condition)
+        return found
 
     def _selection(self, at: dict[Role, Positions]) -> Selection:
         roles = _of(at, self.roles)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from actstore_extract.tap import AttentionError, Reader
+from actstore_extract.transfers import sent
 from actstore_extract.weights import Rows
 
 if TYPE_CHECKING:
@@ -55,5 +56,5 @@ class KeysValues:
         if kind not in self.kept:
             self.kept[kind] = x.new_empty(self.n_blocks, len(self.slots), heads.numel())
         if self.slots.device != x.device:  # they stay there: a copy for each block would stall the device
-            self.samples, self.slots = self.samples.to(x.device), self.slots.to(x.device)
+            self.samples, self.slots = sent(self.samples, x.device), sent(self.slots, x.device)
         self.kept[kind][place] = x[self.samples, self.slots].flatten(1)
