@@ -1,8 +1,8 @@
 """Every benchmark, one table: python tests/bench [--quick] [--out FOLDER] [PROGRAM...]
 
 Each program runs in a process of its own, so that its memory is its own, one after the other. FOLDER gets bench.json
-(the rows, and the versions, cores, commit and commands that made them) and bench.png. A program that fails is said and
-left out.
+(the rows, and the versions, cores, commit and commands that made them), bench.png and scaling.png. A program that fails
+is said and left out.
 """
 
 import argparse
@@ -62,6 +62,43 @@ def _of_program(table: pl.DataFrame, name: str) -> alt.LayerChart:
     return alt.layer(one, points, bounds)
 
 
+def scaling(table: pl.DataFrame) -> alt.VConcatChart:
+    """CPU seconds over points and over width, a row for each measure, ours beside the others."""
+    sized = table.filter(pl.col("points").is_not_null()).with_columns(
+        measure=pl.col("what").str.replace(r", \d+ x \d+$", "")
+    )
+    theirs = sized.select("measure", "points", "width", series="beside", seconds="baseline")
+    mine = sized.select("measure", "points", "width", series=pl.lit("actstore"), seconds="ours")
+    lines = pl.concat([mine, theirs]).unique(
+        ["measure", "points", "width", "series"], keep="first", maintain_order=True
+    )
+    rows = []
+    for one in lines.partition_by("measure", maintain_order=True):
+        charts = [_over(_at_one(one, other), axis, other) for axis, other in (("points", "width"), ("width", "points"))]
+        rows.append(alt.hconcat(*charts, title=one["measure"][0]))
+    return alt.vconcat(*rows)
+
+
+def _at_one(lines: pl.DataFrame, fixed: str) -> pl.DataFrame:
+    """The lines at the value of `fixed` at which most was measured."""
+    return lines.filter(pl.col(fixed) == lines[fixed].mode().max())
+
+
+def _over(lines: pl.DataFrame, axis: str, other: str) -> alt.Chart:
+    log = alt.Scale(type="log", nice=False)
+    legend = alt.Scale(scheme="dark2")
+    return (
+        alt.Chart(lines, title=f"{other} {lines[other][0]:,}", width=300, height=160)
+        .mark_line(point=True)
+        .encode(
+            alt.X(axis, scale=log, axis=alt.Axis(values=lines[axis].unique().to_list())),
+            alt.Y("seconds", scale=log, title="CPU s"),
+            alt.Color("series:N", title=None, scale=legend),
+            alt.StrokeDash("series:N", title=None),
+        )
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     there = [name for name in PROGRAMS if (HERE / f"{name}.py").exists()]
@@ -83,6 +120,8 @@ def main() -> None:
     facts = {**machine(), "commands": commands, "seconds": round(time.monotonic() - started)}
     (asked.out / "bench.json").write_text(json.dumps({**facts, "rows": table.to_dicts()}, indent=1))
     drawn(table).save(asked.out / "bench.png", scale_factor=2)
+    if table["points"].is_not_null().any():
+        scaling(table).save(asked.out / "scaling.png", scale_factor=2)
     goals = table.filter(pl.col("met").is_not_null())
     print(f"{goals['met'].sum()} of {goals.height} goals met; {asked.out}/bench.json, {asked.out}/bench.png")
 

@@ -1,16 +1,17 @@
 """Extract-and-commit against the bare forward of the same batches: no head, scaled dot-product attention, no cache.
 
 python tests/bench/extraction.py [--quick] [--only "4 roles"] [--profile]
-python tests/bench/extraction.py --device cuda --shape 7b --samples 256 --batch-size 16
+python tests/bench/extraction.py --device cuda --shape 7b --samples 256 --batch-size 16 --only "4 roles"
 
-The model is a random Chameleon; with --shape 7b it has the size of Chameleon-7B, in bfloat16. Extraction reads and
-prepares the images, runs the model, selects, compresses, commits with fsync, and writes the index. The store was
-created before, as it is in every run but the first.
+The model is a random Chameleon; with --shape 7b it has the size of Chameleon-7B. On a GPU it is in bfloat16 and made
+there, and no weights are on disk to be hashed. Extraction reads and prepares the images, runs the model, selects,
+compresses, commits with fsync, and writes the index. The store was created before, as it is in every run but the first.
 """
 
 import cProfile
 import math
 import pstats
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 from measuring import Goal, Spent, finish, parser, row, speed, taking_turns
-from models import MIDDLE, QUICK, SEVEN_B, SMALL, picture, write
+from models import MIDDLE, QUICK, SEVEN_B, SMALL, on_device, picture, write
 
 import actstore
 from actstore.format import dtype_named
@@ -66,39 +68,61 @@ def forward(run: Run, batches: list[Batch]) -> None:
         torch.cuda.synchronize()
 
 
+@torch.no_grad()
+def hidden_states(run: Run, batches: list[Batch], folder: Path) -> None:
+    """What is done without a tool: output_hidden_states of each batch, and np.save; in bfloat16 as its bits."""
+    folder.mkdir(exist_ok=True)
+    for i, batch in enumerate(batches):
+        states = run.model.module.base_model(**batch.inputs, use_cache=False, output_hidden_states=True).hidden_states
+        kept = torch.stack([x.cpu() for x in states])
+        np.save(folder / f"{i}.npy", (kept.view(torch.uint16) if kept.dtype == torch.bfloat16 else kept).numpy())
+
+
+def prepared(text: str, folder: Path, case: str, device: str, changes: list[str], model: Model | None) -> Run:
+    """The run of a case; of a model that is there already, if it is given."""
+    file = folder / "bench.toml"
+    file.write_text(text)
+    run = Run(recipe.load(str(file), [*CASES[case], *changes]), device=device)
+    if model is not None:
+        run.model = model
+    return run
+
+
 def created(run: Run, path: Path) -> Path:
     """An empty store."""
     run._open(path)
     return path
 
 
-def compared(
-    text: str, folder: Path, case: str, device: str, repeats: int, changes: list[str], goal: Goal | None
-) -> list[dict[str, object]]:
+def compared(run: Run, folder: Path, case: str, repeats: int, goal: Goal | None) -> list[dict[str, object]]:
     """Rows of one case."""
-    file = folder / "bench.toml"
-    file.write_text(text)
-    run = Run(recipe.load(str(file), [*CASES[case], *changes]), device=device)
+    on_gpu, what = run.model.device.type == "cuda", f"extract, {case}"
     batches = encoded(run)
     paths = [created(run, folder / f"{case}-{i}") for i in range(repeats + 1)]
     run.extract(paths.pop())
     calls: dict[str, Callable[[], object]] = {
         "forward": partial(forward, run, batches),
         "extract": lambda: run.extract(paths.pop()),
-        "encode": lambda: encoded(run),
     }
+    if not on_gpu:
+        calls["encode"] = lambda: encoded(run)
+    if case == "all":
+        calls["hidden states"] = partial(hidden_states, run, batches, folder / "hidden")
     spent = taking_turns(calls, repeats)
     size = sum(file.stat().st_size for file in (folder / f"{case}-0").rglob("*") if file.is_file())
     tokens = sum(layout.length for batch in batches for layout in batch.layouts)
     whole, bare = spent["extract"], spent["forward"]
-    both = Spent(bare.cpu + spent["encode"].cpu, bare.wall + spent["encode"].wall)
-    return [
-        *speed(f"extract, {case}", whole, "bare forward", bare, goal, clock=device != "cpu"),
-        speed(f"extract, {case}", whole, "prepare + bare forward", both)[0],
-        row(f"extract, {case}", tokens / whole.wall, "tokens/s", "bare forward", tokens / bare.wall, better="more"),
-        row(f"extract, {case}", size / 1e6 / whole.wall, "MB/s on disk"),
-        *(on_device(run, batches, whole.wall, case) if device == "cuda" else []),
+    rows = [
+        *speed(what, whole, "bare forward", bare, goal, clock=on_gpu),
+        row(what, tokens / whole.wall, "tokens/s", "bare forward", tokens / bare.wall, better="more"),
+        row(what, size / 1e6 / whole.wall, "MB/s on disk"),
     ]
+    if "encode" in spent:
+        both = Spent(bare.cpu + spent["encode"].cpu, bare.wall + spent["encode"].wall)
+        rows.append(speed(what, whole, "prepare + bare forward", both)[0])
+    if "hidden states" in spent:
+        rows += speed(what, whole, "output_hidden_states + np.save", spent["hidden states"])
+    return [*rows, *(of_gpu(run, batches, whole.wall, what) if on_gpu else [])]
 
 
 def real(folder: Path, samples: int) -> list[dict[str, object]]:
@@ -139,8 +163,9 @@ def waiting(folder: Path, samples: int, seconds: float = 0.03) -> list[dict[str,
     return [row(f"a device that takes {1000 * seconds:g} ms a sample is busy", samples * seconds / wall, "of the time")]
 
 
-def on_device(run: Run, batches: list[Batch], wall: float, case: str) -> list[dict[str, object]]:
-    """On a GPU: the share of an extraction in which it has nothing to do, and its memory."""
+def of_gpu(run: Run, batches: list[Batch], wall: float, what: str) -> list[dict[str, object]]:
+    """On a GPU: its memory, and the share of an extraction in which it does nothing of the bare forward."""
+    peak = torch.cuda.max_memory_allocated()
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     forward(run, batches)
@@ -148,18 +173,16 @@ def on_device(run: Run, batches: list[Batch], wall: float, case: str) -> list[di
     torch.cuda.synchronize()
     busy = start.elapsed_time(end) / 1000
     return [
-        row(f"extract, {case}: idle GPU", 1 - busy / wall, "of the time"),
-        row(f"extract, {case}: GPU memory", torch.cuda.max_memory_allocated() / 1e6, "MB"),
+        row(f"{what}: GPU at something else than the forward", 1 - busy / wall, "of the time"),
+        row(f"{what}: GPU memory", peak / 1e6, "MB"),
     ]
 
 
-def profiled(text: str, folder: Path, case: str, device: str, changes: list[str]) -> None:
+def profiled(run: Run, folder: Path) -> None:
     """Where the time of one extraction goes, function by function."""
-    file = folder / "bench.toml"
-    file.write_text(text)
-    run = Run(recipe.load(str(file), [*CASES[case], *changes]), device=device)
     path = created(run, folder / "profiled")
-    profile = cProfile.Profile(time.process_time)  # seconds of all cores: a busy machine does not blur them
+    # Seconds of all cores, which a busy machine does not blur; where a GPU is waited for, of the clock.
+    profile = cProfile.Profile(time.perf_counter if run.model.device.type == "cuda" else time.process_time)
     profile.runcall(run.extract, path)
     pstats.Stats(profile).sort_stats("tottime").print_stats(35)
 
@@ -181,15 +204,22 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        text = write(folder, shape, samples, torch.float32 if asked.device == "cpu" else torch.bfloat16)
+        text, model = (
+            (write(folder, shape, samples), None)
+            if asked.device == "cpu"
+            else on_device(folder, shape, samples, asked.device)
+        )
         for case in cases:
             own = [] if any("batch_size" in change for change in CASES[case]) else changes
+            run = prepared(text, folder, case, asked.device, own, model)
             if asked.profile:
-                profiled(text, folder, case, asked.device, own)
+                profiled(run, folder)
             else:
                 repeats = asked.repeats or (2 if asked.quick else 3)
-                rows += compared(text, folder, case, asked.device, repeats, own, None if shape is QUICK else GOAL)
-        if not asked.profile:
+                rows += compared(run, folder, case, repeats, None if shape is QUICK else GOAL)
+            for path in folder.glob(f"{case}-*"):
+                shutil.rmtree(path)
+        if asked.device == "cpu" and not asked.profile:
             rows += real(folder, 128 if asked.quick else 512)
             rows += waiting(folder / "waiting", 32 if asked.quick else 256)
     if rows:

@@ -92,21 +92,22 @@ def coded(x: Points, sae: Sparse, step: int = 4096) -> None:
 
 
 Calls = dict[str, Callable[[], object]]
+Rows = list[dict[str, Any]]
 
 
-def compared(what: str, calls: Calls, repeats: int, goals: dict[str, Goal]) -> list[dict[str, Any]]:
-    """`calls["ours"]` beside each of the others, and what it holds at its peak."""
+def compared(what: str, size: tuple[int, int], calls: Calls, repeats: int, goals: dict[str, Goal]) -> Rows:
+    """`calls["ours"]` at (points, width) beside each of the others, and what it holds at its peak."""
     spent = taking_turns(calls, repeats)
-    ours = spent.pop("ours")
-    rows = [row(what, ours.cpu, "CPU s", name, one.cpu, goal=goals.get(name)) for name, one in spent.items()]
+    ours, at = spent.pop("ours"), f"{what}, {size[0]} x {size[1]}"
+    rows = [row(at, ours.cpu, "CPU s", name, one.cpu, goal=goals.get(name), size=size) for name, one in spent.items()]
     tracemalloc.start()  # numpy tells it of its arrays; those of FAISS are not in it
     calls["ours"]()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return [*rows, row(f"{what}: peak of its arrays", peak / 1e6, "MB")]
+    return [*rows, row(f"{at}: peak of its arrays", peak / 1e6, "MB")]
 
 
-def neighbours(n: int, width: int, repeats: int, goal: bool) -> list[dict[str, Any]]:
+def neighbours(n: int, width: int, repeats: int) -> Rows:
     """kNN for overlap."""
     x = clusters(n, width)
     calls = {
@@ -115,45 +116,48 @@ def neighbours(n: int, width: int, repeats: int, goal: bool) -> list[dict[str, A
         "product": partial(product, x, x),
         "scikit-learn": partial(scikit, x, K),
     }
-    return compared(f"{K} neighbours, {n} x {width}", calls, repeats, {"FAISS alone": NEIGHBOURS} if goal else {})
+    goals = {"FAISS alone": NEIGHBOURS} if n >= 20_000 and width >= 4096 else {}
+    return compared(f"{K} neighbours", (n, width), calls, repeats, goals)
 
 
-def measures(n: int, repeats: int) -> list[dict[str, Any]]:
-    """Whole measures at n points."""
-    layers = [clusters(n, 256, seed) for seed in range(LAYERS)]
-    labels = np.arange(n) % 10
-    found = compared(
-        f"label overlap of {LAYERS} layers, {n} x 256",
-        {
-            "ours": lambda: [label_overlap(x, labels, K) for x in layers],
-            "FAISS alone": lambda: [flat(x, K) for x in layers],
-            "product": lambda: [product(x, x) for x in layers],
-        },
-        repeats, {},
-    )  # fmt: skip
-    x = clusters(n, 512)
-    found += compared(
-        f"Gride + density + ADP, {n} x 512",
-        {"ours": partial(geometry, x), "FAISS alone": partial(flat, x, MAX_K), "product": partial(product, x, x)},
-        repeats, {},
-    )  # fmt: skip
-    m = min(n, 10_000)
-    text, image = clusters(m, 1024, 1), clusters(m, 1024, 2)
-    found += compared(
-        f"gap of {m} x {m} pairs, width 1024",
-        {"ours": partial(cosine_gap, text, image), "product": partial(product, text, image)},
-        repeats, {},
-    )  # fmt: skip
-    x, sae = clusters(n // 5, 512), Sparse(512, FEATURES)
-    found += compared(
-        f"SAE metrics, {n // 5} x 512, {FEATURES} features",
-        {"ours": partial(reconstruction, x, sae), "product": partial(coded, x, sae)},
-        repeats, {},
-    )  # fmt: skip
-    return found
+def overlaps(n: int, width: int, repeats: int) -> Rows:
+    """Label overlap of some layers."""
+    layers, labels = [clusters(n, width, seed) for seed in range(LAYERS)], np.arange(n) % 10
+    calls: Calls = {
+        "ours": lambda: [label_overlap(x, labels, K) for x in layers],
+        "FAISS alone": lambda: [flat(x, K) for x in layers],
+        "product": lambda: [product(x, x) for x in layers],
+    }
+    return compared(f"label overlap of {LAYERS} layers", (n, width), calls, repeats, {})
 
 
-def peaks(n: int, repeats: int) -> list[dict[str, Any]]:
+def peaked(n: int, width: int, repeats: int) -> Rows:
+    """The way to density peaks."""
+    x = clusters(n, width)
+    calls = {"ours": partial(geometry, x), "FAISS alone": partial(flat, x, MAX_K), "product": partial(product, x, x)}
+    return compared("Gride + density + ADP", (n, width), calls, repeats, {})
+
+
+def gap(n: int, width: int, repeats: int) -> Rows:
+    """The modality gap of n x n pairs."""
+    text, image = clusters(n, width, 1), clusters(n, width, 2)
+    calls = {"ours": partial(cosine_gap, text, image), "product": partial(product, text, image)}
+    return compared("gap of all pairs", (n, width), calls, repeats, {})
+
+
+def saes(n: int, width: int, repeats: int) -> Rows:
+    """Reconstruction by a wide autoencoder."""
+    x, sae = clusters(n, width), Sparse(width, FEATURES)
+    calls = {"ours": partial(reconstruction, x, sae), "product": partial(coded, x, sae)}
+    return compared(f"SAE metrics, {FEATURES} features", (n, width), calls, repeats, {})
+
+
+def sizes(n: int) -> dict[Callable[[int, int, int], Rows], tuple[int, int]]:
+    """Each measure, and at how many points of which width it is measured."""
+    return {overlaps: (n, 256), peaked: (n, 512), gap: (min(n, 10_000), 1024), saes: (n // 5, 512)}
+
+
+def peaks(n: int, repeats: int) -> Rows:
     """Density peaks from neighbours that are known."""
     found = nearest(clusters(n, 16), 100, metric="normalised")
     call = partial(density_peaks_from, found, dimension=12.0)
@@ -162,17 +166,18 @@ def peaks(n: int, repeats: int) -> list[dict[str, Any]]:
     return [row(f"ADP of {n} points from their neighbours", spent.cpu, "CPU s", "the goal", 0.1, goal=PEAKS)]
 
 
-def curves(n: int, width: int, repeats: int) -> list[dict[str, Any]]:
-    """How neighbours scale: the ratio to FAISS alone should not grow with points or width."""
+def curves(n: int, width: int, repeats: int) -> Rows:
+    """How all of them scale: at a quarter and half of the points, and of their width."""
     return [
         one
-        for points, wide in ((n // 4, width), (n // 2, width), (n, width // 4), (n, width // 2))
-        for one in neighbours(points, wide, repeats, goal=False)
+        for measure, (most, wide) in {neighbours: (n, width), **sizes(n)}.items()
+        for points, wide in ((most // 4, wide), (most // 2, wide), (most, wide // 4), (most, wide // 2))
+        for one in measure(points, wide, repeats)
         if one["beside"] in ("FAISS alone", "product")
     ]
 
 
-def threads(n: int, width: int, repeats: int) -> list[dict[str, Any]]:
+def threads(n: int, width: int, repeats: int) -> Rows:
     """What all cores make of the clock, beside one."""
     x, cores = clusters(n, width), os.cpu_count() or 1
 
@@ -206,8 +211,8 @@ def main() -> None:
     n = asked.points or (3000 if asked.quick else 20_000)
     widths = [int(width) for width in (asked.widths or ("512,2048" if asked.quick else "512,4096")).split(",")]
     repeats = 2
-    rows = [one for width in widths for one in neighbours(n, width, repeats, goal=n >= 20_000 and width >= 4096)]
-    rows += measures(n, repeats)
+    rows = [one for width in widths for one in neighbours(n, width, repeats)]
+    rows += [one for measure, size in sizes(n).items() for one in measure(*size, repeats)]
     rows += peaks(asked.adp if not asked.quick else min(asked.adp, 20_000), repeats)
     rows += curves(n, widths[0], repeats)
     rows += threads(n, widths[0], repeats)

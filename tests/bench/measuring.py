@@ -28,6 +28,7 @@ PACKAGES = (
 COLUMNS = {
     "program": pl.String, "what": pl.String, "ours": pl.Float64, "beside": pl.String, "baseline": pl.Float64,
     "unit": pl.String, "ratio": pl.Float64, "better": pl.String, "goal": pl.String, "met": pl.Boolean,
+    "points": pl.Int64, "width": pl.Int64,
 }  # fmt: skip
 
 
@@ -67,11 +68,11 @@ def taking_turns(
 
 def row(
     what: str, ours: float, unit: str, beside: str = "", baseline: float | None = None, *,
-    ratio: float | None = None, better: str = "less", goal: Goal | None = None,
+    ratio: float | None = None, better: str = "less", goal: Goal | None = None, size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """One line of the table; `ratio`, which the goal is about, is ours / baseline if it is not given.
 
-    `better`: whether "more" or "less" of it is.
+    `better`: whether "more" or "less" of it is. `size`: points and their width, for what is drawn over them.
     """
     if ratio is None and baseline:
         ratio = ours / baseline
@@ -80,6 +81,7 @@ def row(
         "what": what, "ours": float(ours), "beside": beside, "baseline": baseline, "unit": unit,
         "ratio": ratio, "better": "" if ratio is None else better,
         "goal": None if goal is None else str(goal), "met": met,
+        **dict(zip(("points", "width"), size or (None, None), strict=True)),
     }  # fmt: skip
 
 
@@ -105,7 +107,9 @@ def frame(rows: list[dict[str, Any]], program: str) -> pl.DataFrame:
 def show(table: pl.DataFrame) -> None:
     """Print a table, in four digits."""
     numbers = pl.col(pl.Float64).round_sig_figs(4)
-    shown = table.with_columns(numbers, met=pl.col("met").replace_strict({True: "yes", False: "no"}, default=""))
+    shown = table.drop("points", "width").with_columns(
+        numbers, met=pl.col("met").replace_strict({True: "yes", False: "no"}, default="")
+    )
     render(shown, "table")
 
 

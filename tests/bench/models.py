@@ -16,6 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from actstore_extract.families import Model
+
 CODES = 16  # image tokens of the vocabulary
 
 
@@ -59,8 +61,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def chameleon(shape: Shape, dtype: torch.dtype) -> tuple[ChameleonForConditionalGeneration, ChameleonProcessor]:
-    """Random weights."""
+def chameleon(
+    shape: Shape, dtype: torch.dtype, device: str = "cpu"
+) -> tuple[ChameleonForConditionalGeneration, ChameleonProcessor]:
+    """Random weights, drawn where they will be used."""
     words, pixels = tokenizer(), shape.pixels * shape.side
     config = ChameleonConfig(
         vocab_size=4096, hidden_size=shape.width, intermediate_size=shape.inner, num_hidden_layers=shape.blocks,
@@ -75,7 +79,8 @@ def chameleon(shape: Shape, dtype: torch.dtype) -> tuple[ChameleonForConditional
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        module = ChameleonForConditionalGeneration(config).eval()
+        with torch.device(device):
+            module = ChameleonForConditionalGeneration(config).eval()
     finally:
         torch.set_default_dtype(before)
     images = ChameleonImageProcessorPil(
@@ -99,6 +104,18 @@ def write(folder: Path, shape: Shape, n_samples: int, dtype: torch.dtype = torch
     """The model, the pictures and a table of samples in a folder; returns the text of a recipe that runs them."""
     module, processor = chameleon(shape, dtype)
     module.save_pretrained(folder / "model")
+    return beside(folder, processor, shape, n_samples, dtype)
+
+
+def on_device(folder: Path, shape: Shape, n_samples: int, device: str) -> tuple[str, Model]:
+    """The same with a model in bfloat16 on its device, whose weights are not written to disk."""
+    module, processor = chameleon(shape, torch.bfloat16, device)
+    module.config.save_pretrained(folder / "model")
+    return beside(folder, processor, shape, n_samples, torch.bfloat16), Model(module, processor)
+
+
+def beside(folder: Path, processor: ChameleonProcessor, shape: Shape, n_samples: int, dtype: torch.dtype) -> str:
+    """What a model runs on, in the folder; returns the text of the recipe."""
     processor.save_pretrained(folder / "model")
     lines = ["sample_id,image,prompt"]
     for i in range(n_samples):
