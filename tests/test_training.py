@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
@@ -26,6 +28,7 @@ from actstore_extract.families.adapter import read_adapter
 from actstore_extract.samples.digits import scans
 from actstore_extract.sections import RecipeError
 from actstore_extract.training import loop, recipe, stopping
+from actstore_extract.training import place as places
 from actstore_extract.training.adapter import learner
 from actstore_extract.training.chat import render
 from actstore_extract.training.conversations import Conversation, Turn
@@ -384,6 +387,56 @@ def test_other_folders_are_left_alone(folder, tmp_path):
     (tmp_path / "out" / "thesis.tex").touch()
     with pytest.raises(ActstoreError, match="holds other files and no checkpoint.state: choose an empty folder"):
         train_adapter(training.adapter_recipe(folder), tmp_path / "out")
+
+
+@pytest.fixture
+def fresh():
+    """accelerate as a new process finds it: it remembers what the first Accelerator was told."""
+
+    def forget():
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    forget()
+    yield
+    forget()
+
+
+def test_the_environment_changes_nothing_that_is_learned(folder, trained, tmp_path, monkeypatch, fresh):
+    """As `accelerate launch` sets it, or a shell that was used for something else."""
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
+    train_adapter(training.adapter_recipe(folder), tmp_path / "out", device="cpu")
+    whole, _ = trained
+    assert same(weights(tmp_path / "out"), weights(whole))
+    assert log(tmp_path / "out").equals(log(whole))
+    assert AcceleratorState().mixed_precision == "no"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "gpu"])
+def test_a_device_that_is_not_there_is_refused(folder, tmp_path, capsys, fresh, device):
+    training.adapter_recipe(folder)
+    call = ["train", "adapter", str(folder / "recipe.toml"), str(tmp_path / "out"), "--device", device]
+    assert cli.run(call) == 1
+    assert f"no device '{device}' here: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "chosen", "reason"),
+    [
+        ("cpu:0", "cpu", "cpu:0 is one device for 2 processes: use cpu"),
+        ("meta", "cpu", "accelerate chose cpu, not meta: unset ACCELERATE_TORCH_DEVICE"),
+    ],
+)
+def test_processes_have_a_device_each(monkeypatch, named, chosen, reason):
+    several = SimpleNamespace(num_processes=2, device=torch.device(chosen))
+    monkeypatch.setattr(places, "Accelerator", lambda **_: several)
+    with pytest.raises(LoadError, match=reason):
+        places.place(named)
+    assert places.place("cpu") == (several, CPU)
 
 
 def test_a_loss_that_is_no_number_stops(folder, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ def share(numbers: Sequence[int]) -> list[int]:
 
 
 def device_of(asked: str, device_map: str | Mapping[str, int | str] | None = None) -> str:
-    """The device for `asked`: "auto" is a GPU if there is one, and a GPU without a number is this rank's own.
+    """The device for `asked`: beside other processes of this machine, a GPU without a number is this rank's own.
 
     Raises RankError where a device map would give each of several processes all GPUs.
     """
@@ -31,12 +31,8 @@ def device_of(asked: str, device_map: str | Mapping[str, int | str] | None = Non
             f"device_map = {device_map!r} spreads a model over the GPUs of a machine, and {beside} processes run on "
             "this one: start one process for each machine, or leave device_map out"
         )
-    if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    n_gpus = torch.cuda.device_count()
-    if asked == "cuda" and beside > 1 and n_gpus:
-        return f"cuda:{_said('LOCAL_RANK', 0) % n_gpus}"
-    return asked
+    n_gpus = torch.cuda.device_count() if asked in ("auto", "cuda") else 0
+    return f"cuda:{_said('LOCAL_RANK', 0) % n_gpus}" if n_gpus and beside > 1 else asked
 
 
 def _said(name: str, default: int) -> int:

@@ -17,6 +17,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from actstore.errors import nearest
 from actstore_extract.families.adapter import digest
+from actstore_extract.families.device import find_device
 from actstore_extract.families.family import Family
 from actstore_extract.families.model import Model
 from actstore_extract.families.parts import Parts, read_parts
@@ -43,7 +44,8 @@ def load(
 ) -> Model:
     """The model in a folder, or on the hub under that name, or of the parts that a parts.toml names, ready to run.
 
-    `device_map` spreads a model over several devices, as in Transformers, instead of `device`. `attention` is the
+    `device` may be auto: a GPU, if there is one. `device_map` spreads a model over several devices, as in
+    Transformers, instead. `attention` is the
     attention implementation (the model's default otherwise). `blocked` lists attention blocks that belong to the
     model, such as {"queries": "text", "keys": "image"}. `settings` change what the processor does to images, such as
     {"min_pixels": 65536}. LoadError says what is missing and where to get it.
@@ -65,14 +67,12 @@ def load(
 
 def _move(module: PreTrainedModel, device: str) -> None:
     try:
-        module.to(torch.device(device))  # type: ignore[arg-type]
-        if torch.device(device).type == "cuda" and torch.device(device).index is not None:
-            torch.cuda.set_device(device)  # what names no device, such as a kernel of its own, goes there too
+        found = find_device(device)
+        module.to(found)  # type: ignore[arg-type]
+        if found.type == "cuda" and found.index is not None:
+            torch.cuda.set_device(found)  # what names no device, such as a kernel of its own, goes there too
     except torch.OutOfMemoryError as error:
         raise LoadError(f"the weights do not fit {device}: spread them with device_map = 'auto' in [model]") from error
-    except (AssertionError, RuntimeError) as error:  # how torch says that there is no such device
-        line = str(error).splitlines()[0]
-        raise LoadError(f"no device {device!r} here: {line}; use cpu, cuda, cuda:1 or auto") from error
 
 
 def _set(processor: ProcessorMixin | PreTrainedTokenizerBase, settings: Mapping[str, object]) -> None:

@@ -35,7 +35,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     """What both trainings take."""
     for decorate in (
         click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option(
+            "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
+        ),
         click.argument("out", type=click.Path(path_type=Path, file_okay=False)),
         click.argument("recipe"),
     ):

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from actstore.errors import ActstoreError
 from actstore_extract.training import adapter
 from actstore_extract.training.checkpoint import FILE as CHECKPOINT
@@ -12,6 +10,7 @@ from actstore_extract.training.data import Data, gather
 from actstore_extract.training.log import FIGURE, draw, write_log
 from actstore_extract.training.log import FILE as LOG
 from actstore_extract.training.loop import Done, train
+from actstore_extract.training.place import place
 from actstore_extract.training.recipe import AdapterRecipe, LoraRecipe, TrainingRecipe
 
 __all__ = ["train_adapter", "train_lora"]
@@ -26,10 +25,10 @@ def train_adapter(
 
     A training that is finished and written stays as it is.
     """
+    accelerator, here = place(device)
     data = data or _data(recipe, say, images_only=True)
     _ready(out)
-    accelerator = Accelerator(cpu=device == "cpu")
-    learner = adapter.learner(recipe, accelerator.device)
+    learner = adapter.learner(recipe, here)
     done = train(recipe, learner, data, out, accelerator, say)
     if done.finished and accelerator.is_main_process:
         if not adapter.written(out):
@@ -44,10 +43,10 @@ def train_lora(
     """Train the LoRA of a recipe into `out`, or go on; one that is finished and written stays as it is."""
     from actstore_extract.training import lora
 
+    accelerator, here = place(device)
     data = _data(recipe, say, images_only=False)
     _ready(out)
-    accelerator = Accelerator(cpu=device == "cpu")
-    learner, tuned = lora.learner(recipe, accelerator.device)
+    learner, tuned = lora.learner(recipe, here)
     done = train(recipe, learner, data, out, accelerator, say)
     if done.finished and accelerator.is_main_process:
         if not lora.written(out, merge=merge):
