@@ -68,6 +68,16 @@ def replace(path: Path, draft: Path) -> None:
     sync(path.parent)
 
 
+def open_to_readers(path: Path) -> None:
+    """Give a file the mode that `open` gives new ones: safetensors writes its files for their owner alone."""
+    probe = draft_of(path)
+    probe.touch()
+    try:
+        path.chmod(probe.stat().st_mode)
+    finally:
+        discard(probe)
+
+
 def crc32c(path: Path) -> str:
     """The crc32c of a file's bytes, as eight hexadecimal digits."""
     checksum = 0

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from actstore import durable
 from actstore.errors import ActstoreError
 from actstore.format import HEADER
 from actstore.store import Store
 from actstore.tables import write_table
 
 ROWS_AT_A_TIME = 16_384
-READABLE = 0o644
 NO_TOKEN = -1  # what is no token of its own, a mean for example
 
 
@@ -108,7 +108,7 @@ def _safetensors(rows: pl.DataFrame, columns: Sequence[Column], output: Path) ->
         save_file({column.name: column.read(rows) for column in columns}, output)
     except SafetensorError as error:
         raise OSError(str(error)) from error
-    output.chmod(READABLE)  # safetensors writes for the owner alone
+    durable.open_to_readers(output)
     write_table(_rows_beside(output), rows)
 
 

@@ -303,22 +303,27 @@ def test_the_second_stage_starts_from_the_first(folder, trained, tmp_path):
 # Going on
 
 
-@pytest.mark.parametrize("at", [1, 2, 5])
-def test_stopped_and_gone_on_is_the_same_to_the_bit(folder, trained, tmp_path, monkeypatch, at):
-    """Ctrl-C in the middle of a step: that step is made again."""
-    whole, _ = trained
+def interrupted_at(step):
+    """The loss, with Ctrl-C in the middle of a step of two pieces."""
     seen = 0
 
     def interrupted(model, examples):
         nonlocal seen
         seen += 1
-        if seen == 2 * at + 1:
+        if seen == 2 * step + 1:
             os.kill(os.getpid(), signal.SIGINT)
         return losses(model, examples)
 
+    return interrupted
+
+
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_stopped_and_gone_on_is_the_same_to_the_bit(folder, trained, tmp_path, monkeypatch, at):
+    """Ctrl-C in the middle of a step: that step is made again."""
+    whole, _ = trained
     out, made = tmp_path / "out", training.adapter_recipe(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "losses", interrupted)
+        patch.setattr(loop, "losses", interrupted_at(at))
         done = train_adapter(made, out, device="cpu")
     assert (done.finished, done.step) == (False, at)
     assert not (out / "adapter.safetensors").exists()
@@ -368,8 +373,44 @@ def test_a_changed_recipe_is_refused_with_the_difference(made, trained):
     with pytest.raises(ActstoreError, match=r"training.learning_rate: 0.01 in the checkpoint, 0.5 now") as caught:
         train_adapter(training.adapter_recipe(made, "training.learning_rate=0.5"), out, device="cpu")
     assert str(caught.value).count("\n") == 1
-    with pytest.raises(ActstoreError, match=r"examples: 12 in the checkpoint, 8 now"):
+    with pytest.raises(ActstoreError, match=r"examples.llava: 12 in the checkpoint, 8 now"):
         train_adapter(training.adapter_recipe(made, "data.llava.limit=8"), out, device="cpu")
+
+
+@pytest.mark.parametrize("change", ["text", "image", "order"])
+def test_changed_conversations_are_refused(folder, tmp_path, change):
+    """As many as before, but others."""
+    out, made = tmp_path / "out", training.adapter_recipe(folder, "training.epochs=1")
+    train_adapter(made, out, device="cpu")
+    records = json.loads((folder / "said.json").read_text())
+    if change == "text":
+        records[5]["conversations"][1]["value"] += " ,"
+    elif change == "image":
+        records[5]["image"] = "6.png"
+    else:
+        records = records[::-1]
+    (folder / "said.json").write_text(json.dumps(records))
+    with pytest.raises(ActstoreError, match=r"examples_sha256.llava: '\w{64}' in the checkpoint, '\w{64}' now"):
+        train_adapter(made, out, device="cpu")
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged", "behind"])
+@pytest.mark.parametrize("at", [3, 6])
+def test_a_log_that_is_gone_is_written_again(folder, trained, tmp_path, monkeypatch, harm, at):
+    """The checkpoint has all of it, of finished trainings too."""
+    out, made = tmp_path / "out", training.adapter_recipe(folder)
+    whole, _ = trained
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "losses", interrupted_at(at))
+        assert train_adapter(made, out, device="cpu").step == at
+    if harm == "lost":
+        (out / "log.parquet").unlink()
+    elif harm == "damaged":
+        (out / "log.parquet").write_bytes((out / "log.parquet").read_bytes()[:100])
+    else:
+        write_log(out, read_log(out)[:1])
+    assert train_adapter(made, out, device="cpu").finished
+    assert log(out).equals(log(whole))
 
 
 def test_other_weights_are_refused(made, trained, folder):
@@ -439,6 +480,24 @@ def test_processes_have_a_device_each(monkeypatch, named, chosen, reason):
     assert places.place("cpu") == (several, CPU)
 
 
+def test_out_below_a_file(folder, capsys):
+    training.adapter_recipe(folder)
+    out = folder / "recipe.toml" / "out"
+    assert cli.run(["train", "adapter", str(folder / "recipe.toml"), str(out), "--device", "cpu"]) == 1
+    assert f"{out} cannot be a folder: Not a directory; choose another" in capsys.readouterr().err
+
+
+def test_files_are_for_those_whom_the_umask_lets_read(folder, tmp_path):
+    before = os.umask(0o027)
+    try:
+        train_adapter(training.adapter_recipe(folder, "training.epochs=1"), tmp_path / "out", device="cpu")
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == dict.fromkeys(
+        ["adapter.safetensors", "checkpoint.state", "log.parquet", "log.png", "parts.toml"], 0o640
+    )
+
+
 def test_a_loss_that_is_no_number_stops(folder, tmp_path, monkeypatch):
     """The last good checkpoint is kept, and the batch is said."""
     seen = 0
@@ -474,6 +533,7 @@ BAD = [
     ({"conversations": training.said("<image> this <image>", "one")}, "2 <image> in the text for one image"),
     ({"conversations": training.said("<image> this", "one"), "image": None}, "<image> in the text but no image"),
     ({"conversations": training.said("<image> this", "one"), "image": "gone.png"}, "no image .*gone.png"),
+    ({"conversations": training.said("<image> this", "one"), "image": ["0.png"]}, r"no image .*/\['0.png'\]"),
     ({"conversations": training.said("<image> this", "one", "and")}, "turns do not alternate: human, gpt, human"),
     ({"conversations": [{"from": "system", "value": ""}]}, "a turn is from 'system', not human or gpt"),
     ({"conversations": [{"from": "human"}]}, "not of the form of LLaVA's releases"),
@@ -516,6 +576,28 @@ def test_a_tokenizer_that_cannot_say_where_its_tokens_are(tuned, monkeypatch):
     monkeypatch.setattr(type(tuned.model.tokenizer), "is_fast", False)
     with pytest.raises(LoadError, match="cannot say where in a text its tokens are"):
         Encoder(tuned.model, 64, image_first=True)
+
+
+def test_nothing_to_learn_is_no_success(folder, tmp_path, capsys):
+    """Not even the first stage of an adapter is written."""
+    training.adapter_recipe(folder)
+    call = ["train", "adapter", str(folder / "recipe.toml"), str(tmp_path / "out"), "--device", "cpu"]
+    assert cli.run([*call, "--set", "training.max_length=5"]) == 1
+    assert (
+        "there is nothing to learn in an epoch of 12 examples: 12 have no answer left, 12 were cut at max_length 5, "
+        "0 cannot be used"
+    ) in capsys.readouterr().err
+    assert not (tmp_path / "out" / "adapter.safetensors").exists()
+
+
+@pytest.mark.parametrize(("layer", "known"), [(-9, False), (-4, False), (-3, True), (2, True), (3, False)])
+def test_layers_that_the_tower_does_not_have(folder, layer, known):
+    made = training.adapter_recipe(folder, f"model.feature_layer={layer}")
+    if known:
+        learner(made, CPU)
+        return
+    with pytest.raises(LoadError, match=f"model.feature_layer {layer}: the hidden states of .*vision are -3 to 2"):
+        learner(made, CPU)
 
 
 def test_an_image_that_turns_out_unreadable(folder, tmp_path):
@@ -625,7 +707,7 @@ def test_what_the_extra_brings(monkeypatch, capsys, tmp_path):
 def test_no_figure_without_altair(trained, tmp_path, monkeypatch):
     out, _ = trained
     monkeypatch.setitem(sys.modules, "altair", None)
-    assert draw(tmp_path, write_log(tmp_path, read_log(out, 6)), "x") is None
+    assert draw(tmp_path, write_log(tmp_path, read_log(out)), "x") is None
 
 
 # From beginning to end

@@ -48,6 +48,12 @@ def learner(recipe: AdapterRecipe, device: torch.device) -> Learner:
         language, words = language_model(*_named(section.language), dtype=dtype)
     if section.image_token not in words.get_vocab():
         raise LoadError(f"{section.language} has no token {section.image_token!r}: set model.image_token to one it has")
+    n_layers = vision.config.num_hidden_layers
+    if not -n_layers - 1 <= section.feature_layer <= n_layers:
+        raise LoadError(
+            f"model.feature_layer {section.feature_layer}: the hidden states of {section.vision} are "
+            f"{-n_layers - 1} to {n_layers}"
+        )
     adapter = _first(section, vision, language, recipe.seed)
     adapter.facts["feature_layer"] = str(section.feature_layer)
     facts = _facts(section, vision, language, adapter)

@@ -1,7 +1,7 @@
 """Checkpoints: one file that a training goes on from, exactly, or that is not there."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,21 @@ from safetensors.torch import save_file
 from actstore import durable
 from actstore.errors import ActstoreError, CorruptError
 from actstore_extract.card import flat
+from actstore_extract.training.log import Row
 
 __all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
 
 FILE = "checkpoint.state"  # of safetensors by another name, so that nobody takes it for the weights of a model
-_FORMAT = "actstore-checkpoint-1"
+_FORMAT = "actstore-checkpoint-2"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How far a training is (`step` steps are done), what it is (`made`), and its tensors."""
+    """How far a training is (`step` steps are done), what it is (`made`), its log so far, and its tensors."""
 
     step: int
     made: dict[str, Any]
+    log: list[Row]
     tensors: dict[str, torch.Tensor]
 
     def restore(self, weights: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
@@ -45,20 +47,21 @@ class Checkpoint:
 
 def write_checkpoint(
     folder: Path,
-    step: int,
     made: Mapping[str, Any],
+    log: Sequence[Row],
     weights: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Keep the state after `step` steps, in the place of what was kept before, whole or not at all."""
+    """Keep the state after the steps in `log`, in the place of what was kept before, whole or not at all."""
     tensors = {f"weight/{name}": weight.detach() for name, weight in weights.items()}
     for name, weight in weights.items():
         tensors |= {f"optimizer/{key}/{name}": x for key, x in optimizer.state[weight].items()}
     path = folder / FILE
     draft = durable.draft_of(path)
-    facts = {"format": _FORMAT, "step": str(step), "made": json.dumps(made)}
+    facts = {"format": _FORMAT, "step": str(len(log)), "made": json.dumps(made), "log": json.dumps(log)}
     try:
         save_file({name: x.contiguous().cpu() for name, x in tensors.items()}, draft, facts)
+        durable.open_to_readers(draft)
         durable.replace(path, draft)
     except (OSError, SafetensorError) as error:
         raise ActstoreError(f"{path}: the checkpoint could not be written: {error}") from error
@@ -79,7 +82,8 @@ def read_checkpoint(folder: Path, made: Mapping[str, Any]) -> Checkpoint | None:
         raise CorruptError(f"{path}: {error}") from error
     if facts.get("format") != _FORMAT:
         raise ActstoreError(f"{path} is not a checkpoint of this version: its format is {facts.get('format')!r}")
-    found = Checkpoint(int(facts["step"]), json.loads(facts["made"]), tensors)
+    log = [Row(*row) for row in json.loads(facts["log"])]
+    found = Checkpoint(int(facts["step"]), json.loads(facts["made"]), log, tensors)
     _check_same(path, found.made, made)
     return found
 

@@ -52,10 +52,16 @@ class Conversations(Source):
         records = read_json(self.path, list[dict[str, Any]], _ORIGIN)
         if not records:
             raise SamplesError(f"{self.path} has no conversations")
-        rows = [(f"{i:06d}/{one.get('id')}", one.get("image") or None, _turns(one)) for i, one in enumerate(records)]
+        rows = [(f"{i:06d}/{one.get('id')}", _image(one), _turns(one)) for i, one in enumerate(records)]
         folder = self.images or self.path.parent
         table = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
         return Samples(table, lambda name: open_image(folder / name), folder)
+
+
+def _image(record: dict[str, Any]) -> str | None:
+    """Its name; what is no name, such as a list of several, as the file that is missed."""
+    image = record.get("image") or None
+    return image if image is None else str(image)
 
 
 def _turns(record: dict[str, Any]) -> list[dict[str, str]]:

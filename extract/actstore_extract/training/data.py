@@ -1,7 +1,9 @@
 """What a training learns from: all its sets of conversations, checked before anything is learned."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from PIL.Image import Image
@@ -24,19 +26,35 @@ class BadExamplesError(ActstoreError):
 class _Set:
     """Conversations with their images and a chat template of their own, if any; `rows` of the table can be used."""
 
+    name: str
     samples: Samples
     template: str | None
     rows: list[int]
+
+    def digest(self) -> str:
+        """sha256 of what is said in the rows, and of the names of their images."""
+        total = sha256()
+        for row in self.samples.table[self.rows].iter_rows():
+            total.update(json.dumps(row).encode())
+        return total.hexdigest()
 
 
 class Data:
     """Examples by number: those of the first set, then those of the next."""
 
     def __init__(self, sets: Sequence[_Set]) -> None:
+        self.sets = sets
         self.places = [(one, row) for one in sets for row in one.rows]
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def record(self) -> dict[str, dict[str, str | int]]:
+        """How many examples each set has, and their digest: compared on resume."""
+        return {
+            "examples": {one.name: len(one.rows) for one in self.sets},
+            "examples_sha256": {one.name: one.digest() for one in self.sets},
+        }
 
     def conversation(self, number: int) -> tuple[Conversation, str | None]:
         """A conversation and its chat template."""
@@ -60,7 +78,7 @@ def gather(sections: Mapping[str, DataSection], *, images_only: bool, skip_bad: 
     for name, one in sections.items():
         samples = _spoken(name, one)
         good, wrong, plain = _sorted(samples, images_only=images_only)
-        sets.append(_Set(samples, one.chat_template, good))
+        sets.append(_Set(name, samples, one.chat_template, good))
         bad += [f"{name}: {reason}" for reason in wrong]
         if plain:
             said.append(f"{name}: {plain} of {samples.table.height} conversations have no image and are left out")

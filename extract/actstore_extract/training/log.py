@@ -59,11 +59,12 @@ def write_log(folder: Path, rows: list[Row]) -> pl.DataFrame:
     return table
 
 
-def read_log(folder: Path, steps: int) -> list[Row]:
-    """The rows of the first `steps` steps."""
-    if not (folder / FILE).is_file():
-        return []
-    return [Row(*row) for row in pl.read_parquet(folder / FILE).select(list(_SCHEMA)).head(steps).iter_rows()]
+def read_log(folder: Path) -> list[Row] | None:
+    """The rows that are kept there; None where they are missing or damaged."""
+    try:
+        return [Row(*row) for row in pl.read_parquet(folder / FILE).select(list(_SCHEMA)).iter_rows()]
+    except (OSError, pl.exceptions.PolarsError):
+        return None
 
 
 def draw(folder: Path, table: pl.DataFrame, title: str) -> Path | None:

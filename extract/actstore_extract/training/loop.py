@@ -75,7 +75,7 @@ def train(
     """Train from the beginning, or from the checkpoint in `out`, to the end, or until Ctrl-C; the state is kept.
 
     Raises TrainingError, with the step and its examples, for a loss that is no number and for examples that turn out
-    to be unusable; what was kept before stays.
+    to be unusable; what was kept before stays. And where a whole epoch has nothing to learn.
     """
     with fitting_threads(learner.model), stopping() as stop:
         return _Loop(recipe, learner, data, out, accelerator, say, stop).run()
@@ -97,7 +97,7 @@ class _Loop:
         if len(data) < accelerator.num_processes:
             raise TrainingError(f"{len(data)} examples for {accelerator.num_processes} processes: use fewer processes")
         self.order = Order(len(data), self.how.batch_size, self.how.epochs, recipe.seed)
-        self.made = {**recipe.record(), "made_from": learner.facts, "examples": len(data)}
+        self.made = {**recipe.record(), "made_from": learner.facts, **data.record()}
         self.parameters = list(learner.weights.values())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=self.how.learning_rate, betas=self.how.betas, weight_decay=self.how.weight_decay
@@ -116,6 +116,8 @@ class _Loop:
                 if not self._step(batch):
                     break
                 progress.advance()
+                if self.step == self.order.per_epoch:
+                    self._refuse_nothing()
                 if self.step % self.how.checkpoint_every == 0:
                     self._keep()
         self._keep()
@@ -124,12 +126,14 @@ class _Loop:
     def _restore(self, found: Checkpoint) -> None:
         found.restore(self.learner.weights, self.optimizer)
         self.step = self.kept = found.step
-        self.log = read_log(self.out, found.step)
+        self.log = found.log
+        if self.accelerator.is_main_process and read_log(self.out) != self.log:
+            write_log(self.out, self.log)
 
     def _keep(self) -> None:
         if self.accelerator.is_main_process and (self.step > self.kept or not self.step):
             write_log(self.out, self.log)
-            write_checkpoint(self.out, self.step, self.made, self.learner.weights, self.optimizer)
+            write_checkpoint(self.out, self.made, self.log, self.learner.weights, self.optimizer)
         self.kept = self.step
 
     def _step(self, batch: Batch) -> bool:
@@ -209,6 +213,17 @@ class _Loop:
         raise TrainingError(
             f"step {self.step}: {count} examples cannot be used{first}; {self.step} steps are kept in {self.out}\n"
             "mend them and go on with the same command, or leave such out with --set training.skip_bad=true"
+        )
+
+    def _refuse_nothing(self) -> None:
+        """An epoch without anything to learn is not followed by another: TrainingError says why."""
+        if any(row.examples for row in self.log):
+            return
+        cut, empty, bad = (sum(getattr(row, name) for row in self.log) for name in ("cut", "empty", "bad"))
+        raise TrainingError(
+            f"there is nothing to learn in an epoch of {empty + bad} examples: {empty} have no answer left, "
+            f"{cut} were cut at max_length {self.how.max_length}, {bad} cannot be used\n"
+            "try another folder with a larger training.max_length, or mend the examples"
         )
 
 

@@ -64,10 +64,13 @@ def _data(recipe: AdapterRecipe | LoraRecipe, say: Say, *, images_only: bool) ->
 
 def _ready(out: Path) -> None:
     """A folder of ours, or a new one."""
-    others = [path for path in out.iterdir() if path.name != LOG and path.name[0] != "."] if out.is_dir() else []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        others = [path for path in out.iterdir() if path.name != LOG and path.name[0] != "."]
+    except OSError as error:
+        raise ActstoreError(f"{out} cannot be a folder: {error.strerror}; choose another") from error
     if others and not (out / CHECKPOINT).is_file():
         raise ActstoreError(f"{out} holds other files and no {CHECKPOINT}: choose an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _figure(recipe: TrainingRecipe, done: Done, out: Path, say: Say) -> None:
