@@ -1,9 +1,12 @@
 """The same answers scored by lmms-eval, where it is installed: it asks for other versions than ours, so seldom."""
 
+import json
 import random
 
 import pytest
 
+from actstore.cli import run
+from actstore.store import open as open_store
 from actstore_analyze.scores import gqa_accuracy, mme_points, pope, vqa_accuracy
 
 tasks = pytest.importorskip("lmms_eval.tasks")
@@ -75,3 +78,19 @@ def test_gqa(answers):
     for said in answers[:50]:
         theirs = exact_match_hf_evaluate([said], ["a dog"], ignore_case=True, ignore_punctuation=True)["exact_match"]
         assert gqa_accuracy([said], ["a dog"]) == pytest.approx(float(theirs)), said
+
+
+def test_what_a_store_says(tmp_path, capsys):
+    """The same outputs of the same model: digits that digits-mapped names, most of them rightly."""
+    from lmms_eval.api.metrics import exact_match_hf_evaluate
+
+    store = str(tmp_path / "s")
+    few = ["--set", "samples.limit=64", "--set", "capture.max_new_tokens=1"]
+    assert run(["extract", "digits-mapped", store, *few]) == 0
+    said, truths = open_store(store).sql("select generated_text, label from samples").get_columns()
+    theirs = exact_match_hf_evaluate(said.to_list(), truths.to_list(), ignore_case=True, ignore_punctuation=True)
+    capsys.readouterr()
+    assert run(["score", store, "--task", "gqa", "--truth", "label"]) == 0
+    (ours,) = (row for row in map(json.loads, capsys.readouterr().out.splitlines()) if row["split"] == "all")
+    assert ours["score"] == pytest.approx(float(theirs["exact_match"]))
+    assert (ours["n"], 0 < ours["score"] < 1) == (64, True)
