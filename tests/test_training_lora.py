@@ -1,6 +1,7 @@
 """LoRA training: an Emu3 that learns to answer, and still draws."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import layouts
 import tiny
 import training
+from actstore import durable
 from actstore.errors import ActstoreError
 from actstore_extract.families import LoadError, Prompt, SampleError, load, sources
 from actstore_extract.fingerprint import fingerprint
@@ -139,6 +141,62 @@ def test_kept_apart_or_merged_it_is_the_same_model(folder, trained):
         said.append(model(model.collate([model.encode(prompt)])).logits)
     torch.testing.assert_close(said[1], said[2], atol=1e-4, rtol=0)
     assert (said[0] - said[1]).abs().max() > 0.1
+
+
+def test_merged_and_apart_by_turns_leave_one_model(folder, trained, tmp_path):
+    """Peft's files beside merged weights would be applied to them once more."""
+    shutil.copytree(trained, tmp_path / "out")
+    both = []
+    for merge in (True, False):
+        train_lora(training.lora_recipe(folder, *DRAWING), tmp_path / "out", device="cpu", merge=merge)
+        both.append({path.name for path in (tmp_path / "out").iterdir()})
+    assert both[1] == {path.name for path in trained.iterdir()}
+    shared = {"checkpoint.state", "log.parquet", "log.png", "training.json"}
+    assert both[0] & both[1] == shared
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= both[0]
+    prompt = tiny.prompts(["<image> this digit is a :"])[0]
+    models = [load(str(path), dtype="float32") for path in (trained, tmp_path / "out")]
+    first, second = (model(model.collate([model.encode(prompt)])).logits for model in models)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_killed_while_it_writes(folder, trained, tmp_path, monkeypatch, merge):
+    """What was written by half is written again, and what another call wrote does not stay."""
+    shutil.copytree(trained, tmp_path / "out")
+    made = training.lora_recipe(folder, *DRAWING)
+    moved = 0
+
+    def dying(*arguments):
+        nonlocal moved
+        moved += 1
+        if moved == 2:
+            raise RuntimeError("killed")
+        return replace(*arguments)
+
+    replace = durable.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "replace", dying)
+        with pytest.raises(RuntimeError, match="killed"):
+            train_lora(made, tmp_path / "out", device="cpu", merge=True)
+    train_lora(made, tmp_path / "out", device="cpu", merge=merge)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert ("model.safetensors" in names, "adapter_model.safetensors" in names) == (merge, not merge)
+    assert not any(name.startswith(".") for name in names)
+    load(str(tmp_path / "out"), dtype="float32")
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_files_are_for_those_whom_the_umask_lets_read(folder, trained, tmp_path, merge):
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(trained / "checkpoint.state", out)
+    before = os.umask(0o027)
+    try:
+        train_lora(training.lora_recipe(folder, *DRAWING), out, device="cpu", merge=merge)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in out.glob("*model.safetensors")} == {0o640}
 
 
 def test_a_finished_training_writes_nothing(folder, trained):

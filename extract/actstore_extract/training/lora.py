@@ -3,13 +3,15 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
+from actstore import durable
 from actstore.errors import nearest
 from actstore_extract.demo import MODELS
 from actstore_extract.families import LoadError, Model, load
@@ -23,7 +25,7 @@ from actstore_extract.training.recipe import LoraModel, LoraRecipe, LoraSection
 __all__ = ["learner", "write", "written"]
 
 PARTS, TRAINING = "parts.toml", "training.json"
-_KEPT_APART = ("adapter_config.json", "adapter_model.safetensors")  # peft's names
+_DRAFT = ".model"  # hidden, so that a folder that was left half written is still ours
 
 
 def learner(recipe: LoraRecipe, device: torch.device) -> tuple[Learner, PeftModel]:
@@ -53,31 +55,51 @@ def learner(recipe: LoraRecipe, device: torch.device) -> tuple[Learner, PeftMode
 
 def write(recipe: LoraRecipe, trained: Learner, tuned: PeftModel, done: Done, out: Path, *, merge: bool) -> None:
     """A checkpoint with the updates merged in, or peft's files and a `parts.toml` that names the model they belong to:
-    either way `out` is a model to extract from."""
+    either way `out` is a model to extract from, and what another call wrote otherwise is gone."""
     losses = [row.loss for row in done.log if row.loss is not None]
-    facts = {
+    draft = out / _DRAFT
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    if merge:
+        merged = cast(nn.Module, tuned.merge_and_unload())
+        merged.save_pretrained(draft)  # type: ignore[operator]
+        trained.model.processor.save_pretrained(draft)
+    else:
+        tuned.save_pretrained(str(draft))
+        entries = {"family": trained.model.family, "model": _entry(recipe.model, out), "lora": "."}
+        (draft / PARTS).write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in entries.items()))
+    facts: dict[str, Any] = {
         "recipe_name": recipe.name,
         "recipe": recipe.record(),
         "base": trained.facts,
         "steps": done.steps,
         "last_loss": losses[-1] if losses else None,
+        "merged": merge,
+        "files": sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file()),
     }
-    if merge:
-        for name in (PARTS, TRAINING, *_KEPT_APART):  # of a call without
-            (out / name).unlink(missing_ok=True)
-        merged = cast(nn.Module, tuned.merge_and_unload())
-        merged.save_pretrained(out)  # type: ignore[operator]
-        trained.model.processor.save_pretrained(out)
-    else:
-        tuned.save_pretrained(str(out))
-        entries = {"family": trained.model.family, "model": _entry(recipe.model, out), "lora": "."}
-        (out / PARTS).write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in entries.items()))
+    for name in _said(out).get("files", []):
+        (out / name).unlink(missing_ok=True)
     (out / TRAINING).write_text(json.dumps(facts, indent=2) + "\n")
+    for name in facts["files"]:
+        (out / name).parent.mkdir(exist_ok=True)
+        durable.open_to_readers(draft / name)
+        durable.replace(out / name, draft / name)
+    shutil.rmtree(draft)
 
 
 def written(out: Path, *, merge: bool) -> bool:
     """Whether a finished training has left all that `write` writes."""
-    return (out / TRAINING).is_file() and (out / PARTS).is_file() != merge
+    said = _said(out)
+    return said.get("merged") == merge and all((out / name).is_file() for name in said["files"])
+
+
+def _said(out: Path) -> dict[str, Any]:
+    """What is known of the files that were written before."""
+    try:
+        found: dict[str, Any] = json.loads((out / TRAINING).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return found
 
 
 def _path(section: LoraModel) -> str:
