@@ -225,8 +225,8 @@ def export(
 ) -> None:
     """Write rows with their vectors as .parquet, .npy or .safetensors; the latter two with NAME.rows.parquet beside.
 
-    NAME.sae-lens is a folder that sae-lens trains on (cached activations, context size 1), with a column for each
-    layer: blocks.5.hook_resid_post is layer 6.
+    NAME.sae-lens is a folder that sae-lens trains on: its cached_activations_path, with context_size=1 and as hook_name
+    the column of a layer, blocks.5.hook_resid_post for layer 6. PAPERS.md of actstore_analyze has the whole call.
 
     \b
     Example:

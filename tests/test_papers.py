@@ -8,6 +8,7 @@ import pytest
 
 from actstore.cli import cli
 from actstore_extract.shelf import shipped
+from actstore_extract.training.recipe import shipped as trainings
 
 PAGE = (files("actstore_analyze") / "PAPERS.md").read_text(encoding="utf-8")
 MODELS = ["chameleon-7b", "chameleon-34b", "emu3", "llava-onevision-7b", "pixtral-12b", "janus-1.3b"]
@@ -22,9 +23,15 @@ def test_recipes_ship():
         name
         for one in named
         for name in ([one.replace("MODEL", model) for model in MODELS] if one.startswith("MODEL") else [one])
-        if name not in shipped()
+        if name not in shipped() and name not in trainings()
     ]
     assert not missing
+
+
+def test_trainings_name_their_recipes():
+    """All that ship, each behind the command of its kind."""
+    named = re.findall(r"`actstore train (adapter|lora) ([\w-]+) OUT[^`]*`", PAGE)
+    assert {name: kind for kind, name in named} == {name: one.data["kind"] for name, one in trainings().items()}
 
 
 @pytest.mark.parametrize("call", CALLS)

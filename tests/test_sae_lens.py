@@ -1,6 +1,8 @@
 """Stores and sae-lens: it trains on what is exported, and actstore sae reads what it trained."""
 
 import json
+import re
+from importlib.resources import files
 
 import numpy as np
 import polars as pl
@@ -27,7 +29,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def cached(folder, hook, batch=6, d_in=D, buffer=18):
+def cached(folder, hook):
     """The activations as sae-lens reads them: no model, no data set of texts."""
     import torch
     from sae_lens.training.activations_store import ActivationsStore
@@ -39,11 +41,11 @@ def cached(folder, hook, batch=6, d_in=D, buffer=18):
         hook_name=hook,
         hook_head_index=None,
         context_size=1,
-        d_in=d_in,
-        n_batches_in_buffer=buffer,
+        d_in=D,
+        n_batches_in_buffer=18,
         total_training_tokens=10_000,
-        store_batch_size_prompts=batch,
-        train_batch_size_tokens=batch,
+        store_batch_size_prompts=6,
+        train_batch_size_tokens=6,
         prepend_bos=False,
         normalize_activations="none",
         device=torch.device("cpu"),
@@ -74,39 +76,28 @@ def test_a_folder_that_is_there_is_not_written_over(folder):
         export(open_store(folder / "store"), QUERY, [0], folder / "x.sae-lens")
 
 
-def test_what_sae_lens_trained_on_the_demo_is_measured(tmp_path, capsys):
-    """From the store of a model that ships, through sae-lens' own trainer, and back."""
+def test_what_sae_lens_trained_on_the_demo_is_measured(tmp_path, capsys, monkeypatch):
+    """From the store of a model that ships, through sae-lens' own trainer as the page shows it, and back."""
     import torch
-    from sae_lens import SAE, StandardTrainingSAE, StandardTrainingSAEConfig
-    from sae_lens.config import LoggingConfig, SAETrainerConfig
-    from sae_lens.training.sae_trainer import SAETrainer
+    from sae_lens import SAE
 
-    store = str(tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
     few = ["--set", "samples.limit=64", "--set", 'capture.roles=["text"]']
-    assert run(["extract", "digits-mapped", store, *few]) == 0
-    assert run(["export", store, "from rows", "--layer", "4", "-o", str(tmp_path / "x.sae-lens")]) == 0
-    opened = open_store(store)
-    x = opened.residual(opened.sql("from rows"), layer=4)
-    training = SAETrainerConfig(
-        total_training_samples=64 * 300,
-        train_batch_size_samples=64,
-        lr=3e-3,
-        lr_end=3e-3,
-        device="cpu",
-        logger=LoggingConfig(log_to_wandb=False),
-    )
-    config = StandardTrainingSAEConfig(d_in=x.shape[1], d_sae=128, l1_coefficient=0.01)
-    provider = cached(tmp_path, "blocks.3.hook_resid_post", batch=64, d_in=x.shape[1], buffer=len(x)).get_data_loader()
-    sae = SAETrainer(training, StandardTrainingSAE(config), provider).fit()
-    sae.save_inference_model(tmp_path / "saes" / "layer_4")
+    assert run(["extract", "digits-mapped", "store", *few]) == 0
+    assert run(["export", "store", "from rows", "--layer", "4", "-o", "text.sae-lens"]) == 0
+    page = (files("actstore_analyze") / "PAPERS.md").read_text(encoding="utf-8")
+    (training,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(training, {})
     capsys.readouterr()
-    assert run(["sae", store, "--saes", str(tmp_path / "saes"), "--roles", "text", "--average", "token"]) == 0
+    assert run(["sae", "store", "--saes", "saes", "--roles", "text", "--average", "token"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (found,) = (row for row in rows if row["control"] == "none" and row["prompt_order"] == "image-text")
-    assert (found["layer"], found["n"]) == (4, opened.sql("from rows where prompt_order = 'image-text'").height)
+    opened = open_store("store")
+    query = "from rows where prompt_order = 'image-text'"
+    assert (found["layer"], found["n"]) == (4, opened.sql(query).height)
 
-    loaded = SAE.load_from_disk(tmp_path / "saes" / "layer_4")
-    x = opened.residual(opened.sql("from rows where prompt_order = 'image-text'"), layer=4)
+    loaded = SAE.load_from_disk("saes/layer_4")
+    x = opened.residual(opened.sql(query), layer=4)
     with torch.no_grad():
         again = loaded(torch.from_numpy(x)).numpy()
     fvu = np.square(again - x).sum() / np.square(x - x.mean(0)).sum()

@@ -1,5 +1,6 @@
 """Adapter training: what is learned, token by token, and a training that goes on as if it had never stopped."""
 
+import io
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from actstore_extract.families import LoadError, Prompt, load
 from actstore_extract.families.adapter import read_adapter
 from actstore_extract.samples.digits import scans
 from actstore_extract.sections import RecipeError
-from actstore_extract.training import loop, recipe, stopping
+from actstore_extract.training import loop, needs, recipe, stopping
 from actstore_extract.training import place as places
 from actstore_extract.training.adapter import learner
 from actstore_extract.training.chat import render
@@ -674,9 +675,42 @@ def test_commands(folder, tmp_path, capsys, monkeypatch):
     assert cli.run(["train", "adapter", "digits-adaptor", out]) == 1
     assert "did you mean 'digits-adapter'?; see them all with: actstore train recipes" in capsys.readouterr().err
     assert cli.run(["train", "recipes", "--format", "csv"]) == 0
-    assert [line.partition(",")[0] for line in capsys.readouterr().out.splitlines()] == ["name", *recipe.shipped()]
+    table = pl.read_csv(io.StringIO(capsys.readouterr().out))
+    assert table["name"].to_list() == list(recipe.shipped())
+    first = table.row(by_predicate=pl.col("name") == "clip-gemma-2-2b-pretrain", named=True)
+    assert first["weights"] == "openai/clip-vit-large-patch14, google/gemma-2-2b-it"
+    assert first["data"] == "data/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json"
+    assert table.filter(pl.col("gpu_gb").is_null())["name"].to_list() == ["digits-adapter"]
     assert cli.run(["train", "recipes", "emu3-lora"]) == 0
     assert capsys.readouterr().out == recipe.shipped()["emu3-lora"].text
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "reason"),
+    [
+        ("lora", "emu3-lora", "[data.vqav2] folder data/vqav2 does not exist; set data.vqav2.path to the folder with"),
+        (
+            "adapter",
+            "clip-gemma-2-2b-pretrain",
+            "[data.llava] data/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json does not",
+        ),
+    ],
+)
+def test_data_that_is_missing_is_named_by_its_key(tmp_path, capsys, monkeypatch, kind, name, reason):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["train", kind, name, "out", "--device", "cpu"]) == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_what_a_training_needs():
+    """By hand: 2 bytes of 8.5e9 weights, 16 of those learned, of 4 x (1024 + 1024) tokens 34 in each of 32 layers of
+    4096, of 4 x 1024 words 10 for each logit."""
+    gb = needs.gpu_gb(recipe.load("emu3-lora", recipe.LoraRecipe))
+    expected = 2 * 8.5 + 16 * 0.17 + (8192 * 34 * 32 * 4096 + 4096 * 10 * 184_622) / 1e9
+    assert gb == pytest.approx(expected)
+    rank, width, keys, inner = 64, 4096, 1024, 14_336
+    learned = 32 * rank * (2 * 2 * width + 2 * (width + keys) + 3 * (width + inner))
+    assert recipe.load("emu3-lora", recipe.LoraRecipe).facts.learned == pytest.approx(learned, rel=0.02)
 
 
 def test_ctrl_c_says_what_is_kept(folder, tmp_path, capsys, monkeypatch):

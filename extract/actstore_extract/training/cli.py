@@ -87,7 +87,10 @@ def lora(recipe: str, out: Path, device: str, overrides: tuple[str, ...], merge:
 @click.argument("name", required=False)
 @output_options
 def recipes(name: str | None, style: str | None, output: Path | None) -> None:
-    """List the recipes that ship, or print one, to be copied and edited.
+    """List the recipes that ship and what each needs, or print one, to be copied and edited.
+
+    gpu_gb is rough: 10^9 bytes on each GPU, by arithmetic from the published models; a smaller training.micro_batch
+    needs less and learns the same, up to rounding.
 
     \b
     Example:
@@ -98,12 +101,20 @@ def recipes(name: str | None, style: str | None, output: Path | None) -> None:
 
     from actstore.errors import ActstoreError, nearest
     from actstore.table import render
+    from actstore_extract.training import needs
     from actstore_extract.training.recipe import TrainingRecipe, load, shipped
 
     if name is None:
         found = [load(one, TrainingRecipe) for one in shipped()]
-        keys = {"name": [one.name for one in found], "kind": [one.kind for one in found]}
-        render(pl.DataFrame({**keys, "about": [one.about for one in found]}), style, output)
+        table = {
+            "name": [one.name for one in found],
+            "kind": [one.kind for one in found],
+            "weights": [needs.weights(one) for one in found],
+            "data": [needs.data(one) for one in found],
+            "gpu_gb": [known and round(known, 1) for known in map(needs.gpu_gb, found)],
+            "about": [one.about for one in found],
+        }
+        render(pl.DataFrame(table), style, output)
     elif name in shipped():
         click.echo(shipped()[name].text, nl=False)
     else:

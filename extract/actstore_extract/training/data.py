@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL.Image import Image
 
 from actstore.errors import ActstoreError
-from actstore_extract.samples import Samples
+from actstore_extract.samples import Samples, SamplesError
 from actstore_extract.training.conversations import Conversation, asked, conversation, n_markers, problem
 from actstore_extract.training.recipe import DataSection
 
@@ -103,7 +103,10 @@ def _first(bad: Sequence[str]) -> str:
 
 def _spoken(name: str, one: DataSection) -> Samples:
     """The samples as conversations: sample_id, image, turns."""
-    samples = one.samples.samples()
+    try:
+        samples = one.samples.samples()
+    except SamplesError as error:  # a source names its key as recipes of extraction have it
+        raise SamplesError(f"[data.{name}] {str(error).replace('samples.', f'data.{name}.')}") from error
     if one.prompt is None or one.answer is None:
         return samples
     return asked(samples, one.prompt, one.answer, f"[data.{name}]")

@@ -18,6 +18,7 @@ __all__ = [
     "AdapterModel",
     "AdapterRecipe",
     "DataSection",
+    "FactsSection",
     "LoraModel",
     "LoraRecipe",
     "LoraSection",
@@ -104,6 +105,18 @@ class TrainingSection(_Section):
     skip_bad: bool = False
 
 
+class FactsSection(_Section):
+    """Sizes of the published models, from which costs are estimated: all `parameters` and those `learned`; of the
+    language model `layers`, `width` and `vocabulary`; tokens of an image."""
+
+    parameters: float
+    learned: float
+    layers: int
+    width: int
+    vocabulary: int
+    image_tokens: int
+
+
 class TrainingRecipe(_Section):
     """What recipes of both kinds have."""
 
@@ -113,10 +126,11 @@ class TrainingRecipe(_Section):
     seed: int = 0
     data: Annotated[dict[str, DataSection], Field(min_length=1)]
     training: TrainingSection
+    facts: FactsSection | None = None
 
     def record(self) -> dict[str, Any]:
         """What decides what is learned, as JSON: kept beside the weights and compared on resume."""
-        record = self.model_dump(mode="json", exclude={"name", "about"})
+        record = self.model_dump(mode="json", exclude={"name", "about", "facts"})
         record["training"] = {k: v for k, v in record["training"].items() if k not in _MAY_CHANGE}
         return record
 
@@ -182,11 +196,11 @@ def _recipe(data: Mapping[str, Any], where: str) -> TrainingRecipe:
     if kind not in _KINDS:
         raise RecipeError(f"{where}: kind {kind!r} is not one of {', '.join(_KINDS)}{nearest(str(kind), list(_KINDS))}")
     check_keys(data, _KINDS[kind], where)
-    sections: dict[str, type[BaseModel]] = {"model": _MODELS[kind], "training": TrainingSection, "lora": LoraSection}
+    sections: dict[str, type[BaseModel]] = {"model": _MODELS[kind], "training": TrainingSection}
+    others: dict[str, type[BaseModel]] = {"lora": LoraSection, "facts": FactsSection}
+    sections |= {name: others[name] for name in others if name in data}
     parsed: dict[str, BaseModel] = {
-        name: section(sections[name], _table(data, name, where), f"{where}: [{name}]")
-        for name in sections
-        if name in data or name != "lora"
+        name: section(sections[name], _table(data, name, where), f"{where}: [{name}]") for name in sections
     }
     sets = _table(data, "data", where)
     named = {name: _data(_table(sets, name, where, "data."), f"{where}: [data.{name}]") for name in sets}
