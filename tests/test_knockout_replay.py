@@ -66,7 +66,7 @@ def test_replayed_knockouts_are_those_that_ran(store, capsys):
     ran = by_name(ran)
     end = "eoi" if any(key[0] == "eoi-knockout" for key in ran) else "last-image"
     windows, said = table(capsys, store, "--replay", end, "--windows", "3")
-    assert "24 un-patched replays say what was said at extraction" in said
+    assert "24 un-patched replays come to what they came to at extraction" in said
     assert [row["window"] for row in windows[::3]][:3] == [0, 3, 6]
     same(by_name(windows), ran)
     whole, _ = table(capsys, store, "--replay", "image,image-image-knockout")

@@ -25,9 +25,7 @@ def replayed(command: Command) -> Command:
         click.option(
             "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Without it the run card's."
         ),
-        click.option(
-            "--tolerance", type=click.FloatRange(0), help="How far an un-patched replay may be from what was stored."
-        ),
+        click.option("--tolerance", type=click.FloatRange(0), help="How far an un-patched replay may be, relatively."),
     )
     for decorate in reversed(shared):
         command = decorate(command)

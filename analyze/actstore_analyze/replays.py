@@ -330,10 +330,18 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | 
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def compared(deviations: Sequence[float], tolerance: float) -> str:
+def compared(deviations: Sequence[tuple[float | None, float | None]], tolerance: float) -> str:
+    """How far un-patched replays are from what was stored, in words."""
     if not deviations:
-        return "un-patched replays could not be compared with extraction: the store keeps no next tokens"
+        return "un-patched replays could not be compared with extraction: the store keeps nothing of their outputs"
+    said, output = ([one for one in side if one is not None] for side in zip(*deviations, strict=True))
+    what = {"probabilities of the likeliest tokens": said, "vectors at the output": output}
+    told = [
+        f"{name} differ by {max(values):.2g} at most, {np.mean(values):.2g} on average" if values
+        else f"{name} are not stored"
+        for name, values in what.items()
+    ]  # fmt: skip
     return (
-        f"{len(deviations)} un-patched replays say what was said at extraction: probabilities differ by "
-        f"{max(deviations):.2g} at most, {np.mean(deviations):.2g} on average ({tolerance:g} is allowed)"
+        f"{len(deviations)} un-patched replays come to what they came to at extraction: {'; '.join(told)} (relative; "
+        f"{tolerance:g} is allowed)"
     )

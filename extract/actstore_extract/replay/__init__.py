@@ -1,6 +1,6 @@
 """Replays: a model's forward gone on with from stored residual streams, without images, vision tower or GPU."""
 
-from actstore_extract.replay.check import Check
+from actstore_extract.replay.check import Check, Deviation
 from actstore_extract.replay.checkpoint import recorded_decoder
 from actstore_extract.replay.decoder import Decoder, load_decoder
 from actstore_extract.replay.estimate import Estimate, estimate, report
@@ -18,6 +18,7 @@ __all__ = [
     "Branch",
     "Check",
     "Decoder",
+    "Deviation",
     "Estimate",
     "Job",
     "Kept",

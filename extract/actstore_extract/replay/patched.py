@@ -85,14 +85,11 @@ class Patched:
         own: dict[str, Vectors] = {}
         for names in self._groups(self.pairing.sources):
             said = self._run(names, [self._job(name, ()) for name in names], advance)
-            own |= {
-                name: self.check(self.pairing.samples[name], logits[0])
-                for name, logits in zip(names, said, strict=True)
-            }
+            own |= {name: logits[0] for name, logits in zip(names, said, strict=True)}
         for names in self._groups(self.receivers):
             jobs = [self._job(name, self.pairing.donors[name]) for name in names]
             for name, logits in zip(names, self._run(names, jobs, advance), strict=True):
-                before, given = self.check(self.pairing.samples[name], logits[0]), self.pairing.donors[name]
+                before, given = logits[0], self.pairing.donors[name]
                 patched = logits[1:].reshape(len(given), len(self.layers), -1)
                 for donor, after in zip(given, patched, strict=True):
                     classes = donor.label, self.pairing.labels.get(name)
@@ -113,13 +110,20 @@ class Patched:
         return [names[i : i + size] for i in range(0, len(names), size)]
 
     def _run(self, names: Sequence[str], jobs: Sequence[Job], advance: Callable[[int], None]) -> list[Vectors]:
-        """Logits (branches, vocabulary) of the job of each sample."""
+        """Logits (branches, vocabulary) of the job of each sample; its first branch, the un-patched one, is checked."""
+        samples = [self.pairing.samples[name] for name in names]
         given = [donor.row_ids for name in names for donor in self.pairing.donors.get(name, ())]
-        own = [self.pairing.samples[name].needed(job.past, is_cached=job.sample.cached is not None)
-               for name, job in zip(names, jobs, strict=True)]  # fmt: skip
+        own = [sample.needed(job.past, is_cached=job.sample.cached is not None)
+               for sample, job in zip(samples, jobs, strict=True)]  # fmt: skip
         self.pairing.reader.expect(np.concatenate([*own, *given]))
-        if self.way == "packed":
-            return self.replay.packed(jobs, advance)
+        outputs = self.replay.outputs(jobs, advance) if self.way == "packed" else self._apart(jobs, advance)
+        logits = [self.replay.logits(last) for last in outputs]
+        first = [np.stack([one[0] for one in each]) for each in (logits, outputs)]
+        self.check(samples, *first, layer=min(self.layers))
+        return logits
+
+    def _apart(self, jobs: Sequence[Job], advance: Callable[[int], None]) -> list[Vectors]:
+        """The last vectors (branches, d) of each job, one branch after the other."""
         found = []
         for job in jobs:
             found.append(np.stack([self._alone(job, branch) for branch in job.branches]))
@@ -128,8 +132,8 @@ class Patched:
 
     def _alone(self, job: Job, branch: Branch) -> Vectors:
         if self.way == "full":
-            return self.replay.full(job.sample, branch)
-        only: Vectors = self.replay.packed([Job(job.sample, (branch,), job.past)])[0][0]
+            return self.replay.full_output(job.sample, branch)
+        only: Vectors = self.replay.outputs([Job(job.sample, (branch,), job.past)])[0][0]
         return only
 
 

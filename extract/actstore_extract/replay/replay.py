@@ -61,18 +61,23 @@ class Replay:
             self._made[n, past] = self.forward.steps(n, past=past)
         return self._made[n, past]
 
-    @_run
     def full(self, sample: Kept, branch: Branch) -> Vectors:
         """Logits (vocabulary,) by the model's own forward over all positions, from the branch's layer on.
 
         It needs the residual stream at that layer alone, and is the forward that the other ways are measured against.
         """
+        logits: Vectors = self.logits(self.full_output(sample, branch)[None])[0]
+        return logits
+
+    @_run
+    def full_output(self, sample: Kept, branch: Branch) -> Vectors:
+        """The last position's vector (d,) at the output of that forward."""
         everywhere = np.arange(sample.layout.length)
         x = self._begun(sample, branch, everywhere)[None]
         with block_attention(self.model, as_batch(sample), self.blocked, seed=self.seed), ExitStack() as hooks:
             for layer in range(branch.layer, self.model.n_layers):
                 hooks.enter_context(self._attention_put(layer, [branch], everywhere))
-            found: Vectors = self.forward.logits(x, layer=branch.layer)[0].cpu().numpy()
+            found: Vectors = self.forward.output(x, layer=branch.layer)[0].float().cpu().numpy()
         return found
 
     def packed(self, jobs: Sequence[Job], advance: Callable[[int], None] = lambda _: None) -> list[Vectors]:

@@ -1,7 +1,7 @@
 """A model's own forward taken apart: what it gives each of its blocks, and what it makes of the last one's output."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from actstore.errors import ActstoreError
 from actstore_extract.families import Model
+from actstore_extract.points import hooked
 
 __all__ = ["Forward", "ReplayError", "Step"]
 
@@ -52,6 +53,19 @@ class Forward:
         """Next-token logits (samples, vocabulary) after residual streams that enter block `layer` (L: the norm)."""
         with self._skipping(range(layer)):
             return self._run(x, past=0)
+
+    @torch.no_grad()
+    def output(self, x: torch.Tensor, *, layer: int) -> torch.Tensor:
+        """Vectors (samples, d) of the last slots before the final norm, after residual streams that enter `layer`."""
+        seen: list[torch.Tensor] = []
+
+        def look(read: torch.Tensor) -> None:
+            seen.append(read[:, -1])
+            raise _Enough
+
+        with self._skipping(range(layer)), hooked(self.model.norm, look), suppress(_Enough):
+            self._run(x, past=0)
+        return seen[0]
 
     @torch.no_grad()
     def steps(self, n: int, *, past: int) -> list[Step]:
