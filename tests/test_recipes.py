@@ -231,10 +231,18 @@ def test_needs():
     kept = 5 * 33 * 4096 + (3 * 5 + 1024) * 33
     assert overlap.store_gb == pytest.approx(10_000 * kept * 2 / 1e9)
     knockout = needs(recipe.load("chameleon-7b/knockout-overlap"))
-    assert knockout.samples == 10_000 * (1 + 8 + 8 + 2)  # as it is; windows of 4, 8, ... 32 of two keys; two positions
+    # As it is; windows of 4, 8, ... 32 of two keys; three others in all blocks; three draws.
+    assert knockout.samples == 10_000 * (1 + 8 + 8 + 3 + 3)
     assert knockout.store_gb == pytest.approx(knockout.samples * 4096 * 2 / 1e9)
     assert needs(recipe.load("chameleon-7b/patching")).samples == 2000 + (33 + 32) * 1000
     assert needs(recipe.load("digits-fusion")) is None
+
+
+@pytest.mark.parametrize("name", [name for name in COMPOSED if "/knockout-" in name and "windows" not in name])
+def test_the_table_of_knockouts_has_the_same_controls_in_all_its_columns(name):
+    run = recipe.load(name)
+    names = {one.name for one in run.conditions}
+    assert names >= {"eoi-knockout", "image-knockout", "image-image-knockout", "random-image-10-knockout"}
 
 
 def test_the_list():
