@@ -7,6 +7,7 @@ import pytest
 
 import actstore
 from actstore.cli import run
+from actstore_analyze.knockouts_replayed import KnockoutReplayed
 from extracting import extract
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -85,7 +86,12 @@ def test_what_cannot_be_replayed(tmp_path, capsys):
     rows, _ = table(capsys, path, "--replay", "image", "--mode", "pre")
     assert [row["n"] for row in rows] == [24] * 6
     for arguments, message in [
-        (("--replay", "image-image"), "whose queries begin at position 1: every position has to be there"),
+        (
+            ("--replay", "image-image"),
+            "keeps the residual stream of suffix at all of 7 layers, keys and values of prefix",
+        ),
+        (("--replay", "image-image"), "boi+image+eol -> boi+image+eol, layers [0, 1, 2, 3, 4, 5], after the softmax"),
+        (("--replay", "image-image"), "begin at position 1: every position has to be there, at all layers; extract"),
         (("--replay", "eol"), "has no text -> eol"),
         (("--replay", "eio"), "no role is called 'eio'"),
         (("--replay", "eoi", "--role", "eoi"), "of a replay the last token is compared"),
@@ -107,3 +113,29 @@ def test_it_is_drawn_and_recalled(tmp_path, capsys):
     assert "knockout" in (tmp_path / "k.svg").read_text() or "eoi" in (tmp_path / "k.svg").read_text()
     (result,) = actstore.open(path).results()
     assert result.measure == "knockout_replayed"
+
+
+def test_conditions_as_recipes_write_them(tmp_path, capsys):
+    keys, where = "name = 'both-knockout', keys = ['eoi', 'last-image']", "layers = [1, 2], heads = [0, 3]"
+    online = f"{{ {keys}, {where} }}, {{ name = 'random-image-2-knockout', repeats = 2 }}"
+    path = make(tmp_path / "s", "digits-gated", f"conditions=[{online}]")
+    ran = by_name(table(capsys, path)[0])
+    options, _ = table(capsys, path, "--replay", f"{{ {keys} }}", "--blocks", "1..2", "--heads", "0,3")
+    same(by_name(options), ran)
+    inline, _ = table(capsys, path, "--replay", f"{{ {keys}, {where} }},random-image-2", "--force")
+    same({key: row for key, row in by_name(inline).items() if "random" not in key[0]}, ran)
+    draws, _ = table(capsys, path, "--replay", "random-image-2", "--repeats", "2")
+    same(by_name(draws), ran)
+    saved = next(one for one in actstore.open(path).results() if one.measure == "knockout_replayed")
+    call = KnockoutReplayed.again(saved.parameters)
+    assert call.blocked
+    assert "blocked" not in call.command(path)
+    for asked, message in [
+        (("eoi", "--repeats", "2"), "repeats are for random roles"),
+        (("{ keys = ['eoi' }",), "write it as in a recipe: { keys = ['eoi', 'last-image'], queries = 'text' }"),
+        (("{ queries = 'text' }",), "keys and queries are wanted"),
+        (("{ keys = 'eoi', windos = 2 }",), "unknown key 'windos'; did you mean 'windows'"),
+        (("eoi", "--blocks", "6"), "6 is too large for a model of 6 layers"),
+    ]:
+        assert run(["knockout", str(path), "--replay", *asked]) == 1
+        assert message in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Calls of `actstore knockout --replay`: knockouts that did not run at extraction, replayed from a store on a CPU."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -28,11 +28,18 @@ __all__ = ["KnockoutReplayed"]
 
 @dataclass(frozen=True, kw_only=True)
 class KnockoutReplayed(PerLayer):
-    """Knockouts by their names in a recipe, such as eoi-knockout, over windows of the last blocks if any are given."""
+    """Knockouts by their names in a recipe, such as eoi-knockout, or as its tables, written inline.
+
+    mode, windows, blocks, heads, repeats: of those that do not say. blocked: what each is, as in a run card.
+    """
 
     replay: tuple[str, ...]
     mode: str = "post"
     windows: int | None = None
+    blocks: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    repeats: int | None = None
+    blocked: dict[str, Any] | None = None
     label: str = "label"
     k: int = 30
     limit: int | None = None
@@ -48,10 +55,20 @@ class KnockoutReplayed(PerLayer):
 
     @classmethod
     def of(cls, store: Store, *, layers: Sequence[int] | None = None, **asked: Any) -> Self:
-        """The call; its layer is the output."""
+        """The call; its layer is the output. ActstoreError for what is no knockout of this model."""
         if layers not in (None, [n_layers(store)]):
-            raise ActstoreError("replayed knockouts are compared at the output: leave --layers out")
-        return super().of(store, layers=[max(store.layers)], **asked)
+            raise ActstoreError("replayed knockouts are compared at the output: leave --layers out, or say --blocks")
+        call = super().of(store, layers=[max(store.layers)], **asked)
+        return replace(call, blocked={one.name: one.card() for one in call._conditions(store) if one.blocked})
+
+    def _conditions(self, store: Store) -> list[Any]:  # Conditions, of a package that loads late
+        """The model as it is, and the knockouts."""
+        from actstore_extract.knockouts import conditions_of
+
+        given = {"windows": self.windows, "layers": self.blocks, "heads": self.heads, "repeats": self.repeats}
+        usual = {name: list(one) if isinstance(one, tuple) else one for name, one in given.items() if one is not None}
+        seed = int(store.run.get("seed") or 0)
+        return conditions_of(self.replay, n_layers=n_layers(store), seed=seed, mode=self.mode, **usual)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -98,7 +115,7 @@ class KnockoutReplayed(PerLayer):
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """As `actstore knockout` makes it of knockouts that ran online."""
-        from actstore_extract.replay import Check, Reader, chosen, conditions_of, knocked_out, recorded_decoder, stored
+        from actstore_extract.replay import Check, Reader, chosen, knocked_out, recorded_decoder, stored
 
         reader = Reader(store)
         table = chosen(store, self.sql, self.label).head(self.limit or store.plan.height)
@@ -107,7 +124,7 @@ class KnockoutReplayed(PerLayer):
                 f"every sample needs a '{self.label}' (--label): what is left of it is what is measured"
             )
         labels = dict(table.select("sample_id", "label").iter_rows())
-        conditions = conditions_of(self.replay, mode=self.mode, windows=self.windows, run=store.run)
+        conditions = self._conditions(store)
         samples = list(stored(reader, list(labels)).values())
         decoder = recorded_decoder(
             store.run, path=self.model, dtype=self.dtype, low_memory=self.low_memory, force=self.forced, say=say
@@ -136,8 +153,7 @@ class KnockoutReplayed(PerLayer):
             )
             if row
         ]
-        blocks = {one.name: one.blocked[0] for one in conditions if one.blocked}
-        named = [as_knocked(name, dict(block), n_layers(store)) for name, block in blocks.items()]
+        named = [as_knocked(name, blocks[0], n_layers(store)) for name, blocks in (self.blocked or {}).items()]
         measured = pl.DataFrame(rows, schema=FOUND, orient="row")
         return averaged(measured, [Knocked(NONE, NONE, 0, None), *named], n_layers(store))
 

@@ -8,7 +8,7 @@ import click
 
 from actstore.options import output_options, store_argument
 
-__all__ = ["judged", "layers", "measured", "names", "prepared", "referenced", "roles", "say", "show"]
+__all__ = ["judged", "layers", "measured", "names", "numbers", "prepared", "referenced", "roles", "say", "show"]
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -23,8 +23,8 @@ def names(_context: click.Context, _option: click.Parameter, text: str | None) -
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str | None], list[int] | None]:
-    """`0,4..6` as [0, 4, 5, 6]."""
+def numbers(what: str) -> Callable[[click.Context, click.Parameter, str | None], list[int] | None]:
+    """A callback that reads `0,4..6` as [0, 4, 5, 6]; `what` a number is, in words."""
 
     def parse(context: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
         found: list[int] = []
@@ -38,7 +38,7 @@ def _numbers(what: str) -> Callable[[click.Context, click.Parameter, str | None]
     return parse
 
 
-layers = _numbers("layer")
+layers = numbers("layer")
 
 
 def roles(usual: str) -> Callable[[Command], Command]:
@@ -74,7 +74,7 @@ def prepared(command: Command) -> Command:
     center = click.option("--center", is_flag=True, help="Subtract the mean of the vectors measured together.")
     drop = click.option(
         "--drop-dims",
-        callback=_numbers("dimension"),
+        callback=numbers("dimension"),
         metavar="DIM,...",
         help="Leave out these dimensions, such as massive ones that actstore outliers lists.",
     )

@@ -20,7 +20,7 @@ from actstore_analyze.selection import Say, known_layers
 __all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "depth", "n_layers"]
 
 EVERYTHING = "from rows"
-UNWRITTEN = ("sql", "jobs", "with_state", "vector_state")  # fields that are no options
+UNWRITTEN = ("sql", "jobs", "with_state", "vector_state", "blocked")  # fields that are no options
 FIRST = ("roles", "layers")  # options that a command line begins with
 RESIDUAL = "the residual stream; layer 0 is the embeddings, layer l the output of the l-th block, before any final norm"
 METRICS = {

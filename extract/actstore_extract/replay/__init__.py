@@ -4,7 +4,7 @@ from actstore_extract.replay.check import Check, Deviation
 from actstore_extract.replay.checkpoint import recorded_decoder
 from actstore_extract.replay.decoder import Decoder, load_decoder
 from actstore_extract.replay.estimate import Estimate, estimate, report
-from actstore_extract.replay.knocked import KnockedOut, conditions_of, knocked_out
+from actstore_extract.replay.knocked import KnockedOut, knocked_out
 from actstore_extract.replay.pairing import Asked, Pairing, chosen, known_class, paired
 from actstore_extract.replay.patched import METHODS, Outcome, Patched, method
 from actstore_extract.replay.replay import Replay
@@ -32,7 +32,6 @@ __all__ = [
     "ReplayError",
     "Vectors",
     "chosen",
-    "conditions_of",
     "estimate",
     "knocked_out",
     "known_class",

@@ -1,24 +1,22 @@
 """Knockouts replayed: what samples of a store say, and come to, with attention taken away that they did have."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from actstore_extract.conditions import Condition, expand
+from actstore_extract.conditions import Condition
 from actstore_extract.interventions import Block, parse_block, role_slots
-from actstore_extract.knockouts import KnockoutSection
 from actstore_extract.positions import Positions
 from actstore_extract.replay.check import Check
 from actstore_extract.replay.decoder import Decoder
+from actstore_extract.replay.patched import kept
 from actstore_extract.replay.replay import Replay, as_batch
 from actstore_extract.replay.sample import Branch, Job, Vectors
 from actstore_extract.replay.steps import ReplayError
 from actstore_extract.replay.stored import Reader, Stored, together
-from actstore_extract.sections import section
 
-__all__ = ["KnockedOut", "conditions_of", "knocked_out"]
+__all__ = ["KnockedOut", "knocked_out"]
 
 
 @dataclass(frozen=True)
@@ -65,25 +63,15 @@ def knocked_out(
             advance(len(group))
 
 
-def conditions_of(names: Sequence[str], *, mode: str, windows: int | None, run: Mapping[str, Any]) -> list[Condition]:
-    """The model as it is, and the knockouts that these names stand for in a recipe: eoi, or eoi-knockout.
-
-    With `windows` each in the last so many blocks, twice as many, ..., all.
-    """
-    options: dict[str, object] = {"mode": mode} if windows is None else {"mode": mode, "windows": windows}
-    given = [f"{name.removesuffix('-knockout')}-knockout" for name in names]
-    sections = [section(KnockoutSection, {"name": name, **options}, f"knockout {name}") for name in given]
-    return list(expand(sections, n_layers=int(run["n_layers"]), seed=int(run.get("seed") or 0)).values())
-
-
 def _job(sample: Stored, condition: Condition, blocks: Sequence[Block], n_layers: int) -> Job:
     begin = min((layer for block in blocks for layer in block.layers or (0,)), default=0)
     queries = _queries(sample, condition, blocks)
     found = sample.past(queries, [begin], n_layers)
     if found is None:
+        what = ", ".join(map(str, blocks)) or "the model as it is"
         raise ReplayError(
-            f"{sample.store.path}: of {sample.sample_id} too little is stored to replay {condition.name}, whose "
-            f"queries begin at position {queries[0] if len(queries) else sample.length - 1}: every position has "
+            f"{sample.store.path} keeps {kept(sample.store)}: too little of {sample.sample_id} to replay {what}, "
+            f"whose queries begin at position {queries[0] if len(queries) else sample.length - 1}: every position has "
             'to be there, at all layers; extract again with [capture] roles = ["all"], or, for queries behind the '
             'image, roles = ["suffix"] and kv = ["prefix"]'
         )
