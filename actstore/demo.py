@@ -12,6 +12,8 @@ ROLES = {
 HELD_OUT = "from rows where split = 'test'"
 INTERVENED = ("fusion", "gated")
 INTERVENTIONS = ("knockout", "patch")
+FEWER = {"fusion": ("--set", "samples.limit=200")}  # enough to see a null
+REPLAYED = {"fusion": ("--replay", "eoi"), "gated": ("--replay", "eoi", "--mode", "pre")}
 STEERED = {"seven": "label = 'seven'", "other": "label <> 'seven'"}  # steer towards the first, away from the second
 LAYER = "4"
 PAIRS = "zero:one,one:two,two:three,three:four,four:five,five:six,six:seven,seven:eight,eight:nine,nine:zero"
@@ -33,8 +35,8 @@ def steps(out: Path) -> Iterator[list[str]]:
         yield ["overlap", str(out / name), HELD_OUT, "--roles", ROLES[name], "--label", "label", "-k", "10", *TABLE]
     yield ["sae", str(out / "mapped"), HELD_OUT, "--saes", "digits-mapped", "--layers", "0,4,8", *TABLE]
     for name in INTERVENED:
-        for what in INTERVENTIONS:
-            yield ["extract", f"digits-{name}-{what}", str(out / f"{name}-{what}")]
+        for what in (*INTERVENTIONS, "replay"):
+            yield ["extract", f"digits-{name}-{what}", str(out / f"{name}-{what}"), *FEWER.get(name, ())]
         yield ["knockout", str(out / f"{name}-knockout"), "-k", "10", *TABLE]
         yield ["patch", str(out / f"{name}-patch"), *TABLE]
     yield from replaying(out)
@@ -43,18 +45,18 @@ def steps(out: Path) -> Iterator[list[str]]:
         yield ["verify", str(out / name)]
     stores = [
         *STORES,
-        *(f"{name}-{what}" for name in INTERVENED for what in INTERVENTIONS),
-        "gated-replay",
+        *(f"{name}-{what}" for name in INTERVENED for what in (*INTERVENTIONS, "replay")),
         "gated-steer",
     ]
     yield ["report", *(str(out / name) for name in stores), "-o", str(out / "report.html")]
 
 
 def replaying(out: Path) -> Iterator[list[str]]:
-    """The gated model's patches once more, from stored residual streams and the decoder alone: the same numbers."""
-    store = str(out / "gated-replay")
-    yield ["extract", "digits-gated-replay", store]
-    yield ["patch", store, "--pairs", PAIRS, *TABLE]
+    """The same once more, from stored residual streams and the decoder alone: the report compares both ways."""
+    for name, knockout in REPLAYED.items():
+        store = str(out / f"{name}-replay")
+        yield ["patch", store, "--pairs", PAIRS, *TABLE]
+        yield ["knockout", store, *knockout, "-k", "10", *TABLE]
 
 
 def steering(out: Path) -> Iterator[list[str]]:

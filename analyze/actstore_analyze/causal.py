@@ -1,6 +1,7 @@
 """What interventions show, in sentences made of their numbers: falls and nulls, never more."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import polars as pl
 
@@ -9,10 +10,15 @@ from actstore_analyze.knockout import WORDS
 from actstore_analyze.knockout_figures import everywhere
 from actstore_analyze.said import wilson
 
-__all__ = ["knockouts", "patches"]
+__all__ = ["knockouts", "moved", "patches"]
 
 TELLING = ("accuracy", "vqa_accuracy", "cider", "overlap")  # the first that a store has is told
 POINTS = {"residual": "the residual stream", "attention-input": "what attention reads, from a block on,"}
+MOVED = {
+    True: ": the patch carries what the source says",
+    False: ": a null, the patch does not move what the model says",
+    None: "",
+}
 ERRORS = 2.0  # standard errors within which two means are not told apart
 
 
@@ -60,33 +66,40 @@ def patches(title: str, table: pl.DataFrame) -> Iterator[str]:
         yield f"{title}, {which}: {_effect(rows)}."
 
 
+def moved(rows: pl.DataFrame) -> bool | None:
+    """Whether a patch's largest effect over layers differs from what there is without it; None where nothing tells."""
+    if rows["accuracy"].count():
+        most = _largest(rows, "accuracy")
+        if most["accuracy_before"] is None:
+            return None
+        return bool(most["low"] > wilson(round(most["accuracy_before"] * most["n"]), most["n"])[1])
+    best = _largest(rows, "similarity")
+    if best["baseline"] is None or best["similarity_sd"] is None or best["baseline_sd"] is None:
+        return None
+    error = ERRORS * (best["similarity_sd"] + best["baseline_sd"]) / best["n"] ** 0.5
+    return bool(best["similarity"] - best["baseline"] > error)
+
+
 def _effect(rows: pl.DataFrame) -> str:
     """The largest similarity and accuracy over layers, and whether they differ from those without the patch."""
-    best = rows.sort("similarity", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
+    best = _largest(rows, "similarity")
     text = f"the similarity to the source is at most {best['similarity'] or 0:.3f}, at layer {best['layer']}"
     if best["similarity"] is None:
         text = "the source is no sample, which would say something itself"
     if best["baseline"] is not None:
         text += f", and {best['baseline']:.3f} without the patch"
     if rows["accuracy"].count():
-        most = rows.sort("accuracy", descending=True, nulls_last=True, maintain_order=True).row(0, named=True)
+        most = _largest(rows, "accuracy")
         what = "samples" if best["similarity"] is None else "pairs"
         text += (
             f"; the source's word is preferred in at most {most['accuracy']:.3f} of {most['n']:,} {what} "
             f"({most['low']:.3f} to {most['high']:.3f}), at layer {most['layer']}"
         )
-        if most["accuracy_before"] is None:
-            return text
-        least = wilson(round(most["accuracy_before"] * most["n"]), most["n"])
-        text += f", and in {most['accuracy_before']:.3f} without it"
-        return text + _moved(most["low"] > least[1])
-    if best["baseline"] is None or best["similarity_sd"] is None or best["baseline_sd"] is None:
-        return text
-    error = ERRORS * (best["similarity_sd"] + best["baseline_sd"]) / best["n"] ** 0.5
-    return text + _moved(best["similarity"] - best["baseline"] > error)
+        if most["accuracy_before"] is not None:
+            text += f", and in {most['accuracy_before']:.3f} without it"
+    return text + MOVED[moved(rows)]
 
 
-def _moved(told_apart: bool) -> str:
-    if told_apart:
-        return ": the patch carries what the source says"
-    return ": a null, the patch does not move what the model says"
+def _largest(rows: pl.DataFrame, column: str) -> dict[str, Any]:
+    """The row of the layer where a column is largest."""
+    return rows.sort(column, descending=True, nulls_last=True, maintain_order=True).row(0, named=True)

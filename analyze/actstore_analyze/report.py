@@ -13,7 +13,7 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
-from actstore_analyze import experiments, figures, published, reading, runcard, said, sections
+from actstore_analyze import experiments, figures, published, ran_and_replayed, reading, runcard, said, sections
 from actstore_analyze.conditions import NONE, specs
 from actstore_analyze.experiments import Experiment, Shown
 from actstore_analyze.kinds import KINDS
@@ -82,6 +82,8 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
         drawn.append(
             Figure(title="Steering", caption="", panels=[], methods=sections.STEERING, files=files, tables=tables)
         )
+    if (both := ran_and_replayed.compared(others)).height:
+        drawn.append(_both_ways(both, folder, say))
     page = _page(subjects, shown, others, drawn, _commands(subjects, [*shown, *others], output, reference), folder)
     try:
         output.write_text(page, encoding="utf-8")
@@ -136,6 +138,16 @@ def _other(experiment: Experiment, folder: Path, number: int, name: str, referen
         sentences=sections.sentences(experiment),
         tables=sections.tables(experiment),
     )
+
+
+def _both_ways(both: pl.DataFrame, folder: Path, say: Say) -> Figure:
+    """What ran beside what was replayed, which is said, too."""
+    for row in both.iter_rows(named=True):
+        say(f"{row['intervention']} of {row['ran']}, as it ran vs replayed: largest difference {row['largest']:.2g} "
+            f"({row['at']}; n = {row['n']:,}, {row['dtype']}), {row['verdict']}")  # fmt: skip
+    table, file = sections.both_ways(both, folder)
+    methods = ran_and_replayed.METHODS
+    return Figure("As it ran, and replayed", "", panels=[], methods=methods, files=[file], tables=[table])
 
 
 def _data(experiment: Experiment) -> pl.DataFrame:

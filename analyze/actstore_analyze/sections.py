@@ -7,14 +7,14 @@ from pathlib import Path
 import polars as pl
 
 from actstore.table import render
-from actstore_analyze import causal
+from actstore_analyze import causal, ran_and_replayed
 from actstore_analyze.conditions import NONE
 from actstore_analyze.experiments import Experiment
 from actstore_analyze.knockout_table import Side, side_by_side
 from actstore_analyze.runcard import Subject
 from actstore_analyze.steered import steered
 
-__all__ = ["STEERING", "Table", "sentences", "steering", "tables", "text"]
+__all__ = ["STEERING", "Table", "both_ways", "sentences", "steering", "tables", "text"]
 
 MOST_COLUMNS = 8  # of a table of what models say, besides the sample
 SAMPLES_SHOWN = 12
@@ -83,6 +83,14 @@ def steering(subjects: Sequence[Subject], folder: Path) -> tuple[list[Table], li
         files.append(folder / ("steering.csv" if not number else f"steering-{number + 1}.csv"))
         render(said, "csv", files[-1])
     return found, files
+
+
+def both_ways(table: pl.DataFrame, folder: Path) -> tuple[Table, Path]:
+    """What ran beside what was replayed, as a table of the page and as a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "as-it-ran-and-replayed.csv"
+    render(table, "csv", file)
+    return _table(ran_and_replayed.CAPTION, table), file
 
 
 def _table(caption: str, table: pl.DataFrame, kind: str = "numbers") -> Table:
