@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 WIDEST = 60  # characters of a cell on a terminal
+PAIR = 2  # columns, of names and what is said of them: there is room for all of it
 
 
 def render(frame: "pl.DataFrame", style: str | None = None, output: Path | None = None) -> None:
@@ -52,15 +53,15 @@ def _table(frame: "pl.DataFrame", file: IO[bytes]) -> None:
     for name, kind in frame.schema.items():
         table.add_column(name, justify="right" if kind.is_numeric() else "left", overflow="fold")
     for row in frame.iter_rows():
-        table.add_row(*map(_cell, row))
+        table.add_row(*(_cell(value, whole=frame.width <= PAIR) for value in row))
     console = Console(width=None if sys.stdout.isatty() else 200)
     with console.capture() as capture:
         console.print(table)
     file.write(capture.get().encode())
 
 
-def _cell(value: object) -> str:
-    """A value in a table: four significant digits, long lists cut.
+def _cell(value: object, *, whole: bool = False) -> str:
+    """A value in a table: four significant digits, long lists cut, and text if it need not be whole.
 
     >>> _cell(0.123456), _cell(None), _cell("eoi"), _cell(list(range(99)))[-6:]
     ('0.1235', '', 'eoi', '16, …]')
@@ -68,7 +69,9 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 2].rstrip(', ')}, …{']' if text[-1] == ']' else ''}"
+    if len(text) <= WIDEST or (whole and isinstance(value, str)):
+        return text
+    return f"{text[: WIDEST - 2].rstrip(', ')}, …{']' if text[-1] == ']' else ''}"
 
 
 def _markdown(frame: "pl.DataFrame", file: IO[bytes]) -> None:

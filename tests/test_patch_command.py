@@ -235,6 +235,10 @@ def test_a_store_without_what_a_replay_needs_says_which_roles(tmp_path, capsys):
     assert answers["packed"] == answers["suffix"] != answers["full"]
     assert "extract again" in answers["full"]
     assert answers["to be replayed"].startswith("no: ")
+    assert run(["patch", str(store.path), *ASKED, "--estimate", "--format", "table"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert 'or roles = ["suffix"] and kv = ["prefix"], which is smaller where heads share keys' in shown
+    assert "…" not in shown
     other = make(tmp_path / "layers", "digits-gated", "capture.layers=[3, 5]", online=False)
     rows, _ = table(capsys, "patch", other.path, *ASKED, "--limit", "1")  # full replays go on from any layer
     assert [row["layer"] for row in rows] == [3, 5]
