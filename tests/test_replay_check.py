@@ -1,5 +1,8 @@
 """The check of replays: the model that made a store passes in every number type, and another one does not."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ import torch
 import actstore
 import tiny
 from actstore.cli import run
+from actstore_extract.fingerprint import fingerprint
 from actstore_extract.replay.check import TOLERANCE, Check
 from extracting import extract
 
@@ -66,6 +70,24 @@ def test_without_vectors_at_the_output_what_is_said_tells(models, tmp_path, caps
     assert (status, "vectors at the output are not stored" in said) == (0, True), said
     status, said = patch(capsys, path, "--model", models[1], "--force")
     assert (status, "likeliest tokens by" in said, "the vector at" in said) == (1, True, False), said
+
+
+def test_a_model_of_parts_is_replayed_without_its_vision_tower(tmp_path, capsys):
+    folder = tmp_path / "model"
+    tiny.save(tiny.model("clip_gemma"), folder)
+    path = store(tmp_path / "s", folder, "float32", "prompt.text='<image> this digit is a'")
+    before = json.loads((path / "actstore.json").read_text())["run"]
+    assert before["decoder_sha256"] == fingerprint(str(folder / "language"))["weights_sha256"]
+    shutil.rmtree(folder / "vision")
+    status, said = patch(capsys, path, "--role", "last-image")
+    assert status == 0, said
+    status, said = patch(capsys, path, "--role", "last-image", "--model", folder / "language", "--limit", "1")
+    assert status == 0, said
+    weights = folder / "language" / "model.safetensors"
+    with weights.open("ab") as file:
+        file.write(b" ")
+    status, said = patch(capsys, path, "--role", "last-image", "--method", "full")
+    assert (status, "are not those that made the store" in said) == (1, True)
 
 
 def test_tokens_of_one_text_are_compared_in_their_order():

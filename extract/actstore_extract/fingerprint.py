@@ -7,11 +7,13 @@ from pathlib import Path
 from transformers.utils.hub import cached_file
 
 from actstore_extract.families import sources
+from actstore_extract.families.parts import read_parts
 from actstore_extract.families.pretrained import explained
 
-__all__ = ["fingerprint"]
+__all__ = ["decoder_weights", "fingerprint"]
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+LANGUAGE = "language"  # entry of a parts file
 PROCESSOR = ("tokenizer*", "*preprocessor_config.json", "processor_config.json", "special_tokens_map.json", "vocab*")
 
 
@@ -19,6 +21,14 @@ def fingerprint(path: str, revision: str | None = None) -> dict[str, str]:
     """sha256 of a model's weights and of its processor's files, in its folders or in the hub's cache."""
     folders = [_folder(*source) for source in sources(path, revision)]
     return {"weights_sha256": _hash(folders, WEIGHTS), "processor_sha256": _hash(folders, PROCESSOR)}
+
+
+def decoder_weights(path: str) -> str | None:
+    """sha256 of the language model that a parts.toml names, which is all that replays read; None without one."""
+    parts = read_parts(path)
+    if parts is None or LANGUAGE not in parts.entries:
+        return None
+    return fingerprint(*parts.model(LANGUAGE))["weights_sha256"]
 
 
 def _folder(path: str, revision: str | None) -> Path:

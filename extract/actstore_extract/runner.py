@@ -29,7 +29,7 @@ from actstore_extract.content import Content
 from actstore_extract.demo import MODELS
 from actstore_extract.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.families import Model, Prompt, load
-from actstore_extract.fingerprint import fingerprint
+from actstore_extract.fingerprint import decoder_weights, fingerprint
 from actstore_extract.lens import lens_of
 from actstore_extract.ranks import device_of, share
 from actstore_extract.recipe import Recipe, RecipeError
@@ -284,6 +284,7 @@ class Run:
             "model": self.recipe.model.path,
             **self.model.facts(),
             **fingerprint(self.folder, self.recipe.model.revision),
+            "decoder_sha256": decoder_weights(self.folder),
             "recipe_name": self.recipe.name,
             "seed": self.recipe.seed,
             "batch_size": batch_size,

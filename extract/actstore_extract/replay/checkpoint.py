@@ -7,7 +7,7 @@ import torch
 
 from actstore_extract.card import made_on
 from actstore_extract.demo import MODELS
-from actstore_extract.fingerprint import fingerprint
+from actstore_extract.fingerprint import decoder_weights, fingerprint
 from actstore_extract.replay.decoder import Decoder, load_decoder
 from actstore_extract.replay.steps import ReplayError
 
@@ -34,10 +34,11 @@ def recorded_decoder(
     name = path or section["path"]
     where = str(MODELS.get(name, name))
     revision = None if path else section.get("revision")
-    found = fingerprint(where, revision)["weights_sha256"]
-    if found != run["weights_sha256"]:
-        what = f"the weights at {where} are not those that made the store: sha256 {found[:12]}, not "
-        what += str(run["weights_sha256"])[:12]
+    decoder = run.get("decoder_sha256")  # None in a store made before it was kept, and where it is no part of its own
+    found = (decoder and decoder_weights(where)) or fingerprint(where, revision)["weights_sha256"]
+    then = str(decoder or run["weights_sha256"])
+    if found != then:
+        what = f"the weights at {where} are not those that made the store: sha256 {found[:12]}, not {then[:12]}"
         if not force:
             raise ReplayError(f"{what}; give their folder with --model, or replay others with --force")
         say(f"{what}; replayed all the same, as asked")
