@@ -28,7 +28,7 @@ def probabilities(logits: NDArray[np.floating]) -> Floats:
 def similarity(q: NDArray[np.floating], p: NDArray[np.floating]) -> Floats:
     """Overlap (n,) in [0, 1] of next-token probabilities q and p (n, vocabulary): sum over tokens of min(q, p).
 
-    The Narrow Gate (Serra et al.): q of the patched run, p of the target's own run; q of the run without a patch
+    The Narrow Gate (Serra et al.): q of the patched run, p of the source's own run; q of the run without a patch
     gives the baseline. Raises ActstoreError for unequal shapes, and for rows that are not probabilities.
 
     >>> similarity(np.array([[0.5, 0.5, 0.0]]), np.array([[0.0, 0.25, 0.75]])).tolist()
@@ -47,9 +47,10 @@ def similarity(q: NDArray[np.floating], p: NDArray[np.floating]) -> Floats:
 
 
 def accuracy(logits: NDArray[np.floating], target_token: ArrayLike, base_token: ArrayLike) -> float:
-    """Share [0, 1] of patched runs, logits (n, vocabulary), that prefer the target's token (n,) to the base's (n,).
+    """Share [0, 1] of patched runs, logits (n, vocabulary), that prefer the source's token (n,) to the receiver's (n,).
 
-    The Narrow Gate (Serra et al.): P(target) > P(base) after the residual of the target class was patched in.
+    The Narrow Gate (Serra et al.): P(source's) > P(receiver's) after the residual of the source's class was patched in.
+    target_token is the source's, base_token the receiver's: the paper calls the two classes target and base.
     Raises ActstoreError for tokens outside the vocabulary and for a pair of equal tokens.
 
     >>> accuracy(np.array([[2.0, 1.0], [2.0, 1.0]]), [0, 1], [1, 0])
@@ -63,7 +64,7 @@ def sign_flip_accuracy(
 ) -> float:
     """Share [0, 1] of runs whose preference between the two tokens changes sign by the patch, in either direction.
 
-    What the authors' code computes; `accuracy` is what the paper defines.
+    What the authors' code computes; `accuracy` is what the paper defines, and has the same tokens.
 
     >>> sign_flip_accuracy(np.array([[2.0, 1.0], [2.0, 1.0]]), np.array([[1.0, 2.0], [2.0, 1.0]]), [0, 0], [1, 1])
     0.5
@@ -74,23 +75,23 @@ def sign_flip_accuracy(
     return float((np.sign(patched) != np.sign(clean)).mean())
 
 
-def _preference(logits: NDArray[np.floating], target_token: ArrayLike, base_token: ArrayLike) -> Floats:
-    """By how much (n,) the target's logit exceeds the base's."""
-    target, base = np.asarray(target_token), np.asarray(base_token)
+def _preference(logits: NDArray[np.floating], source_token: ArrayLike, receiver_token: ArrayLike) -> Floats:
+    """By how much (n,) the source's logit exceeds the receiver's."""
+    source, receiver = np.asarray(source_token), np.asarray(receiver_token)
     values = np.asarray(logits, np.float64)
-    if values.ndim != 2 or not len(values) or target.shape != (len(values),) or base.shape != target.shape:
-        raise ActstoreError(f"logits of shape {values.shape} with tokens of shape {target.shape} and {base.shape}")
+    if values.ndim != 2 or not len(values) or source.shape != (len(values),) or receiver.shape != source.shape:
+        raise ActstoreError(f"logits of shape {values.shape} with tokens of shape {source.shape} and {receiver.shape}")
     rows, n_tokens = np.arange(len(values)), values.shape[1]
-    for name, token in (("target", target), ("base", base)):
+    for name, token in (("source", source), ("receiver", receiver)):
         outside = np.flatnonzero((token < 0) | (token >= n_tokens))
         if len(outside):
             raise ActstoreError(f"run {outside[0]}: {name} token {token[outside[0]]} of a vocabulary of {n_tokens}")
-    same = np.flatnonzero(target == base)
+    same = np.flatnonzero(source == receiver)
     if len(same):
         raise ActstoreError(
-            f"run {same[0]}: token {target[same[0]]} stands for both classes; choose tokens that differ"
+            f"run {same[0]}: token {source[same[0]]} stands for both classes; choose tokens that differ"
         )
-    difference: Floats = values[rows, target] - values[rows, base]
+    difference: Floats = values[rows, source] - values[rows, receiver]
     if np.isnan(difference).any():
         raise ActstoreError(f"run {np.flatnonzero(np.isnan(difference))[0]}: a logit is NaN or both are infinite")
     return difference
