@@ -293,6 +293,19 @@ def test_words_of_classes(gated, capsys):
     assert "--word seven=zebra: 'zebra' is no word of the model's" in refused(capsys, *asked, "--word", "seven=zebra")
 
 
+def test_a_class_is_not_compared_with_itself(gated, capsys):
+    options = ("--limit", "3", "--layers", "4")
+    alone, said = table(capsys, "patch", gated.path, "--pairs", "seven:seven", *options)
+    assert (alone[0]["accuracy"], alone[0]["n"]) == (None, 3)
+    assert "left out of the accuracy: 3 of 3 pairs, whose source and receiver are of one class" in said
+    other, said = table(capsys, "patch", gated.path, "--pairs", "seven:three", *options)
+    assert "left out" not in said
+    both, said = table(capsys, "patch", gated.path, "--pairs", "seven:seven,seven:three", *options)
+    assert "3 of 6 pairs" in said
+    for name in ("accuracy", "low", "accuracy_before", "sign_flips"):
+        assert both[0][name] == other[0][name]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

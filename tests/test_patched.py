@@ -35,10 +35,10 @@ def numbers(condition):
     return rng.uniform(0, 1, N).astype(np.float32), rng.dirichlet(np.ones(5), N)[:, :4].astype(np.float32)
 
 
-def make_store(path, *, conditions=CONDITIONS, answers=CLASSES, same=()):
+def make_store(path, *, conditions=CONDITIONS, answers=CLASSES, same=(), pairs=PAIRS):
     ids = [f"r{i:02}" for i in range(N)]
     label = ["dog", "blue"] * (N // 2)
-    source = [{b: a for a, b in PAIRS}[one] for one in label]
+    source = [{b: a for a, b in pairs}[one] for one in label]
     own = {"sample_id": ids, "label": label}
     plans = [
         pl.DataFrame(
@@ -185,3 +185,16 @@ def test_figure(tmp_path):
     assert sum("published, not measured here" in one for one in marks) == 64
     alone = patched_figures.patched(patched(make_store(tmp_path / "none", answers=[])), title="tiny")
     assert "accuracy" not in figures.svg(alone, "b")
+
+
+def test_pairs_of_one_class_have_no_accuracy(tmp_path):
+    expected = patched(make_store(tmp_path / "s"), "from rows where label = 'blue'")
+    pairs = [["dog", "dog"], ["red", "blue"]]
+    conditions = {name: [{**one, "pairs": pairs} for one in spec] for name, spec in CONDITIONS.items()}
+    told = []
+    found = patched(make_store(tmp_path / "alike", conditions=conditions, pairs=pairs), say=told.append)
+    assert "left out of the accuracy: 6 of 12 pairs, whose source and receiver are of one class" in told
+    assert found["n"].to_list() == [12] * 5
+    for name in ("accuracy", "low", "high", "sign_flips"):
+        np.testing.assert_allclose(found[name].to_list(), expected[name].to_list())
+    assert found["accuracy"].null_count() == 0

@@ -15,7 +15,7 @@ from actstore_analyze.per_layer import EVERYTHING, PerLayer, depth, n_layers
 from actstore_analyze.said import wilson
 from actstore_analyze.selection import Say
 
-__all__ = ["Patched", "has_patches", "patched"]
+__all__ = ["Patched", "has_patches", "patched", "say_of_one_class"]
 
 KEYS = ("role", "point", "layers", "pairs")  # of a patch
 SCHEMA = {
@@ -102,8 +102,8 @@ def patched(store: Store, sql: str = EVERYTHING, *, say: Say = lambda _: None) -
 
     similarity: with the source's own distribution, mean and standard deviation over samples; baseline: the same
     without the patch, NULL where no patch of the last layer tells. accuracy: share of runs that prefer the source's
-    word to the receiver's, with its interval, before the patch and after; NULL without answers, and where words
-    cannot be told apart, which is said. Raises ActstoreError for a store without patches.
+    word to the receiver's, of those where they are two, with its interval, before the patch and after; NULL without
+    answers, and where words cannot be told apart, which is said. Raises ActstoreError for a store without patches.
     """
     found = _runs(store, sql, say)
     unread = [one for one in found if one.point == "residual" and one.layer == n_layers(store) and one.role != "last"]
@@ -152,19 +152,28 @@ def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
         "where p.source_similarity is not null order by p.condition, p.sample_id"
     )
     words = _words(store, patches, runs, say)
-    found = []
+    found, alike = [], (0, 0)
     for name, (spec, *_) in patches.items():
         own = runs.filter(pl.col("condition") == name)
         if not own.height:
             continue
-        pair = own.select("source_label", pl.col(by[name]).cast(pl.String).alias("label"))
-        sides = [_of_words(own[which], pair, words) for which in ("patched", "before")]
+        told = own.filter(pl.col("source_label").ne_missing(pl.col(by[name]).cast(pl.String)))
+        alike = max(alike, (own.height - told.height, own.height))
+        pair = told.select("source_label", pl.col(by[name]).cast(pl.String).alias("label"))
+        sides = [_of_words(told[which], pair, words) for which in ("patched", "before")]
         similarity = own["similarity"].cast(pl.Float64).to_numpy()
         role, point, pairs = str(spec["role"]), str(spec["point"]), f"{by[name]}: {spec['pairs']}"
         found.append(Runs(name, role, point, pairs, int(spec["layers"][0]), similarity, *sides))
     if not found:
         raise ActstoreError("the query selects no sample that was patched")
+    say_of_one_class(alike[1], alike[0] if words else 0, say)
     return found
+
+
+def say_of_one_class(n: int, alike: int, say: Say) -> None:
+    """Say how many of n pairs have one class on both sides, whose word cannot be preferred to itself."""
+    if alike:
+        say(f"left out of the accuracy: {alike:,} of {n:,} pairs, whose source and receiver are of one class")
 
 
 def _replayable(store: Store) -> bool:
@@ -184,7 +193,8 @@ def _words(store: Store, patches: dict[str, Any], runs: pl.DataFrame, say: Say) 
         say(f"no accuracy: no answer stands for {', '.join(missing)} ([capture] answers)")
         return None
     p = np.array(runs["patched"].drop_nulls().to_list(), np.float64)
-    same = [pair for pair in sorted(pairs) if (p[:, at[pair[0]]] == p[:, at[pair[1]]]).all()]
+    apart = [pair for pair in sorted(pairs) if pair[0] != pair[1]]
+    same = [pair for pair in apart if (p[:, at[pair[0]]] == p[:, at[pair[1]]]).all()]
     if same:
         named = "; ".join(" and ".join(pair) for pair in same)
         say(f"no accuracy: classes whose words begin with the same token cannot be told apart: {named}")
@@ -194,7 +204,7 @@ def _words(store: Store, patches: dict[str, Any], runs: pl.DataFrame, say: Say) 
 
 def _of_words(column: pl.Series, pair: pl.DataFrame, words: dict[str, int] | None) -> NDArray[np.float64] | None:
     """Probabilities (n, 2) of the words of source and receiver."""
-    if words is None or column.null_count():
+    if words is None or not len(column) or column.null_count():
         return None
     values = np.array(column.to_list(), np.float64)
     columns = np.array([[words[name] for name in names] for names in pair.iter_rows()])

@@ -14,7 +14,7 @@ from actstore.errors import ActstoreError
 from actstore.progress import bar, duration
 from actstore.store import Store
 from actstore_analyze import patching
-from actstore_analyze.patched import SCHEMA
+from actstore_analyze.patched import SCHEMA, say_of_one_class
 from actstore_analyze.per_layer import EVERYTHING, PerLayer, depth, n_layers
 from actstore_analyze.said import wilson
 from actstore_analyze.selection import Say
@@ -226,9 +226,11 @@ class Replayed(PerLayer):
         found = []
         with bar(replays.steps, f"steps, {way}") as progress:
             for one in replays.outcomes(progress.advance):
-                pair = None if words is None else [words[str(name)] for name in one.classes]
+                is_told = words and one.classes[0] != one.classes[1]
+                pair = [words[str(name)] for name in one.classes] if words and is_told else None
                 found.append(_scored(one.patched, one.before, one.own, pair))
         say(compared(replays.check.deviations, replays.check.tolerance))
+        say_of_one_class(len(found), sum(one.words is None for one in found) if words else 0, say)
         rows = [self._row(store, i, layer, found) for i, layer in enumerate(self.layers)]
         return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
@@ -307,9 +309,9 @@ def _scored(
     words = (None, None) if pair is None else (patched[:, pair].astype(np.float64), before[pair].astype(np.float64))
     if own is None:
         return Scored(None, None, *words)
-    target = patching.probabilities(own[None])
+    source = patching.probabilities(own[None])
     shares = patching.probabilities(np.concatenate([before[None], patched]))
-    alike = patching.similarity(shares, np.broadcast_to(target, shares.shape))
+    alike = patching.similarity(shares, np.broadcast_to(source, shares.shape))
     return Scored(alike[1:], float(alike[0]), *words)
 
 
@@ -318,10 +320,10 @@ def _preferred(pairs: Sequence[tuple[Floats, Floats | None]]) -> tuple[float | N
     if not pairs:
         return (None,) * 5
     after, before = (np.stack(side) for side in zip(*pairs, strict=True))
-    n, target, base = len(after), np.zeros(len(after), int), np.ones(len(after), int)
-    share = patching.accuracy(after, target, base)
-    flips = patching.sign_flip_accuracy(after, before, target, base)
-    return share, *wilson(round(share * n), n), patching.accuracy(before, target, base), flips
+    n, source, receiver = len(after), np.zeros(len(after), int), np.ones(len(after), int)
+    share = patching.accuracy(after, source, receiver)
+    flips = patching.sign_flip_accuracy(after, before, source, receiver)
+    return share, *wilson(round(share * n), n), patching.accuracy(before, source, receiver), flips
 
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
