@@ -254,6 +254,32 @@ def test_a_decoder_without_its_vision_tower(name, low_memory, tmp_path):
     assert loaded == {name for name, weight in decoder.module.named_parameters() if not weight.is_meta}
 
 
+@pytest.mark.parametrize("way", ["packed", "full"])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_in_low_memory_one_block_at_most_has_its_weights(name, way, tmp_path, monkeypatch):
+    model = tiny.model(name)
+    tiny.save(model, tmp_path)
+    kept, _ = captured(model, model.encode(tiny.prompts(TEXTS)[1]))
+    decoder = load_decoder(str(tmp_path), dtype=torch.float32, low_memory=True)
+    seen, fill = [], decoder.shards.fill
+
+    def count(*arguments):
+        fill(*arguments)
+        blocks = [any(not weight.is_meta for weight in block.parameters()) for block in decoder.layers]
+        seen.append(tuple(np.flatnonzero(blocks)))
+
+    monkeypatch.setattr(decoder.shards, "fill", count)
+    branches = tuple(map(Branch, range(model.n_layers + 1)))
+    if way == "full":
+        Replay(decoder).full(kept, branches[0])
+    else:
+        Replay(decoder).packed([Job(kept, branches, 4), Job(without_cache(kept), branches, 4)])
+    assert seen[-model.n_layers :] == [(layer,) for layer in range(model.n_layers)]
+    assert {len(filled) for filled in seen} == {1}
+    if way == "packed":
+        assert len(seen) == model.n_layers  # read once for all branches and samples
+
+
 def test_weights_in_several_shards_under_old_names(tmp_path):
     model = tiny.model("pixtral")
     model.module.save_pretrained(tmp_path, max_shard_size="40KB")
