@@ -27,6 +27,9 @@ def test_the_gate_that_was_built_in_is_seen_and_the_other_is_a_null(tmp_path):
     )
     assert ": a null, the patch does not move what the model says." in fusion.partition("digits-gated")[0]
     assert ": the patch carries what the source says." in gated[:400]
+    both = words.partition("As it ran, and replayed")[2]
+    assert "a null both ways" in both
+    assert "the patch carries what the source says, both ways" in both
     assert "seven.npy - other.npy" in words
 
 
