@@ -19,8 +19,24 @@ PARTS_READ_DIRECTLY = 500  # beyond it SQL answers from an index file in the use
 
 
 def connect(store: "Store") -> duckdb.DuckDBPyConnection:
-    """A locked connection that knows the tables of `store` and keeps no hold of it."""
+    """A locked connection that knows the tables of `store` and keeps no hold of it.
+
+    Raises CorruptError where a table cannot be read, QueryError where the memory allowed does not do for that.
+    """
     connection = duckdb.connect(":memory:")
+    try:
+        _prepare(connection, store)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise store.limits.exhausted() from None
+        if isinstance(error, sql.RAISED):
+            raise sql.unreadable(error) from None
+        raise
+    return connection
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, store: "Store") -> None:
     readable = _attach(connection, store)
     connection.execute(sql.VIEWS)
     for name, frame in overview.tables(store).items():
@@ -29,7 +45,6 @@ def connect(store: "Store") -> duckdb.DuckDBPyConnection:
         sql.create_view(connection, name, path)
         readable.append(path)
     sql.lock(connection, readable, _reader(weakref.ref(store)), store.header.d_model, store.limits)
-    return connection
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, store: "Store") -> list[Path]:

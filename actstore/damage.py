@@ -6,14 +6,13 @@ from pathlib import Path
 
 import polars as pl
 
-from actstore import commits
+from actstore import commits, plan
 from actstore.commits import Commit
 from actstore.errors import ActstoreError, CorruptError
 from actstore.format import COMMITS, PLAN, RESULTS
 from actstore.header import Header
 from actstore.parts import Part
 from actstore.schema import KEY
-from actstore.tables import read_table
 from actstore.verify import Problem
 
 NAMED = 3  # samples that a message names; the tables name them all
@@ -80,7 +79,7 @@ def table(store: Path, found: Sequence[Damage], *, failed: bool = False) -> pl.D
         schema={"batch": pl.Int32, "record": pl.String, "problem": pl.String},
         orient="row",
     )
-    planned = read_table(store / PLAN).select("batch", *KEY)
+    planned = plan.load(Header.load(store).checked(store, PLAN)).select("batch", *KEY)
     listed = planned.join(rows, on="batch", maintain_order="left").select("record", "batch", *KEY, "problem")
     return pl.concat([listed, _failed(store, planned, found)]) if failed else listed
 

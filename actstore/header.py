@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actstore import records
+from actstore import records, tables
 from actstore.commits import Commit, File
 from actstore.errors import ActstoreError, CorruptError, NotAStoreError
 from actstore.format import (
@@ -23,6 +23,8 @@ from actstore.format import (
 from actstore.layout import VECTORS
 from actstore.lens import FOLDER as LENS
 from actstore.lens import Optics
+from actstore.schema import PLAN as PLAN_COLUMNS
+from actstore.schema import VOCABULARY as VOCABULARY_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Header:
             or not header.lists_its_files()
         ):
             raise CorruptError(f"{path}: not a header of format {FORMAT}")
+        if problem := _problem_of_names(header.run):
+            raise CorruptError(f"{path}: {problem}")
         return header
 
     def dump(self) -> bytes:
@@ -101,6 +105,18 @@ class Header:
         sizes = {} if self.lens is None else self.lens.sizes(self.d_model, self.dtype)
         fit = all(name in self.files and self.files[name].size == size for name, size in sizes.items())
         return fit and self.files.keys() == {PLAN, VOCABULARY, *sizes}
+
+    def checked(self, store: Path, name: str) -> Path:
+        """The path of a file that is listed, after its bytes were compared with its checksum, and the columns of a
+        table with those of format 1.
+        """
+        path = store / name
+        self.files[name].check(path, whole=True)
+        if name == PLAN:
+            tables.check_columns(path, PLAN_COLUMNS, own=True)
+        elif name == VOCABULARY:
+            tables.check_columns(path, VOCABULARY_COLUMNS)
+        return path
 
     def check_fits(self, commit: Commit) -> None:
         """Raise CorruptError if the arrays of a commit do not have this store's layers, width and number type."""
@@ -140,6 +156,24 @@ def check_capture(
         records.dump(dict(run))
     except (TypeError, ValueError) as error:
         raise ActstoreError(f"the run card is not JSON: {error}") from None
+    if problem := _problem_of_names(run):
+        raise ActstoreError(problem)
+
+
+def _problem_of_names(run: Mapping[str, Any]) -> str | None:
+    """Why the members of a run card cannot be the columns of a view, or None; SQL does not tell `Model` from `model`.
+
+    >>> _problem_of_names({"model": "tiny", "Model": "large"})
+    "the run card names 'Model' twice: capital letters make no difference"
+    """
+    seen = set()
+    for name in run:
+        if not name or "\0" in name:
+            return f"the run card has a member called {name!r}"
+        if name.lower() in seen:
+            return f"the run card names {name!r} twice: capital letters make no difference"
+        seen.add(name.lower())
+    return None
 
 
 def span(layers: Sequence[int]) -> str:

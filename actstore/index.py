@@ -51,15 +51,27 @@ def cached(store: "Store") -> Path | None:
     None where that folder cannot be written. A `.duckdb` file that came with a store is never opened: a view in it
     could read any file.
     """
-    root, name = cache.folder(), cache.name_of(store.path)
-    path = root / f"{name}-{store.state}.duckdb"
+    path, name = _cached_path(store), cache.name_of(store.path)
     if not path.exists():
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             build(store, path)
         except (OSError, ActstoreError):
             return None
-        for older in root.glob(f"{name}-*.duckdb"):
+        for older in path.parent.glob(f"{name}-*.duckdb"):
             if older != path:
                 older.unlink(missing_ok=True)
     return path
+
+
+def discard(store: "Store") -> bool:
+    """Remove the index of these commits from the cache folder; returns whether there was one."""
+    try:
+        _cached_path(store).unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _cached_path(store: "Store") -> Path:
+    return cache.folder() / f"{cache.name_of(store.path)}-{store.state}.duckdb"

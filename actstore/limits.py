@@ -61,6 +61,13 @@ class Limits:
         finally:
             done.set()
 
+    def exhausted(self) -> QueryError:
+        """What is said where a question needs more memory than it may take."""
+        return QueryError(
+            f"the query needs more than {self.gigabytes:g} GB of memory; ask for less, or give it more "
+            "(query --gigabytes, actstore.Limits)"
+        )
+
     def check_result(self, n_bytes: int) -> None:
         """Raise QueryError if a result has outgrown the memory it may take."""
         if n_bytes > self.gigabytes * 1e9:

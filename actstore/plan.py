@@ -1,10 +1,13 @@
 """The plan of a store: every unit of work, cut into batches once and for all."""
 
+from pathlib import Path
+
 import polars as pl
 
-from actstore.errors import PlanError
+from actstore.errors import CorruptError, PlanError
 from actstore.format import LAST_BATCH, PART_SAMPLES
 from actstore.schema import KEY, PLAN, check_own_columns
+from actstore.tables import read_table
 
 
 def prepare(plan: pl.DataFrame) -> pl.DataFrame:
@@ -27,11 +30,25 @@ def prepare(plan: pl.DataFrame) -> pl.DataFrame:
         condition.cast(pl.String).alias("condition"),
         *own,
     )
+    if problem := _problem(whole):
+        raise PlanError(problem)
+    return whole.sort("batch", maintain_order=True)
+
+
+def load(path: Path) -> pl.DataFrame:
+    """The plan at `path`, whose columns were checked; raises CorruptError for one that nobody could have made."""
+    whole = read_table(path)
+    if problem := _problem(whole):
+        raise CorruptError(f"{path}: {problem}")
+    return whole
+
+
+def _problem(whole: pl.DataFrame) -> str | None:
     twice = whole.filter(whole.select(KEY).is_duplicated())
     if twice.height:
-        raise PlanError(f"sample {twice['sample_id'][0]!r} (condition {twice['condition'][0]!r}) is in the plan twice")
+        return f"sample {twice['sample_id'][0]!r} (condition {twice['condition'][0]!r}) is in the plan twice"
     if not whole.height or whole.select(*PLAN).null_count().sum_horizontal().item():
-        raise PlanError("the plan is empty or has a NULL in batch, sample_id or condition")
+        return "the plan is empty or has a NULL in batch, sample_id or condition"
     if not whole["batch"].is_between(0, LAST_BATCH).all():
-        raise PlanError(f"the plan has a batch outside 0..{LAST_BATCH}")
-    return whole.sort("batch", maintain_order=True)
+        return f"the plan has a batch outside 0..{LAST_BATCH}"
+    return None

@@ -9,7 +9,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from actstore.errors import QueryError, nearest
+from actstore.errors import ActstoreError, CorruptError, QueryError, nearest
 from actstore.limits import Limits
 from actstore.schema import LISTS, PLAN, ROWS, SAMPLES, Columns
 
@@ -122,10 +122,16 @@ NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a c
 PYTHON_ERROR = re.compile(r"^.*while executing the UDF: \w+: ", re.DOTALL)
 NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
 FORBIDDEN = re.compile(r"disabled by configuration|configuration has been locked|disabled through configuration")
+# What DuckDB, its bindings and Arrow raise over a table whose bytes mean nothing.
+RAISED = (duckdb.Error, pa.ArrowException, OSError, RuntimeError, ValueError)
+MISTAKES = (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError, duckdb.InterruptException)
 
 
 def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> pl.DataFrame:
-    """Run one SELECT; raises QueryError for anything else, for SQL that DuckDB refuses and beyond the limits."""
+    """Run one SELECT; raises QueryError for anything else, for SQL that DuckDB refuses and beyond the limits.
+
+    Raises CorruptError where a table cannot be read.
+    """
     try:
         statements = duckdb.extract_statements(query)
         kinds = [statement.type for statement in statements]
@@ -133,15 +139,12 @@ def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) ->
             found = ", ".join(str(kind).removeprefix("StatementType.") for kind in kinds) or "nothing"
             raise QueryError(f"one SELECT (or FROM ...) is run at a time, and nothing that writes; found {found}")
         frame = _fetch(connection.cursor(), query, limits)
-    except duckdb.OutOfMemoryException:
-        raise QueryError(
-            f"the query needs more than {limits.gigabytes:g} GB of memory; ask for less, or give it more "
-            "(query --gigabytes, actstore.Limits)"
-        ) from None
-    except duckdb.Error as error:
-        raise QueryError(_explain(connection, PYTHON_ERROR.sub("", str(error)))) from None
+    except (duckdb.OutOfMemoryException, MemoryError):
+        raise limits.exhausted() from None
     except pl.exceptions.PolarsError as error:
         raise QueryError(f"the result has a type that no table here holds; cast it in the query ({error})") from None
+    except RAISED as error:
+        raise _failure(connection, error) from None
     return frame.with_columns(_narrowed(frame[name]) for name, kind in frame.schema.items() if kind == HUGE)
 
 
@@ -165,6 +168,19 @@ def _narrowed(sums: pl.Series) -> pl.Series:
     """DuckDB's sum of integers has 128 bits and comes as decimals; nearly always it is an ordinary integer."""
     narrow = sums.cast(pl.Int64, strict=False)
     return narrow if narrow.null_count() == sums.null_count() else sums
+
+
+def _failure(connection: duckdb.DuckDBPyConnection, error: Exception) -> ActstoreError:
+    """A mistake in the query, or a table that cannot be read."""
+    if isinstance(error, MISTAKES) or FORBIDDEN.search(str(error)):
+        return QueryError(_explain(connection, PYTHON_ERROR.sub("", str(error))))
+    return unreadable(error)
+
+
+def unreadable(error: Exception) -> CorruptError:
+    """What is said where DuckDB cannot make sense of a table: one line."""
+    line = str(error).strip().partition("\n")[0]
+    return CorruptError(f"SQL cannot read a table of this store ({line}); run actstore verify")
 
 
 def _explain(connection: duckdb.DuckDBPyConnection, message: str) -> str:

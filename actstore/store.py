@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore import batch, checkpoint, commits, connection, header, records, results, sql
+from actstore import batch, checkpoint, commits, connection, header, index, plan, records, results, sql
 from actstore.commits import Commit
 from actstore.drafts import Draft
-from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError, nearest
+from actstore.errors import ActstoreError, AlreadyCommittedError, CorruptError, PlanError, nearest
 from actstore.format import PLAN, VOCABULARY
 from actstore.header import Header
 from actstore.lens import FILES as LENS_FILES
@@ -84,7 +84,7 @@ class Store:
     @cached_property
     def plan(self) -> pl.DataFrame:
         """Every unit of work: batch, sample_id, condition and the sample's own columns."""
-        return read_table(self.checked(PLAN))
+        return plan.load(self.checked(PLAN))
 
     @cached_property
     def vocabulary(self) -> pl.DataFrame:
@@ -125,8 +125,15 @@ class Store:
     def sql(self, query: str) -> pl.DataFrame:
         """Run one SELECT over the views rows, samples, plan, parts, run, vocab, results and the saved results.
 
-        Raises QueryError for anything but a SELECT, for SQL that DuckDB refuses and for what goes beyond the limits.
+        Raises QueryError for anything but a SELECT, for SQL that DuckDB refuses and for what goes beyond the limits,
+        CorruptError for a table that cannot be read.
         """
+        try:
+            return sql.select(self._connection, query, self.limits)
+        except CorruptError:
+            self.close()  # DuckDB may refuse to go on
+            if not index.discard(self):
+                raise
         return sql.select(self._connection, query, self.limits)
 
     def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
@@ -268,9 +275,8 @@ class Store:
         return results.load_all(self.path)
 
     def checked(self, name: str) -> Path:
-        """The path of a file that the header lists, after its bytes were compared with the header's checksum."""
-        self.header.files[name].check(self.path / name, whole=True)
-        return self.path / name
+        """The path of a file that the header lists, after its bytes and its columns were checked."""
+        return self.header.checked(self.path, name)
 
     def close(self) -> None:
         """Let go of the SQL connection."""

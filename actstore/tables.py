@@ -7,11 +7,21 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actstore.errors import CorruptError
+from actstore.errors import ActstoreError, CorruptError
 from actstore.limits import check_memory
+from actstore.schema import Columns, check_own_columns
 
 PIECE_BYTES = 2**28  # what one piece of a table may stand for, unless its values are very long
 LEAST_ROWS, MOST_ROWS = 256, 2**18
+MEANINGLESS = (
+    OSError,
+    ValueError,
+    TypeError,
+    NotImplementedError,
+    MemoryError,
+    pa.ArrowException,
+    pl.exceptions.PolarsError,
+)
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> None:
@@ -29,13 +39,28 @@ def read_table(path: Path, height: int | None = None) -> pl.DataFrame:
             if height not in (None, file.metadata.num_rows):
                 raise CorruptError(f"{path}: {file.metadata.num_rows} rows, {height} were committed")
             table = pa.Table.from_batches(_pieces(file, path), file.schema_arrow)
-    except (OSError, ValueError, MemoryError) as error:
+        frame = pl.from_arrow(table)
+    except MEANINGLESS as error:
         raise CorruptError(f"{path}: cannot be read ({error}); run actstore verify") from None
-    if height not in (None, table.num_rows):  # a footer can contradict itself
-        raise CorruptError(f"{path}: {table.num_rows} rows, {height} were committed")
-    frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
+    if height not in (None, frame.height):  # a footer can contradict itself
+        raise CorruptError(f"{path}: {frame.height} rows, {height} were committed")
     return frame
+
+
+def check_columns(path: Path, columns: Columns, *, own: bool = False) -> None:
+    """Raise CorruptError unless the columns of a Parquet table are these, and with `own` others after them."""
+    try:
+        schema = pq.read_schema(path)
+        found = pl.from_arrow(schema.empty_table())
+        assert isinstance(found, pl.DataFrame)
+        if own:
+            check_own_columns(found.columns[len(columns) :])
+    except (*MEANINGLESS, ActstoreError) as error:
+        raise CorruptError(f"{path}: its columns are not those of format 1 ({error})") from None
+    known = found[:, : len(columns)] if own else found
+    if list(known.schema.items()) != list(columns.items()):
+        raise CorruptError(f"{path}: its columns are not those of format 1, but {', '.join(found.columns)}")
 
 
 def _pieces(file: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:

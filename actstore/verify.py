@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from actstore import commits, results
+from actstore import commits, plan, results
 from actstore.arrays import checksums
 from actstore.commits import Commit
 from actstore.errors import ActstoreError, CorruptError
@@ -51,7 +51,7 @@ class Step:
 def steps(path: Path) -> list[Step]:
     """Everything there is to check in a store; raises NotAStoreError or FormatError where there is nothing to check."""
     header = Header.load(path)
-    found = [Step(name, _whole(path / name, file)) for name, file in header.files.items()]
+    found = [Step(name, _of_header(path, header, name)) for name in header.files]
     found.append(Step(COMMITS, lambda: commits.load_all(path, header.crc32c)))
     found += _steps_of_commits(path, header)
     for saved in sorted((path / RESULTS).glob("[!.]*")):
@@ -76,6 +76,12 @@ def _steps_of(path: Path, commit: Commit, header: Header) -> Iterator[Step]:
     for name, file in commit.files.items():
         yield Step(f"{folder}/{name}", _whole(path / folder / name, file), commit.batches, commit.name)
     yield Step(folder, lambda: _check_contents(path, commit, header), commit.batches, commit.name)
+
+
+def _of_header(path: Path, header: Header, name: str) -> Check:
+    if name == PLAN:
+        return lambda: plan.load(header.checked(path, name))
+    return lambda: header.checked(path, name)
 
 
 def _whole(path: Path, file: commits.File) -> Check:
@@ -129,10 +135,10 @@ def run(checks: list[Step], advance: Callable[[], None] = lambda: None) -> list[
 def report(path: Path, problems: list[Problem]) -> pl.DataFrame:
     """Problems as a table: file, problem, samples touched and the first of them."""
     try:
-        plan = read_table(path / PLAN).select("batch", "sample_id")
-    except (ActstoreError, pl.exceptions.PolarsError):
-        plan = pl.DataFrame(schema={"batch": pl.Int32, "sample_id": pl.String})
-    touched = [plan.filter(pl.col("batch").is_in(list(problem.batches)))["sample_id"] for problem in problems]
+        planned = plan.load(Header.load(path).checked(path, PLAN))
+    except ActstoreError:
+        planned = pl.DataFrame(schema={"batch": pl.Int32, "sample_id": pl.String})
+    touched = [planned.filter(pl.col("batch").is_in(list(problem.batches)))["sample_id"] for problem in problems]
     return pl.DataFrame(
         {
             "file": [problem.file for problem in problems],

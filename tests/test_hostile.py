@@ -19,7 +19,7 @@ import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, CorruptError, limits, orphans, records, results, shards, tables, verify
+from actstore import ActstoreError, CorruptError, cli, limits, orphans, records, results, shards, tables, verify
 from actstore.commits import File
 from actstore.errors import DamagedWarning
 
@@ -159,6 +159,80 @@ def test_a_width_that_no_vector_has(store, width):
         actstore.open(store.path)
     with pytest.raises(ActstoreError, match="is not a width between 1 and 100000"):
         actstore.create(store.path.parent / "t", plan=making.plan(), layers=[0], d_model=width)
+
+
+# Tables and run cards of other columns, behind right checksums
+
+
+def headed(store, **fields):
+    """Change the header, and name it in the records as if they had been committed to it."""
+    making.change(store.path / "actstore.json", **fields)
+    crc = records.load(store.path / "actstore.json")["crc32c"]
+    for record in (store.path / "commits").iterdir():
+        making.change(record, store=crc)
+
+
+def tabled(store, name, frame):
+    """Put a table in the place of one that the header lists."""
+    pq.write_table(frame.to_arrow(), store.path / name)
+    found = File.of(store.path / name)
+    files = records.load(store.path / "actstore.json")["files"]
+    headed(store, files={**files, name: [found.size, found.crc32c]})
+
+
+PLANS = {
+    "no batch": lambda plan: plan.drop("batch"),
+    "no sample_id": lambda plan: plan.drop("sample_id"),
+    "a text for a batch": lambda plan: plan.with_columns(pl.col("batch").cast(pl.String)),
+    "nested": lambda plan: plan.with_columns(batch=pl.struct("batch")),
+    "a column of the store": lambda plan: plan.with_columns(row_id=pl.lit(3)),
+    "capital letters": lambda plan: plan.with_columns(Label=pl.lit("x")),
+}
+
+
+@pytest.mark.parametrize("change", PLANS.values(), ids=PLANS)
+def test_a_plan_of_other_columns(store, change, capsys):
+    tabled(store, "plan.parquet", change(store.plan))
+    opened = actstore.open(store.path)
+    for ask in (lambda: opened.plan, lambda: opened.sql("from rows"), lambda: opened.n_batches):
+        with pytest.raises(CorruptError, match=r"plan\.parquet: its columns are not those of format 1"):
+            ask()
+    for command in ("info", "verify"):
+        assert cli.run([command, str(store.path)]) == 1
+        assert "plan.parquet: its columns are not those of format 1" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plan: plan.with_columns(batch=pl.lit(None, pl.Int32)), "has a NULL in batch"),
+        (lambda plan: plan.head(0), "is empty"),
+        (lambda plan: pl.concat([plan, plan]), "is in the plan twice"),
+    ],
+)
+def test_a_plan_that_nobody_could_have_made(store, change, message):
+    tabled(store, "plan.parquet", change(store.plan))
+    with pytest.raises(CorruptError, match=message):
+        actstore.open(store.path).plan  # noqa: B018
+    assert message in verify.run(verify.steps(store.path))[0].problem
+
+
+def test_a_vocabulary_of_other_columns(store):
+    tabled(store, "vocab.parquet", pl.DataFrame({"x": [1]}))
+    opened = actstore.open(store.path)
+    for ask in (lambda: opened.vocabulary, lambda: opened.sql("from vocab")):
+        with pytest.raises(CorruptError, match=r"vocab\.parquet: its columns are not those of format 1, but x"):
+            ask()
+    assert [problem.file for problem in verify.run(verify.steps(store.path))] == ["vocab.parquet"]
+
+
+@pytest.mark.parametrize("run", [{"": 1}, {"Model": 1, "model": 2}, {"a\0b": 1}])
+def test_a_run_card_that_is_no_view(store, run, tmp_path):
+    headed(store, run=run)
+    with pytest.raises(CorruptError, match="the run card (has a member called|names 'model' twice)"):
+        actstore.open(store.path)
+    with pytest.raises(ActstoreError, match="^the run card (has a member called|names 'model' twice)"):
+        making.create(tmp_path / "t", run=run)
 
 
 # Bombs

@@ -289,6 +289,35 @@ def test_the_cache_of_an_older_state_is_removed(tmp_path, monkeypatch):
         assert len(list((tmp_path / "cache" / "actstore").iterdir())) == 1
 
 
+def flip(file):
+    content = bytearray(file.read_bytes())
+    for where in range(0, len(content), 997):
+        content[where] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip,
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(b"not a database"),
+        lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+        lambda file: file.write_bytes(file.read_bytes()[:12288] + bytes(file.stat().st_size - 12288)),
+    ],
+    ids=["flipped", "emptied", "another file", "truncated", "zeros"],
+)
+def test_a_damaged_cache_is_made_anew(many, store, tmp_path, damage):
+    query = "from rows order by row_id"
+    many.sql("select 1")
+    (file,) = (tmp_path / "cache" / "actstore").iterdir()
+    damage(file)
+    again = actstore.open(store.path)
+    for _ in range(2):
+        assert again.sql(query).equals(store.sql(query))
+    assert actstore.open(store.path).sql(query).equals(store.sql(query))
+
+
 def test_without_a_cache_folder_the_parts_are_read(many, store, tmp_path):
     (tmp_path / "cache").write_text("a file, where a folder is needed")
     assert many.sql("from rows order by row_id").equals(store.sql("from rows order by row_id"))

@@ -7,13 +7,12 @@ from typing import Any
 
 import polars as pl
 
-from actstore import batch, commits
+from actstore import batch, commits, plan
 from actstore.batch import Batch
 from actstore.commits import Commit
 from actstore.errors import ActstoreError
 from actstore.format import PLAN
 from actstore.header import Header
-from actstore.tables import read_table
 from actstore_extract.card import flat, made_on
 from actstore_extract.extractor import NOT_RUN, Extractor
 from actstore_extract.families.pretrained import explained
@@ -45,8 +44,7 @@ class Rerun:
             raise ActstoreError(
                 f"{path} has no recipe in its run card: only what actstore extract made can be run again"
             )
-        self.header.files[PLAN].check(path / PLAN, whole=True)
-        self.plan = read_table(path / PLAN)
+        self.plan = plan.load(self.header.checked(path, PLAN))
         self.run = Run(recorded(record, f"{path}: the recipe in its run card", overrides), device=device, say=say)
         self.prints = self._prints()
 
