@@ -10,6 +10,7 @@ from typing import TextIO
 
 import click
 
+from actstore import process
 from actstore.errors import ActstoreError, DamagedWarning
 from actstore.options import output_options, store_argument
 from actstore.plugins import Commands
@@ -31,6 +32,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; exit status 0, 1 for a user's error (one clear message), 2 for wrong usage."""
+    process.claim()
     sys.exit(run(arguments))
 
 

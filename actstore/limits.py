@@ -2,13 +2,16 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from actstore import process
 from actstore.errors import ActstoreError, QueryError
 
+PATIENCE = 5.0  # seconds that a question has to stop when it was told to, before the process of a command is ended
 MACHINE_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -22,6 +25,10 @@ class Interruptible(Protocol):
 @dataclass(frozen=True)
 class Limits:
     """What one SQL question may take: seconds, and gigabytes of memory while it runs and again for its result.
+
+    DuckDB neither interrupts a single call of a function nor counts its memory: `repeat('x', 4000000000)` or
+    `levenshtein` of long texts goes beyond both. The command line holds its own process to them, which is ended where
+    nothing else helps; in Python nothing does: give a stranger's SQL a process of its own, such as `actstore query`.
 
     >>> Limits(seconds=5, gigabytes=1)
     Limits(seconds=5, gigabytes=1)
@@ -38,28 +45,35 @@ class Limits:
 
     @contextmanager
     def watch(self, running: Interruptible) -> Iterator[None]:
-        """Interrupt what runs inside when its time is over; raises QueryError then."""
+        """Interrupt what runs inside when its time is over; raises QueryError then. A command's memory is limited."""
         done, late = threading.Event(), threading.Event()
 
         def wait() -> None:
             if not done.wait(self.seconds):
                 late.set()
+                told = time.monotonic()
                 running.interrupt()
             while not done.wait(0.1):  # once more: an interruption that comes before a query begins is forgotten
                 running.interrupt()
+                if time.monotonic() > told + PATIENCE:
+                    process.end(f"{self._too_long()}; it did not stop when it was told to, and was ended")
 
         threading.Thread(target=wait, name="actstore limits", daemon=True).start()
         try:
-            yield
+            with process.memory(self.gigabytes * 1e9):
+                yield
         except Exception:  # whatever the interruption came out as: DuckDB, Arrow and Python each have a name for it
             if late.is_set():
-                raise QueryError(
-                    f"not answered within {self.seconds:g} seconds; ask for less, or give it more time "
-                    "(query --seconds, actstore.Limits)"
-                ) from None
+                raise QueryError(self._too_long()) from None
             raise
         finally:
             done.set()
+
+    def _too_long(self) -> str:
+        return (
+            f"not answered within {self.seconds:g} seconds; ask for less, or give it more time "
+            "(query --seconds, actstore.Limits)"
+        )
 
     def exhausted(self) -> QueryError:
         """What is said where a question needs more memory than it may take."""

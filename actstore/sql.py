@@ -122,6 +122,7 @@ NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a c
 PYTHON_ERROR = re.compile(r"^.*while executing the UDF: \w+: ", re.DOTALL)
 NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
 FORBIDDEN = re.compile(r"disabled by configuration|configuration has been locked|disabled through configuration")
+NO_MEMORY = re.compile(r"^Out of Memory Error")
 # What DuckDB, its bindings and Arrow raise over a table whose bytes mean nothing.
 RAISED = (duckdb.Error, pa.ArrowException, OSError, RuntimeError, ValueError)
 MISTAKES = (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError, duckdb.InterruptException)
@@ -144,7 +145,7 @@ def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) ->
     except pl.exceptions.PolarsError as error:
         raise QueryError(f"the result has a type that no table here holds; cast it in the query ({error})") from None
     except RAISED as error:
-        raise _failure(connection, error) from None
+        raise _failure(connection, error, limits) from None
     return frame.with_columns(_narrowed(frame[name]) for name, kind in frame.schema.items() if kind == HUGE)
 
 
@@ -170,8 +171,10 @@ def _narrowed(sums: pl.Series) -> pl.Series:
     return narrow if narrow.null_count() == sums.null_count() else sums
 
 
-def _failure(connection: duckdb.DuckDBPyConnection, error: Exception) -> ActstoreError:
-    """A mistake in the query, or a table that cannot be read."""
+def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, limits: Limits) -> ActstoreError:
+    """A mistake in the query, too little memory, or a table that cannot be read."""
+    if NO_MEMORY.search(str(error)):  # as Arrow passes on what DuckDB says
+        return limits.exhausted()
     if isinstance(error, MISTAKES) or FORBIDDEN.search(str(error)):
         return QueryError(_explain(connection, PYTHON_ERROR.sub("", str(error))))
     return unreadable(error)

@@ -12,7 +12,7 @@ import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, Limits, QueryError, cli, compaction, index, limits, orphans, verify
+from actstore import ActstoreError, Limits, QueryError, cli, compaction, index, limits, orphans, process, verify
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,55 @@ def test_the_command_has_limits(path, capfd):
     assert capfd.readouterr().err.startswith("actstore: the result is larger than 0.01 GB")
     assert cli.run(["query", str(path), "select 1 as n", "--gigabytes", "1", "--seconds", "9"]) == 0
     assert json.loads(capfd.readouterr().out) == {"n": 1}
+
+
+def asked(path, query, *options):
+    """A question in a process of its own: exit status, what it says, seconds and megabytes that it took."""
+    program = (
+        "import resource, sys; from actstore import cli, limits; limits.PATIENCE = 1\n"
+        "try: cli.main()\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    begin = time.monotonic()
+    command = [sys.executable, "-c", program, "query", str(path), query, *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    megabytes = int(done.stdout.split()[-1]) / 1000 if done.stdout else 0
+    return done.returncode, done.stderr, time.monotonic() - begin, megabytes
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select length(repeat('x', 4000000000))",
+        "select len(range(1000000000))",
+        "select repeat('a', 100000000) from range(100)",
+    ],
+)
+def test_one_call_of_a_function_keeps_to_the_memory_of_a_command(path, query):
+    status, said, _, megabytes = asked(path, query, "--gigabytes", "0.2")
+    assert status == 1
+    assert said.startswith("actstore: the ")
+    assert "larger than 0.2 GB" in said or "more than 0.2 GB" in said
+    assert said.count("\n") == 1
+    assert megabytes < 200 + 500 + process.SLACK / 1e6  # 500: Python, DuckDB and Arrow themselves
+
+
+def test_one_call_of_a_function_keeps_to_the_time_of_a_command(path):
+    query = "select levenshtein(repeat('a', 200000) || any_value(role), repeat('b', 400000)) from rows"
+    status, said, seconds, _ = asked(path, query, "--seconds", "0.5")
+    assert status == 1
+    assert said.startswith("actstore: not answered within 0.5 seconds; ask for less")
+    assert said.endswith("it did not stop when it was told to, and was ended\n")
+    assert seconds < 20
+
+
+def test_too_little_memory_for_anything(path):
+    status, said, _, _ = asked(path, "from rows", "--gigabytes", "0.000001")
+    assert status == 1
+    assert said == (
+        "actstore: the query needs more than 1e-06 GB of memory; ask for less, or give it more "
+        "(query --gigabytes, actstore.Limits)\n"
+    )
 
 
 def test_vectors_and_attention_that_do_not_fit_are_refused_first(path, monkeypatch):
