@@ -24,6 +24,10 @@ $(VENV)/.dev: pyproject.toml .ci/constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet $(PINNED) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet $(PINNED) -e '.[fuzz]'
+	@touch $@
+
 demo: $(VENV)/.demo ## run the whole pipeline on the models that ship; ends by naming the report
 	$(BIN)/actstore demo --out $(OUT)
 
@@ -33,7 +37,7 @@ test: $(VENV)/.dev ## run the tests (minutes)
 test-slow: $(VENV)/.dev ## run the tests that take longer
 	$(BIN)/python -m pytest -q -m slow
 
-fuzz: $(VENV)/.dev ## try parsers with inputs that a fuzzer makes up (some minutes; needs pip install atheris)
+fuzz: $(VENV)/.fuzz ## try parsers with inputs that a fuzzer makes up (some minutes; on Linux)
 	$(BIN)/python tests/fuzz/parsers.py --inputs $(INPUTS)
 
 lint: $(VENV)/.dev ## check format, style and types

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from actstore import durable
 from actstore.errors import ActstoreError, CorruptError, DamagedWarning
 from actstore.format import RESULTS
-from actstore.tables import read_table
+from actstore.tables import MEANINGLESS, read_table
 
 MEASURE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 NAME = re.compile(rf"(?P<call>{MEASURE_NAME.pattern}-[0-9a-f]{{8}})-(?P<crc32c>[0-9a-f]{{8}})\.parquet")
@@ -90,7 +90,7 @@ def load(path: Path) -> Result:
         if not match or durable.crc32c(path) != match["crc32c"]:
             raise CorruptError(f"{path}: its bytes differ from what was saved (crc32c); remove it")
         return Result(path=path, **json.loads(pq.read_schema(path).metadata[PROVENANCE]))
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (*MEANINGLESS, KeyError, RecursionError) as error:
         raise CorruptError(f"{path}: not a result of actstore ({error}); remove it") from None
 
 

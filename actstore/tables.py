@@ -21,6 +21,7 @@ MEANINGLESS = (
     MemoryError,
     pa.ArrowException,
     pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
 )
 
 
@@ -39,7 +40,7 @@ def read_table(path: Path, height: int | None = None) -> pl.DataFrame:
             if height not in (None, file.metadata.num_rows):
                 raise CorruptError(f"{path}: {file.metadata.num_rows} rows, {height} were committed")
             table = pa.Table.from_batches(_pieces(file, path), file.schema_arrow)
-        frame = pl.from_arrow(table)
+        frame = pl.from_arrow(table.replace_schema_metadata())  # polars panics over metadata that are no text
     except MEANINGLESS as error:
         raise CorruptError(f"{path}: cannot be read ({error}); run actstore verify") from None
     assert isinstance(frame, pl.DataFrame)
@@ -52,7 +53,7 @@ def check_columns(path: Path, columns: Columns, *, own: bool = False) -> None:
     """Raise CorruptError unless the columns of a Parquet table are these, and with `own` others after them."""
     try:
         schema = pq.read_schema(path)
-        found = pl.from_arrow(schema.empty_table())
+        found = pl.from_arrow(schema.remove_metadata().empty_table())
         assert isinstance(found, pl.DataFrame)
         if own:
             check_own_columns(found.columns[len(columns) :])

@@ -2,7 +2,10 @@
 
 import copy
 import json
+import resource
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import google_crc32c
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 import actstore
 import making
-from actstore import ActstoreError, records, results, shards, tables, verify
+from actstore import ActstoreError, process, records, results, shards, tables, verify
 from actstore.commits import Commit
 from actstore.header import Header
 from test_records import JSON
@@ -33,6 +36,16 @@ STRANGE = JSON | NUMBERS | NAMES | st.lists(NUMBERS | NAMES, max_size=4)
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     return making.kv_store(tmp_path_factory.mktemp("stores") / "s", 1).path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory():
+    """No input makes this process take 2 GB more than it has: what asks for more fails, or ends the tests."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    has = int(process.SIZES.read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (has + 2 * 10**9 + process.SLACK, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def fuzzed(test):
@@ -221,12 +234,36 @@ def test_results_of_any_provenance(path, data):
 
 
 @fuzzed
+def test_results_of_any_bytes(path, data):
+    draft = path.parent / "result"
+    provenance = {"measure": "count", "parameters": {}, "state": "", "created": "", "versions": {}}
+    pq.write_table(pa.table({"n": [1]}).replace_schema_metadata({"actstore": json.dumps(provenance)}), draft)
+    content = replaced(data, draft.read_bytes())
+    file = path.parent / f"count-00000000-{google_crc32c.value(content):08x}.parquet"
+    file.write_bytes(content)
+    found = attempt(lambda: results.load(file).table())
+    assert isinstance(found, ActstoreError | pl.DataFrame)
+    file.unlink()
+
+
+@fuzzed
 def test_tables_of_any_bytes(path, data):
     part = actstore.open(path).parts[0]
     file = path.parent / "rows.parquet"
     file.write_bytes(flipped(data, (part.folder / "rows.parquet").read_bytes()))
     found = attempt(lambda: tables.read_table(file, part.commit.rows))
     assert isinstance(found, ActstoreError) or found.height == part.commit.rows
+
+
+def test_without_atheris_fuzzing_is_an_error():
+    parsers = Path(__file__).parent / "fuzz" / "parsers.py"
+    program = (
+        "import importlib.util, runpy; importlib.util.find_spec = lambda name: None; "
+        f"runpy.run_path({str(parsers)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install 'actstore[fuzz]'" in done.stderr
 
 
 def test_what_the_fuzzer_begins_from_is_read(tmp_path):

@@ -248,6 +248,13 @@ def bomb(rows, text):
     return sink.getvalue().to_pybytes()
 
 
+def test_metadata_that_are_no_text(tmp_path):
+    path = tmp_path / "plan.parquet"
+    metadata = {b"\xff": b"\xff"}
+    pq.write_table(pa.table({"n": [1]}).replace_schema_metadata(metadata), path)
+    assert tables.read_table(path).rows() == [(1,)]
+
+
 def test_a_table_of_other_height_is_not_read(store):
     forged(store, "rows.parquet", bomb(10**6, "x"))
     with pytest.raises(CorruptError, match=r"rows\.parquet: 1000000 rows, 9 were committed"):

@@ -1,4 +1,4 @@
-"""The parsers of headers, records and shards against bytes that a coverage-guided fuzzer makes up (atheris).
+"""The parsers of headers, records, shards and tables against bytes that a coverage-guided fuzzer makes up (atheris).
 
 python tests/fuzz/parsers.py [--inputs 100000] [--parser commit]
 
@@ -22,8 +22,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 MEGABYTES = 2048
 SECONDS = 10  # for one input
-PARSERS = ("record", "commit", "header", "places", "chunk")
-WATCHED = [f"actstore.{name}" for name in ("arrays", "commits", "header", "layout", "records", "shards")]
+PARSERS = ("record", "commit", "header", "places", "chunk", "rows", "samples", "plan", "result")
+WATCHED = [
+    f"actstore.{name}"
+    for name in ("arrays", "commits", "header", "layout", "parts", "plan", "records", "results", "shards", "tables")
+]
 
 Parser = Callable[[bytes], object]
 
@@ -47,12 +50,17 @@ def crc32c(content: bytes) -> bytes:
 
 def parsers(folder: Path) -> dict[str, tuple[Parser, list[bytes]]]:
     """Each parser, with inputs to begin from."""
+    import polars as pl
+
     import making
-    from actstore import commits, header, records
+    from actstore import commits, durable, header, plan, records, results
     from actstore.arrays import ArrayReader
+    from actstore.commits import File
     from actstore.layout import RESIDUAL, ArraySpec
+    from actstore.parts import Part
 
     store = making.store(folder / "s", 1)
+    saved = store.save_result("count", pl.DataFrame({"n": [1]}), {})
     record = folder / "b00000000.json"
     shard = folder / "residual/eoi/c/0/0/0"
     shard.parent.mkdir(parents=True)
@@ -82,6 +90,26 @@ def parsers(folder: Path) -> dict[str, tuple[Parser, list[bytes]]]:
         data = content + crc32c(content)
         return read(struct.pack("<QQ", 0, len(data)), data, crc32c(content))
 
+    def part(name: str, content: bytes) -> Part:
+        (original,) = store.parts
+        (original.folder / name).write_bytes(content)
+        files = {**original.commit.files, name: File.of(original.folder / name)}
+        return Part(store.path, replace(original.commit, files=files))
+
+    def planned(content: bytes) -> object:
+        (store.path / "plan.parquet").write_bytes(content)
+        files = {**store.header.files, "plan.parquet": File.of(store.path / "plan.parquet")}
+        return plan.load(replace(store.header, files=files).checked(store.path, "plan.parquet"))
+
+    def result(content: bytes) -> object:
+        path = folder / f"count-00000000-{durable.crc32c_of(content)}.parquet"
+        path.write_bytes(content)
+        try:
+            return results.load(path).table()
+        finally:
+            path.unlink()
+
+    tables = {name: (store.parts[0].folder / f"{name}.parquet").read_bytes() for name in ("rows", "samples")}
     commit_seeds = [path.read_bytes() for path in sorted((store.path / "commits").iterdir())]
     content = (store.parts[0].folder / "residual/eoi/c/0/0/0").read_bytes()
     offset, size = struct.unpack("<QQ", content[-16 * 3 - 4 : -16 * 2 - 4])
@@ -92,6 +120,10 @@ def parsers(folder: Path) -> dict[str, tuple[Parser, list[bytes]]]:
         "header": (head, [(store.path / "actstore.json").read_bytes()]),
         "places": (places, [content[-16 * 3 - 4 : -16 * 2 - 4] + content[: offset + size]]),
         "chunk": (chunk, [content[offset : offset + size - 4]]),
+        "rows": (lambda content: part("rows.parquet", content).places, [tables["rows"]]),
+        "samples": (lambda content: part("samples.parquet", content).samples(), [tables["samples"]]),
+        "plan": (planned, [(store.path / "plan.parquet").read_bytes()]),
+        "result": (result, [saved.path.read_bytes()]),
     }
 
 
@@ -101,8 +133,7 @@ def main() -> None:
     asked.add_argument("--parser", choices=PARSERS, help="each in a process of its own if not given")
     options = asked.parse_args()
     if find_spec("atheris") is None:
-        print("nothing was fuzzed: atheris is not installed; pip install atheris brings it, on Linux")
-        return
+        sys.exit("nothing was fuzzed: atheris is not installed; pip install 'actstore[fuzz]' brings it, on Linux")
     if options.parser is None:
         for name in PARSERS:
             command = [sys.executable, __file__, "--parser", name, "--inputs", str(options.inputs)]
