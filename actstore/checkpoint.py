@@ -1,37 +1,35 @@
-"""Checkpoints: the records of a store of many parts as they were last read, in the user's own cache folder.
+"""The checkpoint: the records of a store of many parts in one file beside them, so that opening reads one for all.
 
-What a record said is taken from there while its file and every file of its part is the one that was looked at then: the
-same inode, size and times. What was touched since is read and checked anew. A checkpoint never comes with a store, and
-nothing is lost with it.
+It speaks for a record only while that is there, in its size, and was not touched since; what it says is checked as the
+record would be. Anything else is read from the record itself, and nothing is lost with a checkpoint.
 """
 
 import gc
-import hashlib
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
-from actstore import cache, commits, durable
+from actstore import commits, durable, records
 from actstore.commits import Commit
-from actstore.format import COMMITS, PARTS
+from actstore.errors import CorruptError, FormatError
+from actstore.format import CHECKPOINT, COMMITS
 from actstore.header import Header
-from actstore.layout import ArraySpec
 
 MANY = 500  # commits; fewer are read as fast as a checkpoint of them
-YOUNG = 10.0  # seconds since a file was touched, within which one more change might leave its times as they are
-STALE = 0.1  # of the commits not taken from the checkpoint: it is written anew
-
-Entry = tuple[str, Commit]  # fingerprint of a record and its part, and what the record says
+MOST_BYTES = 2**30
 
 
 def opened(store: Path, header: Header) -> list[Commit]:
     """Every commit that no compaction replaces, by first batch; raises CorruptError where a file is not as large."""
     with _without_collections():
-        return _opened(store, header)
+        found = commits.load_all(store, header.crc32c, _reader(store, header))
+        for commit in found:
+            header.check_fits(commit)
+            commit.check_sizes(store)
+        return found
 
 
 @contextmanager
@@ -46,80 +44,74 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _opened(store: Path, header: Header) -> list[Commit]:
-    known = _load(store, header)
-    taken = set()
-
-    def load(path: Path) -> Commit:
-        fingerprint, commit = known.get(path.name, ("", None))
-        if commit is None or fingerprint != _fingerprint(store, commit):
-            return Commit.load(path)
-        taken.add(path.name)
-        return commit
-
-    found = commits.load_all(store, header.crc32c, load)
-    new = [commit for commit in found if commit.name not in taken]
-    for commit in new:
-        header.check_fits(commit)
-        commit.check_sizes(store)
-    batches = [commit for commit in found if commit.name.startswith("b")]  # compactions are few, and always read
-    if len(batches) > MANY and len(batches) - len(taken) > STALE * len(batches):
-        _save(store, header, batches)
-    return found
-
-
-def _path(store: Path) -> Path:
-    return cache.folder() / f"{cache.name_of(store)}.commits"
-
-
-def _load(store: Path, header: Header) -> dict[str, Entry]:
-    """The entries of the checkpoint by name of record; none if there is no checkpoint, or not a whole one."""
-    try:
-        crc32c, _, content = _path(store).read_bytes().partition(b"\n")
-        if crc32c != durable.crc32c_of(content).encode():
-            return {}
-        maker, *entries = content.splitlines()
-        if maker != _maker(header):
-            return {}
-        return {entry[0]: (entry[1], _commit(*entry)) for entry in map(json.loads, entries)}
-    except OSError:
-        return {}
-
-
-def _save(store: Path, header: Header, found: Iterable[Commit]) -> None:
-    """Write a checkpoint of the records that nobody touched lately, if that can be done."""
-    path = _path(store)
+def write(store: Path, header: Header) -> None:
+    """Leave a checkpoint of every batch that no compaction replaces, where there are many, if it can be written."""
+    path = store / CHECKPOINT
     draft = durable.draft_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("xb") as file:
-            lately = time.time() - YOUNG
-            entries = [[commit.name, _fingerprint(store, commit, lately), commit.record()] for commit in found]
-            lines = [json.dumps(entry, separators=(",", ":")).encode() for entry in entries if entry[1]]
-            content = b"\n".join([_maker(header), *lines])
+            begin = os.fstat(file.fileno()).st_mtime_ns  # before any record is read
+            found = [one for one in commits.load_all(store, header.crc32c) if one.name.startswith("b")]
+            if len(found) <= MANY:
+                path.unlink(missing_ok=True)
+                return
+            lines = [f"{commit.name} ".encode() + records.dump(commit.record()) for commit in found]
+            content = b"".join([f"{header.crc32c}\n".encode(), *lines])
             file.write(durable.crc32c_of(content).encode() + b"\n" + content)
-        draft.replace(path)
-    except OSError:
+        os.utime(draft, ns=(begin, begin))
+        durable.replace(path, draft)
+    except OSError:  # a full disk, or one that cannot be written: every record can still be read
+        return
+    finally:
         durable.discard(draft)
 
 
-def _maker(header: Header) -> bytes:
-    """Who checked the records, and for which store: another version may be stricter."""
-    return f"{version('actstore')} {header.crc32c}".encode()
+def check(store: Path, header: Header) -> None:
+    """Raise CorruptError unless the checkpoint is whole, of this store, and equal to the records that are there."""
+    again = "remove it; actstore index makes it again"
+    for name, line in _load(store, header, again).items():
+        try:
+            same = (store / COMMITS / name).read_bytes() == line
+        except FileNotFoundError:
+            continue
+        if not same:
+            raise CorruptError(f"{store / CHECKPOINT}: differs from {COMMITS}/{name}; if that is intact, {again}")
 
 
-def _commit(name: str, _: str, record: dict[str, object]) -> Commit:
-    return Commit.of(name, record, ArraySpec.known)
+def _load(store: Path, header: Header, instead: str = "") -> dict[str, bytes]:
+    """The bytes of records by name; raises CorruptError for what is no whole checkpoint of this store."""
+    path = store / CHECKPOINT
+    crc32c, _, content = records.content_of(path, MOST_BYTES).partition(b"\n")
+    if crc32c != durable.crc32c_of(content).encode():
+        raise CorruptError(f"{path}: its bytes differ from what was written (crc32c); {instead}")
+    owner, *lines = content.splitlines(keepends=True)
+    if owner != f"{header.crc32c}\n".encode():
+        raise CorruptError(f"{path}: of another store; {instead}")
+    return {name.decode(): record for name, _, record in (line.partition(b" ") for line in lines)}
 
 
-def _fingerprint(store: Path, commit: Commit, lately: float = float("inf")) -> str:
-    """Inode, size and times of a record and of the files of its part; "" if one is gone or touched after `lately`."""
-    part = f"{store}/{PARTS}/{commit.part}"
+def _reader(store: Path, header: Header) -> Callable[[Path], Commit]:
+    """How the record of a batch is read: from the checkpoint where that may speak for it."""
     try:
-        found = [os.lstat(f"{store}/{COMMITS}/{commit.name}"), *(os.lstat(f"{part}/{name}") for name in commit.files)]
-    except OSError:
-        return ""
-    if max(max(one.st_mtime, one.st_ctime) for one in found) > lately:
-        return ""
-    told = [(one.st_dev, one.st_ino, one.st_mode, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+        made = os.lstat(store / CHECKPOINT)
+        known = _load(store, header)
+    except (OSError, ValueError, CorruptError):
+        return Commit.load
+
+    def load(path: Path) -> Commit:
+        line = known.get(path.name)
+        if line is None or not _untouched(path, len(line), made):
+            return Commit.load(path)
+        try:
+            return Commit.parsed(path, json.loads(line))
+        except (ValueError, RecursionError, CorruptError, FormatError):
+            return Commit.load(path)
+
+    return load
+
+
+def _untouched(path: Path, size: int, made: os.stat_result) -> bool:
+    """Whether a record is a plain file of this size that nobody touched since the checkpoint was made."""
+    found = os.lstat(path)
+    earlier = found.st_mtime_ns < made.st_mtime_ns and found.st_ctime_ns < made.st_ctime_ns
+    return earlier and stat.S_ISREG(found.st_mode) and found.st_size == size

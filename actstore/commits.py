@@ -96,15 +96,14 @@ class Commit:
         }
 
     @classmethod
-    def of(cls, name: str, record: records.Record, spec_of: Callable[[str, records.Record], ArraySpec]) -> "Commit":
-        """The commit that a record states; `spec_of` makes an array of its name and of what the record says of it."""
+    def _of(cls, name: str, record: records.Record) -> "Commit":
         return cls(
             name=name,
             store=str(record["store"]),
             part=record["part"],
             batches=tuple(int(batch) for batch in record["batches"]),
             files={name: File(int(size), str(crc)) for name, (size, crc) in record["files"].items()},
-            arrays={name: spec_of(name, spec) for name, spec in record["arrays"].items()},
+            arrays={name: ArraySpec.from_record(name, spec) for name, spec in record["arrays"].items()},
             rows=int(record["rows"]),
             samples=int(record["samples"]),
             written=str(record["written"]),
@@ -115,9 +114,13 @@ class Commit:
     @classmethod
     def load(cls, path: Path) -> "Commit":
         """The commit whose record is at `path`; raises CorruptError for anything that format 1 does not allow."""
-        record = records.load(path)
+        return cls.parsed(path, records.load(path))
+
+    @classmethod
+    def parsed(cls, path: Path, record: records.Record) -> "Commit":
+        """The commit that the record at `path` states; raises CorruptError for what format 1 does not allow."""
         try:
-            commit = cls.of(path.name, record, ArraySpec.from_record)
+            commit = cls._of(path.name, record)
             problem = commit.problem()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptError(f"{path}: not a commit record of format {FORMAT} ({error!r})") from None

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore import commits
+from actstore import checkpoint, commits
 from actstore.arrays import ArrayReader
 from actstore.batch import Batch, Values
 from actstore.commits import Commit
@@ -34,6 +34,7 @@ def compact(path: Path, *, part_bytes: int = PART_BYTES) -> Iterator[Commit]:
         store = Store(path)
         chosen = next(groups(store, part_bytes), None)
         if chosen is None:
+            checkpoint.write(path, store.header)
             return
         try:
             yield merge(store, number, chosen)

@@ -9,7 +9,7 @@ import polars as pl
 from actstore import commits, plan
 from actstore.commits import Commit
 from actstore.errors import ActstoreError, CorruptError
-from actstore.format import COMMITS, PLAN, RESULTS
+from actstore.format import CHECKPOINT, COMMITS, PLAN, RESULTS
 from actstore.header import Header
 from actstore.parts import Part
 from actstore.schema import KEY
@@ -125,7 +125,7 @@ def advice(store: Path, problems: Sequence[Problem]) -> str:
         else:
             lines.append(f"{len(ids)} samples are lost unless there is a copy: {named}; no recipe can make them again")
     for problem in problems:
-        if problem.file.startswith(f"{RESULTS}/"):
+        if problem.file == CHECKPOINT or problem.file.startswith(f"{RESULTS}/"):
             lines.append(f"remove {store / problem.file}; the command that made it makes it again")
         elif problem.record is None and (problem.file != COMMITS or not found):
             lines.append(f"restore {store / problem.file} from a copy; it cannot be made again")

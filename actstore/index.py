@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from actstore import cache, durable, sql
+from actstore import cache, checkpoint, durable, sql
 from actstore.errors import ActstoreError
 from actstore.format import INDEX, PLAN, VOCABULARY
 
@@ -41,7 +41,8 @@ def build(store: "Store", path: Path) -> Path:
 
 
 def build_in_store(store: "Store") -> Path:
-    """Write index.duckdb beside the parts."""
+    """Write index.duckdb beside the parts, and the checkpoint of a store of many."""
+    checkpoint.write(store.path, store.header)
     return build(store, store.path / INDEX)
 
 

@@ -71,12 +71,6 @@ class ArraySpec:
             raise CorruptError(f"array {name}: not a layout of format 1: {record}")
         return spec
 
-    @classmethod
-    def known(cls, _: str, record: dict[str, Any]) -> "ArraySpec":
-        """The spec in a record that was checked before."""
-        layout = _layout_of(tuple(record["shape"]), record["dtype"], tuple(record["dimensions"]))
-        return replace(layout, chunk_crc32c=record["chunk_crc32c"])
-
     def has(self, dimensions: tuple[str, ...]) -> bool:
         """Whether these are the axes."""
         return self.dimensions == dimensions and len(self.shape) == len(dimensions)

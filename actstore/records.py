@@ -28,7 +28,7 @@ def dump(record: Record) -> bytes:
 
 def load(path: Path) -> Record:
     """The record at `path`, crc32c included; raises FormatError for a newer format, CorruptError for a damaged one."""
-    content = _read(path)
+    content = content_of(path, RECORD_BYTES)
     try:
         record = json.loads(content)
         found = record.get("format")
@@ -46,8 +46,8 @@ def load(path: Path) -> Record:
     return dict(record)
 
 
-def _read(path: Path) -> bytes:
-    """The bytes of a plain file that is no larger than a record can be; a pipe is not waited for."""
+def content_of(path: Path, most: int) -> bytes:
+    """The bytes of a plain file of at most `most` bytes; a pipe is not waited for. Raises CorruptError for another."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -58,8 +58,8 @@ def _read(path: Path) -> bytes:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise CorruptError(f"{path}: not a plain file; a store holds no links")
-        if found.st_size > RECORD_BYTES:
-            raise CorruptError(f"{path}: {found.st_size} bytes; a record has at most {RECORD_BYTES}")
+        if found.st_size > most:
+            raise CorruptError(f"{path}: {found.st_size} bytes; a record has at most {most}")
         return file.read()
 
 

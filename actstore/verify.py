@@ -7,11 +7,11 @@ from pathlib import Path
 
 import polars as pl
 
-from actstore import commits, plan, results
+from actstore import checkpoint, commits, plan, results
 from actstore.arrays import checksums
 from actstore.commits import Commit
 from actstore.errors import ActstoreError, CorruptError
-from actstore.format import COMMITS, PARTS, PLAN, RESULTS
+from actstore.format import CHECKPOINT, COMMITS, PARTS, PLAN, RESULTS
 from actstore.header import Header
 from actstore.parts import Part
 from actstore.schema import KEY
@@ -53,6 +53,8 @@ def steps(path: Path) -> list[Step]:
     header = Header.load(path)
     found = [Step(name, _of_header(path, header, name)) for name in header.files]
     found.append(Step(COMMITS, lambda: commits.load_all(path, header.crc32c)))
+    if (path / CHECKPOINT).is_symlink() or (path / CHECKPOINT).exists():
+        found.append(Step(CHECKPOINT, lambda: checkpoint.check(path, header)))
     found += _steps_of_commits(path, header)
     for saved in sorted((path / RESULTS).glob("[!.]*")):
         found.append(Step(f"{RESULTS}/{saved.name}", lambda saved=saved: results.load(saved)))  # type: ignore[misc]

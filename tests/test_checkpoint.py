@@ -1,24 +1,26 @@
-"""Checkpoints: a store of many parts is opened without reading what nobody touched, and no damage hides behind one."""
+"""The checkpoint: many parts are opened without reading records nobody touched, and no damage hides behind it."""
 
+import json
 import os
 import shutil
+import time
 
 import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, checkpoint
+from actstore import ActstoreError, checkpoint, durable, index, verify
+from actstore import damage as damaged
 from actstore.commits import Commit
 
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """A store that was opened once before, and counts as one of many parts that were written long ago."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    """A store with a checkpoint, as one of many parts has."""
     monkeypatch.setattr(checkpoint, "MANY", 2)
-    monkeypatch.setattr(checkpoint, "YOUNG", -3600)
     made = making.store(tmp_path / "s", 4)
-    assert len(list((tmp_path / "cache" / "actstore").iterdir())) == 1
+    time.sleep(0.05)  # what was touched in the same tick of the clock is read again
+    index.build_in_store(made)
     return made.path
 
 
@@ -37,14 +39,39 @@ def test_what_was_not_touched_is_not_read_again(path, read):
     assert store.sql("from rows").height == 36
 
 
-def test_what_was_added_is_read(path, read, tmp_path):
-    shutil.copytree(path, tmp_path / "copy")  # other files, of another store path
-    actstore.open(tmp_path / "copy")
-    assert len(read) == 4
+def test_a_copy_is_opened_as_it_was(path, read, tmp_path):
+    shutil.copytree(path, tmp_path / "copy")  # other files, touched in another order
+    assert len(actstore.open(tmp_path / "copy").commits) == 4
+    shutil.copy2(path / "commits.checkpoint", tmp_path / "copy" / "commits.checkpoint")
     read.clear()
+    os.utime(tmp_path / "copy" / "commits.checkpoint")  # now the last that was touched
+    assert len(actstore.open(tmp_path / "copy").commits) == 4
+    assert read == []
+
+
+def test_what_was_added_or_touched_is_read(path, read):
     (path / "commits" / "b00000003.json").touch()
     assert len(actstore.open(path).commits) == 4
     assert read == ["b00000003.json"]
+
+
+def test_batches_after_the_checkpoint_are_read(tmp_path, monkeypatch, read):
+    monkeypatch.setattr(checkpoint, "MANY", 2)
+    store = making.create(tmp_path / "s", 4)
+    for batch in range(3):
+        store.write(batch, **making.content(batch))
+    time.sleep(0.05)
+    checkpoint.write(store.path, store.header)
+    store.write(3, **making.content(3))
+    read.clear()
+    assert len(actstore.open(store.path).commits) == 4
+    assert read == ["b00000003.json"]
+
+
+def test_few_batches_have_none(path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MANY", 4)
+    index.build_in_store(actstore.open(path))
+    assert not (path / "commits.checkpoint").exists()
 
 
 def test_a_compaction_is_seen(path):
@@ -52,6 +79,7 @@ def test_a_compaction_is_seen(path):
 
     (done,) = compaction.compact(path)
     assert [commit.name for commit in actstore.open(path).commits] == [done.name]
+    assert not (path / "commits.checkpoint").exists()  # nothing is left for it to say
 
 
 def flip(file):
@@ -104,27 +132,54 @@ def test_another_store_at_the_same_place(path):
     assert making.create(path, 4, run={"model": "other"}).commits == []
 
 
-def test_what_is_young_is_read_again(path, read, monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoint, "YOUNG", 3600)
-    shutil.rmtree(tmp_path / "cache")
-    for _ in range(2):
-        actstore.open(path)
-    assert len(read) == 8
+def lied(file):
+    """Whole, but it says of a batch what its record does not."""
+    owner, *lines = file.read_bytes().partition(b"\n")[2].splitlines(keepends=True)
+    lines[2] = lines[2].replace(b'"rows":9', b'"rows":8')
+    content = b"".join([owner, *lines])
+    file.write_bytes(f"{durable.crc32c_of(content)}\n".encode() + content)
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, lambda file: file.write_bytes(b"")])
-def test_a_damaged_checkpoint_is_not_used(path, read, tmp_path, damage):
-    (file,) = (tmp_path / "cache" / "actstore").iterdir()
-    damage(file)
-    assert len(actstore.open(path).commits) == len(read) == 4
+def foreign(file):
+    """Of another store, which has the same batches."""
+    other = making.store(file.parent.parent / "other", 4, "float16")
+    checkpoint.write(other.path, other.header)
+    (other.path / file.name).replace(file)
 
 
-def test_without_a_cache_folder(path, tmp_path):
-    shutil.rmtree(tmp_path / "cache")
-    (tmp_path / "cache").write_text("a file, where a folder is needed")
-    assert len(actstore.open(path).commits) == 4
+@pytest.mark.parametrize("damage", [flip, truncate, lambda file: file.write_bytes(b""), link, lied, foreign])
+def test_a_damaged_checkpoint_is_not_used_and_named(path, read, damage):
+    expected = actstore.open(path).commits
+    damage(path / "commits.checkpoint")
+    read.clear()
+    assert actstore.open(path).commits == expected
+    assert read
+    (problem,) = verify.run(verify.steps(path))
+    assert problem.file == "commits.checkpoint"
+    assert damaged.advice(path, [problem]).startswith(f"remove {path}/commits.checkpoint")
 
 
-def test_what_another_version_checked_is_read_again(path, read, monkeypatch):
-    monkeypatch.setattr(checkpoint, "version", lambda _: "0.0.0")
-    assert len(actstore.open(path).commits) == len(read) == 4
+def test_what_a_checkpoint_says_is_checked_as_a_record(path, read):
+    """That of a stranger, behind a right checksum, whose records are as it says in size."""
+    file, record = path / "commits.checkpoint", making.record(path, 2)
+    owner, *lines = file.read_bytes().partition(b"\n")[2].splitlines(keepends=True)
+    name, _, line = lines[2].partition(b" ")
+    part = json.loads(line)["part"].encode()
+    lines[2] = name + b" " + line.replace(part, b"../../../xxxxxxxxx"[: len(part)].ljust(len(part), b"x"))
+    content = b"".join([owner, *lines])
+    file.write_bytes(f"{durable.crc32c_of(content)}\n".encode() + content)
+    assert {commit.part for commit in actstore.open(path).commits} == {
+        entry.name for entry in (path / "parts").iterdir()
+    }
+    assert read == [record.name]
+
+
+def test_where_none_can_be_written(path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    before = (path / "commits.checkpoint").read_bytes()
+    monkeypatch.setattr(os, "utime", full)
+    index.build_in_store(actstore.open(path))
+    assert (path / "commits.checkpoint").read_bytes() == before
+    assert not list(path.glob(".*"))
