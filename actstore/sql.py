@@ -116,7 +116,7 @@ def lock(
 
 ROWS_AT_A_TIME = 16_384
 HUGE = pl.Decimal(38, 0)
-COLUMNS = "select distinct column_name from duckdb_columns() where not internal"
+COLUMNS = "select distinct column_name from duckdb_columns() where not internal and table_name in "
 NAMED = "select table_name from information_schema.tables"
 NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
 PYTHON_ERROR = re.compile(r"^.*while executing the UDF: \w+: ", re.DOTALL)
@@ -145,7 +145,7 @@ def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) ->
     except pl.exceptions.PolarsError as error:
         raise QueryError(f"the result has a type that no table here holds; cast it in the query ({error})") from None
     except RAISED as error:
-        raise _failure(connection, error, limits) from None
+        raise _failure(connection, error, query, limits) from None
     return frame.with_columns(_narrowed(frame[name]) for name, kind in frame.schema.items() if kind == HUGE)
 
 
@@ -171,12 +171,12 @@ def _narrowed(sums: pl.Series) -> pl.Series:
     return narrow if narrow.null_count() == sums.null_count() else sums
 
 
-def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, limits: Limits) -> ActstoreError:
+def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, query: str, limits: Limits) -> ActstoreError:
     """A mistake in the query, too little memory, or a table that cannot be read."""
     if NO_MEMORY.search(str(error)):  # as Arrow passes on what DuckDB says
         return limits.exhausted()
     if isinstance(error, MISTAKES) or FORBIDDEN.search(str(error)):
-        return QueryError(_explain(connection, PYTHON_ERROR.sub("", str(error))))
+        return QueryError(_explain(connection, PYTHON_ERROR.sub("", str(error)), query))
     return unreadable(error)
 
 
@@ -186,17 +186,23 @@ def unreadable(error: Exception) -> CorruptError:
     return CorruptError(f"SQL cannot read a table of this store ({line}); run actstore verify")
 
 
-def _explain(connection: duckdb.DuckDBPyConnection, message: str) -> str:
-    """DuckDB's message, with the nearest column or view named."""
+def _explain(connection: duckdb.DuckDBPyConnection, message: str, query: str) -> str:
+    """DuckDB's message, with the nearest column of the query's views, or the nearest view, named."""
     if missing := NO_COLUMN.search(message):
         name = missing[1] or missing[2]
-        return f"no column '{name}'{nearest(name, _names(connection, COLUMNS))}\n{message}"
+        return f"no column '{name}'{nearest(name, _columns(connection, query))}\n{message}"
     if missing := NO_TABLE.search(message):
         views = [name for name in _names(connection, NAMED) if not name.startswith("stored_")]
         return f"no view '{missing[1]}'{nearest(missing[1], views)}; there are {', '.join(views)}"
     if FORBIDDEN.search(message):
         return f"SQL on a store reads its views; it has no files, network, extensions or settings\n{message}"
     return message
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
+    """The columns of the views whose names are among the words of a query."""
+    words = ", ".join(map(literal, re.findall(r"\w+", query.lower())))
+    return _names(connection, f"{COLUMNS} ({words})")
 
 
 def _names(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:

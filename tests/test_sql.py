@@ -213,6 +213,8 @@ def test_no_variables_of_the_caller(store):
         ("select lable from rows", r"no column 'lable'; did you mean 'label'\?"),
         ("select r.lable from rows r", r"no column 'lable'; did you mean 'label'\?"),
         ("select role from rows where sampleid = 'a'", r"no column 'sampleid'; did you mean 'sample_id'\?"),
+        ("select row_idd from samples", r"^no column 'row_idd'\n"),  # samples have no row_id
+        ("select row_idd from rows", r"no column 'row_idd'; did you mean 'row_id'\?"),
         ("from row", r"no view 'row'; did you mean 'rows'\?; there are"),
         ("from stored_row", "no view 'stored_row'.*; there are parts, plan, results, rows, run, samples, vocab$"),
         ("select lenght(role) from rows", 'Did you mean "length"'),
@@ -261,10 +263,11 @@ def test_any_duckdb_reads_the_index(store):
     path.unlink()
 
 
-@pytest.fixture
-def many(store, tmp_path, monkeypatch):
-    """The store as it is read when it has very many parts."""
-    monkeypatch.setattr("actstore.connection.PARTS_READ_DIRECTLY", 2)
+@pytest.fixture(params=[("PARTS", 2), ("ROWS", 26)], ids=["parts", "rows"])
+def many(store, tmp_path, monkeypatch, request):
+    """The store as it is read when it has very many parts, or very many rows."""
+    what, number = request.param
+    monkeypatch.setattr(f"actstore.connection.{what}_READ_DIRECTLY", number)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return actstore.open(store.path)
 
