@@ -38,15 +38,25 @@ OTHER = {"record": "commits/b00000000.json", "result": "plan.parquet"} | {
 }
 
 
-def everything(path, batches):
-    """A store with a file of each kind."""
-    norm, bias, *unembedding = np.random.default_rng(0).standard_normal((9, 8)).astype(np.float32)
+def everything(path, batches, seed=0):
+    """A store with a file of each kind; another seed gives files of other content."""
+    norm, bias, *unembedding = np.random.default_rng(seed).standard_normal((9, 8)).astype(np.float32)
     lens = Lens(Optics("rmsnorm", 1e-5, 7), norm, bias, np.zeros(7, np.float32), np.stack(unembedding))
-    store = making.create(path, batches, blocks=making.BLOCKS, lens=lens)
+    plan = making.plan(batches).with_columns(pl.col("sample_id") + "x" * seed)
+    options = {"run": {"model": "tiny", "seed": seed}, "vocabulary": {1: "a" + "b" * seed}}
+    layout = {"layers": making.LAYERS, "d_model": making.D_MODEL, "blocks": making.BLOCKS}
+    store = actstore.create(path, plan=plan, lens=lens, **layout, **options)
     for batch in range(batches):
-        store.write(batch, **making.kv_content(batch))
-    store.save_result("count", pl.DataFrame({"n": [1]}), {})
+        store.write(batch, **_of(making.kv_content(batch), seed))
+    store.save_result("count", pl.DataFrame({"n": [1 + seed]}), {})
     return store.path
+
+
+def _of(content, seed):
+    """The content of a batch, its numbers shifted and its samples renamed."""
+    tables = {name: content[name].with_columns(pl.col("sample_id") + "x" * seed) for name in ("samples", "rows")}
+    kinds = ("residual", "keys", "values", "attention")
+    return tables | {kind: {name: array + seed for name, array in content[kind].items()} for kind in kinds}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +131,45 @@ def link(file):
     file.symlink_to(target)
 
 
-DAMAGES = [truncate, empty, lengthen, flip, delete, link]
+def stale(file):
+    """The file of the same kind of another store, whose model, plan and numbers are other ones."""
+    (other,) = _strangers(file).glob(_pattern(file))
+    content = other.read_bytes()
+    assert content != file.read_bytes()
+    file.write_bytes(content)
+
+
+def swap(file):
+    """The file and another of its kind, of the first batch, exchanged; where there is one only, that of a stranger."""
+    others = [other for other in _root(file).glob(_pattern(file, "b00000000")) if other != file]
+    if not others:
+        stale(file)
+        return
+    content, other = file.read_bytes(), others[0]
+    file.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def _root(file):
+    return next(folder for folder in file.parents if (folder / "commits").is_dir())
+
+
+def _pattern(file, batch="b00000001"):
+    (kind,) = [kind for kind, pattern in KINDS.items() if file in _root(file).glob(pattern)]
+    if kind == "metadata":  # that of the same role is the same
+        return KINDS[kind].replace("eoi", "image")
+    return KINDS[kind].replace("b00000001", batch)
+
+
+def _strangers(file):
+    """A store with the same kinds of files and nothing equal, made once."""
+    path = _root(file).parent.parent / "stranger"
+    if not path.exists():
+        everything(path, 3, seed=1)
+    return path
+
+
+DAMAGES = [truncate, empty, lengthen, flip, delete, link, stale, swap]
 
 
 def test_a_whole_store_passes(path):
@@ -139,8 +187,11 @@ def test_damage_is_found_and_never_read_as_data(path, original, kind, damage):
     if kind == "header":
         if damage is link:
             return  # the header has no checksum elsewhere: a link to the same bytes is the same header
-        with pytest.raises(ActstoreError):
-            verify.steps(path)
+        if damage in (stale, swap):  # whole, but of no commit
+            assert len(verify.run(verify.steps(path))) > 3
+        else:
+            with pytest.raises(ActstoreError):
+                verify.steps(path)
     elif not (kind in ("record", "result") and damage in (delete, link)):
         assert verify.run(verify.steps(path)) != []
     try:
