@@ -26,6 +26,8 @@ class Interruptible(Protocol):
 class Limits:
     """What one SQL question may take: seconds, and gigabytes of memory while it runs and again for its result.
 
+    No array of vectors or attention that is read takes more gigabytes than that either.
+
     DuckDB neither interrupts a single call of a function nor counts its memory: `repeat('x', 4000000000)` or
     `levenshtein` of long texts goes beyond both. The command line holds its own process to them, which is ended where
     nothing else helps; in Python nothing does: give a stranger's SQL a process of its own, such as `actstore query`.
@@ -81,6 +83,14 @@ class Limits:
             f"the query needs more than {self.gigabytes:g} GB of memory; ask for less, or give it more "
             "(query --gigabytes, actstore.Limits)"
         )
+
+    def check_array(self, n_bytes: int, what: str, instead: str) -> None:
+        """Raise ActstoreError, before memory is asked for, if an array does not fit."""
+        if n_bytes > self.gigabytes * 1e9:
+            raise ActstoreError(
+                f"{what} would take {n_bytes / 1e9:.2g} GB of memory, and {self.gigabytes:g} are allowed; {instead}, "
+                "or allow more: actstore.open(path, limits=actstore.Limits(gigabytes=...))"
+            )
 
     def check_result(self, n_bytes: int) -> None:
         """Raise QueryError if a result has outgrown the memory it may take."""

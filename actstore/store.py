@@ -21,7 +21,7 @@ from actstore.format import PLAN, VOCABULARY
 from actstore.header import Header
 from actstore.lens import FILES as LENS_FILES
 from actstore.lens import Lens
-from actstore.limits import Limits, check_memory
+from actstore.limits import Limits
 from actstore.parts import Part
 from actstore.results import Result
 from actstore.tables import read_table
@@ -155,7 +155,7 @@ class Store:
         """Vectors (n, width) of a kind of array, at index `first` of its layers or blocks."""
         row_ids = _row_ids(rows)
         instead = "read them by store.batches" if kind == "residual" else "ask for fewer rows at a time"
-        check_memory(4 * len(row_ids) * width, f"{len(row_ids)} vectors", instead)
+        self.limits.check_array(4 * len(row_ids) * width, f"{len(row_ids)} vectors", instead)
         out = np.empty((len(row_ids), width), np.float32)
         for part, chosen in self._by_part(row_ids):
             part.take(kind, row_ids, chosen, first, out)
@@ -214,7 +214,7 @@ class Store:
             )
         width = max(shape[-1] for shape in shapes)
         n_values = sum(math.prod(shape[1:-1]) for shape in shapes) * width
-        check_memory(8 * n_values, f"attention to '{role}'", "read it part by part: store.parts")
+        self.limits.check_array(8 * n_values, f"attention to '{role}'", "read it part by part: store.parts")
         values = [part.array(name).layer(position) for part in holding]
         padded = [
             np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, width - value.shape[-1])], constant_values=np.nan)
@@ -298,7 +298,7 @@ class Store:
 def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A001  (actstore.open reads as it should)
     """Open a store for reading and writing; raises NotAStoreError, FormatError or CorruptError.
 
-    limits: what one SQL question may take; ten minutes and half of the machine's memory if not given.
+    limits: what one SQL question or array may take; ten minutes and half of the machine's memory if not given.
     """
     return Store(Path(path), limits)
 

@@ -12,7 +12,7 @@ import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, Limits, QueryError, cli, compaction, index, limits, orphans, process, verify
+from actstore import ActstoreError, Limits, QueryError, cli, compaction, index, orphans, process, verify
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +135,15 @@ def test_too_little_memory_for_anything(path):
     )
 
 
-def test_vectors_and_attention_that_do_not_fit_are_refused_first(path, monkeypatch):
-    store = actstore.open(path)
-    monkeypatch.setattr(limits, "MACHINE_BYTES", 100)
-    with pytest.raises(ActstoreError, match=r"^9 vectors would take 0 GB of memory, .*; read them by store\.batches$"):
-        store.residual(store.sql("from rows"), 0)
-    with pytest.raises(ActstoreError, match=r"^attention to 'eoi' would take"):
+def test_vectors_and_attention_that_do_not_fit_are_refused_first(path):
+    row_ids = actstore.open(path).sql("from rows")["row_id"].to_numpy()
+    store = actstore.open(path, limits=Limits(gigabytes=1e-7))
+    allowed = r"e-07 GB of memory, and 1e-07 are allowed; .*or allow more: actstore\.open\(path, limits="
+    with pytest.raises(ActstoreError, match=rf"^9 vectors would take 2\.9{allowed}"):
+        store.residual(row_ids, 0)
+    with pytest.raises(
+        ActstoreError, match=r"^attention to 'eoi' would take .* and 1e-07 are allowed; read it part by"
+    ):
         store.attention("eoi", 0)
 
 
