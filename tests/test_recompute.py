@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import actstore
 import making
@@ -151,6 +152,21 @@ def test_a_model_that_is_not_at_hand_or_another(tmp_path):
         file.write(b" ")
     with pytest.raises(ActstoreError, match=r"other weights than those in .*/moved: weights_sha256 \w{12} in its"):
         recompute(tmp_path / "s", overrides=[f"model.path={moved}"])
+
+
+def test_other_weights_are_compared_where_that_is_asked_for(whole, tmp_path, capsys):
+    moved = shutil.copytree(MODELS["digits-fusion"], tmp_path / "model")
+    tensors = load_file(moved / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("down_proj.weight"))
+    save_file(tensors | {name: tensors[name] * 1.5}, moved / "model.safetensors", metadata={"format": "pt"})
+    arguments = ["recompute", str(whole), "-n", "2", "--set", f"model.path={moved}", "--format", "csv"]
+    assert cli.run(arguments) == 1
+    assert "was made with other weights than those in" in capsys.readouterr().err
+    assert cli.run([*arguments, "--other-weights"]) == 1
+    out, err = capsys.readouterr()
+    assert re.search(r"weights_sha256 differs: \w{64} then, \w{64} now", err)
+    assert "away from what is stored" in err
+    assert "residual/eoi" in out
 
 
 def test_pictures_that_are_not_at_hand(tmp_path):

@@ -38,6 +38,7 @@ set_option = click.option(
 @click.option(
     "--tolerance", type=click.FloatRange(min=0), help="Relative difference allowed; by number type if not given."
 )
+@click.option("--other-weights", is_flag=True, help="Compare although the model at hand has other weights.")
 @device_option
 @set_option
 @output_options
@@ -48,6 +49,7 @@ def recompute(
     seed: int,
     batch_size: int | None,
     tolerance: float | None,
+    other_weights: bool,
     device: str,
     overrides: tuple[str, ...],
     style: str | None,
@@ -77,6 +79,7 @@ def recompute(
         seed=seed,
         batch_size=batch_size,
         allowed=tolerance,
+        other_weights=other_weights,
         device=device,
         overrides=overrides,
         say=_say,

@@ -50,17 +50,19 @@ def recompute(
     allowed: float | None = None,
     device: str = "auto",
     overrides: Sequence[str] = (),
+    other_weights: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Recomputed:
     """Run `n` samples of the query again, chosen by `seed`, and compare vectors, attention and answers with the store.
 
     They run beside the samples they ran with at first, unless another `batch_size` is given. `allowed` is the relative
-    difference tolerated, by the number type if not given. Raises ActstoreError where the model, its weights or the
-    samples are not at hand, or a sample that was run cannot be.
+    difference tolerated, by the number type if not given. With `other_weights` a model of other weights is compared
+    too, and they are named among the differences. Raises ActstoreError where the model, its weights or the samples are
+    not at hand, or a sample that was run cannot be.
     """
     store = actstore.open(path)
     units = chosen(store, sql, n, seed)
-    again = Rerun(path, device=device, overrides=overrides, say=say)
+    again = Rerun(path, device=device, overrides=overrides, other_weights=other_weights, say=say)
     if allowed is None:
         allowed = tolerance(again.run.recipe.model.dtype, store.header.dtype)
     found, differing, damaged = [], [], list[CorruptError]()

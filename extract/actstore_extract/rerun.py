@@ -27,7 +27,7 @@ class Rerun:
     """The run that made a store, to be run again on samples of its plan; the store need not open.
 
     Raises ActstoreError where the run card has no recipe, or the model or the samples are not at hand, or the weights
-    are other ones; `overrides` (section.key=value) say where they are now.
+    are other ones and `other_weights` does not ask for that; `overrides` (section.key=value) say where they are now.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Rerun:
         *,
         device: str = "auto",
         overrides: Sequence[str] = (),
+        other_weights: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path, self.header = path, Header.load(path)
@@ -46,17 +47,20 @@ class Rerun:
             )
         self.plan = plan.load(self.header.checked(path, PLAN))
         self.run = Run(recorded(record, f"{path}: the recipe in its run card", overrides), device=device, say=say)
-        self.prints = self._prints()
+        self.prints = self._prints(other_weights)
 
-    def _prints(self) -> dict[str, str]:
-        """The fingerprints of the model at hand; raises ActstoreError if there is none, or one of other weights."""
+    def _prints(self, other_weights: bool) -> dict[str, str]:
+        """The fingerprints of the model at hand; raises ActstoreError if there is none, or one of other weights that
+        are not asked for.
+        """
         with explained(self.run.folder):
             found = fingerprint(self.run.folder, self.run.recipe.model.revision)
         then, now = self.header.run.get("weights_sha256"), found["weights_sha256"]
-        if then != now:
+        if then != now and not other_weights:
             raise ActstoreError(
                 f"{self.path} was made with other weights than those in {self.run.folder}: weights_sha256 "
-                f"{str(then)[:12]} in its run card, {now[:12]} here; say where its model is: --set model.path=FOLDER"
+                f"{str(then)[:12]} in its run card, {now[:12]} here; say where its model is: --set model.path=FOLDER (recompute compares it "
+                "all the same with --other-weights)"
             )
         return found
 
