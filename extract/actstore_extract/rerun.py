@@ -59,8 +59,8 @@ class Rerun:
         if then != now and not other_weights:
             raise ActstoreError(
                 f"{self.path} was made with other weights than those in {self.run.folder}: weights_sha256 "
-                f"{str(then)[:12]} in its run card, {now[:12]} here; say where its model is: --set model.path=FOLDER (recompute compares it "
-                "all the same with --other-weights)"
+                f"{str(then)[:12]} in its run card, {now[:12]} here; say where its model is: --set model.path=FOLDER "
+                "(recompute --other-weights compares it all the same)"
             )
         return found
 
