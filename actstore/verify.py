@@ -15,6 +15,7 @@ from actstore.format import CHECKPOINT, COMMITS, PARTS, PLAN, RESULTS
 from actstore.header import Header
 from actstore.parts import Part
 from actstore.schema import KEY
+from actstore.schema import PLAN as PLAN_COLUMNS
 from actstore.tables import read_table
 
 Check = Callable[[], object]
@@ -136,17 +137,28 @@ def run(checks: list[Step], advance: Callable[[], None] = lambda: None) -> list[
 
 def report(path: Path, problems: list[Problem]) -> pl.DataFrame:
     """Problems as a table: file, problem, samples touched and the first of them."""
-    try:
-        planned = plan.load(Header.load(path).checked(path, PLAN))
-    except ActstoreError:
-        planned = pl.DataFrame(schema={"batch": pl.Int32, "sample_id": pl.String})
-    touched = [planned.filter(pl.col("batch").is_in(list(problem.batches)))["sample_id"] for problem in problems]
+    touched = _touched(path, problems)
     return pl.DataFrame(
         {
             "file": [problem.file for problem in problems],
             "problem": [problem.problem.removeprefix(f"{path}/") for problem in problems],
-            "samples": [len(ids) for ids in touched],
-            "first_sample": [ids[0] if len(ids) else None for ids in touched],
+            "samples": [frame.height for frame in touched],
+            "first_sample": [next(iter(frame["sample_id"]), None) for frame in touched],
         },
         schema={"file": pl.String, "problem": pl.String, "samples": pl.Int64, "first_sample": pl.String},
     )
+
+
+def samples(path: Path, problems: list[Problem]) -> pl.DataFrame:
+    """Every sample that a problem touches, one line for each of both: file, batch, sample_id, condition."""
+    touched = zip(problems, _touched(path, problems), strict=True)
+    return pl.concat(frame.select(pl.lit(problem.file).alias("file"), "batch", *KEY) for problem, frame in touched)
+
+
+def _touched(path: Path, problems: list[Problem]) -> list[pl.DataFrame]:
+    """For each problem the lines of the plan that are its samples; none of a plan that is itself damaged."""
+    try:
+        planned = plan.load(Header.load(path).checked(path, PLAN))
+    except ActstoreError:
+        planned = pl.DataFrame(schema=PLAN_COLUMNS)
+    return [planned.filter(pl.col("batch").is_in(list(problem.batches))) for problem in problems]

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import ActstoreError, index, verify
+from actstore import ActstoreError, cli, index, verify
 from actstore.errors import DamagedWarning
 from actstore.lens import Lens, Optics
 
@@ -428,6 +428,16 @@ def test_the_report_names_files_and_samples(path):
     assert file.endswith("residual/eoi/c/0/0/0")
     assert "its bytes differ from the committed ones (crc32c)" in problem
     assert (samples, first) == (4, "b1s0")
+
+
+def test_every_sample_that_is_touched_is_listed(path, capsys):
+    shard = the(path, KINDS["shard"])
+    flip(shard)
+    assert cli.run(["verify", str(path), "--samples", "--format", "csv"]) == 1
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header == "file,batch,sample_id,condition"
+    name = str(shard.relative_to(path))
+    assert [line for line in lines if name in line] == [f"{name},1,b1s{sample},none" for sample in range(4)]
 
 
 def test_the_report_without_a_plan(path):

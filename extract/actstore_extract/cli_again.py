@@ -124,9 +124,10 @@ def repair(
 ) -> None:
     """Find what is damaged, run those samples again, and put what comes out in its place.
 
-    Every byte is read first, as by actstore verify. The model and the samples must be at hand. Nothing that was
-    committed is changed: a new record replaces those that are damaged, under the same row_id; actstore gc removes the
-    remains a day later. What comes out is compared with what is intact, and with the checksums of what was damaged.
+    Every byte is read first, as by actstore verify. Damage is healed part by part: for one flipped byte all samples
+    of its part are run again, up to 2,048. The model and the samples must be at hand. Nothing that was committed is
+    changed: a new record replaces those that are damaged, under the same row_id; actstore gc removes the remains a
+    day later. What comes out is compared with what is intact, and with the checksums of what was damaged.
 
     \b
     Example:
