@@ -45,10 +45,10 @@ lint: $(VENV)/.dev ## check format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## measure speed against baselines: a table, bench/bench.json and a figure (half an hour)
+bench: $(VENV)/.dev ## measure speed against baselines: a table, bench/bench.json and figures (up to an hour)
 	$(BIN)/python tests/bench
 
-bench-quick: $(VENV)/.dev ## the same with small sizes, in two minutes
+bench-quick: $(VENV)/.dev ## the same with small sizes, in some minutes
 	$(BIN)/python tests/bench --quick
 
 clean: ## remove the environment and what the demo wrote
