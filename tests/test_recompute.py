@@ -70,13 +70,13 @@ def test_the_same_run_is_bit_equal(whole):
 
 
 def test_only_batches_with_a_chosen_sample_are_run(whole, monkeypatch):
-    run, calls = Extractor._run, []
+    start, calls = Extractor._start, []
 
     def counted(self, encoded, condition):
         calls.append([sample.sample_id for sample in encoded])
-        return run(self, encoded, condition)
+        return start(self, encoded, condition)
 
-    monkeypatch.setattr(Extractor, "_run", counted)
+    monkeypatch.setattr(Extractor, "_start", counted)
     recompute(whole, sql="select sample_id from samples where sample_id in ('digit-0005', 'digit-0013')")
     assert calls == [[f"digit-{i:04}" for i in (4, 5, 6, 7)], [f"digit-{i:04}" for i in (12, 13, 14, 15)]]
 

@@ -314,7 +314,12 @@ def test_a_stranger_among_results(path):
     assert problem.file == "results/notes.txt"
 
 
-@pytest.mark.parametrize("damage", [*DAMAGES, lambda file: file.write_bytes(b"not a database")])
+def foreign(file):
+    """The index of a store with other numbers."""
+    file.write_bytes(index.build_in_store(actstore.open(_strangers(file))).read_bytes())
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, lengthen, flip, delete, link, foreign])
 def test_an_index_is_never_read(path, original, damage):
     file = index.build_in_store(actstore.open(path))
     damage(file)

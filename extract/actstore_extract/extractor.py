@@ -27,7 +27,7 @@ from actstore_extract.positions import Positions, Role, parse_role, positions
 from actstore_extract.recipe import Recipe, RecipeError
 from actstore_extract.sources import Source, Sources
 from actstore_extract.steering import check_width, steered
-from actstore_extract.threads import fitting_threads, short_turns
+from actstore_extract.threads import fitting_threads
 
 __all__ = ["BATCHES_ENCODED", "Extractor"]
 
@@ -102,7 +102,7 @@ class Extractor:
         coming = [*pieces, *([] if then is None else itertools.islice(self._pieces(then, only), 1))]
         found: list[Taken | str] = []
         try:
-            with fitting_threads(self.model), short_turns(self.model):
+            with fitting_threads(self.model):
                 for i, piece in enumerate(pieces):
                     for each in coming[i : i + 2]:
                         if each.is_wanted:

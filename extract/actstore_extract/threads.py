@@ -1,6 +1,5 @@
-"""Threads: how many a model is worth, and whose turn it is."""
+"""Threads: how many a model is worth."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +7,7 @@ import torch
 
 from actstore_extract.families import Model
 
-__all__ = ["fitting_threads", "short_turns"]
+__all__ = ["fitting_threads"]
 
 SMALL = 10_000_000  # parameters
 
@@ -26,19 +25,3 @@ def fitting_threads(model: Model) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def short_turns(model: Model) -> Iterator[None]:
-    """Python's threads let go of the interpreter every 0.1 ms, not every 5, beside a model on a GPU.
-
-    Who launches kernels asks for the interpreter some thousand times for each forward; each time it would wait for a
-    thread that prepares samples, and the GPU with it.
-    """
-    before = sys.getswitchinterval()
-    if model.device.type == "cuda":
-        sys.setswitchinterval(1e-4)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)

@@ -129,11 +129,7 @@ class Model:
         try:
             text, image = self._check(prompt)
             inputs = self.kind.process(self, text, image)
-            tensors = {
-                name: x.to(self.dtype) if x.is_floating_point() else x  # here, by the threads that prepare samples
-                for name, x in inputs.items()
-                if name in self._accepted and isinstance(x, torch.Tensor)
-            }
+            tensors = {k: v for k, v in inputs.items() if k in self._accepted and isinstance(v, torch.Tensor)}
             token_ids = tensors["input_ids"][0].numpy().astype(np.int64)
             layout = self.kind.layout(self, token_ids, tensors) if image else self._text_layout(token_ids)
         except _BAD_SAMPLE as error:
@@ -179,9 +175,13 @@ class Model:
         return Batch(
             sample_ids=tuple(sample.sample_id for sample in encoded),
             layouts=tuple(sample.layout for sample in encoded),
-            inputs={name: sent(tensor, self.device) for name, tensor in inputs.items()},
+            inputs={name: self._place(tensor) for name, tensor in inputs.items()},
             offset=lengths.max() - lengths if left else np.zeros_like(lengths),
         )
+
+    def _place(self, tensor: torch.Tensor) -> torch.Tensor:
+        there = sent(tensor, self.device)
+        return there.to(self.dtype) if there.is_floating_point() else there  # rounded by the device
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> CausalLMOutput:
