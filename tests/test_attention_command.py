@@ -23,24 +23,38 @@ def mass(layer, length=IMAGE + 1):
     return weights
 
 
-def make(path, *, lengths=(IMAGE,) * N, eoi=True, stored=True, last=3, dtype="float32"):
-    """N samples: [BOS] [BOI], image tokens, [EOI] if so, TEXT tokens; mass NaN at the output."""
+def make(
+    path, *, lengths=(IMAGE,) * N, eoi=True, stored=("mass",), last=3, dtype="float32", family="generic", blocks=3,
+    grid=(None, None), eol=(), starts=(START,) * N,
+):  # fmt: skip
+    """N samples: [BOS] [BOI], image tokens, [EOI] if so, TEXT tokens; mass NaN at the output.
+
+    grid: rows and columns of the image. eol: positions with stored rows of that role.
+    """
     plan = pl.DataFrame({"sample_id": [f"s{i:02}" for i in range(N)], "label": list("abc") * 4})
-    store = actstore.create(path, plan=plan, layers=(*LAYERS, last), d_model=2, run={"n_layers": 3}, dtype="float32")
+    card = {"n_layers": blocks, "family": family}
+    store = actstore.create(path, plan=plan, layers=(*LAYERS, last), d_model=2, run=card, dtype="float32")
     samples = plan.select(
         "sample_id",
         status=pl.lit("ok"),
         length=pl.Series([START + n + eoi + TEXT for n in lengths], dtype=pl.Int32),
-        image_start=pl.lit(START),
+        image_start=pl.Series(starts, dtype=pl.Int32),
+        grid_rows=pl.lit(grid[0], pl.Int32),
+        grid_columns=pl.lit(grid[1], pl.Int32),
         image_end=pl.Series([START + n - 1 for n in lengths], dtype=pl.Int32),
         eoi=pl.Series([START + n if eoi else None for n in lengths], dtype=pl.Int32),
     )
     full = np.stack([mass(layer) for layer in LAYERS] + [np.full((N, START + IMAGE + 1), np.nan, np.float32)])
     for sample, n in enumerate(lengths):
         full[:, sample, START + n + eoi :] = np.nan
-    rows = pl.DataFrame({"sample_id": plan["sample_id"], "role": "last", "k": 0})
-    kept = {"mass": full} if stored else {}
+    rows = pl.DataFrame({"sample_id": plan["sample_id"], "role": "last", "k": 0, "position": None})
     residual = {"last": np.zeros((len(store.layers), N, 2), np.float32)}
+    if eol:
+        ends = [(sample, "eol", k, at) for sample in plan["sample_id"] for k, at in enumerate(eol)]
+        rows = pl.concat([rows, pl.DataFrame(ends, schema=rows.columns, orient="row")], how="vertical_relaxed")
+        residual["eol"] = np.zeros((len(store.layers), N * len(eol), 2), np.float32)
+    arrays = {"mass": full, "eoi": full[:, :, None, :TEXT]}
+    kept = {name: arrays[name] for name in stored}
     store.write(0, samples=samples, rows=rows, residual=residual, attention=kept, attention_dtype=dtype)
     return path
 
@@ -80,6 +94,64 @@ def test_threshold(tmp_path, capsys):
     assert len(shares(rows, 0)) == 2 + 6 + 1  # the strongest six, and the rest
 
 
+def even(layer):
+    """Share of each position of the image part."""
+    total = mass(layer)[:, START:].sum(axis=0, dtype=np.float64)
+    return total / total.sum()
+
+
+ENDS = [
+    6,
+    13,
+    20,
+    27,
+    34,
+]  # of the lines of 6 rows of 6 image tokens, from the first image token; the last ends the image
+
+
+@pytest.mark.parametrize(
+    ("stored", "ends"), [({"grid": (6, 6)}, ENDS), ({"grid": (6, 6), "eol": (10, 12)}, [10 - START, 12 - START])]
+)
+def test_a_named_role_of_several_positions_is_one_band(tmp_path, capsys, stored, ends):
+    store = make(tmp_path / "s", lengths=(41,) * N, eoi=False, **stored)
+    _, rows, _ = command(capsys, "attention", store, "--names", "eol,at-5", "--threshold", 1)
+    f = even(0)
+    assert shares(rows, 0) == pytest.approx({
+        "eol": f[ends].sum(), "at-5": f[5 - START], "internal image": 1 - f[ends].sum() - f[5 - START],
+    })  # fmt: skip
+    said = {row["name"]: (row["position"], row["positions"]) for row in rows}
+    assert said == {"at-5": (5, 1), "eol": (None, len(ends)), "internal image": (None, 40 - len(ends))}
+
+
+def test_a_position_of_two_names_counts_under_the_first(tmp_path, capsys):
+    store = make(tmp_path / "s")
+    _, rows, _ = command(capsys, "attention", store, "--names", "at-41,last-image,end-image", "--threshold", 1)
+    assert set(shares(rows, 0)) == {"at-41", "eoi", "internal image"}
+
+
+def test_what_stands_at_other_places_in_other_samples_is_no_band(tmp_path, capsys):
+    store = make(tmp_path / "s", starts=(START,) * 6 + (START - 1,) * 6, lengths=(IMAGE,) * 6 + (IMAGE - 1,) * 6)
+    _, rows, err = command(capsys, "attention", store, "--names", "at-9,eoi", "--threshold", 1)
+    assert set(shares(rows, 0)) == {"eoi", "internal image"}
+    assert "condition 'none': at-9 is at other places in other samples; not set apart" in err
+
+
+@pytest.mark.parametrize(
+    ("model", "bands"),
+    [
+        ({"family": "chameleon", "blocks": 32}, {"at-32", "last-image", "eoi"}),
+        ({"family": "chameleon", "blocks": 48}, {"first-image", "last-image", "eoi"}),
+        ({"family": "chameleon"}, {"last-image", "eoi"}),
+        ({"family": "pixtral", "starts": (START - 1,) * N, "grid": (6, 6)}, {"eol", "eoi"}),
+        ({"family": "emu3"}, {"last-image", "eoi"}),
+    ],
+)
+def test_without_names_those_of_the_paper_for_the_model(tmp_path, capsys, model, bands):
+    _, rows, err = command(capsys, "attention", make(tmp_path / "s", **model), "--threshold", 1, "--layers", 0)
+    assert set(shares(rows, 0)) == {*bands, "internal image"}
+    assert "not set apart" not in err
+
+
 def test_a_model_without_an_end_of_image_token(tmp_path, capsys):
     _, rows, _ = command(capsys, "attention", make(tmp_path / "s", eoi=False, lengths=(IMAGE + 1,) * N))
     assert set(shares(rows, 2)) == {"at-9", "last-image", "internal image"}
@@ -108,7 +180,14 @@ def test_several_jobs_give_what_one_gives(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({"stored": False}, [], "no attention mass is stored; extract it with: .* --set capture.mass=true"),
+        ({"stored": ()}, [], "no attention mass is stored; extract it with: .* --set capture.mass=true"),
+        (
+            {"stored": ("eoi",)},
+            [],
+            "only attention to eoi, whose shares cannot be told without that to the rest of the image; extract it with",
+        ),
+        ({}, ["--names", "eoi,eol"], "no sample of .* has a position 'eol': boi, eoi, .* where they are stored: last"),
+        ({}, ["--names", ","], "no name to set apart; for example: last-image,eoi"),
         ({}, ["from rows where label = 'z'"], "selects no samples with text after their image"),
         ({}, ["--layers", "3"], r"layer 3 is the output of the last block, where nothing attends; take 0\.\.2"),
     ],

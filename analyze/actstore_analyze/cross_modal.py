@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
+from actstore_analyze import bands
 from actstore_analyze.attention import cross_modal_from_mass, singled_out
 from actstore_analyze.per_layer import EVERYTHING, PerLayer, depth, n_layers
 from actstore_analyze.selection import Say
@@ -18,12 +19,13 @@ __all__ = ["INTERNAL", "CrossModal"]
 
 INTERNAL = "internal image"  # the positions that no single one of which draws much
 USUAL_THRESHOLD = 0.01
-MOST_SINGLED = 6  # besides the end of the image and the last image token
+MOST_SINGLED = 6  # besides those that are named: more bands than that do not read
 
 NO_MASS = (
-    "{}: no attention mass is stored; extract it with: actstore extract RECIPE STORE --set capture.mass=true "
+    "{}: no attention mass is stored{}; extract it with: actstore extract RECIPE STORE --set capture.mass=true "
     "(in a recipe: [capture] mass = true)"
 )
+COLUMNS_ALONE = ", only attention to {}, whose shares cannot be told without that to the rest of the image"
 
 KEY = ("sample_id", "condition")
 
@@ -32,36 +34,48 @@ class Unit(NamedTuple):
     """Samples of one condition whose image parts are of one length, at one layer.
 
     spans: sample_id, condition, first, last: the positions looked at. start: first of all, None where they differ.
+    called: names of positions, counted from the first that is looked at.
     """
 
     condition: str
     spans: pl.DataFrame
     start: int | None
-    has_eoi: bool
+    called: dict[int, str]
     layer: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossModal(PerLayer):
-    """The shares of the text's attention to the image that single positions and the rest of the image draw."""
+    """The shares of the text's attention to the image that single positions and the rest of the image draw.
 
+    names: roles whose positions are set apart whatever they draw, several positions of one as one band; a position of
+    two names counts under the first. threshold: the share, averaged over layers, above which another position stands
+    alone; None: 1 %, as in The Narrow Gate, or 2 / n where that is more, since an even spread over n positions
+    already gives 1 / n to each.
+    """
+
+    names: tuple[str, ...] = bands.OTHERS
     threshold: float | None = None
     keep_initial: bool = False
 
     measure: ClassVar[str] = "attention"
 
     @classmethod
-    def of(cls, store: Store, *, layers: Sequence[int] | None = None, **asked: Any) -> Self:
-        """The call with its layers checked; raises ActstoreError for a store without attention mass."""
-        if not any("attention/mass" in commit.arrays for commit in store.commits):
-            raise ActstoreError(NO_MASS.format(store.path))
+    def of(
+        cls, store: Store, *, layers: Sequence[int] | None = None, names: Sequence[str] | None = None, **asked: Any
+    ) -> Self:
+        """The call with its layers and names checked; raises ActstoreError for a store without attention mass."""
+        kept = {name for commit in store.commits for name in commit.arrays if name.startswith("attention/")}
+        if "attention/mass" not in kept:
+            columns = ", ".join(sorted(name.removeprefix("attention/") for name in kept))
+            raise ActstoreError(NO_MASS.format(store.path, COLUMNS_ALONE.format(columns) if columns else ""))
         blocks = n_layers(store)
         asked_for = [layer for layer in store.layers if layer < blocks] if layers is None else layers
         if blocks in asked_for:
             raise ActstoreError(
                 f"layer {blocks} is the output of the last block, where nothing attends; take 0..{blocks - 1}"
             )
-        return super().of(store, layers=asked_for, **asked)
+        return super().of(store, layers=asked_for, names=bands.known(store, names), **asked)
 
     @property
     def title(self) -> str:
@@ -80,23 +94,26 @@ class CrossModal(PerLayer):
     @property
     def methods(self) -> str:
         """How it was computed."""
-        least = "1 %, or twice an even share in short images" if self.threshold is None else f"{self.threshold:g}"
+        usual = "1 %, or than twice an even share where the image part has fewer than 200 positions,"
+        least = usual if self.threshold is None else f"{self.threshold:g}"
         initial = "Tokens before the image are kept" if self.keep_initial else "Tokens before the image are left out"
         return (
             "Cross-modal attention f (Serra et al., The Narrow Gate): the attention, after the softmax, of all text "
             "after the image to each position up to the end of the image, averaged over heads, summed over text tokens "
-            f"and samples, then normalised. {initial}. The end of the image, the last image token, and up to "
-            f"{MOST_SINGLED} positions that draw more than {least} on average over layers stand alone. "
+            f"and samples, then normalised. {initial}. Set apart: {', '.join(self.names) or 'nothing by name'}, where "
+            f"samples have it, and up to {MOST_SINGLED} positions that draw more than {least} on average over layers. "
             f"Samples: those of {self.sql}."
         )
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """The samples under each condition, at every layer."""
         found = []
+        named = tuple(dict.fromkeys((*self.names, *bands.OTHERS)))
+        places = bands.places(store, named)
         for (condition,), spans in self._spans(store).group_by("condition", maintain_order=True):
             kept, start = _alike(spans, str(condition), say)
-            has_eoi = not kept["eoi"].null_count()
-            found += [Unit(str(condition), kept.select(*KEY, "first", "last"), start, has_eoi, i) for i in self.layers]
+            called = _called(kept, places, named, say)
+            found += [Unit(str(condition), kept.select(*KEY, "first", "last"), start, called, i) for i in self.layers]
         return found
 
     def _spans(self, store: Store) -> pl.DataFrame:
@@ -131,22 +148,23 @@ class CrossModal(PerLayer):
         return pl.concat(self._told_apart(own) for _, own in rows.group_by("condition", maintain_order=True))
 
     def _told_apart(self, rows: pl.DataFrame) -> pl.DataFrame:
-        names = rows["name"].unique(maintain_order=True).to_list()
+        names = rows.filter(pl.col("layer") == rows["layer"][0])["name"].to_list()
         f = rows["share"].to_numpy().reshape(-1, len(names))
         threshold = max(USUAL_THRESHOLD, 2 / len(names)) if self.threshold is None else self.threshold
-        always = {name for name in names if name in ("eoi", "last-image")}
-        drawing = [i for i in singled_out(f, threshold=threshold, initial=0) if names[i] not in always]
+        drawing = [i for i in singled_out(f, threshold=threshold, initial=0) if names[i] not in self.names]
         most = sorted(drawing, key=lambda i: -f[:, i].mean())[:MOST_SINGLED]
-        alone = always | {names[i] for i in most}
-        single = pl.col("name").is_in(alone)
-        name = pl.when(single).then("name").otherwise(pl.lit(INTERNAL)).alias("name")
-        place = pl.when(single).then("position").alias("position")
-        order = pl.col("position").is_null(), "position"
+        alone = {*self.names, *(names[i] for i in most)}
+        name = pl.when(pl.col("name").is_in(alone)).then("name").otherwise(pl.lit(INTERNAL)).alias("name")
+        single = pl.when(pl.len() == 1).then(pl.col("position").first()).alias("position")
         return (
-            rows.group_by("condition", "layer", "depth", name, place, maintain_order=True)
-            .agg(pl.len().cast(pl.Int32).alias("positions"), pl.col("share").sum(), pl.col("n").first())
-            .sort("layer", *order, maintain_order=True)
-        )
+            rows.group_by("condition", "layer", "depth", name, maintain_order=True)
+            .agg(
+                single, pl.len().cast(pl.Int32).alias("positions"), pl.col("share").sum(), pl.col("n").first(),
+                begins=pl.col("position").min(),
+            )
+            .sort("layer", pl.col("name") == INTERNAL, "begins", maintain_order=True)
+            .drop("begins")
+        )  # fmt: skip
 
 
 def _alike(spans: pl.DataFrame, condition: str, say: Say) -> tuple[pl.DataFrame, int | None]:
@@ -160,6 +178,21 @@ def _alike(spans: pl.DataFrame, condition: str, say: Say) -> tuple[pl.DataFrame,
             f"{common['length'] + 1} positions, left out {spans.height - kept.height}"
         )
     return kept, int(kept["first"][0]) if kept["first"].n_unique() == 1 else None
+
+
+def _called(spans: pl.DataFrame, places: pl.DataFrame, named: Sequence[str], say: Say) -> dict[int, str]:
+    """The name of each position that has one, counted from the first looked at; of several the first in `named`."""
+    offset = pl.col("position").cast(pl.Int64) - pl.col("first")
+    inside = places.join(spans, on=KEY).filter(pl.col("position").is_between("first", "last"))
+    counted = inside.group_by("name", offset.alias("offset")).agg(pl.col("sample_id").len().alias("samples"))
+    called: dict[int, str] = {}
+    for name in named:
+        own = counted.filter(pl.col("name") == name)
+        if (own["samples"] < spans.height).any():
+            say(f"condition '{spans['condition'][0]}': {name} is at other places in other samples; not set apart")
+            continue
+        called = {**dict.fromkeys(own["offset"].sort(), name), **called}
+    return called
 
 
 def _mass(store: Store, unit: Unit) -> NDArray[np.float64]:
@@ -181,8 +214,5 @@ def _names(unit: Unit, count: int) -> tuple[list[str], list[int]]:
     """The name of each position, and its place from the beginning of the sample, or of the image where that differs."""
     start = unit.start or 0
     places = list(range(start, start + count))
-    names = [f"at-{place}" if unit.start is not None else f"image+{place}" for place in places]
-    names[-1] = "eoi" if unit.has_eoi else "last-image"
-    if unit.has_eoi:
-        names[-2] = "last-image"
-    return names, places
+    prefix = "image+" if unit.start is None else "at-"
+    return [unit.called.get(i, f"{prefix}{place}") for i, place in enumerate(places)], places
