@@ -9,7 +9,7 @@ from actstore.store import Store
 
 __all__ = ["IMAGE", "TEXT", "Sides", "sides"]
 
-# As The Narrow Gate takes them: no token has seen a token of the other kind.
+# As The Narrow Gate takes them: each side comes second in its prompts, so that its tokens have seen the other kind.
 TEXT = "role = 'random-text' and prompt_order = 'image-text'"
 IMAGE = "role = 'random-image' and prompt_order = 'text-image'"
 
