@@ -55,7 +55,7 @@ def test_receivers_are_matched_with_sources_in_their_order():
     patched = plan.filter(pl.col("condition") != "none")
     assert patched.select("sample_id", "source_sample_id", "source_label").rows() == [("u", "v", "a"), ("w", "x", "a")]
     assert plan["source_sample_id"].null_count() == 6
-    with pytest.raises(ConditionError, match="no sample has label 'c'"):
+    with pytest.raises(ConditionError, match="none of 6 samples has label 'c'; .* take more of them: --limit N"):
         crossed(asked, expand([section(pairs=[["c", "b"]])], n_layers=3, seed=0).values(), block=9)
     with pytest.raises(ConditionError, match="no column 'lable'; did you mean 'label'"):
         crossed(asked, expand([section(by="lable")], n_layers=3, seed=0).values(), block=9)
