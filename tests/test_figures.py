@@ -1,13 +1,16 @@
 """Figures: what is drawn, that it reads in grey, and the files."""
 
 import re
+from collections import Counter
+from itertools import pairwise
 
 import altair as alt
 import polars as pl
 import pytest
+from PIL import Image
 
 from actstore.errors import ActstoreError
-from actstore_analyze import figures, lines, published
+from actstore_analyze import drawings, figures, lines, published, stacks
 
 LAYERS = 5
 ROLES = ("eoi", "last-image", "image")
@@ -162,3 +165,32 @@ def test_charts_beside_each_other_keep_their_own_colours():
     for role in ("zebra", "yak"):
         drawn = rf'aria-label="{role}, layer 2[^"]*"[^>]* d="([^"]+)" fill="(#[0-9a-fA-F]+)"'
         assert re.findall(drawn, together) == re.findall(drawn, figures.svg(alone[1], "a")) != []
+
+
+BANDS = ["internal image", "at-32", "last-image", "eoi"]
+
+
+def stack(opacity):
+    """As many shares as the paper's, all of one size."""
+    shares = pl.DataFrame({"name": BANDS * 3, "layer": [0, 1, 2] * 4, "share": 0.25, "text": "t"})
+    return stacks.stacked(shares, y_title="share", background=BANDS[0], opacity=opacity)
+
+
+@pytest.mark.parametrize("opacity", [1, drawings.PALE])
+def test_the_shares_of_a_stack_part_in_grey(tmp_path, opacity):
+    figures.draw(stack(opacity), tmp_path / "f.png")
+    greys = Counter(Image.open(tmp_path / "f.png").convert("L").tobytes())
+    shares = sorted(grey for grey, _ in (greys - Counter({255: greys[255]})).most_common(4))
+    assert min(b - a for a, b in pairwise(shares)) > 45
+
+
+def test_neighbours_in_a_stack_of_many_shares_part_in_grey():
+    greys = [Image.new("RGB", (1, 1), fill).convert("L").getpixel((0, 0)) for fill in stacks.FILLS]
+    assert min(abs(a - b) for a, b in zip(greys, [*greys[1:], greys[0]], strict=True)) > 60
+    background = Image.new("RGB", (1, 1), stacks.BACKGROUND).convert("L").getpixel((0, 0))
+    assert background - max(greys) > 40
+
+
+def test_a_share_is_named_by_a_mark_that_looks_like_it():
+    marks = [one["mark"] for one in stack(0.7).to_dict()["layer"]]
+    assert [mark["opacity"] for mark in marks if mark["type"] in ("bar", "point")] == [0.7] * 5

@@ -188,7 +188,7 @@ def _partner(table: pl.DataFrame) -> str:
 
 NORMS = ("norm_median", "norm_q25", "norm_q75")
 QUARTILES = ("median", "q25", "q75")
-PALE = 0.4
+PALE = 0.7  # fainter, and shares do not part in grey
 METHODS = {"adp": "density peaks", "hdbscan": "HDBSCAN"}
 
 
