@@ -59,6 +59,20 @@ def test_the_words_of_the_figure():
         assert word in words
 
 
+def words(chart):
+    return re.findall(r">([^<>]+)</t(?:ext|span)>", figures.svg(chart, "a"))
+
+
+def test_a_figure_says_what_its_bands_are_and_whose_curves_are_pale():
+    own = words(figures.overlap(table(), title="t", reference=published.overlap("chameleon-7b")))
+    assert "n = 300 samples, euclidean distance; band: one standard error over positions" in own
+    assert "pale: Chameleon-7B as published, at the same relative depth" in own
+    alone = words(figures.overlap(table(["eoi"]), title="t"))
+    assert "n = 300 samples, euclidean distance" in alone
+    nothing = words(figures.overlap(table(["last"]), title="t", reference=published.overlap("chameleon-7b")))
+    assert not any("pale" in word for word in nothing)
+
+
 def test_lines_differ_in_colour_shape_and_dash():
     styles = list(lines.STYLES.values())
     for values in ([s.colour for s in styles], [s.shape for s in styles], [s.dash for s in styles]):

@@ -182,12 +182,15 @@ def test_a_store_without_two_orders_says_what_to_do(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["gap", "cluster", "dimension"])
 def test_figures_say_their_values(store, tmp_path, capsys, name):
-    options = ["--rank", "8"] if name == "dimension" else []
+    options = ["--rank", "8"] if name == "dimension" else ["--reference", "pixtral-12b"]
     assert run([name, str(store), "--figure", str(tmp_path / "f.svg"), *options]) == 0
     drawing = (tmp_path / "f.svg").read_text()
     said = re.findall(r'aria-label="([^"]*layer 2: [^"]*)"', drawing)
+    said = [text for text in said if "published" not in text]
     assert said
     assert all(re.search(r"(cosine|homogeneity|dimension) -?\d", text) for text in said)
+    whose = "pale: Pixtral-12B as published, at the same relative depth"
+    assert (whose in drawing) == (name != "dimension")
 
 
 def test_charts_side_by_side_have_one_axis():

@@ -258,6 +258,12 @@ def test_figure(tmp_path, capsys):
     assert any(one.startswith("random-image-3: CIDEr ") and one.endswith(", mean of 2 draws") for one in marks)
     behind = knockout_figures.knockout(found, title="t", reference=published.windows("chameleon-7b"))
     assert "published, not measured here" in behind.to_json()
+    said = behind.to_dict()["vconcat"][0]["title"]["subtitle"]
+    assert said == [
+        f"n = {N} samples",
+        "bands and bars: 95 % intervals, of repeats one standard deviation over draws",
+        "pale: Chameleon-7B as published, at the same share of the blocks",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,9 @@ def test_norms_and_massive_dimensions(store, tmp_path, capsys):
         assert row["n"] == N
     assert (rows[0]["massive"], rows[0]["massive_dims"]) == (0, "")
     assert (rows[1]["top_dim"], rows[1]["massive"]) == (21, 1)  # only the constant is above 10 times the average
-    assert re.search(r'aria-label="eoi, layer 1: dimension 21 makes 0\.\d{3}', (tmp_path / "f.svg").read_text())
+    drawing = (tmp_path / "f.svg").read_text()
+    assert re.search(r'aria-label="eoi, layer 1: dimension 21 makes 0\.\d{3}', drawing)
+    assert f"n = {N} vectors of a role; massive dimensions: at most 1; band: q25 to q75" in drawing
     _, rows, _ = command(capsys, "outliers", store, "--times", 5, "--layers", 1)
     assert rows[0]["massive_dims"] == "21,7"
 

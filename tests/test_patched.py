@@ -183,6 +183,11 @@ def test_figure(tmp_path):
     )
     assert sum(one.startswith("attention input, layer 1: accuracy") for one in marks) == 1
     assert sum("published, not measured here" in one for one in marks) == 64
+    assert chart.to_dict()["vconcat"][0]["title"]["subtitle"] == [
+        f"n = {N} pairs, patched at eoi",
+        "band: similarity ± one standard deviation over samples; accuracy 95 % Wilson interval",
+        "pale: Chameleon-7B as published, at the same relative depth",
+    ]
     alone = patched_figures.patched(patched(make_store(tmp_path / "none", answers=[])), title="tiny")
     assert "accuracy" not in figures.svg(alone, "b")
 

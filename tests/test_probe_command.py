@@ -44,7 +44,9 @@ def test_held_out_by_a_column(store, tmp_path, capsys):
         assert (row["chance"], row["held_out"], row["n"], row["classes"]) == (0.5, 20, N, 2)
     assert rows[0]["accuracy"] == 0.5  # eoi is constant at layer 0
     assert rows[2]["accuracy"] > 0.9
-    assert re.search(r'aria-label="eoi, layer 2: accuracy \d\.\d{3} \(', (tmp_path / "f.svg").read_text())
+    drawing = (tmp_path / "f.svg").read_text()
+    assert re.search(r'aria-label="eoi, layer 2: accuracy \d\.\d{3} \(', drawing)
+    assert "n = 20 samples held out; band: 95 % Wilson interval" in drawing
 
 
 def test_held_out_by_folds(store, capsys):

@@ -8,7 +8,7 @@ import polars as pl
 
 from actstore_analyze import figures, lines, stacks
 from actstore_analyze.cross_modal import INTERNAL
-from actstore_analyze.figures import counts, decimals, heading
+from actstore_analyze.figures import counts, decimals, error_band, heading, pale
 
 __all__ = ["Draw", "attention", "cluster", "data_overlap", "dimension", "gap", "outliers", "probe"]
 
@@ -33,7 +33,10 @@ def gap(
     )  # fmt: skip
     published = [] if reference is None else reference["value"].to_list()
     what = "|cosine|" if table["absolute"][0] else "cosine"
-    note = f"n = {counts(table, 'n_text')} texts, {counts(table, 'n_image')} images; band: q25 to q75"
+    note = [
+        f"n = {counts(table, 'n_text')} texts, {counts(table, 'n_image')} images; band: q25 to q75",
+        *pale(reference),
+    ]
     axis = lines.halves([value for one in (table, *tables) for c in QUARTILES for value in one[c]] + published)
     return _titled(drawn, title, note, f"{what} of text and image vectors", axis, _behind(reference, table, "eoi"))
 
@@ -46,7 +49,7 @@ def dimension(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame]
         figures.series(), "role", "layer",
         value=value, low=value - error, high=value + error, text=text,
     )  # fmt: skip
-    note = f"n = {counts(table)}, {table['metric'][0]} distance; band: one standard error"
+    note = f"n = {counts(table)} samples, {table['metric'][0]} distance; band: one standard error"
     axis = lines.halves(
         [value for one in (table, *tables) for value in (one["id"] + one["error"].fill_nan(0)).to_list()]
     )
@@ -80,7 +83,10 @@ def cluster(
         name.alias("series"), "role", "layer", value=value, low=pl.lit(None, pl.Float64), high=pl.lit(None, pl.Float64),
         text=text,
     )  # fmt: skip
-    note = f"n = {counts(table)}, {METHODS[table['method'][0]]}, label: {table['label'][0]}"
+    note = [
+        f"n = {counts(table)} vectors, {METHODS[table['method'][0]]}, label: {table['label'][0]}",
+        *pale(reference),
+    ]
     return _titled(drawn, title, note, "homogeneity", (0, 1.05), _behind(reference, table, "eoi"))
 
 
@@ -134,7 +140,7 @@ def data_overlap(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFra
         ceiling=figures.ceiling([table, *tables]),
         rules=figures.chance(table),
     )
-    note = f"n = {counts(table)}, {table['metric'][0]} distance; with {_partner(table)}"
+    note = f"n = {counts(table)} samples, {table['metric'][0]} distance; with {_partner(table)}{error_band(table)}"
     titled: alt.LayerChart = chart.properties(title=heading(title, note))
     return titled
 
@@ -152,7 +158,7 @@ def outliers(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] 
     floor, ceiling = lines.halves([value for one in (table, *tables) for value in one["norm_q75"]])
     highest = lines.top([value for one in (table, *tables) for value in one["top_share"]])
     worst = max(table["massive"].to_list())
-    note = f"n = {counts(table)}; massive dimensions: at most {worst}"
+    note = f"n = {counts(table)} vectors of a role; massive dimensions: at most {worst}; band: q25 to q75"
     return alt.vconcat(
         lines.over_layers(above, y_title="norm", floor=floor, ceiling=ceiling).properties(title=heading(title, note)),
         lines.over_layers(below, y_title="share of the largest dimension", ceiling=highest),
@@ -171,7 +177,8 @@ def probe(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = (
         drawn, y_title="held-out accuracy", ceiling=1,
         rules={f"commonest {level:.3f}": level for level in [table.select(pl.col("chance").mean()).item()]},
     )  # fmt: skip
-    titled: alt.LayerChart = chart.properties(title=heading(title, f"n = {counts(table, 'held_out')} held out"))
+    note = f"n = {counts(table, 'held_out')} samples held out; band: 95 % Wilson interval"
+    titled: alt.LayerChart = chart.properties(title=heading(title, note))
     return titled
 
 
@@ -193,7 +200,7 @@ METHODS = {"adp": "density peaks", "hdbscan": "HDBSCAN"}
 
 
 def _titled(
-    drawn: pl.DataFrame, title: str, note: str, y_title: str, axis: Axis, behind: pl.DataFrame | None = None
+    drawn: pl.DataFrame, title: str, note: str | list[str], y_title: str, axis: Axis, behind: pl.DataFrame | None = None
 ) -> alt.LayerChart:
     floor, ceiling = axis
     chart = lines.over_layers(drawn, y_title=y_title, floor=floor, ceiling=max(ceiling, floor + 0.1), behind=behind)

@@ -19,8 +19,10 @@ __all__ = [
     "counts",
     "decimals",
     "draw",
+    "error_band",
     "heading",
     "overlap",
+    "pale",
     "save",
     "series",
     "svg",
@@ -40,22 +42,32 @@ def overlap(
     reference: published curves (published.overlap), drawn pale at the same relative depth for the roles of `table`.
     end: of the y axis, for charts that are set beside each other.
     """
+    behind = _behind(reference, table)
     chart = lines.over_layers(
         _drawn(table),
         y_title=f"label overlap χ (k = {table['k'][0]})",
         ceiling=end or ceiling([table], reference),
         rules=chance(table),
-        behind=_behind(reference, table),
+        behind=behind,
     )
-    titled: alt.LayerChart = chart.properties(
-        title=heading(title, f"n = {counts(table)}, {table['metric'][0]} distance")
-    )
+    note = f"n = {counts(table)} samples, {table['metric'][0]} distance{error_band(table)}"
+    titled: alt.LayerChart = chart.properties(title=heading(title, [note, *pale(reference if behind.height else None)]))
     return titled
 
 
 def heading(title: str, subtitle: str | list[str]) -> alt.TitleParams:
     """A title with a grey line, or several, under it, at the left."""
     return alt.TitleParams(title, subtitle=subtitle, anchor="start", subtitleColor=GREY, subtitlePadding=4, offset=10)
+
+
+def pale(reference: pl.DataFrame | None, at: str = "relative depth") -> list[str]:
+    """The line under a title that says whose curves are drawn pale, none without a reference."""
+    return [] if reference is None else [f"pale: {reference['model'][0]} as published, at the same {at}"]
+
+
+def error_band(table: pl.DataFrame) -> str:
+    """What the bands are, where roles have several positions."""
+    return "; band: one standard error over positions" if table["se"].count() else ""
 
 
 def counts(table: pl.DataFrame, column: str = "n") -> str:

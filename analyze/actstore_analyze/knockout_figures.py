@@ -7,7 +7,7 @@ import polars as pl
 
 from actstore_analyze import lines
 from actstore_analyze.conditions import NONE
-from actstore_analyze.figures import counts, decimals, heading
+from actstore_analyze.figures import counts, decimals, heading, pale
 from actstore_analyze.knockout import WORDS
 from actstore_analyze.lines import GREY, INK, WIDTH, Name
 
@@ -39,14 +39,25 @@ def knockout(
     """
     known = table.with_columns(value=pl.col("value").fill_nan(None)).filter(pl.col("metric").is_in(SHOWN))
     metrics = known["metric"].unique(maintain_order=True).to_list()
-    over = [
-        chart
+    over = {
+        metric: chart
         for metric in metrics
         if (chart := _over_windows(known, metric, tables, reference if metric == "overlap" else None)) is not None
-    ]
-    charts: list[alt.LayerChart] = [*over, _in_all_blocks(known, metrics, tables)]
-    charts[0] = charts[0].properties(title=heading(title, f"n = {counts(table)}"))
+    }
+    charts: list[alt.LayerChart] = [*over.values(), _in_all_blocks(known, metrics, tables)]
+    behind = pale(reference if "overlap" in over else None, at="share of the blocks")
+    note = f"n = {counts(table)} samples"
+    charts[0] = charts[0].properties(title=heading(title, [note, *_intervals(known), *behind]))
     return alt.vconcat(*charts, spacing=22)
+
+
+def _intervals(table: pl.DataFrame) -> list[str]:
+    """The line under the title that says what bands and bars are, as far as there are some."""
+    said = {
+        "95 % intervals": table["low"].count(),
+        "of repeats one standard deviation over draws": table["spread"].count(),
+    }
+    return ["bands and bars: " + ", ".join(text for text, n in said.items() if n)] if any(said.values()) else []
 
 
 def everywhere(table: pl.DataFrame) -> pl.DataFrame:

@@ -7,7 +7,7 @@ import altair as alt
 import polars as pl
 
 from actstore_analyze import lines
-from actstore_analyze.figures import counts, decimals, heading
+from actstore_analyze.figures import counts, decimals, heading, pale
 
 __all__ = ["patched"]
 
@@ -52,8 +52,18 @@ def patched(
         charts.append(_accuracy(table))
     what = "pairs" if table["similarity"].count() else "samples"
     note = f"n = {counts(table)} {what}, patched at {_roles(table)}"
-    charts[0] = charts[0].properties(title=heading(title, [note, *wrap(about or "", WIDTH)]))
+    behind = pale(reference if table["similarity"].count() else None)
+    charts[0] = charts[0].properties(title=heading(title, [note, *wrap(about or "", WIDTH), *_bands(table), *behind]))
     return alt.vconcat(*charts, spacing=20)
+
+
+def _bands(table: pl.DataFrame) -> list[str]:
+    """The line under the title that says what the bands are, as far as there are some."""
+    said = {
+        "similarity ± one standard deviation over samples": table["similarity_sd"].count(),
+        "accuracy 95 % Wilson interval": table["low"].count(),
+    }
+    return ["band: " + "; ".join(text for text, n in said.items() if n)] if any(said.values()) else []
 
 
 def _accuracy(table: pl.DataFrame) -> alt.LayerChart:
