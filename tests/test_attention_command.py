@@ -8,6 +8,7 @@ import pytest
 
 import actstore
 from actstore.cli import run
+from actstore_analyze import bands
 from two_sided import command
 
 N, LAYERS, IMAGE, TEXT = 12, (0, 1, 2), 40, 3
@@ -123,6 +124,24 @@ def test_a_named_role_of_several_positions_is_one_band(tmp_path, capsys, stored,
     assert said == {"at-5": (5, 1), "eol": (None, len(ends)), "internal image": (None, 40 - len(ends))}
 
 
+@pytest.mark.parametrize(
+    ("image", "eoi", "ends"),
+    [
+        ((1, 19), 20, [5, 10, 15]),  # as Pixtral: what ends the last line ends the image
+        ((6, 24), 27, [10, 15, 20, 25]),  # as Emu3: the last line ends like the others
+        ((0, 22), None, [8, 13, 18]),  # as LLaVA-OneVision: behind four tokens of an overview
+        ((2, 17), 18, []),  # as Chameleon: lines without ends
+    ],
+)
+def test_ends_of_lines_follow_from_the_grid(tmp_path, image, eoi, ends):
+    store = actstore.create(tmp_path / "s", plan=pl.DataFrame({"sample_id": ["a"]}), layers=[0], d_model=1)
+    samples = {"image_start": [image[0]], "image_end": [image[1]], "grid_rows": [4], "grid_columns": [4], "eoi": [eoi]}
+    samples = pl.DataFrame({"sample_id": ["a"], "status": ["ok"], "length": [30], **samples})
+    rows = pl.DataFrame({"sample_id": ["a"], "role": ["last"], "k": [0]})
+    store.write(0, samples=samples, rows=rows, residual={"last": np.zeros((1, 1, 1), np.float32)})
+    assert sorted(bands.places(actstore.open(tmp_path / "s"), ["eol"])["position"]) == ends
+
+
 def test_a_position_of_two_names_counts_under_the_first(tmp_path, capsys):
     store = make(tmp_path / "s")
     _, rows, _ = command(capsys, "attention", store, "--names", "at-41,last-image,end-image", "--threshold", 1)
@@ -137,7 +156,7 @@ def test_what_stands_at_other_places_in_other_samples_is_no_band(tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    ("model", "bands"),
+    ("model", "names"),
     [
         ({"family": "chameleon", "blocks": 32}, {"at-32", "last-image", "eoi"}),
         ({"family": "chameleon", "blocks": 48}, {"first-image", "last-image", "eoi"}),
@@ -146,9 +165,9 @@ def test_what_stands_at_other_places_in_other_samples_is_no_band(tmp_path, capsy
         ({"family": "emu3"}, {"last-image", "eoi"}),
     ],
 )
-def test_without_names_those_of_the_paper_for_the_model(tmp_path, capsys, model, bands):
+def test_without_names_those_of_the_paper_for_the_model(tmp_path, capsys, model, names):
     _, rows, err = command(capsys, "attention", make(tmp_path / "s", **model), "--threshold", 1, "--layers", 0)
-    assert set(shares(rows, 0)) == {*bands, "internal image"}
+    assert set(shares(rows, 0)) == {*names, "internal image"}
     assert "not set apart" not in err
 
 

@@ -19,11 +19,12 @@ __all__ = ["OTHERS", "known", "places"]
 # Role -> its column of the view samples; others are found by the rows that are stored of them.
 COLUMNS = {"boi": "boi", "eoi": "eoi", "first-image": "image_start", "last-image": "image_end"}
 
-# Without stored rows, the ends of lines are what stands between the lines of the grid, whose last ends the image.
-BETWEEN_LINES = (
-    "select sample_id, condition, 'eol' as name, "
-    "unnest([image_end - grid_columns - (grid_columns + 1) * i for i in range(grid_rows - 1)]) as position "
-    "from samples where image_end - image_start + 2 >= grid_rows * (grid_columns + 1)"
+# Without stored rows, the ends of lines are what stands after each line of the grid, up to the end of the image.
+AFTER_LINES = (
+    "from (select sample_id, condition, 'eol' as name, coalesce(eoi, image_end) as image_part, "
+    "unnest([image_end + 1 - (grid_columns + 1) * i for i in range(grid_rows)]) as position "
+    "from samples where image_end - image_start + 2 >= grid_rows * (grid_columns + 1)) "
+    "select sample_id, condition, name, position where position < image_part"
 )
 
 
@@ -74,5 +75,5 @@ def _query(name: str, *, stored: bool) -> str:
     if at := re.fullmatch(r"at-(\d+)", name):
         return f"select {own}, {at[1]} as position from samples where length > {at[1]}"
     if name == "eol" and not stored:
-        return BETWEEN_LINES
+        return AFTER_LINES
     return f"select {own}, position from rows where role = {literal(name)} and position is not null"
