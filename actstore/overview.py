@@ -23,8 +23,11 @@ RESULTS = {
     "name": pl.String,
     "measure": pl.String,
     "created": pl.String,
+    "sql": pl.String,
     "parameters": pl.String,
     "current": pl.Boolean,
+    "commits": pl.String,
+    "versions": pl.String,
 }
 
 
@@ -63,9 +66,17 @@ def parts(store: "Store") -> pl.DataFrame:
 
 
 def results(store: "Store") -> pl.DataFrame:
-    """One row for each saved result; `current` is whether the store still holds what it was computed from."""
+    """One row for each saved result; `current` is whether the store still holds what it was computed from.
+
+    parameters and versions are JSON; commits are the records it was computed from, NULL where they were not kept.
+    """
     found = [
-        (result.name, result.measure, result.created, json.dumps(result.parameters), result.state == store.state)
+        (
+            *(result.name, result.measure, result.created, result.sql, json.dumps(result.parameters)),
+            result.state == store.state,
+            None if result.commits is None else ", ".join(result.commits),
+            json.dumps(result.versions),
+        )
         for result in store.results()
     ]
     return pl.DataFrame(found, schema=RESULTS, orient="row")

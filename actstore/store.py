@@ -264,7 +264,8 @@ class Store:
 
     def save_result(self, measure: str, table: pl.DataFrame, parameters: dict[str, Any]) -> Result:
         """Keep a measure's table under results/, named by the call and by what the store held."""
-        return results.save(self.path, measure, table, parameters, self.state)
+        names = [commit.name for commit in self.commits]
+        return results.save(self.path, measure, table, parameters, self.state, names)
 
     def saved_result(self, measure: str, parameters: dict[str, Any]) -> Result | None:
         """The result of the same call on the same contents, if it was saved."""

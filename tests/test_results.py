@@ -1,12 +1,14 @@
 import json
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, CorruptError, QueryError, cli, results, verify
+from actstore import ActstoreError, CorruptError, QueryError, cli, durable, results, verify
 from actstore.errors import DamagedWarning
 
 TABLE = pl.DataFrame({"layer": [0, 1], "overlap": [0.25, 0.5]})
@@ -113,8 +115,62 @@ def test_a_stranger_among_the_results(store):
 
 
 def test_provenance_is_readable_without_actstore(store):
-    import pyarrow.parquet as pq
-
     path = store.save_result("count", TABLE, {"k": 1}).path
     found = json.loads(pq.read_schema(path).metadata[b"actstore"])
-    assert sorted(found) == ["created", "measure", "parameters", "state", "versions"]
+    assert sorted(found) == ["commits", "created", "measure", "parameters", "state", "versions"]
+
+
+def test_where_a_result_comes_from_is_in_sql_after_the_store_has_grown(tmp_path, capsys):
+    store = making.create(tmp_path / "s", 4)
+    for number in range(3):
+        store.write(number, **making.content(number))
+    store = actstore.open(store.path)
+    store.save_result("count", TABLE, {"k": 1, "sql": "from rows where role = 'eoi'"})
+    store.write(3, **making.content(3))
+    (row,) = actstore.open(store.path).sql("from results").rows(named=True)
+    assert (row["sql"], row["commits"], row["current"]) == (
+        "from rows where role = 'eoi'",
+        "b00000000..b00000002",
+        False,
+    )
+    versions = json.loads(row["versions"])
+    assert all(versions[name] == version(name) for name in ("actstore", "polars", "faiss-cpu", "scikit-learn", "scipy"))
+    assert cli.run(["results", str(store.path)]) == 0
+    (said,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert said == {name: row[name] for name in said}
+    assert {"sql", "commits", "versions"} < said.keys()
+
+
+def saved_with(store, **provenance):
+    """A result with other provenance, as another version writes it; `...` leaves a member out."""
+    path = store.save_result("count", TABLE, {"k": 1}).path
+    arrow = pq.read_table(path)
+    members = json.loads(arrow.schema.metadata[b"actstore"]) | provenance
+    members = {name: value for name, value in members.items() if value is not ...}
+    pq.write_table(arrow.replace_schema_metadata({"actstore": json.dumps(members)}), path)
+    return path.rename(path.with_name(f"{path.stem.rpartition('-')[0]}-{durable.crc32c(path)}.parquet"))
+
+
+def test_a_result_of_before_commits_were_kept_is_read(store):
+    saved = results.load(saved_with(store, commits=...))
+    assert saved.commits is None
+    assert store.saved_result("count", {"k": 1}) == saved
+    assert actstore.open(store.path).sql("select sql, commits from results").rows() == [(None, None)]
+
+
+def test_what_later_versions_add_to_a_result_is_passed_over(store):
+    saved = results.load(saved_with(store, machine="a"))
+    assert store.saved_result("count", {"k": 1}) == saved
+
+
+@pytest.mark.parametrize("odd", [{"commits": 3}, {"commits": [3]}, {"parameters": [1]}])
+def test_odd_provenance_is_no_result(store, odd):
+    with pytest.raises(CorruptError, match="not a result of actstore"):
+        results.load(saved_with(store, **odd))
+
+
+@pytest.mark.parametrize("other", [{"parameters": {"k": 2}}, {"measure": "mean"}, {"state": "0123456789abcdef"}])
+def test_a_call_whose_name_is_that_of_another_is_not_answered_by_it(store, other):
+    saved_with(store, **other)
+    assert len(store.results()) == 1
+    assert store.saved_result("count", {"k": 1}) is None

@@ -45,7 +45,9 @@ def test_the_small_views(store):
         (2, 4, 9),
     ]
     assert store.sql("from vocab order by all").rows() == [(1, "a"), (7, " dog")]
-    assert store.sql("from results").columns == ["name", "measure", "created", "parameters", "current"]
+    assert store.sql("from results").columns == [
+        *("name", "measure", "created", "sql", "parameters", "current", "commits", "versions")
+    ]
 
 
 @pytest.mark.parametrize(

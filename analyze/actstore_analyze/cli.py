@@ -68,7 +68,9 @@ def overlap(context: click.Context, /, store: Path, label: str, weights: str, **
 @store_argument
 @output_options
 def results(store: Path, style: str | None, output: Path | None) -> None:
-    """List the saved results: name, measure, when, whether the store still holds what they were computed from.
+    """List the saved results and where they come from: call, commits of the store used, versions of the libraries.
+
+    current: whether the store still holds what they were computed from. Commits that follow each other are FIRST..LAST.
 
     \b
     Example:
@@ -79,7 +81,7 @@ def results(store: Path, style: str | None, output: Path | None) -> None:
     from actstore.store import open as open_store
     from actstore.table import render
 
-    columns = ("name", "measure", "created", "current", "parameters")
+    columns = ("name", "measure", "created", "current", "sql", "parameters", "commits", "versions")
     render(overview.results(open_store(store)).select(columns), style, output)
 
 
