@@ -13,6 +13,7 @@ import actstore
 from actstore.cli import run
 from actstore_analyze.scores import cider, vqa_accuracy
 from speaking import speaking
+from test_report import Page
 
 
 def make_store(path, said, *, column="generated_text", failed=(), **columns):
@@ -178,6 +179,9 @@ def test_llava_bench_is_rated_by_a_judge_once(tmp_path, capsys):
     assert (found["conv", "relative"], found["detail", "relative"]) == (pytest.approx(9.5 / 18), 1)
     assert (found["all", "rating"], found["all", "reference_rating"]) == (pytest.approx(15.5 / 3), 8)
     assert (found["all", "unclear"], found["conv", "unclear"], found["detail", "unclear"]) == (0.25, 0, 0.5)
+    page = reported(tmp_path, store)
+    assert "Scores: LLaVA-Bench, judged by tiny" in page.headings
+    assert "--task llava-bench --said generated_text --truth answer --judge tiny" in page.words
 
 
 @pytest.mark.parametrize("arguments", [["--task", "llava-bench"], ["--task", "gqa", "--judge", "gpt-4o"]])
@@ -256,3 +260,57 @@ def test_a_task_is_needed(tmp_path, capsys):
     store = make_store(tmp_path / "s", ["cat"], label=["cat"])
     assert command(capsys, store)[0] == 2
     assert command(capsys, store, "--task", "captions")[0] == 2
+
+
+def reported(tmp_path, *stores):
+    output = tmp_path / "r.html"
+    assert run(["report", *map(str, stores), "-o", str(output)]) == 0
+    return Page(output.read_text())
+
+
+def test_scores_of_several_models_stand_side_by_side_in_the_report(tmp_path, capsys):
+    said = {"one": ["cat", "dog", "cow", "cow"], "two": ["cat", "cow", "cow", "cow"]}
+    stores = [make_store(tmp_path / name, text, label=said["one"], split=list("aabb")) for name, text in said.items()]
+    found = [command(capsys, store, "--task", "answers")[1] for store in stores]
+    command(capsys, stores[0], "--task", "gqa")
+    page = reported(tmp_path, *stores)
+    assert [heading for heading in page.headings if heading.startswith("Scores")] == [
+        "Scores: GQA",
+        "Scores: answers",
+    ]
+    for name, rows in zip(said, found, strict=True):
+        for row in rows:
+            score = f"{row['score']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+            assert f"{name} {row['split']} {row['n']} {score}" in page.words
+    assert f"actstore score {stores[1]} --task answers --said generated_text --truth label" in page.words
+    kept = pl.read_csv(tmp_path / "r_files" / "scores-2.csv")
+    assert kept["store"].to_list() == ["one"] * 3 + ["two"] * 3
+    assert kept["score"].to_list() == pytest.approx([row["score"] for rows in found for row in rows])
+    assert {path.name for path in (tmp_path / "r_files").iterdir()} >= {"scores.png", "scores.svg", "scores-2.png"}
+
+
+def test_other_samples_make_other_scores_and_those_of_before_are_not_shown(tmp_path, capsys):
+    store = make_store(tmp_path / "s", ["yes", "no"], label=["yes", "no"], split=["a", "b"])
+    some = "from samples where split = 'a'"
+    command(capsys, store, some, "--task", "pope")
+    page = reported(tmp_path, store)
+    assert f"Scores: POPE, {some}" in page.headings
+    assert f"actstore score {store} 'from samples where split = '\"'\"'a'\"'\"'' --task pope" in page.words
+    for result in actstore.open(store).results():
+        result.path.unlink()
+    assert not [heading for heading in reported(tmp_path, store).headings if heading.startswith("Scores")]
+
+
+def test_scores_of_every_task_are_drawn(tmp_path, capsys):
+    captions = [["yes", "a cat"], ["no"], ["no", "dog"], ["yes"]]
+    store = make_store(
+        tmp_path / "s", ["yes", "no", "no", "yes"] * 2, image=["a", "a", "b", "b"] * 2, label=["yes", "no"] * 4,
+        answers=[["yes"] * 10] * 8, captions=captions * 2, split=(["existence"] * 2 + ["code_reasoning"] * 2) * 2,
+        condition=["none"] * 4 + ["blocked"] * 4,
+    )  # fmt: skip
+    for task in ("vqa", "cider", "pope", "gqa", "mme", "answers"):
+        assert command(capsys, store, "--task", task)[0] == 0
+    page = reported(tmp_path, store)
+    names = ["VQA accuracy", "CIDEr", "POPE", "GQA", "MME", "answers"]
+    assert [heading for heading in page.headings if heading.startswith("Scores")] == [f"Scores: {one}" for one in names]
+    assert "s, blocked: perception" in (tmp_path / "r.html").read_text()

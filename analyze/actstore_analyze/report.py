@@ -19,6 +19,7 @@ from actstore_analyze.experiments import Experiment, Shown
 from actstore_analyze.kinds import KINDS
 from actstore_analyze.references import reference as published_of
 from actstore_analyze.runcard import Subject
+from actstore_analyze.scoreboard import Board, boards
 from actstore_analyze.sections import Table
 from actstore_analyze.selection import Say
 from actstore_analyze.steered import has_steers
@@ -77,6 +78,8 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
         _other(experiment, folder, number, _distinct(others, number), reference)
         for number, experiment in enumerate(others)
     ]
+    ranked = boards(subjects)
+    drawn += [_board(board, folder, number) for number, board in enumerate(ranked)]
     if steers := [subject for subject in subjects if has_steers(subject.store)]:
         tables, files = sections.steering(steers, folder)
         drawn.append(
@@ -84,7 +87,11 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
         )
     if (both := ran_and_replayed.compared(others)).height:
         drawn.append(_both_ways(both, folder, say))
-    page = _page(subjects, shown, others, drawn, _commands(subjects, [*shown, *others], output, reference), folder)
+    measured = [
+        call.command(one.subject.store.path) for each in [*shown, *others] for one in each.shown for call in one.calls
+    ]
+    measured += [one.call.command(one.subject.store.path) for board in ranked for one in board.scores]
+    page = _page(subjects, shown, others, drawn, _commands(subjects, measured, output, reference), folder)
     try:
         output.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -148,6 +155,21 @@ def _both_ways(both: pl.DataFrame, folder: Path, say: Say) -> Figure:
     table, file = sections.both_ways(both, folder)
     methods = ran_and_replayed.METHODS
     return Figure("As it ran, and replayed", "", panels=[], methods=methods, files=[file], tables=[table])
+
+
+def _board(board: Board, folder: Path, number: int) -> Figure:
+    """Scores of all stores: the table with intervals above, one drawing in which the stores are rows."""
+    name = "scores" if not number else f"scores-{number + 1}"
+    chart, data = board.chart(), board.data
+    rows = [[sections.text(value) for value in row] for row in data.iter_rows()]
+    return Figure(
+        title=board.title,
+        caption=board.caption,
+        panels=[Panel(board.title, figures.svg(chart, f"s{number}"), data.columns, rows)],
+        methods=board.methods,
+        files=figures.save(chart, data, folder, name),
+        tables=[sections.as_table("Scores; in brackets the 95 % interval", board.side_by_side)],
+    )
 
 
 def _data(experiment: Experiment) -> pl.DataFrame:
@@ -223,12 +245,9 @@ def _published_knockouts() -> list[dict[str, Any]]:
     return table.pivot("column", index=["name", "knockout"], values="value").to_dicts()
 
 
-def _commands(
-    subjects: Sequence[Subject], shown: Sequence[Experiment], output: Path, reference: str | None
-) -> list[str]:
+def _commands(subjects: Sequence[Subject], measured: Sequence[str], output: Path, reference: str | None) -> list[str]:
     """What to type to get this page again."""
     made = [line for subject in subjects if (line := runcard.command(subject.store))]
-    measured = [call.command(one.subject.store.path) for each in shown for one in each.shown for call in one.calls]
     drawn = ["actstore", "report", *(str(subject.store.path) for subject in subjects), "-o", str(output)]
     drawn += ["--reference", reference] if reference else []
     return [f"pip install 'actstore[demo]=={version('actstore')}'", *made, *measured, shlex.join(drawn)]

@@ -1,7 +1,9 @@
 """Reviews: a judge that rates what the model said beside a reference, as LLaVA-Bench has it."""
 
 import re
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -44,6 +46,10 @@ class Reviewed(Judging, Scored):
     def parameters(self) -> dict[str, Any]:
         """As they are kept with the result."""
         return self.kept(super().parameters)
+
+    def command(self, store: Path) -> str:
+        """The command line of the call."""
+        return f"{super().command(store)} {shlex.join(['--judge', self.judge])}"
 
     def samples(self, store: Store, *, say: Say) -> pl.DataFrame:
         """Those of the task, with what the judge says of each: rating and reference_rating, NULL where unclear."""

@@ -1,7 +1,9 @@
 """Scores of what the model said, by condition and split, against columns of the plan."""
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import polars as pl
@@ -12,10 +14,11 @@ from actstore_analyze.said import SPACES
 from actstore_analyze.score_tasks import TASKS, Score
 from actstore_analyze.selection import Say
 
-__all__ = ["Scored"]
+__all__ = ["ALL", "EVERY_SAMPLE", "Scored"]
 
 SAID = ("generated_text", "next_token")
 ALL = "all"
+EVERY_SAMPLE = "from samples"
 
 SCHEMA = {
     **dict.fromkeys(("task", "metric", "condition", "split"), pl.String),
@@ -42,7 +45,7 @@ class Scored:
         store: Store,
         *,
         task: str,
-        sql: str = "from samples",
+        sql: str = EVERY_SAMPLE,
         said: str | None = None,
         truth: str | None = None,
         **others: Any,
@@ -68,6 +71,11 @@ class Scored:
     def parameters(self) -> dict[str, Any]:
         """As they are kept with the result."""
         return asdict(self)
+
+    def command(self, store: Path) -> str:
+        """The command line of the call."""
+        words = ["actstore", "score", str(store), *([self.sql] if self.sql != EVERY_SAMPLE else [])]
+        return shlex.join([*words, "--task", self.task, "--said", self.said, "--truth", self.truth])
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """SCHEMA: for each condition all splits together, then each."""

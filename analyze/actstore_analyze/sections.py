@@ -14,7 +14,7 @@ from actstore_analyze.knockout_table import Side, side_by_side
 from actstore_analyze.runcard import Subject
 from actstore_analyze.steered import steered
 
-__all__ = ["STEERING", "Table", "both_ways", "sentences", "steering", "tables", "text"]
+__all__ = ["STEERING", "Table", "as_table", "both_ways", "sentences", "steering", "tables", "text"]
 
 MOST_COLUMNS = 8  # of a table of what models say, besides the sample
 SAMPLES_SHOWN = 12
@@ -59,7 +59,7 @@ def tables(experiment: Experiment) -> list[Table]:
         "±": "±: standard deviation over draws",
     }
     caption = "; ".join(["Attention blocked in all blocks", *(said for mark, said in marks.items() if mark in whole)])
-    return [_table(caption, table)]
+    return [as_table(caption, table)]
 
 
 def steering(subjects: Sequence[Subject], folder: Path) -> tuple[list[Table], list[Path]]:
@@ -73,8 +73,8 @@ def steering(subjects: Sequence[Subject], folder: Path) -> tuple[list[Table], li
         rest = len(said.columns) - len(columns)
         caption = f"{subject.title}: what {few.height} of {said.height} samples say"
         found += [
-            _table(f"{subject.title}: under each condition", summary),
-            _table(
+            as_table(f"{subject.title}: under each condition", summary),
+            as_table(
                 caption + (f"; {rest} more conditions are in the file" if rest else ""),
                 few.rename({NONE: "before"} if NONE in columns else {}),
                 kind="said",
@@ -90,10 +90,11 @@ def both_ways(table: pl.DataFrame, folder: Path) -> tuple[Table, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "as-it-ran-and-replayed.csv"
     render(table, "csv", file)
-    return _table(ran_and_replayed.CAPTION, table), file
+    return as_table(ran_and_replayed.CAPTION, table), file
 
 
-def _table(caption: str, table: pl.DataFrame, kind: str = "numbers") -> Table:
+def as_table(caption: str, table: pl.DataFrame, kind: str = "numbers") -> Table:
+    """A frame as a table of the page."""
     return Table(caption, table.columns, [[text(value) for value in row] for row in table.iter_rows()], kind)
 
 
