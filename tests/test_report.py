@@ -150,6 +150,27 @@ def test_a_stale_result_is_measured_again(tmp_path, capsys):
     assert "n = 60" in Page((tmp_path / "r.html").read_text()).words
 
 
+def headings(output, *stores):
+    assert run(["report", *map(str, stores), "-o", str(output)]) == 0
+    return [one for one in Page(output.read_text()).headings if one.startswith("Label overlap")]
+
+
+def test_stores_of_different_sizes_stand_in_one_figure(tmp_path):
+    sizes = [make_store(tmp_path / f"s{batches}", batches=batches) for batches in (1, 2)]
+    assert headings(tmp_path / "r.html", *sizes) == ["Label overlap with “label”, k = 10"]  # 40 samples, and 60
+
+
+def test_a_store_is_measured_with_the_neighbours_saved_in_another(tmp_path, capsys):
+    saved, bare, small = (make_store(tmp_path / f"s{i}", batches=batches) for i, batches in enumerate((2, 2, 1)))
+    for k in ("7", "25"):
+        assert run(["overlap", str(saved), "--roles", "eoi", "-k", k]) == 0
+    found = headings(tmp_path / "r.html", saved, bare, small)
+    assert found == [f"Label overlap with “label”, k = {k}" for k in (25, 7)]
+    said = capsys.readouterr().err
+    assert "s1: no saved label overlap of what it holds now; computing it (k = 25)" in said
+    assert "s2: no saved label overlap of what it holds now; computing it (k = 7)" in said  # 40 samples
+
+
 def test_different_questions_get_figures_of_their_own(tmp_path):
     store = make_store(tmp_path / "s")
     for arguments in (

@@ -140,7 +140,7 @@ def test_steering_alone_makes_a_page(tmp_path):
 
 def test_a_store_made_for_replays_gets_no_label_overlap_unasked(tmp_path):
     store = making.store(tmp_path / "s")
-    assert [call.measure for call, _ in _current(store, print)] == ["overlap"]
+    assert [call.measure for call, _ in _current(store, 5, print)] == ["overlap"]
     other = making.store(tmp_path / "other")
     other.save_result("replayed", pl.DataFrame({"value": [1.0]}), {})
-    assert _current(other, print) == []
+    assert _current(other, 5, print) == []

@@ -59,10 +59,13 @@ class Experiment:
 def overlaps(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
     """The saved label overlaps of the stores, those of the same kind together; a store without any is measured.
 
+    It is with the k that the others have, where that fits it, and if none has any with one that fits all of them.
     A store that cannot be measured is passed over, and said; so is one of interventions, which its own measures show.
     Those of all rows come first.
     """
-    answers = [(subject, _current(subject.store, say)) for subject in subjects]
+    stores = [subject.store for subject in subjects]
+    ks = [_common_k(store, stores) for store in stores]
+    answers = [(subject, _current(subject.store, k, say)) for subject, k in zip(subjects, ks, strict=True)]
     return _together(answers, ["role", "condition", "layer"])
 
 
@@ -124,16 +127,16 @@ def _together(
     return [Experiment(calls[kind], found[kind]) for kind in ordered]
 
 
-def _current(store: Store, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
+def _current(store: Store, k: int, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
     """Calls with their tables, newest first, as the store is now: saved ones, else the newest of before, else usual."""
-    saved = sorted((one for one in store.results() if one.measure == "overlap"), key=_age, reverse=True)
+    saved = _overlaps(store)
     current: list[tuple[PerLayer, pl.DataFrame]] = [
         (Overlap.again(one.parameters), one.table()) for one in saved if one.state == store.state
     ]
-    if current or (not saved and (specs(store) or _replayed(store))):
+    if current or (not saved and _for_interventions(store)):
         return current
     try:
-        call = Overlap.again(saved[0].parameters) if saved else _usual(store)
+        call = Overlap.again(saved[0].parameters) if saved else _usual(store, k)
         say(f"{store.path}: no saved label overlap of what it holds now; computing it (k = {call.k})")
         return [(call, answer(store, call, say=say).table)]
     except ActstoreError as error:
@@ -142,25 +145,46 @@ def _current(store: Store, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
         return []
 
 
-def _replayed(store: Store) -> bool:
-    """Whether interventions were replayed from the store: then it was made for them."""
-    return any(one.measure in (Replayed.measure, KnockoutReplayed.measure) for one in store.results())
+def _for_interventions(store: Store) -> bool:
+    """Whether samples ran under interventions, or some were replayed from the store: then it was made for them."""
+    return bool(specs(store)) or any(
+        one.measure in (Replayed.measure, KnockoutReplayed.measure) for one in store.results()
+    )
 
 
 def _age(result: Result) -> str:
     return result.created
 
 
-def _usual(store: Store) -> Overlap:
-    """The paper's call on what the store has: fewer neighbours where there are few samples."""
+def _overlaps(store: Store) -> list[Result]:
+    """Saved label overlaps, newest first."""
+    return sorted((one for one in store.results() if one.measure == Overlap.measure), key=_age, reverse=True)
+
+
+def _usual(store: Store, k: int) -> Overlap:
+    """The paper's call on what the store has, with k neighbours."""
     roles = [role for role in (*USUAL, "last") if role in store.roles]
-    return Overlap.of(store, roles=roles or None, k=_fitting_k(store))
+    return Overlap.of(store, roles=roles or None, k=k)
+
+
+def _common_k(store: Store, others: Sequence[Store]) -> int:
+    """Neighbours for a store without a label overlap, so that its own stands beside the others'.
+
+    The k of their newest saved one of which the store has twice as many samples, else one that fits all without any.
+    """
+    saved = sorted((one for other in others for one in _overlaps(other)), key=_age, reverse=True)
+    fitting = [int(one.parameters["k"]) for one in saved if 2 * one.parameters["k"] <= _samples(store)]
+    bare = [other for other in others if not (_overlaps(other) or _for_interventions(other))]
+    return fitting[0] if fitting else min(map(_fitting_k, [store, *bare]))
 
 
 def _fitting_k(store: Store) -> int:
     """The paper's k, or fewer neighbours where there are few samples."""
-    n = int(store.sql("select count(distinct sample_id) from samples where status = 'ok'").item())
-    return min(USUAL_K, max(1, n // 4))
+    return min(USUAL_K, max(1, _samples(store) // 4))
+
+
+def _samples(store: Store) -> int:
+    return int(store.sql("select count(distinct sample_id) from samples where status = 'ok'").item())
 
 
 def _by_kind(answers: Sequence[tuple[PerLayer, pl.DataFrame]]) -> dict[str, list[tuple[PerLayer, pl.DataFrame]]]:
