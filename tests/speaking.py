@@ -18,6 +18,7 @@ class Speaker:
         self.reply, self.asked, self.keys, self.faults = reply, [], [], []
         self.lock = threading.Lock()
         self.url = ""
+        self.wait = {"retry-after-ms": "5"}  # header of every reply
 
     def answer(self, body: dict[str, Any], key: str) -> tuple[int, bytes]:
         """Status and body of one reply."""
@@ -47,7 +48,8 @@ def speaking(reply: Replier) -> Iterator[Speaker]:
             status, content = speaker.answer(body, self.headers["Authorization"])
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("retry-after-ms", "5")
+            for name, value in speaker.wait.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             with suppress(OSError):  # the client's time was over

@@ -1,9 +1,14 @@
 """The judge, against a server that speaks the protocol and its faults."""
 
 import base64
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
 
 import pytest
 
+import actstore_analyze.judge as judge_module
 from actstore.errors import ActstoreError
 from actstore_analyze.judge import Judge, Question
 from actstore_analyze.sae_question import matched, question
@@ -13,6 +18,14 @@ PNG = b"\x89PNG\r\n\x1a\n and the rest"
 JPEG = b"\xff\xd8\xff and the rest"
 YES = "Image description: a dog on grass.\nMatch found: YES\nExplanation: a dog is there."
 QUESTION = question(("dogs", "the colour green"), PNG)
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch):
+    """Seconds that the judge would wait, in order; it does not."""
+    found = []
+    monkeypatch.setattr(judge_module, "time", SimpleNamespace(sleep=found.append, time=time.time))
+    return found
 
 
 @pytest.fixture
@@ -50,8 +63,10 @@ def test_what_fails_is_asked_again(server, faults):
     [
         ([429] * 9, "refused: 429 .*told to fail with 429"),
         ([500] * 9, "refused: 500"),
-        (["torn"] * 9, "replied 3 times with something else than a chat completion"),
-        (["empty"] * 9, "replied 3 times with something else than a chat completion"),
+        (["torn"] * 9, r"replied with something else than a chat completion \(3 tries\)"),
+        (["empty"] * 9, r"replied with something else than a chat completion \(3 tries\)"),
+        ([500, 429, "torn", 500, 500], r"replied with something else than a chat completion \(3 tries\)"),
+        (["torn", "slow", 429, 500], r"refused: 429 .*\(3 tries\)"),
         (["slow"] * 9, r"Request timed out. \(3 tries\)"),
     ],
 )
@@ -60,6 +75,33 @@ def test_after_its_tries_it_says_why(server, faults, message):
     with pytest.raises(ActstoreError, match=message):
         judge(server, timeout=0.1 if "slow" in faults else 5.0).ask(QUESTION)
     assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("faults", [[500] * 4, ["torn"] * 4, ["unclear"] * 4, [500, "torn", "unclear", 503]])
+def test_pauses_grow_after_every_kind_of_fault(pauses, faults):
+    with speaking(lambda _: "I cannot say." if server.unclear.pop(0) else YES) as server:
+        server.wait = {}
+        server.unclear = [fault == "unclear" for fault in faults if fault not in (500, 503, "torn")] + [False]
+        server.faults = [None if fault == "unclear" else fault for fault in faults]
+        assert judge(server, tries=5).ask(QUESTION) == YES
+        assert len(server.asked) == 5
+    assert len(pauses) == 4
+    assert all(0.75 * 0.5 * 2**i <= pause <= 0.5 * 2**i for i, pause in enumerate(pauses))
+
+
+@pytest.mark.parametrize(
+    ("wait", "pause"), [({"Retry-After": "7"}, 7), ({"retry-after-ms": "5"}, 0.005), ({"Retry-After": "9999"}, 60)]
+)
+def test_it_waits_as_long_as_the_endpoint_asks(server, pauses, wait, pause):
+    server.faults, server.wait = [429, 429], wait
+    assert judge(server).ask(QUESTION) == YES
+    assert pauses == [pause, pause]
+
+
+def test_it_waits_until_the_time_that_the_endpoint_names(server, pauses):
+    server.faults, server.wait = [429], {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=30))}
+    assert judge(server).ask(QUESTION) == YES
+    assert pauses[0] == pytest.approx(29.5, abs=5)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])

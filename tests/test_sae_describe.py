@@ -213,6 +213,20 @@ def test_unclear_replies_count_as_no_match(folder, capsys):
     assert table.select("matched", "unclear", "n").rows()[:2] == [(0, 3, 4), (0, 3, 4)]
 
 
+def test_unclear_replies_are_asked_again_when_forced(folder, capsys):
+    asked = ("--judge", "tiny", "--tries", "1", "--base-url")
+    with speaking(lambda _: "I cannot see it") as server:
+        command(capsys, folder, *asked, server.url)
+        n = len(server.asked)
+    with speaking(judged) as server:
+        _, table, err = command(capsys, folder, *asked, server.url, "--force")
+        assert f"{n} questions to tiny" in err
+        assert len(server.asked) == n
+        assert table["unclear"].to_list() == [0] * table.height
+        command(capsys, folder, *asked, server.url, "--force")
+        assert len(server.asked) == n
+
+
 def test_report(folder, capsys):
     with speaking(judged) as server:
         command(capsys, folder, "--judge", "tiny", "--base-url", server.url)

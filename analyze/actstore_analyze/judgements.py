@@ -19,15 +19,19 @@ SCHEMA = {"question": pl.String, "reply": pl.String}
 
 @dataclass
 class Judgements:
-    """Replies by question, of one model and prompt, in any state of the store."""
+    """Replies by question, of one model and prompt, in any state of the store.
+
+    again: those that are unclear are missing too.
+    """
 
     store: Store
     judge: Judge
     prompt: str
+    again: bool = False
     known: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for result in self.store.results():
+        for result in sorted(self.store.results(), key=lambda result: result.created):
             if result.measure == MEASURE and result.parameters == self._parameters:
                 self.known |= dict(result.table().iter_rows())
 
@@ -37,7 +41,10 @@ class Judgements:
 
     def missing(self, questions: Sequence[Question]) -> list[Question]:
         """Those without an answer, each once."""
-        return list({question.key: question for question in questions if question.key not in self.known}.values())
+        return list({question.key: question for question in questions if self._is_missing(question)}.values())
+
+    def _is_missing(self, question: Question) -> bool:
+        return question.key not in self.known or (self.again and self.reads(question) is None)
 
     def ask(self, questions: Sequence[Question], *, at_once: int, say: Say) -> None:
         """Ask what is missing; what was answered is kept even if a later question fails."""

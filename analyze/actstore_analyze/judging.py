@@ -13,7 +13,10 @@ __all__ = ["Judging"]
 
 @dataclass(frozen=True, kw_only=True)
 class Judging:
-    """The judge of a call. How it is asked (at_once, base_url, tries, timeout, price) is no parameter of the result."""
+    """The judge of a call. How it is asked (at_once, base_url, tries, timeout, price, force) does not name its result.
+
+    force: ask again what had an unclear reply.
+    """
 
     judge: str
     temperature: float = 0.001
@@ -23,10 +26,12 @@ class Judging:
     timeout: float = field(default=60.0, compare=False)
     price: tuple[float, float] | None = field(default=None, compare=False)
 
+    force: bool = field(default=False, compare=False)
+
     def judgements(self, store: Store, prompt: str) -> Judgements:
         """What the judge has said so far, and how to ask for more."""
         judge = Judge(self.judge, self.base_url, self.tries, self.timeout, self.temperature)
-        return Judgements(store, judge, prompt)
+        return Judgements(store, judge, prompt, again=self.force)
 
     def kept(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Those parameters that are kept with the result."""

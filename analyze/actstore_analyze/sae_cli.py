@@ -156,7 +156,7 @@ def describe(
         bare = {name: value for name, value in asked.items() if name not in JUDGED}
         found = answer(opened, Described.of(opened, **bare), force=force, say=say)
     else:
-        call = Matched.of(opened, **asked)
+        call = Matched.of(opened, force=force, **asked)
         if only_estimate:
             say(call.estimate(opened, say=say))
             return

@@ -44,7 +44,8 @@ def score(
     of the Penn Treebank, COCO's practice (cider_ptb, cider_d_ptb). CIDEr weighs words within each split: its scores of
     a split and of all do not add up.
     MME is in points, 200 at most for a task; perception and cognition sum theirs. LLaVA-Bench's relative is the judge's
-    ratings over those of the reference; its replies are kept in the store: a second run asks nothing.
+    ratings over those of the reference; its replies are kept in the store: a second run asks nothing, and with --force
+    what had an unclear reply.
 
     \b
     Example:
@@ -66,7 +67,7 @@ def score(
     if judge is None:
         call = Scored.of(opened, **chosen)
     else:
-        call = Reviewed.of(opened, **chosen, judge=judge, **asking)
+        call = Reviewed.of(opened, **chosen, judge=judge, force=force, **asking)
         if estimate:
             say(call.estimate(opened, say=say))
             return
