@@ -170,6 +170,36 @@ def test_gaussian_control_has_the_shape_of_the_group(store, scope, monkeypatch):
         assert getattr(found["gaussian"], name) == pytest.approx(getattr(expected, name), rel=0.03), name
 
 
+def test_gaussian_control_weighs_vectors_as_the_average_does(tmp_path, scope, monkeypatch):
+    from actstore_analyze.sae_curves import measured
+
+    lengths = (2, 10)  # of the examples, of which the short one lies apart
+    x = np.random.default_rng(0).standard_normal((12, D)).astype(np.float32) + np.repeat([[4], [0]], lengths, axis=0)
+    units = pl.DataFrame({"sample_id": ["a", "b"]})
+    made = actstore.create(tmp_path / "unequal", plan=units, layers=[2], d_model=D, dtype="float32")
+    rows = pl.DataFrame({"sample_id": np.repeat(["a", "b"], lengths).tolist(), "role": "image"})
+    made.write(0, samples=units.with_columns(status=pl.lit("ok")), rows=rows, residual={"image": x[None]})
+    opened = actstore.open(made.path)
+    (group,) = sae_groups.groups_of(opened, "from rows", ["image"], "example")
+    monkeypatch.setattr("actstore_analyze.sae_curves.min", lambda *_: 40_000, raising=False)
+    found = {name: total.finish() for name, total in measured(opened, group, 2, source(str(scope)).load(2, D), 3)}
+    weight = np.repeat([1 / n for n in lengths], lengths)
+    shapes = [
+        (np.average(x, axis=0, weights=w), np.cov(x.T, aweights=w, ddof=0) * len(x) / (len(x) - 1))
+        for w in (weight, np.ones(len(x)))
+    ]
+    weighted, plain = (
+        reconstruction(
+            np.random.default_rng(0).multivariate_normal(*shape, 40_000, method="eigh", check_valid="ignore"),
+            JumpRelu(weights(1)),
+        )
+        for shape in shapes
+    )
+    assert abs(weighted.squared_error / plain.squared_error - 1) > 0.1  # else this would show nothing
+    for name in ("squared_error", "l0", "fvu", "cosine", "relative_error"):
+        assert getattr(found["gaussian"], name) == pytest.approx(getattr(weighted, name), rel=0.02), name
+
+
 def test_an_untrained_adapter_is_another_store(store, scope, tmp_path, capsys):
     other = make_store(tmp_path / "untrained", shift=0.25)
     _, table, _ = command(capsys, "sae", store, "--saes", scope, "--untrained", other, "--average", "token")
