@@ -10,6 +10,7 @@ ROLES = {
     "gated": "eoi,last-image,image-mean,last",
 }
 HELD_OUT = "from rows where split = 'test'"
+WITH_IMAGE = f"{HELD_OUT} and prompt_order = 'image-text'"
 INTERVENED = ("fusion", "gated")
 INTERVENTIONS = ("knockout", "patch")
 FEWER = {"fusion": ("--set", "samples.limit=200")}  # enough to see a null
@@ -32,7 +33,7 @@ def steps(out: Path) -> Iterator[list[str]]:
         *TABLE,
     ]
     for name in STORES:
-        yield ["overlap", str(out / name), HELD_OUT, "--roles", ROLES[name], "--label", "label", "-k", "10", *TABLE]
+        yield ["overlap", str(out / name), WITH_IMAGE, "--roles", ROLES[name], "--label", "label", "-k", "10", *TABLE]
     yield ["sae", str(out / "mapped"), HELD_OUT, "--saes", "digits-mapped", "--layers", "0,4,8", *TABLE]
     for name in INTERVENED:
         for what in (*INTERVENTIONS, "replay"):

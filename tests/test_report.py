@@ -121,12 +121,14 @@ def test_what_the_model_said(reported):
 
 def test_accuracy_knows_the_marks_of_tokenizers_and_passes_over_what_it_cannot_compare(tmp_path):
     plan = pl.DataFrame(
-        {"sample_id": list("abcd"), "label": ["cat"] * 4, "prompt_order": ["image-text"] * 3 + ["text-image"]}
+        {"sample_id": list("abcde"), "label": ["cat"] * 5, "prompt_order": ["image-text"] * 3 + ["text-image", "text"]}
     )
     store = actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=2)
-    samples = pl.DataFrame({"sample_id": list("abcd"), "status": "ok", "next_token": [" cat", "▁cat", "dog", "cat"]})
-    rows = pl.DataFrame({"sample_id": list("abcd"), "role": "last", "k": 0})
-    store.write(0, samples=samples, rows=rows, residual={"last": np.zeros((1, 4, 2), np.float32)})
+    samples = pl.DataFrame(
+        {"sample_id": list("abcde"), "status": "ok", "next_token": [" cat", "▁cat", "dog", "cat", "cat"]}
+    )
+    rows = pl.DataFrame({"sample_id": list("abcde"), "role": "last", "k": 0})
+    store.write(0, samples=samples, rows=rows, residual={"last": np.zeros((1, 5, 2), np.float32)})
     found = actstore.open(store.path)
     assert said.accuracy(found).row(0, named=True) | {"low": 0, "high": 0} == {
         "condition": "none", "split": "all", "accuracy": 2 / 3, "low": 0, "high": 0, "right": 2, "n": 3,

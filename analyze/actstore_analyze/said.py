@@ -25,17 +25,17 @@ def accuracy(store: Store, label: str = "label", *, sql: str = "from samples") -
     """Share [0, 1] of samples whose next token is the label, by condition and split, with its 95 % Wilson interval.
 
     sql: gives the samples. None for a store without labels or without next tokens, and for labels that are no tokens:
-    the folder names of pictures, say. Prompts that end with the image are left out.
+    the folder names of pictures, say. Prompts that end with the image, and those without one, are left out.
     """
     columns = store.sql("from samples limit 0").columns
     if label not in columns:
         return None
     split = "split" if "split" in columns else "'all'"
-    image_last = "and prompt_order is distinct from 'text-image'" if "prompt_order" in columns else ""
+    asked = "and coalesce(prompt_order, 'image-text') = 'image-text'" if "prompt_order" in columns else ""
     counted = store.sql(
         f"select condition, cast({split} as varchar) as split, count(*) as n, "
         f"count(*) filter (trim(next_token, '{SPACES}') = cast(\"{label}\" as varchar)) as right from (\n{sql}\n) "
-        f"where status = 'ok' and next_token is not null and \"{label}\" is not null {image_last} "
+        f"where status = 'ok' and next_token is not null and \"{label}\" is not null {asked} "
         "group by all order by all"
     )
     if not counted.height or not (counted["right"].sum() or _are_tokens(store, label)):
