@@ -9,10 +9,11 @@ from sklearn.metrics import homogeneity_score
 
 import actstore
 from actstore.cli import run
+from actstore.errors import ActstoreError
 from actstore_analyze import drawings, figures
 from actstore_analyze.clustering import density_peaks
 from actstore_analyze.gaps import Gap
-from two_sided import LAYERS, N, command, make, vectors
+from two_sided import LAYERS, ORDERS, ROLES, D, N, command, make, vectors
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,34 @@ def test_gap_centred_and_without_a_dimension(store, capsys):
     text, image = (np.delete(x, [0, 3], axis=1) for x in both(2))
     mean = np.concatenate([text, image]).mean(axis=0)
     assert rows[0]["median"] == pytest.approx(np.median(cosines(text - mean, image - mean)), abs=2e-6)
+
+
+@pytest.mark.parametrize("pairs", ["all", "unmatched", "lower", "matched"])
+def test_gap_of_parts_is_that_of_all(store, pairs, monkeypatch):
+    call = Gap(layers=LAYERS, pairs=pairs, center=True, drop_dims=(3,))
+    opened, read = actstore.open(store), []
+    whole = call.table(opened, say=print)
+    monkeypatch.setattr("actstore_analyze.gaps.PART_BYTES", 4 * D * 33)  # of 80 vectors
+    residual = opened.residual
+    monkeypatch.setattr(opened, "residual", lambda rows, layer: read.append(len(rows)) or residual(rows, layer))
+    parts = call.table(opened, say=print)
+    assert max(read) == 33
+    quartiles = ("q25", "median", "q75")
+    assert parts.drop(quartiles).equals(whole.drop(quartiles))
+    for name in quartiles:
+        assert parts[name].to_list() == pytest.approx(whole[name].to_list(), abs=2e-6)
+
+
+def test_a_zero_vector_beyond_the_first_part_is_said(tmp_path, monkeypatch):
+    x = {
+        role: np.stack([np.concatenate([vectors(role, order, layer) for order in ORDERS]) for layer in LAYERS])
+        for role in ROLES
+    }
+    x["random-text"][1, 70] = 0
+    monkeypatch.setattr("actstore_analyze.gaps.PART_BYTES", 4 * D * 33)
+    call = Gap(layers=(1,))
+    with pytest.raises(ActstoreError, match="layer 1, texts from 66 and images from 0: row 4 is a zero vector"):
+        call.table(actstore.open(make(tmp_path / "zero", residual=x)), say=print)
 
 
 def test_clusters_of_both_modalities(store, capsys):

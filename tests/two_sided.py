@@ -55,6 +55,11 @@ def command(capsys, *arguments):
     return status, [json.loads(line) for line in out.splitlines()], err
 
 
+def committed(store, unit):
+    """A job that says how much of the store it sees."""
+    return len(store.commits), unit
+
+
 def squared(store, unit):
     """A job that another process can import."""
     return len(store.roles), unit**2

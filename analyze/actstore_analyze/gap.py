@@ -42,6 +42,8 @@ def cosine_gap(
     >>> round(found.q25, 4), round(found.median, 4), round(found.q75, 4)
     (0.45, 0.7, 0.85)
     """
+    if pairs != "all" and len(text) > len(image):
+        raise ActstoreError(f"{len(text)} texts but {len(image)} images; only pairs='all' takes unequal numbers")
     return quartiles(cosine_counts(text, image, pairs=pairs, absolute=absolute))
 
 
@@ -52,10 +54,11 @@ def cosine_counts(
     pairs: str = "all",
     absolute: bool = False,
     start: int = 0,
+    image_start: int = 0,
 ) -> Counts:
-    """How many pairs have their cosine in each bin of [-1, 1]; counts of parts of the texts add up to those of all.
+    """How many pairs have their cosine in each bin of [-1, 1]; counts of parts, each with each, add up to those of all.
 
-    start: which of all texts the first row of a part is; only `all` does without.
+    start, image_start: which of all texts and images the first rows of the parts are; only `all` does without.
 
     >>> part = cosine_counts(np.array([[1.0, 0.0]]), np.array([[0.0, 2.0], [3.0, 0.0]]), pairs="matched", start=1)
     >>> quartiles(part).median
@@ -66,15 +69,13 @@ def cosine_counts(
     texts, images = _directions(text), _directions(image)
     if texts.shape[1] != images.shape[1]:
         raise ActstoreError(f"text vectors of length {texts.shape[1]}, image vectors of length {images.shape[1]}")
-    if pairs != "all" and start + len(texts) > len(images):
-        raise ActstoreError(
-            f"{start + len(texts)} texts but {len(images)} images; only pairs='all' takes unequal numbers"
-        )
     counts = np.zeros(_BINS, np.int64)
     if pairs == "matched":
-        return _counted(counts, np.vecdot(texts, images[start : start + len(texts)]), absolute)
+        first, end = max(start, image_start), min(start + len(texts), image_start + len(images))
+        own = np.arange(first, end)
+        return _counted(counts, np.vecdot(texts[own - start], images[own - image_start]), absolute)
     step = max(1, _BLOCK_BYTES // (4 * len(images)))
-    columns = np.arange(len(images))
+    columns = np.arange(image_start, image_start + len(images))
     for first in range(0, len(texts), step):
         cosines = texts[first : first + step] @ images.T
         rows = np.arange(start + first, start + first + len(cosines))[:, None]

@@ -1,20 +1,23 @@
 """Calls of `actstore gap`: the cosines between text and image vectors at each layer."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
-from actstore_analyze.gap import cosine_gap
+from actstore_analyze.gap import cosine_counts, quartiles
 from actstore_analyze.per_layer import EVERYTHING, Prepared, depth
 from actstore_analyze.selection import Say
 from actstore_analyze.sides import IMAGE, TEXT, Sides, sides
 
 __all__ = ["Gap"]
 
+PART_BYTES = 1 << 28  # of texts or images in memory at a time
 PAIRS = {
     "all": "all pairs of a text and an image vector",
     "unmatched": "all pairs of a text and an image vector that are not of the same sample",
@@ -76,9 +79,9 @@ class Gap(Prepared):
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """condition, layer, depth, q25, median, q75, pairs, absolute, n_text, n_image: one row."""
         (text, image), layer = (unit.sides.text, unit.sides.image), unit.layer
-        x = self.prepared(store.residual(pl.concat([text["row_id"], image["row_id"]]).to_frame(), layer))
+        counts = sum(self._counts(store, unit), np.zeros(1, np.int64))
         try:
-            found = cosine_gap(*np.split(x, [text.height]), pairs=self.pairs, absolute=self.absolute)
+            found = quartiles(counts)
         except ActstoreError as error:
             raise ActstoreError(f"layer {layer}: {error}") from None
         return pl.DataFrame(
@@ -95,3 +98,27 @@ class Gap(Prepared):
                 "n_image": image.height,
             }
         )
+
+    def _counts(self, store: Store, unit: Unit) -> Iterator[NDArray[np.int64]]:
+        """Counts of the cosines of each part of the texts with each of the images: two parts are in memory."""
+        size = max(1, PART_BYTES // (4 * store.header.d_model))
+        mean = self._mean(store, unit, size) if self.center else None
+        for i, texts in enumerate(unit.sides.text.iter_slices(size)):
+            text = self.prepared(store.residual(texts, unit.layer), mean)
+            for j, images in enumerate(unit.sides.image.iter_slices(size)):
+                if (self.pairs == "matched" and i != j) or (self.pairs == "lower" and i < j):
+                    continue
+                image = self.prepared(store.residual(images, unit.layer), mean)
+                starts = {"start": i * size, "image_start": j * size}
+                try:
+                    yield cosine_counts(text, image, pairs=self.pairs, absolute=self.absolute, **starts)
+                except ActstoreError as error:
+                    where = f", texts from {i * size} and images from {j * size}" if i or j else ""
+                    raise ActstoreError(f"layer {unit.layer}{where}: {error}") from None
+
+    def _mean(self, store: Store, unit: Unit, size: int) -> NDArray[np.float64]:
+        """The mean vector (d,) of texts and images."""
+        rows = pl.concat([unit.sides.text["row_id"], unit.sides.image["row_id"]]).to_frame()
+        parts = (store.residual(part, unit.layer).sum(axis=0, dtype=np.float64) for part in rows.iter_slices(size))
+        mean: NDArray[np.float64] = np.sum(list(parts), axis=0) / rows.height
+        return mean

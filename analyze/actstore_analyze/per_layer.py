@@ -37,6 +37,8 @@ class PerLayer(ABC):
     """What is asked of a store. The fields, but jobs, are the parameters of the saved result.
 
     jobs: processes that share the units; the table does not depend on it.
+    A measure of nearest neighbours (overlap, cluster, dimension) needs all vectors of a unit, a role at a layer, in
+    memory; the store may be larger. What can be added up (gap, sae) goes through its vectors a part at a time.
     """
 
     layers: tuple[int, ...]
@@ -150,13 +152,14 @@ class Prepared(PerLayer):
             raise ActstoreError(f"all {width} dimensions would be dropped; keep at least one")
         return cls(layers=known_layers(store, layers), drop_dims=dropped, **asked)
 
-    def prepared(self, x: Vectors) -> Vectors:
-        """The vectors (n, d) as they are measured: those measured together have one mean."""
-        if self.drop_dims:
-            x = np.delete(x, self.drop_dims, axis=1)
+    def prepared(self, x: Vectors, mean: NDArray[np.float64] | None = None) -> Vectors:
+        """The vectors (n, d) as they are measured: those measured together have one mean.
+
+        mean: (d,) of all of them, where x is a part.
+        """
         if self.center:
-            x = (x - x.mean(axis=0, dtype=np.float64)).astype(np.float32)
-        return x
+            x = (x - (x.mean(axis=0, dtype=np.float64) if mean is None else mean)).astype(np.float32)
+        return np.delete(x, self.drop_dims, axis=1) if self.drop_dims else x
 
     @property
     def source(self) -> str:
