@@ -18,13 +18,14 @@ from actstore.errors import ActstoreError
 from actstore_extract.attention import AttentionSelection, CapturedAttention
 from actstore_extract.capture import Begun, Captured, NotFiniteError, Selection, begin
 from actstore_extract.conditions import Condition, expand
-from actstore_extract.content import Answer, Array, Content, Taken, content
+from actstore_extract.content import Array, Content, Taken, content
 from actstore_extract.encoder import Encoder
 from actstore_extract.families import Batch, Encoded, Model
 from actstore_extract.generation import generate
 from actstore_extract.interventions import Block, block_attention, check_blocks, parse_block, role_slots
 from actstore_extract.positions import Positions, Role, parse_role, positions
-from actstore_extract.recipe import Recipe, RecipeError
+from actstore_extract.recipe import Recipe
+from actstore_extract.said import Said
 from actstore_extract.sources import Source, Sources
 from actstore_extract.steering import check_width, steered
 from actstore_extract.threads import fitting_threads
@@ -33,7 +34,6 @@ __all__ = ["BATCHES_ENCODED", "Extractor"]
 
 BATCHES_ENCODED = 8  # so many batches are sorted by length at a time; more would hold more images in memory
 LAUNCHED_AHEAD = 1  # batches a GPU is given before what it did last is looked at
-TOP = 10  # next tokens that are kept
 NOT_RUN = "not run"
 
 _Wait = Callable[[], list[Taken | str]]  # waits for a batch; what was kept of each sample, or why nothing was
@@ -83,7 +83,7 @@ class Extractor:
         patches = [one.patch for one in self.conditions.values() if one.patch is not None]
         self.sources = Sources(model, self._encode_asked, patches, seed=recipe.seed)
         self.warned: set[str] = set()
-        self.answers = self._tokens(recipe.capture.answers)
+        self.said = Said(model, recipe.capture.answers, self._warn)
 
     def content(
         self,
@@ -318,7 +318,7 @@ class Extractor:
         """The captured batch, sample by sample and role by role."""
         residual, means = self._stored(captured.residual), captured.means.numpy()
         kv = [np.empty(0) if x is None else self._stored(x) for x in (captured.keys, captured.values)]
-        said = self._said(captured.next_logits, texts, sources)
+        said = self.said.after(captured.next_logits, texts, sources)
         found: list[Taken | str] = []
         row = mean = place = 0
         for i, where in enumerate(at):
@@ -344,47 +344,6 @@ class Extractor:
         if self.dtype == "bfloat16":  # rounded here, in one pass; numpy needs ten
             return residual.to(torch.bfloat16).view(torch.uint16).numpy()
         return residual.float().numpy()
-
-    def _said(
-        self, logits: torch.Tensor | None, texts: Sequence[str | None], sources: Sequence[Source]
-    ) -> list[Answer]:
-        """What the model says next after each sample of the batch."""
-        if logits is None:
-            return [Answer([], [], [], text=text) for text in texts]
-        distribution = logits.softmax(-1)
-        top = distribution.topk(min(TOP, distribution.shape[-1]))
-        answers = distribution[:, self.answers].tolist() if self.answers else [None] * len(texts)
-        alike = _alike(distribution, sources) if sources else [None] * len(texts)
-        words = [[str(self.model.tokenizer.decode([token])) for token in ids] for ids in top.indices.tolist()]
-        columns = (top.indices.tolist(), words, top.values.tolist(), answers, texts, alike)
-        return [Answer(*said) for said in zip(*columns, strict=True)]
-
-    def _tokens(self, answers: list[str] | dict[str, str]) -> list[int]:
-        words = list(answers.values()) if isinstance(answers, dict) else answers
-        tokens = [self._token(word) for word in words]
-        for i, token in enumerate(tokens):
-            if token in tokens[:i]:
-                first = words[tokens.index(token)]
-                self._warn(
-                    f"answers {first!r} and {words[i]!r} begin with the same token, so they cannot be told apart"
-                )
-        return tokens
-
-    def _token(self, word: str) -> int:
-        """The token that stands for an answer: the first of those the tokenizer makes of it."""
-        tokens: list[int] = self.model.tokenizer(word, add_special_tokens=False).input_ids
-        if not tokens or tokens[0] == self.model.tokenizer.unk_token_id:
-            raise RecipeError(f"[capture] answers: {word!r} is no word of this model's tokenizer")
-        if len(tokens) > 1:
-            self._warn(f"answer {word!r} is {len(tokens)} tokens; the first stands for it")
-        return tokens[0]
-
-
-def _alike(distribution: torch.Tensor, sources: Sequence[Source]) -> list[float]:
-    """What each next-token distribution (samples, vocabulary) shares with its source's: the smaller, summed."""
-    own = torch.stack([source.distribution for source in sources])
-    shared: list[float] = torch.minimum(distribution, own).sum(-1, dtype=torch.float64).tolist()
-    return shared
 
 
 def _attention(recipe: Recipe) -> AttentionSelection | None:

@@ -297,7 +297,7 @@ class Run:
     def _answers(self, batch_size: int) -> dict[str, Any]:
         """The tokens that stand for the answers of the recipe, by label or word."""
         names = list(self.recipe.capture.answers)
-        return {"answer_tokens": dict(zip(names, self.extractor(batch_size).answers, strict=True))} if names else {}
+        return {"answer_tokens": dict(zip(names, self.extractor(batch_size).said.tokens, strict=True))} if names else {}
 
 
 def samples_per_part(content: Content, batch_size: int) -> int:
