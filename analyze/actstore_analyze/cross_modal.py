@@ -196,17 +196,23 @@ def _called(spans: pl.DataFrame, places: pl.DataFrame, named: Sequence[str], say
 
 
 def _mass(store: Store, unit: Unit) -> NDArray[np.float64]:
-    """Attention (positions,) of all samples' text, summed over samples, aligned at the first position looked at."""
-    values, samples = store.attention("mass", unit.layer)
-    at = samples.select(KEY).with_row_index("at").join(unit.spans, on=KEY, how="inner")
-    if at.height < unit.spans.height:
-        raise ActstoreError(
-            f"layer {unit.layer}: attention mass is stored of {at.height} of {unit.spans.height} samples"
-        )
-    first, last = at["first"].to_numpy(), at["last"].to_numpy()
-    columns = first[:, None] + np.arange(last[0] - first[0] + 1)
-    chosen = values[at["at"].to_numpy()[:, None], columns]
-    total: NDArray[np.float64] = chosen.sum(axis=0, dtype=np.float64)
+    """Attention (positions,) of all samples' text, summed over samples, aligned at the first position looked at.
+
+    The sums of the parts are added up: one part is in memory at a time.
+    """
+    layer = store.header.layer_index(unit.layer)
+    total = np.zeros(unit.spans["last"][0] - unit.spans["first"][0] + 1)
+    found = 0
+    for part in store.parts:
+        at = part.samples().select(KEY).with_row_index("at").join(unit.spans, on=KEY, how="inner")
+        if not at.height or "attention/mass" not in part.commit.arrays:
+            continue
+        columns = at["first"].to_numpy()[:, None] + np.arange(len(total))
+        chosen = part.array("attention/mass").layer(layer)[at["at"].to_numpy()[:, None], columns]
+        total += chosen.sum(axis=0, dtype=np.float64)
+        found += at.height
+    if found < unit.spans.height:
+        raise ActstoreError(f"layer {unit.layer}: attention mass is stored of {found} of {unit.spans.height} samples")
     return total
 
 
