@@ -52,8 +52,8 @@ def read_table(path: Path, height: int | None = None) -> pl.DataFrame:
 def check_columns(path: Path, columns: Columns, *, own: bool = False) -> None:
     """Raise CorruptError unless the columns of a Parquet table are these, and with `own` others after them."""
     try:
-        schema = pq.read_schema(path)
-        found = pl.from_arrow(schema.remove_metadata().empty_table())
+        schema = pq.read_schema(path).remove_metadata()
+        found = pl.from_arrow(pa.Table.from_batches([], schema))  # schema.empty_table() imports pandas
         assert isinstance(found, pl.DataFrame)
         if own:
             check_own_columns(found.columns[len(columns) :])
