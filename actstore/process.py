@@ -23,7 +23,10 @@ def claim() -> None:
 
 @contextmanager
 def memory(n_bytes: float) -> Iterator[None]:
-    """Inside, a process that was claimed gets that many bytes and SLACK more than it has; what asks for more fails."""
+    """Inside, a process that was claimed gets that many bytes and SLACK more than it has; what asks for more fails.
+
+    A library that is refused memory where it cannot say so may abort the process: then it ends without our line.
+    """
     if not _own or not SIZES.exists():  # macOS has no such file, and keeps to no such limit
         yield
         return
