@@ -22,7 +22,7 @@ BATCHES = 40  # of a store; the writer goes on with another one
 LEAST = 5  # batches and reads of each, however slow the machine
 FILES = 2  # that may be open more at the end than after the first third
 STEADY = 4e6  # bytes a minute that a process may grow, after the first third of a long run
-GROWN = 32e6  # bytes that a process may grow, after the first third of a short one: a busy machine is not warm by then
+GROWN = 64e6  # bytes that a process may grow, after the first third of a short one: a busy machine is not warm by then
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["actstore.store", "actstore.arrays", "actstore.compaction", "zarr", "making"])
