@@ -357,7 +357,7 @@ def test_answers_that_begin_alike_are_named():
     said = []
     keys = ["capture.answers={a = 'seven', b = 'seven', c = 'seven eight'}"]
     extractor = Run(recipe.load("digits-fusion", keys), say=said.append).extractor(4)
-    assert len(extractor.answers) == 3
+    assert len(extractor.said.tokens) == 3
     assert said == [
         "answer 'seven eight' is 2 tokens; the first stands for it",
         "answers 'seven' and 'seven' begin with the same token, so they cannot be told apart",
