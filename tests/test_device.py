@@ -59,7 +59,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-# On a CPU the files named after each part of this have float32, in all their cases.
+# On a CPU float32 has tests of its own: test_capture.py, test_attention.py, test_replay.py and so on.
 @pytest.fixture(params=[BFLOAT] if DEVICE == "cpu" else [FLOAT, BFLOAT], ids=str)
 def model(request: pytest.FixtureRequest, name: str) -> Model:
     return system(name, request.param)
