@@ -3,11 +3,12 @@
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from actstore import durable, layout, records
 from actstore.errors import AlreadyCommittedError, CorruptError
@@ -17,8 +18,7 @@ from actstore.layout import ArraySpec
 TABLES = ("rows.parquet", "samples.parquet")
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """Size in bytes and crc32c of one file, as committed."""
 
     size: int
@@ -28,6 +28,10 @@ class File:
     def of(cls, path: Path) -> "File":
         """Size and checksum of a file as it is now."""
         return cls(path.stat().st_size, durable.crc32c(path))
+
+    def fits(self, found: os.stat_result) -> bool:
+        """Whether that is a plain file of this size."""
+        return found.st_size == self.size and stat.S_ISREG(found.st_mode)
 
     def check(self, path: Path | str, *, whole: bool) -> None:
         """Raise CorruptError unless `path` is a plain file of this size and, with `whole`, of these bytes."""
@@ -75,9 +79,6 @@ class Commit:
             if kind in layout.VECTORS and found.setdefault(role, spec.shape[1]) != spec.shape[1]:
                 raise ValueError(f"array {name} has {spec.shape[1]} rows, another of its role {found[role]}")
         return found
-
-    def _roles_of(self, kind: str) -> set[str]:
-        return {name.removeprefix(f"{kind}/") for name in self.arrays if name.startswith(f"{kind}/")}
 
     def record(self) -> records.Record:
         """The commit as JSON."""
@@ -141,10 +142,13 @@ class Commit:
         needed = [*TABLES, *(f"{name}/{path}" for name, spec in self.arrays.items() for path in spec.paths())]
         if absent := [name for name in needed if name not in self.files]:
             return f"lists no {absent[0]}"
-        roles = {kind: self._roles_of(kind) for kind in ("keys", "values")}
-        if odd := sorted(roles["keys"] ^ roles["values"]):
+        of_kind: dict[str, dict[str, ArraySpec]] = {"keys": {}, "values": {}, "attention": {}, "residual": {}}
+        for name, spec in self.arrays.items():
+            kind, role = name.split("/", 1)
+            of_kind[kind][role] = spec
+        if odd := sorted(of_kind["keys"].keys() ^ of_kind["values"].keys()):
             return f"holds keys or values of {odd[0]}, but not both"
-        samples = {self.arrays[f"attention/{name}"].shape[1] for name in self._roles_of("attention")}
+        samples = {spec.shape[1] for spec in of_kind["attention"].values()}
         if self.rows != sum(self.roles.values()) or samples - {self.samples}:
             return f"holds {self.rows} rows and {self.samples} samples, which is not what its arrays hold"
         if self.name.startswith("b") and (self.replaces or self.batches != (int(self.name[1:9]),)):
@@ -158,17 +162,28 @@ class Commit:
 
     def check(self, store: Path) -> None:
         """Raise CorruptError unless every file of the part has the committed bytes."""
+        self.check_folders(store)
         for name, file in self.files.items():
             file.check(store / PARTS / self.part / name, whole=True)
 
     def check_sizes(self, store: Path) -> None:
-        """Raise CorruptError if a file of the part is missing, no plain file, or of another size."""
+        """Raise CorruptError if the part is a link, or a file of it is missing, no plain file, or of another size.
+
+        The folders below are looked at before an array is read (check_folders): there are more of them than files.
+        """
         folder = f"{store}/{PARTS}/{self.part}"  # many files: as text, since a Path each costs more than the check
+        _refuse_link(folder)
+        try:
+            odd = [name for name, file in self.files.items() if not file.fits(os.lstat(f"{folder}/{name}"))]
+        except OSError:
+            odd = list(self.files)
+        for name in odd:
+            self.files[name].check(f"{folder}/{name}", whole=False)
+
+    def check_folders(self, store: Path) -> None:
+        """Raise CorruptError if the part's folder, or one below it that holds its files, is a link."""
         for name in _folders(tuple(self.files)):
-            if _is_link(folder + name):
-                raise CorruptError(f"{folder}{name}: not a plain folder; a store holds no links")
-        for name, file in self.files.items():
-            file.check(f"{folder}/{name}", whole=False)
+            _refuse_link(f"{store}/{PARTS}/{self.part}{name}")
 
 
 @lru_cache(maxsize=64)  # the parts of a store have mostly the same files
@@ -187,11 +202,10 @@ def _folders(files: tuple[str, ...]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _is_link(path: str) -> bool:
-    try:
-        return stat.S_ISLNK(os.lstat(path).st_mode)
-    except OSError:  # what is not there is missed with its files
-        return False
+def _refuse_link(folder: str) -> None:
+    with suppress(FileNotFoundError, NotADirectoryError):  # what is not there is missed with its files
+        if stat.S_ISLNK(os.lstat(folder).st_mode):
+            raise CorruptError(f"{folder}: not a plain folder; a store holds no links")
 
 
 def name_of(batch: int) -> str:

@@ -3,9 +3,8 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from actstore.errors import ActstoreError, CorruptError
 from actstore.format import CHUNK_BYTES, SHARD_BYTES, dtype_named
@@ -20,8 +19,7 @@ LARGEST_CHUNK = 2**31 - 17  # what blosc takes: its sizes are int32, less a head
 CHECKSUMS = re.compile(r"(?:[0-9a-f]{8})+")
 
 
-@dataclass(frozen=True)
-class ArraySpec:
+class ArraySpec(NamedTuple):
     """Shape, number type and layout of one array and the crc32c of its chunks, as the commit record states them."""
 
     shape: tuple[int, ...]
@@ -61,13 +59,13 @@ class ArraySpec:
     def from_record(cls, name: str, record: dict[str, Any]) -> "ArraySpec":
         """The spec in a commit record; raises CorruptError unless it is the layout of format 1 for its shape."""
         try:
-            shape = tuple(int(size) for size in record["shape"])
-            layout = _layout_of(shape, record["dtype"], tuple(record["dimensions"]))
-            spec = replace(layout, chunk_crc32c=record["chunk_crc32c"])
-            as_written = spec.record() == record and bool(CHECKSUMS.fullmatch(spec.chunk_crc32c))
+            layout, as_record = _layout_of(tuple(record["shape"]), record["dtype"], tuple(record["dimensions"]))
+            checksums = record["chunk_crc32c"]
+            as_written = {**as_record, "chunk_crc32c": checksums} == record and bool(CHECKSUMS.fullmatch(checksums))
+            spec = cls(layout.shape, layout.dtype, layout.chunks, layout.shards, layout.dimensions, checksums)
         except (KeyError, TypeError, ValueError, ActstoreError) as error:
             raise CorruptError(f"array {name}: not a layout of format 1 ({error})") from None
-        if not as_written or len(spec.chunk_crc32c) != 8 * spec.n_chunks:
+        if not as_written or len(checksums) != 8 * spec.n_chunks:
             raise CorruptError(f"array {name}: not a layout of format 1: {record}")
         return spec
 
@@ -108,11 +106,11 @@ class ArraySpec:
 
     def shard_of(self, layer: int) -> str:
         """The shard that holds a layer, as a path inside the array's folder."""
-        return f"c/{layer // self.shards[0]}{'/0' * (len(self.shape) - 1)}"
+        return _shard(layer // self.shards[0], len(self.shape))
 
-    def paths(self) -> list[str]:
+    def paths(self) -> tuple[str, ...]:
         """The files of the array, inside its folder."""
-        return ["zarr.json", *(self.shard_of(layer) for layer in range(0, self.shape[0], self.shards[0]))]
+        return _paths_of(-(-self.shape[0] // self.shards[0]), len(self.shape))
 
     def index_in_shard(self, layer: int, chunk: int) -> int:
         """Where the index of its shard lists chunk number `chunk` of a layer."""
@@ -125,8 +123,19 @@ class ArraySpec:
 
 
 @lru_cache(maxsize=256)  # the parts of a store have mostly the same arrays
-def _layout_of(shape: tuple[int, ...], dtype: str, dimensions: tuple[str, ...]) -> ArraySpec:
-    return ArraySpec.of(shape, dtype, dimensions)
+def _layout_of(shape: tuple[int, ...], dtype: str, dimensions: tuple[str, ...]) -> tuple[ArraySpec, dict[str, Any]]:
+    """The layout of an array, and that as JSON."""
+    layout = ArraySpec.of([int(size) for size in shape], dtype, dimensions)
+    return layout, layout.record()
+
+
+@lru_cache(maxsize=256)
+def _paths_of(n_shards: int, n_axes: int) -> tuple[str, ...]:
+    return ("zarr.json", *(_shard(number, n_axes) for number in range(n_shards)))
+
+
+def _shard(number: int, n_axes: int) -> str:
+    return f"c/{number}{'/0' * (n_axes - 1)}"
 
 
 def dimensions_of(array: str) -> tuple[str, ...]:

@@ -80,7 +80,13 @@ class Part:
         """The array called `name`, for example residual/eoi."""
         from actstore.arrays import ArrayReader  # its codecs take longer to import than a query runs
 
-        return ArrayReader(self.folder, name, self.commit.arrays[name])
+        return ArrayReader(self._plain_folder, name, self.commit.arrays[name])
+
+    @cached_property
+    def _plain_folder(self) -> Path:
+        """The folder, once it is known that neither it nor one below it is a link."""
+        self.commit.check_folders(self.store)
+        return self.folder
 
     @cached_property
     def places(self) -> "Places":

@@ -60,11 +60,25 @@ def test_a_folder_of_the_store_that_is_a_link(store, name, opener):
         OPENERS[opener](store.path)
 
 
-@pytest.mark.parametrize("below", ["", "residual", "residual/eoi", "residual/eoi/c/0", "attention"])
-def test_a_folder_of_a_part_that_is_a_link(store, below):
-    moved(store.parts[0].folder / below if below else store.parts[0].folder)
+def test_a_part_that_is_a_link(store):
+    moved(store.parts[0].folder)
     with pytest.raises(CorruptError, match="not a plain folder; a store holds no links"):
         actstore.open(store.path)
+
+
+@pytest.mark.parametrize("below", ["residual", "residual/eoi", "residual/eoi/c/0", "attention"])
+def test_a_folder_of_a_part_that_is_a_link(store, below):
+    rows = store.sql("from rows where role = 'eoi'")
+    moved(store.parts[0].folder / below)
+    opened = actstore.open(store.path)
+    for reading in (
+        lambda: opened.residual(rows, store.layers[0]),
+        lambda: opened.commits[0].check(store.path),
+    ):
+        with pytest.raises(CorruptError, match=f"{below}: not a plain folder; a store holds no links"):
+            reading()
+    problems = verify.run(verify.steps(store.path))
+    assert any(f"{below}: not a plain folder; a store holds no links" in problem.problem for problem in problems)
 
 
 @pytest.mark.parametrize("name", ["actstore.json", "commits/b00000001.json"])

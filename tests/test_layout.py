@@ -40,7 +40,7 @@ def test_an_empty_shape_has_no_layout(shape):
 
 def test_files_and_places_of_chunks():
     spec = ArraySpec.of((33, 512, 4096), "bfloat16", RESIDUAL)
-    assert spec.paths() == ["zarr.json", "c/0/0/0", "c/1/0/0"]
+    assert spec.paths() == ("zarr.json", "c/0/0/0", "c/1/0/0")
     assert (spec.chunks_per_layer, spec.chunks_per_shard, spec.n_chunks) == (4, 128, 132)
     assert (spec.shard_of(31), spec.index_in_shard(31, 3)) == ("c/0/0/0", 127)
     assert (spec.shard_of(32), spec.index_in_shard(32, 1)) == ("c/1/0/0", 1)
