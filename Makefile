@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 PINNED := -c .ci/constraints.txt
 OUT    ?= demo
 INPUTS ?= 100000
+WORKERS ?= 2
 
 .PHONY: help demo test test-slow fuzz lint bench bench-quick clean
 
@@ -31,8 +32,8 @@ $(VENV)/.fuzz: $(VENV)/.dev
 demo: $(VENV)/.demo ## run the whole pipeline on the models that ship; ends by naming the report
 	$(BIN)/actstore demo --out $(OUT)
 
-test: $(VENV)/.dev ## run the tests (minutes)
-	$(BIN)/python -m pytest -q
+test: $(VENV)/.dev ## run the tests (minutes), in WORKERS=2 processes
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev ## run the tests that take longer
 	$(BIN)/python -m pytest -q -m slow

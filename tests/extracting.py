@@ -1,6 +1,5 @@
 """Extraction in a process of its own, so that tests can kill it."""
 
-import multiprocessing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -9,12 +8,9 @@ import polars as pl
 import actstore
 from actstore_extract import recipe
 from actstore_extract.runner import Run, Summary
+from forked import processes
 
 SMALL = ("samples.limit=24", "capture.part_samples=4", "capture.batch_size=4", "model.dtype=bfloat16")
-
-# Children are forked from a server that has imported torch once: a kill then costs no new import.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["actstore_extract.runner"])
 
 
 def extract(path: Path, *changes: str, name: str = "digits-fusion") -> Summary:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from extracting import extract, processes
+from extracting import extract
+from forked import processes
 
 
 def start_rank(path: Path, rank: int, world: int, *changes: str) -> BaseProcess:

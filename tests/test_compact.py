@@ -1,6 +1,5 @@
 """actstore compact: fewer parts, the same rows, whoever reads, writes or compacts meanwhile."""
 
-import multiprocessing
 import os
 import re
 from datetime import UTC, datetime, timedelta
@@ -13,9 +12,7 @@ from numpy.testing import assert_array_equal
 import actstore
 import making
 from actstore import AlreadyCommittedError, CorruptError, cli, compaction, drafts, orphans, records, verify
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["actstore.compaction", "zarr", "making"])
+from forked import processes
 
 
 def contents(store):

@@ -17,7 +17,7 @@ from actstore_extract.generation import generate
 from actstore_extract.interventions import block_attention, parse_block
 from actstore_extract.points import reading, writing
 from actstore_extract.positions import parse_role
-from extracting import processes
+from forked import processes
 
 pytest.importorskip("accelerate")
 

@@ -19,10 +19,7 @@ import making
 from actstore import ActstoreError, AlreadyCommittedError, orphans, verify
 from actstore.drafts import Draft
 from actstore.schema import ROWS
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["actstore.store", "actstore.arrays", "zarr", "making"])
-
+from forked import processes
 
 # Disks that fail
 

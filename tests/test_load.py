@@ -15,6 +15,7 @@ from numpy.testing import assert_array_equal
 import actstore
 import making
 from actstore import compaction, verify
+from forked import processes
 
 READERS = 8
 SHORT, LONG = 6, 120  # seconds
@@ -23,9 +24,6 @@ LEAST = 5  # batches and reads of each, however slow the machine
 FILES = 2  # that may be open more at the end than after the first third
 STEADY = 4e6  # bytes a minute that a process may grow, after the first third of a long run
 GROWN = 64e6  # bytes that a process may grow, after the first third of a short one: a busy machine is not warm by then
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["actstore.store", "actstore.arrays", "actstore.compaction", "zarr", "making"])
 
 
 def resident():

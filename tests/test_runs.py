@@ -17,7 +17,8 @@ import pytest
 import actstore
 from actstore import cli, orphans, verify
 from actstore.drafts import Draft
-from extracting import SMALL, processes, vectors
+from extracting import SMALL, vectors
+from forked import processes
 
 FIRST = ("extract", "digits-fusion")
 LIMIT = 48  # samples, four in a part

@@ -12,12 +12,8 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import (
-    ActstoreError,
-    arrays,
-)
+from actstore import ActstoreError, arrays, layout
 from actstore.format import DTYPES
-from actstore.layout import ArraySpec
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +70,7 @@ def test_round_trip(tmp_path_factory, shape, roles, dtype, seed, chunk_bytes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("actstore.layout.CHUNK_BYTES", chunk_bytes)
         patch.setattr("actstore.layout.SHARD_BYTES", 8 * chunk_bytes)
-        patch.setattr("actstore.layout._layout_of", ArraySpec.of)  # the cached one knows the usual sizes
+        patch.setattr("actstore.layout._layout_of", layout._layout_of.__wrapped__)  # not the cached one
         store = actstore.create(
             path, plan=pl.DataFrame({"sample_id": ["a"]}), layers=range(n_layers), d_model=d_model, dtype=dtype
         )

@@ -80,7 +80,7 @@ def parsers(folder: Path) -> dict[str, tuple[Parser, list[bytes]]]:
 
     def read(index: bytes, data: bytes, checksum: bytes) -> object:
         shard.write_bytes(data + index + crc32c(index))
-        spec = replace(layout, chunk_crc32c=checksum[::-1].hex())
+        spec = layout._replace(chunk_crc32c=checksum[::-1].hex())
         return ArrayReader(folder, "residual/eoi", spec).layer(0)
 
     def places(content: bytes) -> object:
