@@ -6,6 +6,7 @@ PINNED := -c .ci/constraints.txt
 OUT    ?= demo
 INPUTS ?= 100000
 WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow fuzz lint bench bench-quick clean
 
@@ -33,10 +34,10 @@ demo: $(VENV)/.demo ## run the whole pipeline on the models that ship; ends by n
 	$(BIN)/actstore demo --out $(OUT)
 
 test: $(VENV)/.dev ## run the tests (minutes), in WORKERS=2 processes
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 test-slow: $(VENV)/.dev ## run the tests that take longer
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 fuzz: $(VENV)/.fuzz ## try parsers with inputs that a fuzzer makes up (some minutes; on Linux)
 	$(BIN)/python tests/fuzz/parsers.py --inputs $(INPUTS)

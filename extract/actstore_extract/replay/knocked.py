@@ -85,6 +85,9 @@ def _queries(sample: Stored, condition: Condition, blocks: Sequence[Block]) -> P
     for block in blocks:
         sides = [role_slots(batch, roles, condition.seed)[0].numpy() for roles in (block.queries, block.keys)]
         if not all(side.any() for side in sides):
-            raise ReplayError(f"{sample.sample_id} has no {block}: {condition.name} would change nothing")
+            raise ReplayError(
+                f"{sample.sample_id} has no {block}: {condition.name} would change nothing; choose samples that have "
+                "both sides with SQL, such as \"from rows where sample_id like '%/image-text'\""
+            )
         found.append(np.flatnonzero(sides[0]))
     return np.unique(np.concatenate(found))
