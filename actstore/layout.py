@@ -62,7 +62,7 @@ class ArraySpec(NamedTuple):
             layout, as_record = _layout_of(tuple(record["shape"]), record["dtype"], tuple(record["dimensions"]))
             checksums = record["chunk_crc32c"]
             as_written = {**as_record, "chunk_crc32c": checksums} == record and bool(CHECKSUMS.fullmatch(checksums))
-            spec = cls(layout.shape, layout.dtype, layout.chunks, layout.shards, layout.dimensions, checksums)
+            spec = cls(*layout[:-1], checksums)
         except (KeyError, TypeError, ValueError, ActstoreError) as error:
             raise CorruptError(f"array {name}: not a layout of format 1 ({error})") from None
         if not as_written or len(checksums) != 8 * spec.n_chunks:

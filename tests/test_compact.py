@@ -211,6 +211,17 @@ def test_gc_keeps_replaced_parts_when_the_merged_one_is_damaged(tmp_path):
         orphans.find(store.path)
 
 
+def test_gc_keeps_replaced_parts_when_a_folder_of_the_merged_one_is_a_link(tmp_path):
+    store = making.store(tmp_path / "s")
+    (done,) = compaction.compact(store.path)
+    age(store.path / "commits" / done.name, 100)
+    folder = store.path / "parts" / done.part / "residual"
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CorruptError, match="residual: not a plain folder; a store holds no links"):
+        orphans.find(store.path)
+
+
 @pytest.mark.parametrize("written", ["yesterday", "", "2026-01-01T00:00:00", "9999-01-01T00:00:00+00:00"])
 def test_gc_takes_no_strange_time_for_a_day_ago(tmp_path, written):
     store = making.store(tmp_path / "s", 2)

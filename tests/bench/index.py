@@ -145,13 +145,13 @@ def opening(folder: Path, parts: int, repeats: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--rows", default="10000000", help="numbers of rows, separated by commas")
+    made.add_argument("--rows", help="numbers of rows, separated by commas")
     made.add_argument("--parts", help="numbers of parts, separated by commas")
     asked = made.parse_args()
     repeats = 3 if asked.quick else 5
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        for n in asked.rows.split(","):
+        for n in (asked.rows or ("1000000" if asked.quick else "10000000")).split(","):
             found += asking(Path(folder), int(n), repeats)
         for n in (asked.parts or ("100,1000" if asked.quick else "100,1000,5000")).split(","):
             found += opening(Path(folder), int(n), repeats)
