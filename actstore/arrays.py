@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +40,7 @@ def write(part: Path, name: str, values: Layered, dtype: str, dimensions: tuple[
         chunks = _chunks(kind.encode(values[start : start + step]), spec.chunks[1], padded, kind)
         path = part / name / spec.shard_of(start)
         shards.write(path, _pool().map(shards.encode, chunks), spec.chunks_per_shard)
-    return spec._replace(chunk_crc32c=checksums(part / name, spec))
+    return msgspec.structs.replace(spec, chunk_crc32c=checksums(part / name, spec))
 
 
 def _write_document(folder: Path, spec: ArraySpec, kind: DType) -> None:

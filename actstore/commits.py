@@ -4,11 +4,12 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from actstore import durable, layout, records
 from actstore.errors import AlreadyCommittedError, CorruptError
@@ -16,6 +17,7 @@ from actstore.format import ARRAY_NAME, COMMIT_NAME, COMMITS, FILE_NAME, FORMAT,
 from actstore.layout import ArraySpec
 
 TABLES = ("rows.parquet", "samples.parquet")
+PAIRED = ("keys/", "values/")
 
 
 class File(NamedTuple):
@@ -28,10 +30,6 @@ class File(NamedTuple):
     def of(cls, path: Path) -> "File":
         """Size and checksum of a file as it is now."""
         return cls(path.stat().st_size, durable.crc32c(path))
-
-    def fits(self, found: os.stat_result) -> bool:
-        """Whether that is a plain file of this size."""
-        return found.st_size == self.size and stat.S_ISREG(found.st_mode)
 
     def check(self, path: Path | str, *, whole: bool) -> None:
         """Raise CorruptError unless `path` is a plain file of this size and, with `whole`, of these bytes."""
@@ -49,21 +47,20 @@ class File(NamedTuple):
             raise CorruptError(f"{path}: its bytes differ from the committed ones (crc32c); run actstore verify")
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """One committed part: the batches it holds, its files and its arrays; `store` is the crc32c of the header."""
 
-    name: str
     store: str
     part: str
     batches: tuple[int, ...]
-    files: dict[str, File]
-    arrays: dict[str, ArraySpec]
+    replaces: tuple[str, ...]
     rows: int
     samples: int
     written: str
-    replaces: tuple[str, ...] = ()
-    by: dict[str, Any] = field(default_factory=dict)
+    by: dict[str, Any]
+    files: dict[str, File]
+    arrays: dict[str, ArraySpec]
+    name: str = ""  # that of the record, which does not state it
 
     @property
     def bytes(self) -> int:
@@ -97,63 +94,45 @@ class Commit:
         }
 
     @classmethod
-    def _of(cls, name: str, record: records.Record) -> "Commit":
-        return cls(
-            name=name,
-            store=str(record["store"]),
-            part=record["part"],
-            batches=tuple(int(batch) for batch in record["batches"]),
-            files={name: File(int(size), str(crc)) for name, (size, crc) in record["files"].items()},
-            arrays={name: ArraySpec.from_record(name, spec) for name, spec in record["arrays"].items()},
-            rows=int(record["rows"]),
-            samples=int(record["samples"]),
-            written=str(record["written"]),
-            replaces=tuple(str(name) for name in record["replaces"]),
-            by=dict(record["by"]),
-        )
-
-    @classmethod
     def load(cls, path: Path) -> "Commit":
         """The commit whose record is at `path`; raises CorruptError for anything that format 1 does not allow."""
-        return cls.parsed(path, records.load(path))
-
-    @classmethod
-    def parsed(cls, path: Path, record: records.Record) -> "Commit":
-        """The commit that the record at `path` states; raises CorruptError for what format 1 does not allow."""
+        record = records.load(path)
         try:
-            commit = cls._of(path.name, record)
-            problem = commit.problem()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptError(f"{path}: not a commit record of format {FORMAT} ({error!r})") from None
-        if problem:
-            raise CorruptError(f"{path}: {problem}")
+            return msgspec.convert(record, cls).named(path.name)
+        except (ValueError, RecursionError) as error:
+            raise CorruptError(f"{path}: not a commit record of format {FORMAT} ({error})") from None
+
+    def named(self, name: str) -> "Commit":
+        """The commit with the name of its record; raises ValueError if that is no commit of format 1."""
+        commit = msgspec.structs.replace(self, name=name)
+        if problem := commit._problem():
+            raise ValueError(problem)
         return commit
 
-    def problem(self) -> str | None:
+    def _problem(self) -> str | None:
         """Why this is no commit of format 1, or None: names stay in the part, every file of every array is listed."""
         if not PART_NAME.fullmatch(self.part):
             return f"part {self.part!r} is not the name of a part"
-        if leading := _leading_out(tuple(self.files)):
-            return f"file {leading!r} leads out of the part"
-        if bad := [name for name in self.arrays if not ARRAY_NAME.fullmatch(name)]:
-            return f"{bad[0]!r} is not the name of an array"
-        if bad := [name for name, spec in self.arrays.items() if not spec.has(layout.dimensions_of(name))]:
-            return f"array {bad[0]!r} has other axes than format 1 gives it"
-        needed = [*TABLES, *(f"{name}/{path}" for name, spec in self.arrays.items() for path in spec.paths())]
-        if absent := [name for name in needed if name not in self.files]:
-            return f"lists no {absent[0]}"
-        of_kind: dict[str, dict[str, ArraySpec]] = {"keys": {}, "values": {}, "attention": {}, "residual": {}}
+        if problem := _problem_of_names(tuple(self.files), tuple(self.arrays)):
+            return problem
         for name, spec in self.arrays.items():
-            kind, role = name.split("/", 1)
-            of_kind[kind][role] = spec
-        if odd := sorted(of_kind["keys"].keys() ^ of_kind["values"].keys()):
-            return f"holds keys or values of {odd[0]}, but not both"
-        samples = {spec.shape[1] for spec in of_kind["attention"].values()}
+            if problem := self._problem_of(name, spec):
+                return problem
+        samples = {spec.shape[1] for name, spec in self.arrays.items() if name.startswith("attention/")}
         if self.rows != sum(self.roles.values()) or samples - {self.samples}:
             return f"holds {self.rows} rows and {self.samples} samples, which is not what its arrays hold"
         if self.name.startswith("b") and (self.replaces or self.batches != (int(self.name[1:9]),)):
             return f"holds batches {list(self.batches)}, which is not what its name says"
         return None
+
+    def _problem_of(self, name: str, spec: ArraySpec) -> str | None:
+        """Why this is no array of format 1, or None."""
+        if problem := spec.problem():
+            return f"array {name}: not a layout of format 1 ({problem})"
+        if not spec.has(layout.dimensions_of(name)):
+            return f"array {name!r} has other axes than format 1 gives it"
+        absent = [path for path in spec.paths() if f"{name}/{path}" not in self.files]
+        return f"lists no {name}/{absent[0]}" if absent else None
 
     def check_store(self, store: Path, header_crc32c: str) -> None:
         """Raise CorruptError unless it was committed to the store with this header."""
@@ -173,12 +152,10 @@ class Commit:
         """
         folder = f"{store}/{PARTS}/{self.part}"  # many files: as text, since a Path each costs more than the check
         _refuse_link(folder)
-        try:
-            odd = [name for name, file in self.files.items() if not file.fits(os.lstat(f"{folder}/{name}"))]
-        except OSError:
-            odd = list(self.files)
-        for name in odd:
-            self.files[name].check(f"{folder}/{name}", whole=False)
+        for name, file in self.files.items():
+            path = f"{folder}/{name}"
+            if not _is_plain(path, file.size):
+                file.check(path, whole=False)
 
     def check_folders(self, store: Path) -> None:
         """Raise CorruptError if the part's folder, or one below it that holds its files, is a link."""
@@ -186,10 +163,19 @@ class Commit:
             _refuse_link(f"{store}/{PARTS}/{self.part}{name}")
 
 
-@lru_cache(maxsize=64)  # the parts of a store have mostly the same files
-def _leading_out(files: tuple[str, ...]) -> str | None:
-    """The first name that may lead out of a part, if there is one."""
-    return next((name for name in files if not FILE_NAME.fullmatch(name)), None)
+@lru_cache(maxsize=64)  # the parts of a store have mostly the same names
+def _problem_of_names(files: tuple[str, ...], arrays: tuple[str, ...]) -> str | None:
+    """What no part can have or lack by the names of its files and arrays alone, or None."""
+    if bad := [name for name in files if not FILE_NAME.fullmatch(name)]:
+        return f"file {bad[0]!r} leads out of the part"
+    if absent := [name for name in TABLES if name not in files]:
+        return f"lists no {absent[0]}"
+    if bad := [name for name in arrays if not ARRAY_NAME.fullmatch(name)]:
+        return f"{bad[0]!r} is not the name of an array"
+    keys, values = ({name[len(kind) :] for name in arrays if name.startswith(kind)} for kind in PAIRED)
+    if odd := sorted(keys ^ values):
+        return f"holds keys or values of {odd[0]}, but not both"
+    return None
 
 
 @lru_cache(maxsize=64)
@@ -200,6 +186,15 @@ def _folders(files: tuple[str, ...]) -> frozenset[str]:
         while name := name.rpartition("/")[0]:
             found.add(f"/{name}")
     return frozenset(found)
+
+
+def _is_plain(path: str, size: int) -> bool:
+    """Whether there is a plain file of this size."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return found.st_size == size and stat.S_ISREG(found.st_mode)
 
 
 def _refuse_link(folder: str) -> None:
@@ -237,16 +232,16 @@ def names(store: Path) -> list[str]:
         raise CorruptError(f"{store}: the folder {COMMITS} is missing; restore it from a copy") from None
 
 
-def load_all(store: Path, header_crc32c: str, load: Callable[[Path], Commit] = Commit.load) -> list[Commit]:
+def load_all(store: Path, header_crc32c: str, known: Callable[[str], Commit | None] = lambda _: None) -> list[Commit]:
     """Every commit of the store that no compaction replaces, by first batch; raises CorruptError for a strange one.
 
-    load: how the record of a batch is read.
+    known: the commit that the record of this name states, where that is known without reading it.
     """
     folder = store / COMMITS
     found, compactions = _listed(store, header_crc32c)
     unread = superseded(compactions)
     kept = [commit for commit in compactions if commit.name not in unread]
-    kept += [load(folder / name) for name in found if name.startswith("b") and name not in unread]
+    kept += [known(name) or Commit.load(folder / name) for name in found if name.startswith("b") and name not in unread]
     batches_of: dict[str, tuple[int, ...] | None] = {
         name: (int(name[1:9]),) if name.startswith("b") else None for name in found
     }

@@ -1,12 +1,13 @@
 """The layout of an array: its chunks and shards follow from its shape and number type."""
 
 import math
-import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from actstore.errors import ActstoreError, CorruptError
+import msgspec
+
+from actstore.errors import ActstoreError
 from actstore.format import CHUNK_BYTES, SHARD_BYTES, dtype_named
 
 RESIDUAL = ("layer", "row", "feature")
@@ -16,10 +17,9 @@ MASS = ("layer", "sample", "key")
 VECTORS = {"residual": RESIDUAL, "keys": KEYS, "values": KEYS}  # kinds of arrays with one vector for each row of a role
 
 LARGEST_CHUNK = 2**31 - 17  # what blosc takes: its sizes are int32, less a header
-CHECKSUMS = re.compile(r"(?:[0-9a-f]{8})+")
 
 
-class ArraySpec(NamedTuple):
+class ArraySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shape, number type and layout of one array and the crc32c of its chunks, as the commit record states them."""
 
     shape: tuple[int, ...]
@@ -55,19 +55,18 @@ class ArraySpec(NamedTuple):
             dimensions=dimensions,
         )
 
-    @classmethod
-    def from_record(cls, name: str, record: dict[str, Any]) -> "ArraySpec":
-        """The spec in a commit record; raises CorruptError unless it is the layout of format 1 for its shape."""
+    def problem(self) -> str | None:
+        """Why this is not the layout of format 1 for its shape, or None."""
         try:
-            layout, as_record = _layout_of(tuple(record["shape"]), record["dtype"], tuple(record["dimensions"]))
-            checksums = record["chunk_crc32c"]
-            as_written = {**as_record, "chunk_crc32c": checksums} == record and bool(CHECKSUMS.fullmatch(checksums))
-            spec = cls(*layout[:-1], checksums)
-        except (KeyError, TypeError, ValueError, ActstoreError) as error:
-            raise CorruptError(f"array {name}: not a layout of format 1 ({error})") from None
-        if not as_written or len(checksums) != 8 * spec.n_chunks:
-            raise CorruptError(f"array {name}: not a layout of format 1: {record}")
-        return spec
+            layout = _layout_of(self.shape, self.dtype, self.dimensions)
+            checksums = bytes.fromhex(self.chunk_crc32c)
+        except (ValueError, ActstoreError) as error:
+            return str(error)
+        if (self.chunks, self.shards) != (layout.chunks, layout.shards):
+            return f"chunks {self.chunks} in shards {self.shards}, not {layout.chunks} in {layout.shards}"
+        if len(checksums) != 4 * self.n_chunks or checksums.hex() != self.chunk_crc32c:
+            return f"no eight digits of crc32c for each of {self.n_chunks} chunks"
+        return None
 
     def has(self, dimensions: tuple[str, ...]) -> bool:
         """Whether these are the axes."""
@@ -75,14 +74,7 @@ class ArraySpec(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """The spec as JSON."""
-        return {
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "chunks": list(self.chunks),
-            "shards": list(self.shards),
-            "dimensions": list(self.dimensions),
-            "chunk_crc32c": self.chunk_crc32c,
-        }
+        return msgspec.structs.asdict(self)
 
     @property
     def chunk_bytes(self) -> int:
@@ -123,10 +115,8 @@ class ArraySpec(NamedTuple):
 
 
 @lru_cache(maxsize=256)  # the parts of a store have mostly the same arrays
-def _layout_of(shape: tuple[int, ...], dtype: str, dimensions: tuple[str, ...]) -> tuple[ArraySpec, dict[str, Any]]:
-    """The layout of an array, and that as JSON."""
-    layout = ArraySpec.of([int(size) for size in shape], dtype, dimensions)
-    return layout, layout.record()
+def _layout_of(shape: tuple[int, ...], dtype: str, dimensions: tuple[str, ...]) -> ArraySpec:
+    return ArraySpec.of(shape, dtype, dimensions)
 
 
 @lru_cache(maxsize=256)

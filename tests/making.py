@@ -168,6 +168,7 @@ def compact(store: actstore.Store, number: int, names: list[str]) -> Commit:
         samples=sum(one.commit.samples for one in merged),
         written="2026-01-01T00:00:00+00:00",
         replaces=tuple(sorted(names)),
+        by={},
     )
     commits.publish(store.path, commit)
     return commit

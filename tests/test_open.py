@@ -74,8 +74,11 @@ def test_a_header_that_format_1_does_not_allow(tmp_path, fields):
         ({"batches": [1]}, r"holds batches \[1\]"),
         ({"batches": []}, r"holds batches \[\]"),
         ({"replaces": ["b00000001.json"]}, "which is not what its name says"),
-        ({"arrays": {"residual/../../eoi": {}}}, "not a layout of format 1"),
-        ({"rows": None}, "not a commit record of format 1"),
+        ({"arrays": {"residual/../../eoi": {}}}, r"missing required field `shape` - at `\$.arrays"),
+        ({"rows": None}, r"not a commit record of format 1 \(Expected `int`, got `null` - at `\$.rows`\)"),
+        ({"batches": [0.0]}, r"Expected `int`, got `float` - at `\$.batches\[0\]`"),
+        ({"files": {"rows.parquet": [1]}}, "Expected `array` of length 2, got 1"),
+        ({"by": "me"}, "Expected `object`, got `str`"),
         ({"store": "00000000"}, "committed to another store"),
     ],
 )
@@ -83,6 +86,18 @@ def test_a_commit_that_format_1_does_not_allow(tmp_path, fields, message):
     store = making.store(tmp_path / "s", 1)
     making.change(making.record(store.path, 0), **fields)
     with pytest.raises(CorruptError, match=message):
+        actstore.open(store.path)
+
+
+@pytest.mark.parametrize(
+    "field", ["store", "part", "batches", "replaces", "rows", "samples", "written", "by", "files", "arrays"]
+)
+def test_a_record_without_one_of_its_fields(tmp_path, field):
+    store = making.store(tmp_path / "s", 1)
+    path = making.record(store.path, 0)
+    rest = {name: value for name, value in records.load(path).items() if name != field}
+    path.write_bytes(records.dump(rest))
+    with pytest.raises(CorruptError, match=f"missing required field `{field}`"):
         actstore.open(store.path)
 
 

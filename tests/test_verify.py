@@ -2,6 +2,7 @@ import shutil
 from contextlib import suppress
 
 import google_crc32c
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -378,9 +379,7 @@ def _rewritten(path, change):
     change(part)
     commit = part.commit
     files = {name: making.File.of(part.folder / name) for name in commit.files}
-    making.record(path, 1).write_bytes(
-        actstore.records.dump(making.Commit(**{**vars(commit), "files": files}).record())
-    )
+    making.record(path, 1).write_bytes(actstore.records.dump(msgspec.structs.replace(commit, files=files).record()))
 
 
 def _write(part, name, frame):

@@ -19,6 +19,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from msgspec import structs
+
 HERE = Path(__file__).parent
 MEGABYTES = 2048
 SECONDS = 10  # for one input
@@ -80,7 +82,7 @@ def parsers(folder: Path) -> dict[str, tuple[Parser, list[bytes]]]:
 
     def read(index: bytes, data: bytes, checksum: bytes) -> object:
         shard.write_bytes(data + index + crc32c(index))
-        spec = layout._replace(chunk_crc32c=checksum[::-1].hex())
+        spec = structs.replace(layout, chunk_crc32c=checksum[::-1].hex())
         return ArrayReader(folder, "residual/eoi", spec).layer(0)
 
     def places(content: bytes) -> object:
@@ -94,7 +96,7 @@ def parsers(folder: Path) -> dict[str, tuple[Parser, list[bytes]]]:
         (original,) = store.parts
         (original.folder / name).write_bytes(content)
         files = {**original.commit.files, name: File.of(original.folder / name)}
-        return Part(store.path, replace(original.commit, files=files))
+        return Part(store.path, structs.replace(original.commit, files=files))
 
     def planned(content: bytes) -> object:
         (store.path / "plan.parquet").write_bytes(content)
