@@ -50,7 +50,7 @@ lint: $(VENV)/.dev ## check format, style and types
 bench: $(VENV)/.dev ## measure speed against baselines: a table, bench/bench.json and figures (up to an hour)
 	$(BIN)/python tests/bench
 
-bench-quick: $(VENV)/.dev ## the same with small sizes, in less than three minutes
+bench-quick: $(VENV)/.dev ## the same with small sizes, in less than two minutes
 	$(BIN)/python tests/bench --quick
 
 clean: ## remove the environment and what the demo wrote

@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     there = [name for name in PROGRAMS if (HERE / f"{name}.py").exists()]
     parser.add_argument("programs", nargs="*", metavar="PROGRAM", help=", ".join(there))
-    parser.add_argument("--quick", action="store_true", help="smaller sizes: less than three minutes for all")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes: less than two minutes for all")
     parser.add_argument("--out", type=Path, default=Path("bench"))
     asked = parser.parse_args()
     if strange := set(asked.programs) - set(there):

@@ -151,9 +151,9 @@ def main() -> None:
     repeats = 3 if asked.quick else 5
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        for n in (asked.rows or ("1000000" if asked.quick else "10000000")).split(","):
+        for n in (asked.rows or ("500000" if asked.quick else "10000000")).split(","):
             found += asking(Path(folder), int(n), repeats)
-        for n in (asked.parts or ("100,1000" if asked.quick else "100,1000,5000")).split(","):
+        for n in (asked.parts or ("1000" if asked.quick else "100,1000,5000")).split(","):
             found += opening(Path(folder), int(n), repeats)
     finish(asked, found)
 

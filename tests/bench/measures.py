@@ -208,12 +208,12 @@ def main() -> None:
     made.add_argument("--widths", help="widths of the points whose neighbours are found")
     made.add_argument("--adp", type=int, default=50_000, help="points of density peaks from known neighbours")
     asked = made.parse_args()
-    n = asked.points or (2000 if asked.quick else 20_000)
+    n = asked.points or (1000 if asked.quick else 20_000)
     widths = [int(width) for width in (asked.widths or ("512,1024" if asked.quick else "512,4096")).split(",")]
     repeats = 2
     rows = [one for width in widths for one in neighbours(n, width, repeats)]
     rows += [one for measure, size in sizes(n).items() for one in measure(*size, repeats)]
-    rows += peaks(asked.adp if not asked.quick else min(asked.adp, 20_000), repeats)
+    rows += peaks(asked.adp if not asked.quick else min(asked.adp, 10_000), repeats)
     rows += curves(n, widths[0], repeats)
     rows += threads(n, widths[0], repeats)
     finish(asked, rows)

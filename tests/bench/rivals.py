@@ -230,11 +230,12 @@ def one_layer(folder: Path, tokens: torch.Tensor, asked: argparse.Namespace, rep
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--samples", type=int, default=16)
+    made.add_argument("--samples", type=int)
     made.add_argument("--length", type=int, help="tokens of a sample")
     made.add_argument("--batch-size", type=int, default=4)
     asked = made.parse_args()
-    length, repeats = asked.length or (192 if asked.quick else 512), 2 if asked.quick else 3
+    length, repeats = asked.length or (128 if asked.quick else 512), 2 if asked.quick else 3
+    asked.samples = asked.samples or (8 if asked.quick else 16)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tokens = text_model(folder, asked.quick, asked.samples, length)

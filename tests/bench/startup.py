@@ -37,7 +37,7 @@ def fastest(command: list[str], repeats: int) -> Spent:
 
 def main() -> None:
     asked = parser(__doc__).parse_args()
-    repeats = 3 if asked.quick else 7
+    repeats = 2 if asked.quick else 7
     program = str(Path(sys.executable).parent / "actstore")
     with tempfile.TemporaryDirectory() as folder:
         store = str(making.store(Path(folder) / "s", 3).path)

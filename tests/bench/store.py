@@ -199,7 +199,7 @@ def main() -> None:
     made.add_argument("--megabytes", type=int)
     made.add_argument("--folder", type=Path, help="a folder on the disk that is meant; else the temporary one")
     asked = made.parse_args()
-    megabytes, repeats = asked.megabytes or (64 if asked.quick else 256), 3 if asked.quick else 7
+    megabytes, repeats = asked.megabytes or (32 if asked.quick else 256), 2 if asked.quick else 7
     n = megabytes * 10**6 // (LAYERS * WIDTH * 2) // 2 * 2
     x = heavy_tailed(n)
     plan = pl.DataFrame({"sample_id": [f"s{i}" for i in range(n // 2)], "batch": 0})
