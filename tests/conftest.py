@@ -1,5 +1,6 @@
 """What all tests share: one thread for tiny models, the same examples in every run of continuous integration."""
 
+import gc
 import os
 
 from hypothesis import settings
@@ -11,3 +12,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of all later collections of garbage: torch and transformers are many objects."""
+    gc.collect()
+    gc.freeze()
