@@ -1,6 +1,6 @@
 """All single-layer patches of one sample, replayed on a CPU, against whole forwards, at the shape of a 7B decoder.
 
-python tests/bench/replay.py [--blocks 32] [--dtype bfloat16] [--threads 1]
+python tests/bench/replay.py [--blocks 32] [--dtype float32] [--threads 1]
 
 The weights of one random block, of Chameleon-7B's shape, stand in every layer: its costs are those of a real model's.
 What replays take is measured from end to end; of the L + 1 whole forwards that online patches would take, one is run
@@ -58,7 +58,7 @@ def seconds(call: Callable[[], object]) -> float:
 def main() -> None:
     parser = measuring.parser(__doc__)
     parser.add_argument("--blocks", type=int, default=32)
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--dtype", default="float32", choices=["bfloat16", "float32"])
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
