@@ -97,15 +97,15 @@ def _known(store: Path, header: Header) -> Callable[[str], Commit | None]:
         made = os.lstat(store / CHECKPOINT)
         lines = _load(store, header)
     except (OSError, ValueError, CorruptError):
-        lines = {}
-    folder, records_of = f"{store}/{COMMITS}", msgspec.json.Decoder(Commit)  # many: as text, in one decoder
+        return lambda _: None
+    folder, decoder = f"{store}/{COMMITS}", msgspec.json.Decoder(Commit)  # as text, since there are many
 
     def known(name: str) -> Commit | None:
         line = lines.get(name)
         if line is None or not _untouched(f"{folder}/{name}", len(line), made):
             return None
         try:
-            return records_of.decode(line).named(name)
+            return decoder.decode(line).named(name)
         except (ValueError, RecursionError):
             return None
 

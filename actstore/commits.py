@@ -153,9 +153,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
         folder = f"{store}/{PARTS}/{self.part}"  # many files: as text, since a Path each costs more than the check
         _refuse_link(folder)
         for name, file in self.files.items():
-            path = f"{folder}/{name}"
-            if not _is_plain(path, file.size):
-                file.check(path, whole=False)
+            file.check(f"{folder}/{name}", whole=False)
 
     def check_folders(self, store: Path) -> None:
         """Raise CorruptError if the part's folder, or one below it that holds its files, is a link."""
@@ -186,15 +184,6 @@ def _folders(files: tuple[str, ...]) -> frozenset[str]:
         while name := name.rpartition("/")[0]:
             found.add(f"/{name}")
     return frozenset(found)
-
-
-def _is_plain(path: str, size: int) -> bool:
-    """Whether there is a plain file of this size."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return found.st_size == size and stat.S_ISREG(found.st_mode)
 
 
 def _refuse_link(folder: str) -> None:

@@ -235,10 +235,10 @@ def main() -> None:
     made.add_argument("--batch-size", type=int, default=4)
     asked = made.parse_args()
     length, repeats = asked.length or (128 if asked.quick else 512), 2 if asked.quick else 3
-    asked.samples = asked.samples or (8 if asked.quick else 16)
+    samples = asked.samples or (8 if asked.quick else 16)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tokens = text_model(folder, asked.quick, asked.samples, length)
+        tokens = text_model(folder, asked.quick, samples, length)
         rows = all_layers(folder, tokens, asked, repeats)
         rows += one_layer(folder, tokens, asked, repeats)
     finish(asked, rows)
