@@ -133,7 +133,10 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def recorded(record: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a run card, as `Recipe.record` made it, with `section.key=value` overrides applied."""
+    """The recipe in a run card, as `Recipe.record` made it, with `section.key=value` overrides applied.
+
+    A key that an older card lacks means what that version did: so the default of a new key is what was done before it.
+    """
     data = deepcopy(dict(record))
     for change in overrides:
         override(data, change)

@@ -32,14 +32,14 @@ from actstore_extract.families import Model, Prompt, load
 from actstore_extract.fingerprint import decoder_weights, fingerprint
 from actstore_extract.lens import lens_of
 from actstore_extract.ranks import device_of, share
-from actstore_extract.recipe import Recipe, RecipeError
+from actstore_extract.recipe import Recipe, RecipeError, recorded
 from actstore_extract.samples import Samples
 
 __all__ = ["Run", "Summary"]
 
 PARTS_WAITING = 2  # parts the writer may be behind; more would only hold more memory
 BATCHES_PROBED = 8
-BATCH_SIZE = "capture.batch_size"  # may change from run to run: each commit says its own
+MAY_CHANGE = ("capture.batch_size",)  # from run to run: each commit says its own
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,9 @@ class Run:
         Raises PlanError if the store there was made from another recipe or other weights.
         """
         store = self._open(path)
-        recorded = store.run["recipe"]["capture"]["batch_size"]
+        before = store.run["recipe"]["capture"]["batch_size"]
         own = self.recipe.capture.batch_size
-        batch_size = self.batch_size or (own if own != recorded else int(store.run["batch_size"]))
+        batch_size = self.batch_size or (own if own != before else int(store.run["batch_size"]))
         total = store.plan.filter(pl.col("batch").is_in(share(store.remaining))).height
         self.say(f"{total} of {store.plan.height} samples left")
         started = time.monotonic()
@@ -309,12 +309,14 @@ def samples_per_part(content: Content, batch_size: int) -> int:
 
 def _check_same(store: Store, recipe: dict[str, Any], prints: dict[str, str]) -> None:
     """Raise PlanError, with the difference, unless the store was made from this recipe and these weights."""
-    recorded = {**flat(store.run.get("recipe", {})), **{name: store.run.get(name) for name in prints}}
+    card = store.run.get("recipe")
+    then = recorded(card, f"{store.path}: the recipe in its run card").record() if isinstance(card, dict) else {}
+    there = {**flat(then), **{name: store.run.get(name) for name in prints}}
     wanted = {**flat(recipe), **prints}
-    keys = [key for key in {**recorded, **wanted} if key != BATCH_SIZE]
-    differing = [key for key in keys if recorded.get(key) != wanted.get(key)]
+    keys = [key for key in {**there, **wanted} if key not in MAY_CHANGE]
+    differing = [key for key in keys if there.get(key) != wanted.get(key)]
     if differing:
-        lines = [f"  {key}: {recorded.get(key)!r} in the store, {wanted.get(key)!r} now" for key in differing]
+        lines = [f"  {key}: {there.get(key)!r} in the store, {wanted.get(key)!r} now" for key in differing]
         samples = any(key.startswith("samples.") for key in differing)
         fixed = ", since its samples are those it was made for" if samples else ""
         raise PlanError(

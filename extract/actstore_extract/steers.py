@@ -53,12 +53,13 @@ class SteerSection(RoleSection):
 
     @field_serializer("sha256")
     def _of_the_files(self, given: str | None) -> str:
-        found = sha256(b"".join(self._bytes(name) for name in self._files())).hexdigest()
-        if given not in (None, found):
+        return given or sha256(b"".join(self._bytes(name) for name in self._files())).hexdigest()
+
+    def _check_files(self) -> None:
+        if self.sha256 not in (None, self._of_the_files(None)):
             raise ConditionError(
                 f"condition '{self.name}': {' or '.join(self._files())} is another file than the recipe says"
             )
-        return found
 
     def _files(self) -> list[str]:
         return [self.vector] if self.minus is None else [self.vector, self.minus]
@@ -76,7 +77,7 @@ class SteerSection(RoleSection):
         """One condition for each layer and scale."""
         layers = list(range(n_layers + 1)) if self.layers == "all" else self.layers
         scales = [("", self.scale)] if isinstance(self.scale, float) else [(f"-s{one:g}", one) for one in self.scale]
-        self._of_the_files(self.sha256)
+        self._check_files()
         return [
             Condition(f"{self.name}-l{layer}{ending}", steer=self._steer(layer, scale), seed=seed)
             for layer in checked(self.name, layers, n_layers, n_layers)

@@ -14,6 +14,7 @@ from actstore import durable
 from actstore.errors import ActstoreError, CorruptError
 from actstore_extract.card import flat
 from actstore_extract.training.log import Row
+from actstore_extract.training.recipe import recorded
 
 __all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
 
@@ -89,7 +90,8 @@ def read_checkpoint(folder: Path, made: Mapping[str, Any]) -> Checkpoint | None:
 
 
 def _check_same(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    then, now = flat(there), flat(json.loads(json.dumps(wanted)))
+    then = flat({**there, **recorded(there, f"{path}: its recipe").record()})
+    now = flat(json.loads(json.dumps(wanted)))
     differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     if differing:
         lines = [f"  {key}: {then.get(key)!r} in the checkpoint, {now.get(key)!r} now" for key in differing]

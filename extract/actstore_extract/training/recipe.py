@@ -26,12 +26,14 @@ __all__ = [
     "TrainingRecipe",
     "TrainingSection",
     "load",
+    "recorded",
     "shipped",
 ]
 
 LISTED_BY = "actstore train recipes"
 _SOURCES: dict[str, type[Source]] = {**SOURCES, "llava": Conversations}
 _MAY_CHANGE = {"checkpoint_every", "micro_batch", "skip_bad"}  # when a training goes on
+_SAID = ("prompt", "answer", "chat_template")  # of a set of examples, beside the keys of its source
 Dtype = Literal["bfloat16", "float32"]  # the gradients of float16 would vanish
 
 
@@ -191,6 +193,17 @@ def load(name: str, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
     return made
 
 
+def recorded(record: Mapping[str, Any], where: str) -> TrainingRecipe:
+    """The recipe that `TrainingRecipe.record` made, whatever else is beside it; a key that an older one lacks means
+    what that version did, which is the key's default."""
+    sections = {key: record[key] for key in ("kind", "seed", "model", "training", "lora") if key in record}
+    sets = {
+        name: {**one["samples"], **{key: one[key] for key in _SAID if one.get(key) is not None}}
+        for name, one in record["data"].items()
+    }
+    return _recipe({"name": where, **sections, "data": sets}, where)
+
+
 def _recipe(data: Mapping[str, Any], where: str) -> TrainingRecipe:
     kind = data.get("kind")
     if kind not in _KINDS:
@@ -220,7 +233,7 @@ def _data(table: Mapping[str, Any], where: str) -> DataSection:
     if source not in _SOURCES:
         hint = nearest(str(source), list(_SOURCES))
         raise RecipeError(f"{where} source {source!r} is not one of {', '.join(_SOURCES)}{hint}")
-    own = {name: table[name] for name in ("prompt", "answer", "chat_template") if name in table}
+    own = {name: table[name] for name in _SAID if name in table}
     samples = section(_SOURCES[source], {name: value for name, value in table.items() if name not in own}, where)
     spoken = _SOURCES[source] is Conversations
     for name in ("prompt", "answer"):
