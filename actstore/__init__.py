@@ -5,7 +5,6 @@
 ['ActstoreError', 'AlreadyCommittedError', 'Attention']
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from actstore.errors import (
@@ -17,6 +16,7 @@ from actstore.errors import (
     PlanError,
     QueryError,
 )
+from actstore.handing import handed_on
 
 if TYPE_CHECKING:
     from actstore.creation import create
@@ -38,11 +38,4 @@ __all__ = [
     "open",
 ]
 
-HOMES = {"create": "creation", "Limits": "limits"}
-
-
-def __getattr__(name: str) -> object:
-    """The rest of __all__, imported when first used: `actstore --help` needs none of numpy, polars and duckdb."""
-    if name not in __all__:
-        raise AttributeError(f"module 'actstore' has no attribute '{name}'")
-    return getattr(import_module(f"actstore.{HOMES.get(name, 'store')}"), name)
+__getattr__, __dir__ = handed_on(__name__, __all__, "store", create="creation", Limits="limits")

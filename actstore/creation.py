@@ -8,17 +8,17 @@ from typing import Any
 
 import polars as pl
 
-from actstore import durable
-from actstore.commits import File
 from actstore.errors import ActstoreError
-from actstore.format import COMMITS, HEADER, PARTS, PLAN, RESULTS, VOCABULARY
-from actstore.header import Header, check_capture
-from actstore.lens import FILES as LENS_FILES
-from actstore.lens import Lens
-from actstore.plan import prepare
-from actstore.schema import VOCABULARY as VOCABULARY_COLUMNS
+from actstore.format.commits import File
+from actstore.format.header import Header, check_capture
+from actstore.format.lens import FILES as LENS_FILES
+from actstore.format.lens import Lens
+from actstore.format.names import COMMITS, HEADER, PARTS, PLAN, RESULTS, VOCABULARY
+from actstore.format.plan import prepare
+from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
+from actstore.format.tables import write_table
+from actstore.storage import local
 from actstore.store import Store
-from actstore.tables import write_table
 
 
 def create(
@@ -48,9 +48,9 @@ def create(
     tables = {PLAN: prepare(plan), VOCABULARY: pl.DataFrame(words, schema=VOCABULARY_COLUMNS).sort("token_id")}
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ActstoreError(f"{target} exists already; open it, or choose another folder")
-    draft = durable.draft_of(target)
+    draft = local.draft_of(target)
     try:
-        durable.make_folders(draft.parent)
+        local.make_folders(draft.parent)
         for folder in (PARTS, COMMITS, RESULTS):
             (draft / folder).mkdir(parents=True)
         for name, frame in tables.items():
@@ -67,8 +67,8 @@ def create(
             blocks=tuple(blocks),
             lens=None if lens is None else lens.optics,
         )
-        durable.publish(draft / HEADER, made.dump())
-        durable.replace(target, draft)  # nothing or an empty folder; anything else fails: a racing creator loses
+        local.publish(draft / HEADER, made.dump())
+        local.replace(target, draft)  # nothing or an empty folder; anything else fails: a racing creator loses
     except OSError as error:
         raise ActstoreError(f"{target}: the store cannot be created: {error.strerror or error}") from error
     finally:

@@ -13,18 +13,21 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore import batch, checkpoint, commits, connection, header, index, plan, records, results, sql
-from actstore.commits import Commit
-from actstore.drafts import Draft
 from actstore.errors import ActstoreError, AlreadyCommittedError, CorruptError, PlanError, nearest
-from actstore.format import PLAN, VOCABULARY
-from actstore.header import Header
-from actstore.lens import FILES as LENS_FILES
-from actstore.lens import Lens
+from actstore.format import checkpoint, commits, header, plan, records, results
+from actstore.format.commits import Commit
+from actstore.format.header import Header
+from actstore.format.lens import FILES as LENS_FILES
+from actstore.format.lens import Lens
+from actstore.format.names import PLAN, VOCABULARY
+from actstore.format.results import Result
+from actstore.format.tables import read_table
 from actstore.limits import Limits
-from actstore.parts import Part
-from actstore.results import Result
-from actstore.tables import read_table
+from actstore.read.parts import Part
+from actstore.sql import connection, index
+from actstore.sql import views as sql
+from actstore.write import batch
+from actstore.write.drafts import Draft
 
 Rows = pl.DataFrame | Sequence[int] | NDArray[np.int64]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 
 import actstore
-from actstore_extract import recipe
-from actstore_extract.runner import Run, Summary
+from actstore_extract.recipe import recipe
+from actstore_extract.run.runner import Run, Summary
 from forked import processes
 
 SMALL = ("samples.limit=24", "capture.part_samples=4", "capture.batch_size=4", "model.dtype=bfloat16")

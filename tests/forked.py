@@ -8,8 +8,8 @@ processes = multiprocessing.get_context("forkserver")
 # One list for all tests: there is one server, and the list that is set last is its list.
 processes.set_forkserver_preload(
     [
-        "actstore.compaction",
-        "actstore_extract.runner",
+        "actstore.maintain.compaction",
+        "actstore_extract.run.runner",
         "sklearn.datasets",
         "transformers.models.chameleon.modeling_chameleon",
         "transformers.models.llava_onevision.modeling_llava_onevision",

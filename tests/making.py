@@ -9,12 +9,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 import actstore
-from actstore import arrays, commits, durable, records
-from actstore.batch import Values
-from actstore.commits import Commit, File
-from actstore.format import COMMITS, PARTS
-from actstore.layout import RESIDUAL
-from actstore.tables import write_table
+from actstore.format import commits, records
+from actstore.format.commits import Commit, File
+from actstore.format.layout import RESIDUAL
+from actstore.format.names import COMMITS, PARTS
+from actstore.format.tables import write_table
+from actstore.read import arrays
+from actstore.storage import local
+from actstore.write.batch import Values
 
 LAYERS = (0, 1, 2)
 D_MODEL = 8
@@ -154,7 +156,7 @@ def compact(store: actstore.Store, number: int, names: list[str]) -> Commit:
         specs[f"residual/{role}"] = arrays.write(
             folder, f"residual/{role}", values.array, values.dtype, values.dimensions
         )
-    durable.sync_tree(folder)
+    local.sync_tree(folder)
     commit = Commit(
         name=f"{name}.json",
         store=store.header.crc32c,

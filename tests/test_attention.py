@@ -11,13 +11,13 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 
 import tiny
-from actstore_extract import tap, weights
-from actstore_extract.attention import AttentionSelection, CapturedAttention, Columns, cost
-from actstore_extract.capture import NotFiniteError, Selection, capture
 from actstore_extract.families import Batch, Model
-from actstore_extract.interventions import InterventionError, block_attention, parse_block
-from actstore_extract.positions import Layout, parse_role, positions
-from actstore_extract.tap import AttentionError, attention_modules, tapped
+from actstore_extract.forward import tap, weights
+from actstore_extract.forward.attention import AttentionSelection, CapturedAttention, Columns, cost
+from actstore_extract.forward.capture import NotFiniteError, Selection, capture
+from actstore_extract.forward.tap import AttentionError, attention_modules, tapped
+from actstore_extract.interventions.blocks import InterventionError, block_attention, parse_block
+from actstore_extract.roles import Layout, parse_role, positions
 from tiny import BATCHES, MIXED, SAME
 
 ROLES = tuple(map(parse_role, ["eoi", "last-image", "image", "random-image-3", "at-0", "last"]))

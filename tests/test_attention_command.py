@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 import actstore
-from actstore.cli import run
-from actstore_analyze import bands
+from actstore.commands.main import run
+from actstore_analyze.attention import bands
 from two_sided import command
 
 N, LAYERS, IMAGE, TEXT = 12, (0, 1, 2), 40, 3

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import tiny
-from actstore_extract.capture import CaptureError, NotFiniteError, Selection, capture
 from actstore_extract.families import Batch, Model
-from actstore_extract.positions import parse_role, positions
+from actstore_extract.forward.capture import CaptureError, NotFiniteError, Selection, capture
+from actstore_extract.roles import parse_role, positions
 from tiny import BATCHES, MIXED, SAME
 
 NONE = np.empty(0, np.int64)

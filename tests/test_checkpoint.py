@@ -9,9 +9,13 @@ import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, checkpoint, durable, index, verify
-from actstore import damage as damaged
-from actstore.commits import Commit
+from actstore import ActstoreError
+from actstore.format import checkpoint
+from actstore.format.commits import Commit
+from actstore.maintain import damage as damaged
+from actstore.maintain import verify
+from actstore.sql import index
+from actstore.storage import local
 
 
 @pytest.fixture
@@ -75,7 +79,7 @@ def test_few_batches_have_none(path, monkeypatch):
 
 
 def test_a_compaction_is_seen(path):
-    from actstore import compaction
+    from actstore.maintain import compaction
 
     (done,) = compaction.compact(path)
     assert [commit.name for commit in actstore.open(path).commits] == [done.name]
@@ -137,7 +141,7 @@ def lied(file):
     owner, *lines = file.read_bytes().partition(b"\n")[2].splitlines(keepends=True)
     lines[2] = lines[2].replace(b'"rows":9', b'"rows":8')
     content = b"".join([owner, *lines])
-    file.write_bytes(f"{durable.crc32c_of(content)}\n".encode() + content)
+    file.write_bytes(f"{local.crc32c_of(content)}\n".encode() + content)
 
 
 def foreign(file):
@@ -167,7 +171,7 @@ def test_what_a_checkpoint_says_is_checked_as_a_record(path, read):
     part = json.loads(line)["part"].encode()
     lines[2] = name + b" " + line.replace(part, b"../../../xxxxxxxxx"[: len(part)].ljust(len(part), b"x"))
     content = b"".join([owner, *lines])
-    file.write_bytes(f"{durable.crc32c_of(content)}\n".encode() + content)
+    file.write_bytes(f"{local.crc32c_of(content)}\n".encode() + content)
     assert {commit.part for commit in actstore.open(path).commits} == {
         entry.name for entry in (path / "parts").iterdir()
     }

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import actstore
 import making
-from actstore import cli, plugins, table
+from actstore.commands import main, plugins, table
 
 OWN = ["info", "query", "index", "verify", "gc", "compact", "export", "demo"]
 
@@ -25,23 +25,23 @@ def path(tmp_path_factory):
 
 def run(capfdbinary, *arguments):
     """Exit status, standard output and standard error of a command."""
-    status = cli.run([str(argument) for argument in arguments])
+    status = main.run([str(argument) for argument in arguments])
     out, err = capfdbinary.readouterr()
     return status, out.decode(), err.decode()
 
 
-@pytest.mark.parametrize("command", sorted(cli.cli.list_commands(click.Context(cli.cli))))
+@pytest.mark.parametrize("command", sorted(main.cli.list_commands(click.Context(main.cli))))
 def test_every_command_has_help_with_an_example(command):
-    result = CliRunner().invoke(cli.cli, [command, "--help"])
+    result = CliRunner().invoke(main.cli, [command, "--help"])
     assert result.exit_code == 0
     assert re.search(rf"Example:\n +actstore {command}\b", result.output)
 
 
 @pytest.mark.parametrize("command", OWN)
 def test_examples_are_commands_that_exist(command):
-    for line in re.findall(r"^ +actstore (.*)$", cli.cli.commands[command].help, re.MULTILINE):
+    for line in re.findall(r"^ +actstore (.*)$", main.cli.commands[command].help, re.MULTILINE):
         name, *arguments = shlex.split(line)
-        cli.cli.commands[name].make_context(name, arguments)
+        main.cli.commands[name].make_context(name, arguments)
 
 
 def test_help_of_all(capfdbinary):
@@ -174,7 +174,7 @@ def test_mistakes_have_a_message_and_a_status(path, capfdbinary, tmp_path, argum
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_closed_pipe_is_no_error(path, unbuffered):
     many = "select a.* from rows a, rows b, rows c"
-    program = f"from actstore.cli import main; main(['query', {str(path)!r}, {many!r}])"
+    program = f"from actstore.commands.main import main; main(['query', {str(path)!r}, {many!r}])"
     command = f"{sys.executable} -c {shlex.quote(program)} | head -1"
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=environment)
@@ -204,9 +204,9 @@ class Entry:
 
 @pytest.fixture
 def uninstalled(monkeypatch):
-    group = plugins.Commands(name="actstore", commands=cli.cli.commands)
+    group = plugins.Commands(name="actstore", commands=main.cli.commands)
     group.__dict__["_found"] = {"cluster": Entry("faiss.swigfaiss")}
-    monkeypatch.setattr(cli, "cli", group)
+    monkeypatch.setattr(main, "cli", group)
     return group
 
 
@@ -229,14 +229,14 @@ def test_a_module_missing_while_a_command_runs(uninstalled, capfdbinary):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     status, _, err = run(capfdbinary, "late")
-    del cli.cli.commands["late"]
+    del main.cli.commands["late"]
     assert (status, err) == (1, "Error: this command needs torch; install it with: pip install 'actstore[extract]'\n")
 
 
 def test_a_bug_is_no_missing_extra(uninstalled):
     uninstalled.__dict__["_found"] = {"cluster": Entry("actstore_analyze.nowhere")}
     with pytest.raises(ModuleNotFoundError):
-        cli.run(["cluster"])
+        main.run(["cluster"])
 
 
 def test_every_extra_is_one_of_the_package():

@@ -11,11 +11,11 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
 import tiny
-from actstore_extract.capture import Selection, capture
 from actstore_extract.families import LoadError, Model, load, sources
 from actstore_extract.families.adapter import Adapter, digest, read_adapter, write_adapter
 from actstore_extract.families.clip_gemma import assemble
 from actstore_extract.families.parts import read_parts
+from actstore_extract.forward.capture import Selection, capture
 
 TEXT = "<image><start_of_turn> this digit is a"
 

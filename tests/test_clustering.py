@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score, homogeneity_completeness_v_measure
 
 from actstore.errors import ActstoreError
-from actstore_analyze.clustering import density_peaks, density_peaks_from, hdbscan, homogeneity
-from actstore_analyze.density import knn_log_density
+from actstore_analyze.cluster.density import knn_log_density
+from actstore_analyze.cluster.measure import density_peaks, density_peaks_from, hdbscan, homogeneity
 from actstore_analyze.neighbors import nearest
 
 GOLDEN = Path(__file__).parent / "golden" / "adp"

@@ -11,7 +11,11 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import AlreadyCommittedError, CorruptError, cli, compaction, drafts, orphans, records, verify
+from actstore import AlreadyCommittedError, CorruptError
+from actstore.commands import main
+from actstore.format import commits, records
+from actstore.maintain import compaction, orphans, verify
+from actstore.write import drafts
 from forked import processes
 
 
@@ -247,13 +251,13 @@ def test_a_folder_listed_while_others_add_to_it(tmp_path, monkeypatch):
     """A compaction is seen, but not yet what it replaces."""
     store = making.store(tmp_path / "s")
     list(compaction.compact(store.path))
-    names, calls = actstore.commits.names, []
+    names, calls = commits.names, []
 
     def partly(path):
         calls.append(path)
         return [name for name in names(path) if len(calls) > 1 or name != "b00000001.json"]
 
-    monkeypatch.setattr(actstore.commits, "names", partly)
+    monkeypatch.setattr(commits, "names", partly)
     assert actstore.open(store.path).sql("from rows").height == 27
 
 
@@ -262,8 +266,8 @@ def test_a_folder_listed_while_others_add_to_it(tmp_path, monkeypatch):
 
 def test_the_command(tmp_path, capfdbinary):
     path = making.store(tmp_path / "s").path
-    assert cli.run(["compact", str(path), "--size", "0"]) == 0
-    assert cli.run(["compact", str(path)]) == 0
+    assert main.run(["compact", str(path), "--size", "0"]) == 0
+    assert main.run(["compact", str(path)]) == 0
     out, err = capfdbinary.readouterr()
     assert re.fullmatch(rb"c00000000\.json: 3 parts, 0\.0 MB\n", out)
     assert err.decode().splitlines() == [

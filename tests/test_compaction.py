@@ -8,7 +8,8 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import ActstoreError, AlreadyCommittedError, CorruptError, verify
+from actstore import ActstoreError, AlreadyCommittedError, CorruptError
+from actstore.maintain import verify
 
 
 def test_a_compacted_store_has_the_same_rows(tmp_path):

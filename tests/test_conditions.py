@@ -6,16 +6,16 @@ import pytest
 import torch
 
 import actstore
-from actstore import verify
-from actstore_extract import recipe
-from actstore_extract.conditions import Condition, ConditionError, ConditionSection, crossed, expand
-from actstore_extract.demo import MODELS
-from actstore_extract.estimate import estimate
+from actstore.maintain import verify
 from actstore_extract.families import Prompt, load
-from actstore_extract.interventions import InterventionError, block_attention, parse_block
-from actstore_extract.knockouts import KnockoutSection
-from actstore_extract.recipe import RecipeError
-from actstore_extract.runner import Run
+from actstore_extract.interventions.blocks import InterventionError, block_attention, parse_block
+from actstore_extract.interventions.conditions import Condition, ConditionError, ConditionSection, crossed, expand
+from actstore_extract.interventions.knockouts import KnockoutSection
+from actstore_extract.recipe import recipe
+from actstore_extract.recipe.recipe import RecipeError
+from actstore_extract.run.estimate import estimate
+from actstore_extract.run.runner import Run
+from actstore_extract.shipped import MODELS
 from extracting import SMALL, extract, vectors
 
 GOOD = """

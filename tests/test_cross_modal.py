@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actstore.errors import ActstoreError
-from actstore_analyze.attention import cross_modal, cross_modal_from_mass, singled_out
+from actstore_analyze.attention.measure import cross_modal, cross_modal_from_mass, singled_out
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "attention" / "crossattn.npz")
 EOI = 22

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 import actstore
-from actstore.cli import run
-from actstore_analyze.agreement import DataOverlap
+from actstore.commands.main import run
+from actstore_analyze.overlap.between import DataOverlap
 from two_sided import D, N, command, make, vectors
 
 SQL = "from rows where prompt_order = 'image-text'"

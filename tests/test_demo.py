@@ -2,8 +2,8 @@
 
 import pytest
 
-from actstore import demo
-from actstore.cli import cli, run
+from actstore.commands import demo
+from actstore.commands.main import cli, run
 from test_report import Page
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actstore_extract.demo import MODELS
 from actstore_extract.samples.digits import scans
+from actstore_extract.shipped import MODELS
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -16,18 +16,18 @@ import torch
 
 import actstore
 import tiny
-from actstore import verify
-from actstore_extract import recipe
-from actstore_extract.attention import AttentionSelection
-from actstore_extract.capture import Captured, Selection, capture
-from actstore_extract.demo import MODELS
+from actstore.maintain import verify
+from actstore_extract.again.recompute import recompute
 from actstore_extract.families import Batch, Model, load
-from actstore_extract.generation import generate
-from actstore_extract.interventions import block_attention, parse_block
-from actstore_extract.positions import parse_role, positions
-from actstore_extract.recompute import recompute
+from actstore_extract.forward.attention import AttentionSelection
+from actstore_extract.forward.capture import Captured, Selection, capture
+from actstore_extract.forward.generation import generate
+from actstore_extract.interventions.blocks import block_attention, parse_block
+from actstore_extract.recipe import recipe
 from actstore_extract.replay import Branch, Job, Put, Replay
-from actstore_extract.runner import Run
+from actstore_extract.roles import parse_role, positions
+from actstore_extract.run.runner import Run
+from actstore_extract.shipped import MODELS
 from replaying import apart, captured, knocked_out, online, without_cache
 from tiny import MIXED
 

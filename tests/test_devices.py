@@ -10,13 +10,13 @@ import torch
 
 import far
 import tiny
-from actstore_extract.attention import AttentionSelection, Columns
-from actstore_extract.capture import Captured, Selection, capture
 from actstore_extract.families import Batch, Model
-from actstore_extract.generation import generate
-from actstore_extract.interventions import block_attention, parse_block
-from actstore_extract.points import reading, writing
-from actstore_extract.positions import parse_role
+from actstore_extract.forward.attention import AttentionSelection, Columns
+from actstore_extract.forward.capture import Captured, Selection, capture
+from actstore_extract.forward.generation import generate
+from actstore_extract.forward.points import reading, writing
+from actstore_extract.interventions.blocks import block_attention, parse_block
+from actstore_extract.roles import parse_role
 from forked import processes
 
 pytest.importorskip("accelerate")

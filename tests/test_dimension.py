@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actstore.errors import ActstoreError
-from actstore_analyze.density import knn_log_density
-from actstore_analyze.dimension import gride, gride_from
+from actstore_analyze.cluster.density import knn_log_density
+from actstore_analyze.dimension.measure import gride, gride_from
 from actstore_analyze.neighbors import Neighbors, nearest
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import tiny
-from actstore_extract.capture import Selection, capture
 from actstore_extract.families import Model
 from actstore_extract.families.sample import Encoded, LayoutError
-from actstore_extract.positions import parse_role, positions
+from actstore_extract.forward.capture import Selection, capture
+from actstore_extract.roles import parse_role, positions
 
 TEXT = "<image> this digit is a"
 

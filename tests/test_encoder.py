@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from actstore_extract.encoder import Encoder
 from actstore_extract.families import Encoded
+from actstore_extract.run.encoder import Encoder
 
 
 class Slow:

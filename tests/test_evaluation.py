@@ -5,7 +5,7 @@ import json
 import pytest
 
 import layouts
-from actstore.cli import run
+from actstore.commands.main import run
 from actstore.store import open as open_store
 from speaking import speaking
 

@@ -6,7 +6,7 @@ from safetensors.numpy import load_file
 
 import making
 from actstore import ActstoreError
-from actstore.export import export
+from actstore.commands.export import export
 
 QUERY = "select row_id, role, label, place from rows where role = 'image' order by hash(row_id)"
 
@@ -58,7 +58,7 @@ def test_no_rows(store, tmp_path, suffix):
 
 
 def test_many_rows_go_in_pieces(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("actstore.export.ROWS_AT_A_TIME", 4)
+    monkeypatch.setattr("actstore.commands.export.ROWS_AT_A_TIME", 4)
     export(store, QUERY, [1], tmp_path / "x.parquet")
     found = pl.read_parquet(tmp_path / "x.parquet")
     assert_array_equal(found["layer_1"].to_numpy(), making.expected(found, 1))

@@ -16,9 +16,9 @@ from transformers.utils import is_torchvision_available
 
 import tiny
 from actstore_extract import hub
-from actstore_extract.capture import Selection, capture
 from actstore_extract.families import LoadError, Model, Prompt, SampleError, families, load
 from actstore_extract.families.sample import LayoutError
+from actstore_extract.forward.capture import Selection, capture
 
 IMAGE_TEXT, TEXT_IMAGE, TEXT = "<image> this digit is a", "this digit is a <image>", "this digit is a"
 

@@ -16,9 +16,10 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import ActstoreError, AlreadyCommittedError, orphans, verify
-from actstore.drafts import Draft
-from actstore.schema import ROWS
+from actstore import ActstoreError, AlreadyCommittedError
+from actstore.format.schema import ROWS
+from actstore.maintain import orphans, verify
+from actstore.write.drafts import Draft
 from forked import processes
 
 # Disks that fail

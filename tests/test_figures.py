@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from actstore.errors import ActstoreError
-from actstore_analyze import drawings, figures, lines, published, stacks
+from actstore_analyze.charts import charts, drawings, lines, stacks
+from actstore_analyze.published import curves
 
 LAYERS = 5
 ROLES = ("eoi", "last-image", "image")
@@ -45,7 +46,7 @@ def points(drawing):
 
 
 def test_every_point_says_its_values_and_undefined_ones_are_not_drawn():
-    said = points(figures.svg(figures.overlap(table(), title="tiny"), "a"))
+    said = points(charts.svg(charts.overlap(table(), title="tiny"), "a"))
     assert len(said) == 3 * LAYERS - 1
     assert "last-image, layer 2: overlap 0.350, chance 0.099, n = 300" in said
     assert "image, layer 2: overlap 0.360 ± 0.020 (se), chance 0.099, n = 300" in said
@@ -53,23 +54,23 @@ def test_every_point_says_its_values_and_undefined_ones_are_not_drawn():
 
 
 def test_the_words_of_the_figure():
-    drawing = figures.svg(figures.overlap(table(), title="tiny model"), "a")
+    drawing = charts.svg(charts.overlap(table(), title="tiny model"), "a")
     words = re.findall(r">([^<>]+)</text>", drawing)
     for word in ("tiny model", "label overlap χ (k = 10)", "layer", "chance 0.099", *ROLES, "0", "1", "2", "3", "4"):
         assert word in words
 
 
 def words(chart):
-    return re.findall(r">([^<>]+)</t(?:ext|span)>", figures.svg(chart, "a"))
+    return re.findall(r">([^<>]+)</t(?:ext|span)>", charts.svg(chart, "a"))
 
 
 def test_a_figure_says_what_its_bands_are_and_whose_curves_are_pale():
-    own = words(figures.overlap(table(), title="t", reference=published.overlap("chameleon-7b")))
+    own = words(charts.overlap(table(), title="t", reference=curves.overlap("chameleon-7b")))
     assert "n = 300 samples, euclidean distance; band: one standard error over positions" in own
     assert "pale: Chameleon-7B as published, at the same relative depth" in own
-    alone = words(figures.overlap(table(["eoi"]), title="t"))
+    alone = words(charts.overlap(table(["eoi"]), title="t"))
     assert "n = 300 samples, euclidean distance" in alone
-    nothing = words(figures.overlap(table(["last"]), title="t", reference=published.overlap("chameleon-7b")))
+    nothing = words(charts.overlap(table(["last"]), title="t", reference=curves.overlap("chameleon-7b")))
     assert not any("pale" in word for word in nothing)
 
 
@@ -91,7 +92,7 @@ def test_ids_of_two_drawings_do_not_meet():
     line = (
         alt.Chart(table().select("layer", "chance")).mark_line(clip=True).encode(x="layer:Q", y="chance:Q")
     )  # a clip path has an id
-    one, other = (figures.svg(alt.layer(line), prefix) for prefix in ("one", "other"))
+    one, other = (charts.svg(alt.layer(line), prefix) for prefix in ("one", "other"))
     ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (one, other)]
     assert ids[0]
     assert all(name.startswith("one-") for name in ids[0])
@@ -100,43 +101,43 @@ def test_ids_of_two_drawings_do_not_meet():
 
 
 def test_reference_is_drawn_for_the_roles_of_the_table_only():
-    said = points(figures.svg(figures.overlap(table(), title="t", reference=published.overlap("Chameleon-7B")), "a"))
+    said = points(charts.svg(charts.overlap(table(), title="t", reference=curves.overlap("Chameleon-7B")), "a"))
     behind = [text for text in said if "published, not measured here" in text]
     assert len(behind) == 3 * 32
     assert not any("32nd" in text for text in behind)
-    plain = figures.overlap(table(), title="t")
-    assert "published" not in figures.svg(plain, "a")
+    plain = charts.overlap(table(), title="t")
+    assert "published" not in charts.svg(plain, "a")
 
 
 def test_reference_stops_where_the_layers_of_the_table_stop():
     half = table(layers=5).filter(pl.col("layer") <= 2)
-    said = points(figures.svg(figures.overlap(half, title="t", reference=published.overlap("chameleon-7b")), "a"))
+    said = points(charts.svg(charts.overlap(half, title="t", reference=curves.overlap("chameleon-7b")), "a"))
     depths = [float(match[1]) for text in said if (match := re.search(r"relative depth ([\d.]+)", text))]
     assert depths
     assert max(depths) == 0.5
 
 
 def test_published_numbers_are_the_papers():
-    curve = published.overlap("chameleon-7b")
+    curve = curves.overlap("chameleon-7b")
     assert dict(curve["series"].value_counts().iter_rows())["[EOI]"] == 32
-    medians = published.gap("chameleon-34b")
+    medians = curves.gap("chameleon-34b")
     assert medians["layer"].to_list() == list(range(1, 49))
     assert medians["value"][0] == 0.0771
-    assert published.homogeneity("chameleon-7b")["value"].min() > 0.9
-    assert published.gap("emu3") is None
-    peaks = {(model, series): value for model, series, value, *_ in published.peaks().iter_rows()}
+    assert curves.homogeneity("chameleon-7b")["value"].min() > 0.9
+    assert curves.gap("emu3") is None
+    peaks = {(model, series): value for model, series, value, *_ in curves.peaks().iter_rows()}
     assert peaks["Chameleon-7B", "[EOI]"] == pytest.approx(0.475, abs=0.001)
     assert peaks["Chameleon-7B", "internal image"] == pytest.approx(0.20, abs=0.001)
     assert peaks["Chameleon-7B", "last image"] == pytest.approx(0.026, abs=0.001)
     assert peaks["Pixtral-12B", "[EOI]"] == pytest.approx(0.34, abs=0.001)
     assert len(peaks) == 8
     with pytest.raises(ActstoreError, match=r"no published overlap of 'camelon-7b'.*did you mean 'chameleon-7b'\?"):
-        published.overlap("camelon-7b")
+        curves.overlap("camelon-7b")
 
 
 def test_files(tmp_path):
-    chart = figures.beside([figures.overlap(table(), title=name, end=0.8) for name in ("one", "two")])
-    png, svg, csv = figures.save(chart, table(), tmp_path / "new", "overlap")
+    chart = charts.beside([charts.overlap(table(), title=name, end=0.8) for name in ("one", "two")])
+    png, svg, csv = charts.save(chart, table(), tmp_path / "new", "overlap")
     assert png.read_bytes().startswith(b"\x89PNG")
     assert svg.read_text().startswith("<svg")
     kept = pl.read_csv(csv)
@@ -144,7 +145,7 @@ def test_files(tmp_path):
     assert kept.height == 3 * LAYERS
     (tmp_path / "taken").write_text("")
     with pytest.raises(ActstoreError, match="taken: cannot be written"):
-        figures.save(chart, table(), tmp_path / "taken", "overlap")
+        charts.save(chart, table(), tmp_path / "taken", "overlap")
 
 
 @pytest.mark.parametrize(
@@ -153,32 +154,32 @@ def test_files(tmp_path):
     ids=["33 layers", "one layer, undefined", "one layer"],
 )
 def test_unusual_tables_are_drawn(frame):
-    drawing = figures.svg(figures.overlap(frame, title="t"), "a")
+    drawing = charts.svg(charts.overlap(frame, title="t"), "a")
     ticks = re.findall(r">(\d+)</text>", drawing)
     assert 1 <= len(ticks) <= 12
 
 
 def test_text_of_a_store_cannot_leave_the_drawing():
     odd = table(("eoi",)).with_columns(condition=pl.lit('"><script>x</script>'))
-    drawing = figures.svg(figures.overlap(odd, title="<script>y</script>"), "a")
+    drawing = charts.svg(charts.overlap(odd, title="<script>y</script>"), "a")
     assert "<script" not in drawing
     assert points(drawing)
 
 
 def test_conditions_are_lines_of_their_own():
     both = pl.concat([table(("eoi",)), table(("eoi",)).with_columns(condition=pl.lit("knockout"))])
-    drawing = figures.svg(figures.overlap(both, title="t"), "a")
+    drawing = charts.svg(charts.overlap(both, title="t"), "a")
     assert ">eoi, knockout</text>" in drawing
     assert len(points(drawing)) == 2 * (LAYERS - 1)
 
 
 def test_charts_beside_each_other_keep_their_own_colours():
     """Vega would merge their scales: then a line of one chart has the colour of another's."""
-    alone = [figures.overlap(table(roles), title="tiny") for roles in (("eoi", "last-image"), ("zebra", "eoi", "yak"))]
-    together = figures.svg(figures.beside(alone), "a")
+    alone = [charts.overlap(table(roles), title="tiny") for roles in (("eoi", "last-image"), ("zebra", "eoi", "yak"))]
+    together = charts.svg(charts.beside(alone), "a")
     for role in ("zebra", "yak"):
         drawn = rf'aria-label="{role}, layer 2[^"]*"[^>]* d="([^"]+)" fill="(#[0-9a-fA-F]+)"'
-        assert re.findall(drawn, together) == re.findall(drawn, figures.svg(alone[1], "a")) != []
+        assert re.findall(drawn, together) == re.findall(drawn, charts.svg(alone[1], "a")) != []
 
 
 BANDS = ["internal image", "at-32", "last-image", "eoi"]
@@ -192,7 +193,7 @@ def stack(opacity):
 
 @pytest.mark.parametrize("opacity", [1, drawings.PALE])
 def test_the_shares_of_a_stack_part_in_grey(tmp_path, opacity):
-    figures.draw(stack(opacity), tmp_path / "f.png")
+    charts.draw(stack(opacity), tmp_path / "f.png")
     greys = Counter(Image.open(tmp_path / "f.png").convert("L").tobytes())
     shares = sorted(grey for grey, _ in (greys - Counter({255: greys[255]})).most_common(4))
     assert min(b - a for a, b in pairwise(shares)) > 45

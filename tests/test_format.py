@@ -15,8 +15,10 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import format as numbers
-from actstore import overview, schema, verify
+from actstore.format import names as numbers
+from actstore.format import records, schema
+from actstore.maintain import verify
+from actstore.sql import overview
 
 GOLDEN = Path(__file__).parent / "golden" / "store-1.tar.xz"  # made once by making.golden
 PAGE = (Path(actstore.__file__).parent / "FORMAT.md").read_text()
@@ -153,7 +155,7 @@ def test_every_pattern_is_on_the_page(pattern):
 
 
 def test_the_record_of_the_page():
-    assert actstore.records.dump({"format": 1}) == b'{"format":1,"crc32c":"0fb4e832"}\n'
+    assert records.dump({"format": 1}) == b'{"format":1,"crc32c":"0fb4e832"}\n'
     assert '    {"format":1,"crc32c":"0fb4e832"}\n' in PAGE
 
 

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 import actstore
 import making
-from actstore import ActstoreError, process, records, results, shards, tables, verify
-from actstore.commits import Commit
-from actstore.header import Header
+from actstore import ActstoreError, process
+from actstore.format import records, results, shards, tables
+from actstore.format.commits import Commit
+from actstore.format.header import Header
+from actstore.maintain import verify
 from test_records import JSON
 
 QUICK, LONG = 100, 2000  # inputs for each test, in the suite and in the slow one

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actstore.errors import ActstoreError
-from actstore_analyze.gap import Quartiles, cosine_counts, cosine_gap, quartiles
+from actstore_analyze.gap.measure import Quartiles, cosine_counts, cosine_gap, quartiles
 
 GOLDEN = Path(__file__).parent / "golden" / "gap"
 CHOSEN = {

@@ -6,8 +6,10 @@ import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, drafts, orphans
-from actstore.commits import File
+from actstore import ActstoreError
+from actstore.format.commits import File
+from actstore.maintain import orphans
+from actstore.write import drafts
 
 
 def test_gc_removes_what_a_dead_writer_left(tmp_path):

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import tiny
-from actstore_extract import generation
 from actstore_extract.families import Batch, Model
-from actstore_extract.generation import GenerationError, generate
-from actstore_extract.interventions import block_attention, parse_block
+from actstore_extract.forward import generation
+from actstore_extract.forward.generation import GenerationError, generate
+from actstore_extract.interventions.blocks import block_attention, parse_block
 
 TEXTS = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a", "one two <image>"]
 N = 6

@@ -8,11 +8,11 @@ import pytest
 from sklearn.metrics import homogeneity_score
 
 import actstore
-from actstore.cli import run
+from actstore.commands.main import run
 from actstore.errors import ActstoreError
-from actstore_analyze import drawings, figures
-from actstore_analyze.clustering import density_peaks
-from actstore_analyze.gaps import Gap
+from actstore_analyze.charts import charts, drawings
+from actstore_analyze.cluster.measure import density_peaks
+from actstore_analyze.gap.study import Gap
 from two_sided import LAYERS, ORDERS, ROLES, D, N, command, make, vectors
 
 
@@ -71,7 +71,7 @@ def test_gap_of_parts_is_that_of_all(store, pairs, monkeypatch):
     call = Gap(layers=LAYERS, pairs=pairs, center=True, drop_dims=(3,))
     opened, read = actstore.open(store), []
     whole = call.table(opened, say=print)
-    monkeypatch.setattr("actstore_analyze.gaps.PART_BYTES", 4 * D * 33)  # of 80 vectors
+    monkeypatch.setattr("actstore_analyze.gap.study.PART_BYTES", 4 * D * 33)  # of 80 vectors
     residual = opened.residual
     monkeypatch.setattr(opened, "residual", lambda rows, layer: read.append(len(rows)) or residual(rows, layer))
     parts = call.table(opened, say=print)
@@ -88,7 +88,7 @@ def test_a_zero_vector_beyond_the_first_part_is_said(tmp_path, monkeypatch):
         for role in ROLES
     }
     x["random-text"][1, 70] = 0
-    monkeypatch.setattr("actstore_analyze.gaps.PART_BYTES", 4 * D * 33)
+    monkeypatch.setattr("actstore_analyze.gap.study.PART_BYTES", 4 * D * 33)
     call = Gap(layers=(1,))
     with pytest.raises(ActstoreError, match="layer 1, texts from 66 and images from 0: row 4 is a zero vector"):
         call.table(actstore.open(make(tmp_path / "zero", residual=x)), say=print)
@@ -226,7 +226,7 @@ def test_charts_side_by_side_have_one_axis():
     table = pl.DataFrame({"condition": "none", "layer": [0, 1], "q25": -0.1, "median": 0.1, "q75": 0.3,
                           "absolute": False, "n_text": 5, "n_image": 5})  # fmt: skip
     other = table.with_columns(q75=pl.lit(0.81))
-    svg = figures.svg(drawings.gap(table, title="t", tables=[table, other]), "a")
+    svg = charts.svg(drawings.gap(table, title="t", tables=[table, other]), "a")
     assert ">0.8<" in svg
 
 

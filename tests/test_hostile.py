@@ -19,9 +19,12 @@ import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, CorruptError, cli, limits, orphans, records, results, shards, tables, verify
-from actstore.commits import File
+from actstore import ActstoreError, CorruptError, limits
+from actstore.commands import main
 from actstore.errors import DamagedWarning
+from actstore.format import layout, records, results, shards, tables
+from actstore.format.commits import File
+from actstore.maintain import orphans, verify
 
 OPENERS = {"open": actstore.open, "verify": verify.steps, "gc": orphans.find}
 
@@ -155,7 +158,7 @@ def test_shapes_that_are_not_those_of_the_store(store, shape, dimensions, messag
     path = making.record(store.path, 0)
     arrays = records.load(path)["arrays"]
     try:
-        spec = actstore.layout.ArraySpec.of(shape, "bfloat16", tuple(dimensions)).record()
+        spec = layout.ArraySpec.of(shape, "bfloat16", tuple(dimensions)).record()
     except (ActstoreError, OverflowError):
         spec = {**arrays["residual/eoi"], "shape": shape}
     n_chunks = min(shape[0] * (spec["shards"][1] // spec["chunks"][1]), 100)
@@ -212,7 +215,7 @@ def test_a_plan_of_other_columns(store, change, capsys):
         with pytest.raises(CorruptError, match=r"plan\.parquet: its columns are not those of format 1"):
             ask()
     for command in ("info", "verify"):
-        assert cli.run([command, str(store.path)]) == 1
+        assert main.run([command, str(store.path)]) == 1
         assert "plan.parquet: its columns are not those of format 1" in "".join(capsys.readouterr())
 
 
@@ -294,7 +297,8 @@ def test_reading_a_bomb_stays_within_some_megabytes(tmp_path):
     program = f"""
 import resource
 from pathlib import Path
-from actstore import limits, tables
+from actstore import limits
+from actstore.format import tables
 from actstore.errors import ActstoreError
 limits.MACHINE_BYTES = 10**9
 resource.setrlimit(resource.RLIMIT_AS, (4 * 10**9, 4 * 10**9))

@@ -72,7 +72,7 @@ def modules_after(*arguments):
     """Top-level modules that a command has imported when it ends."""
     program = f"""
 import sys
-from actstore.cli import run
+from actstore.commands.main import run
 status = run({list(map(str, arguments))!r})
 print(status, *sorted({{name.split(".")[0] for name in sys.modules}}), file=sys.stderr)
 """

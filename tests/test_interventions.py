@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import tiny
-from actstore_extract.capture import Selection, capture
 from actstore_extract.families import Batch, Model
-from actstore_extract.interventions import InterventionError, block_attention, parse_block
+from actstore_extract.forward.capture import Selection, capture
+from actstore_extract.interventions.blocks import InterventionError, block_attention, parse_block
 
 TEXTS = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a"]
 SPEC = {"queries": "text", "keys": "image"}

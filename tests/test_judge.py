@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-import actstore_analyze.judge as judge_module
+import actstore_analyze.judge.client as judge_module
 from actstore.errors import ActstoreError
-from actstore_analyze.judge import Judge, Question
-from actstore_analyze.sae_question import matched, question
+from actstore_analyze.judge.client import Judge, Question
+from actstore_analyze.sae.question import matched, question
 from speaking import speaking
 
 PNG = b"\x89PNG\r\n\x1a\n and the rest"

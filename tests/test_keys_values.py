@@ -16,9 +16,12 @@ from safetensors.numpy import load_file
 
 import actstore
 import making
-from actstore import ActstoreError, CorruptError, cli, compaction, info, layout, records, verify
-from actstore.export import export
-from actstore.format import DTYPES
+from actstore import ActstoreError, CorruptError
+from actstore.commands import info, main
+from actstore.commands.export import export
+from actstore.format import layout, records
+from actstore.format.names import DTYPES
+from actstore.maintain import compaction, verify
 
 GOLDEN = Path(__file__).parent / "golden" / "store-1-kv.tar.xz"  # made once by making.golden_kv
 KINDS = ("keys", "values")
@@ -108,9 +111,9 @@ def test_round_trip(tmp_path_factory, shape, held, dtype, seed, chunk_bytes):
         for name, (n_first, wide) in firsts.items()
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("actstore.layout.CHUNK_BYTES", chunk_bytes)
-        patch.setattr("actstore.layout.SHARD_BYTES", 8 * chunk_bytes)
-        patch.setattr("actstore.layout._layout_of", layout._layout_of.__wrapped__)  # not the cached one
+        patch.setattr("actstore.format.layout.CHUNK_BYTES", chunk_bytes)
+        patch.setattr("actstore.format.layout.SHARD_BYTES", 8 * chunk_bytes)
+        patch.setattr("actstore.format.layout._layout_of", layout._layout_of.__wrapped__)  # not the cached one
         plan = pl.DataFrame({"sample_id": ["a"]})
         options = {"layers": range(n_layers), "blocks": range(5, 5 + n_blocks), "d_model": d_model, "dtype": dtype}
         new = actstore.create(path, plan=plan, **options)
@@ -346,10 +349,10 @@ def test_export(store, tmp_path):
 
 def test_export_from_the_command_line(store, tmp_path):
     arguments = ["export", str(store.path), "from rows where role = 'prefix'", "-o", str(tmp_path / "x.npy")]
-    done = CliRunner().invoke(cli.cli, [*arguments, "--keys", "0"])
+    done = CliRunner().invoke(main.cli, [*arguments, "--keys", "0"])
     assert done.exit_code == 0, done.output
     assert np.load(tmp_path / "x.npy").shape == (18, 6)
-    done = CliRunner().invoke(cli.cli, arguments)
+    done = CliRunner().invoke(main.cli, arguments)
     assert (done.exit_code, "Missing option '--layer'" in done.output) == (2, True)
 
 

@@ -8,14 +8,17 @@ import polars as pl
 import pytest
 
 import actstore
-from actstore.cli import run
-from actstore_analyze import causal, figures, knockout_figures, published
-from actstore_analyze.knocked import Knocked, knocked
-from actstore_analyze.knockout import Knockout
-from actstore_analyze.knockout_table import Side, side_by_side
-from actstore_analyze.overlap import label_overlap
-from actstore_analyze.said import wilson
-from actstore_analyze.scores import cider, vqa_accuracy
+from actstore.commands.main import run
+from actstore_analyze.charts import charts
+from actstore_analyze.knockout import figure as knockout_figures
+from actstore_analyze.knockout.knocked import Knocked, knocked
+from actstore_analyze.knockout.study import Knockout
+from actstore_analyze.overlap.measure import label_overlap
+from actstore_analyze.published import curves
+from actstore_analyze.report import causal
+from actstore_analyze.report.side_by_side import Side, side_by_side
+from actstore_analyze.score import cider, vqa_accuracy
+from actstore_analyze.study.said import wilson
 from extracting import extract
 
 N, D, BLOCKS = 40, 4, 2
@@ -251,12 +254,12 @@ def test_figure(tmp_path, capsys):
     assert run(["knockout", str(path), "-k", "5", "--figure", str(tmp_path / "x.png")]) == 0
     assert (tmp_path / "x.png").stat().st_size > 10_000
     found = table(path)
-    marks = re.findall(r'aria-label="([^"]*)"', figures.svg(knockout_figures.knockout(found, title="t"), "a"))
+    marks = re.findall(r'aria-label="([^"]*)"', charts.svg(knockout_figures.knockout(found, title="t"), "a"))
     own = values(found, "overlap")
     assert f"eoi, last 1 blocks: label overlap χ at the output {own['eoi-knockout', 1]:.3f}" in marks
     assert f"eoi, last 0 blocks: label overlap χ at the output {own['none', 0]:.3f}" in marks
     assert any(one.startswith("random-image-3: CIDEr ") and one.endswith(", mean of 2 draws") for one in marks)
-    behind = knockout_figures.knockout(found, title="t", reference=published.windows("chameleon-7b"))
+    behind = knockout_figures.knockout(found, title="t", reference=curves.windows("chameleon-7b"))
     assert "published, not measured here" in behind.to_json()
     said = behind.to_dict()["vconcat"][0]["title"]["subtitle"]
     assert said == [

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import actstore
-from actstore.cli import run
-from actstore_analyze.knockouts_replayed import KnockoutReplayed
+from actstore.commands.main import run
+from actstore_analyze.knockout.replayed import KnockoutReplayed
 from extracting import extract
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

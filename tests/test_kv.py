@@ -7,18 +7,19 @@ from transformers import DynamicCache
 
 import actstore
 import tiny
-from actstore import ActstoreError, verify
-from actstore_extract import recipe
-from actstore_extract.capture import CaptureError, NotFiniteError, Selection, capture
-from actstore_extract.demo import MODELS
-from actstore_extract.estimate import estimate
+from actstore import ActstoreError
+from actstore.maintain import verify
 from actstore_extract.families import Batch, Model, Prompt, load
-from actstore_extract.interventions import block_attention, parse_block
-from actstore_extract.needs import needs
-from actstore_extract.positions import parse_role, positions
-from actstore_extract.recipe import RecipeError
-from actstore_extract.runner import Run, samples_per_part
-from actstore_extract.tap import AttentionError
+from actstore_extract.forward.capture import CaptureError, NotFiniteError, Selection, capture
+from actstore_extract.forward.tap import AttentionError
+from actstore_extract.interventions.blocks import block_attention, parse_block
+from actstore_extract.recipe import recipe
+from actstore_extract.recipe.needs import needs
+from actstore_extract.recipe.recipe import RecipeError
+from actstore_extract.roles import parse_role, positions
+from actstore_extract.run.estimate import estimate
+from actstore_extract.run.runner import Run, samples_per_part
+from actstore_extract.shipped import MODELS
 from extracting import SMALL, extract
 from tiny import BATCHES, MIXED, SAME
 

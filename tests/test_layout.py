@@ -4,9 +4,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from actstore.arrays import ArrayReader, checksums, write
 from actstore.errors import ActstoreError
-from actstore.layout import ATTENTION, MASS, RESIDUAL, ArraySpec
+from actstore.format.layout import ATTENTION, MASS, RESIDUAL, ArraySpec
+from actstore.read.arrays import ArrayReader, checksums, write
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_a_strange_layout_is_refused(change, problem):
 
 
 def test_many_layers_make_several_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("actstore.layout.CHUNK_BYTES", 64)
-    monkeypatch.setattr("actstore.layout.SHARD_BYTES", 512)
+    monkeypatch.setattr("actstore.format.layout.CHUNK_BYTES", 64)
+    monkeypatch.setattr("actstore.format.layout.SHARD_BYTES", 512)
     values = np.arange(7 * 9 * 8, dtype=np.float32).reshape(7, 9, 8) / 8
     spec = write(tmp_path, "residual/eoi", values, "float32", RESIDUAL)
     assert (spec.chunks, spec.shards) == ((1, 2, 8), (1, 10, 8))
@@ -112,7 +112,7 @@ def test_many_layers_make_several_shards(tmp_path, monkeypatch):
 )
 def test_vectors_are_taken_in_any_order(tmp_path, monkeypatch, places, dtype):
     """Runs of places and of targets are copied another way than others; [3, 3, 5] only looks like one."""
-    monkeypatch.setattr("actstore.layout.CHUNK_BYTES", 64)
+    monkeypatch.setattr("actstore.format.layout.CHUNK_BYTES", 64)
     values = np.arange(2 * 9 * 8, dtype=np.float32).reshape(2, 9, 8)
     reader = ArrayReader(tmp_path, "residual/eoi", write(tmp_path, "residual/eoi", values, dtype, RESIDUAL))
     chosen = np.array(places, np.int64)
@@ -125,8 +125,8 @@ def test_vectors_are_taken_in_any_order(tmp_path, monkeypatch, places, dtype):
 
 
 def test_the_last_shard_may_hold_fewer_layers(tmp_path, monkeypatch):
-    monkeypatch.setattr("actstore.layout.CHUNK_BYTES", 64)
-    monkeypatch.setattr("actstore.layout.SHARD_BYTES", 800)
+    monkeypatch.setattr("actstore.format.layout.CHUNK_BYTES", 64)
+    monkeypatch.setattr("actstore.format.layout.SHARD_BYTES", 800)
     values = np.arange(5 * 9 * 8, dtype=np.float32).reshape(5, 9, 8) / 8
     spec = write(tmp_path, "residual/eoi", values, "float32", RESIDUAL)
     assert spec.shards == (2, 10, 8)

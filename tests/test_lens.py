@@ -13,15 +13,17 @@ from transformers import CohereConfig, CohereForCausalLM, GPT2Config, GPT2LMHead
 import actstore
 import making
 import tiny
-from actstore import CorruptError, verify
-from actstore.cli import run
-from actstore.lens import FILES, Lens, Optics
-from actstore_analyze import lens as lens_measure
-from actstore_analyze.lens import read
-from actstore_extract import capture as capture_module
-from actstore_extract.capture import Selection
+from actstore import CorruptError
+from actstore.commands.main import run
+from actstore.format import commits, records
+from actstore.format.lens import FILES, Lens, Optics
+from actstore.maintain import verify
+from actstore_analyze.lens import measure as lens_measure
+from actstore_analyze.lens.measure import read
 from actstore_extract.families import Model
-from actstore_extract.lens import LensError, lens_of
+from actstore_extract.forward import capture as capture_module
+from actstore_extract.forward.capture import Selection
+from actstore_extract.run.lens import LensError, lens_of
 from extracting import extract
 
 D, TOKENS = 16, 61
@@ -129,7 +131,7 @@ def test_a_folder_that_is_a_link(tmp_path):
 )
 def test_a_header_that_contradicts_its_lens(tmp_path, changes):
     store = with_lens(tmp_path / "s")
-    header = actstore.records.load(store.path / "actstore.json")
+    header = records.load(store.path / "actstore.json")
     making.change(store.path / "actstore.json", lens={**header["lens"], **changes})
     with pytest.raises(CorruptError, match="not a header of format 1"):
         actstore.open(store.path)
@@ -138,9 +140,9 @@ def test_a_header_that_contradicts_its_lens(tmp_path, changes):
 @pytest.mark.parametrize("missing", ["lens", "files"])
 def test_a_lens_without_its_files_and_files_without_their_lens(tmp_path, missing):
     store = with_lens(tmp_path / "s")
-    header = actstore.records.load(store.path / "actstore.json")
+    header = records.load(store.path / "actstore.json")
     header.pop("lens") if missing == "lens" else header["files"].pop("lens/bias.bin")
-    (store.path / "actstore.json").write_bytes(actstore.records.dump(header))
+    (store.path / "actstore.json").write_bytes(records.dump(header))
     with pytest.raises(CorruptError, match="not a header of format 1"):
         actstore.open(store.path)
 
@@ -148,8 +150,8 @@ def test_a_lens_without_its_files_and_files_without_their_lens(tmp_path, missing
 def test_numbers_that_no_lens_has_with_right_checksums(tmp_path):
     store = with_lens(tmp_path / "s")
     np.full(TOKENS, -np.inf, "<f4").tofile(store.path / "lens/bias.bin")
-    header = actstore.records.load(store.path / "actstore.json")
-    found = actstore.commits.File.of(store.path / "lens/bias.bin")
+    header = records.load(store.path / "actstore.json")
+    found = commits.File.of(store.path / "lens/bias.bin")
     making.change(store.path / "actstore.json", files={**header["files"], "lens/bias.bin": [found.size, found.crc32c]})
     with pytest.raises(CorruptError, match="bars every token"):
         _ = actstore.open(store.path).lens
@@ -387,7 +389,7 @@ def test_positions_are_averaged_within_samples_and_jobs_change_nothing(store, ca
 
 
 def test_shares_of_samples_add_up(store, capsys, monkeypatch):
-    from actstore_analyze import lenses
+    from actstore_analyze.lens import study as lenses
 
     whole, _ = table(capsys, store.path, "--roles", "image,eoi", "--layers", "1..3")
     monkeypatch.setattr(lenses, "SAMPLES", 5)

@@ -13,7 +13,10 @@ import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, Limits, QueryError, cli, compaction, index, orphans, process, verify
+from actstore import ActstoreError, Limits, QueryError, process
+from actstore.commands import main
+from actstore.maintain import compaction, orphans, verify
+from actstore.sql import index
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +82,18 @@ def test_limits_that_leave_nothing(wrong):
 
 
 def test_the_command_has_limits(path, capfd):
-    assert cli.run(["query", str(path), ENDLESS["recursion"], "--seconds", "0.2"]) == 1
+    assert main.run(["query", str(path), ENDLESS["recursion"], "--seconds", "0.2"]) == 1
     assert capfd.readouterr().err.startswith("actstore: not answered within 0.2 seconds")
-    assert cli.run(["query", str(path), "from range(100000000000)", "--gigabytes", "0.01"]) == 1
+    assert main.run(["query", str(path), "from range(100000000000)", "--gigabytes", "0.01"]) == 1
     assert capfd.readouterr().err.startswith("actstore: the result is larger than 0.01 GB")
-    assert cli.run(["query", str(path), "select 1 as n", "--gigabytes", "1", "--seconds", "9"]) == 0
+    assert main.run(["query", str(path), "select 1 as n", "--gigabytes", "1", "--seconds", "9"]) == 0
     assert json.loads(capfd.readouterr().out) == {"n": 1}
 
 
 def asked(path, query, *options):
     """A question in a process of its own: exit status, what it says, seconds and megabytes that it took."""
     program = (
-        "from actstore import cli, limits; limits.PATIENCE = 1\n"
+        "from actstore import limits; from actstore.commands import main as cli; limits.PATIENCE = 1\n"
         "try: cli.main()\n"  # ru_maxrss would begin with what the tests themselves hold
         "finally: print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from actstore.cli import run
+from actstore.commands.main import run
 from actstore.store import open as open_store
-from actstore_analyze.scores import gqa_accuracy, mme_points, pope, vqa_accuracy
+from actstore_analyze.score import gqa_accuracy, mme_points, pope, vqa_accuracy
 
 tasks = pytest.importorskip("lmms_eval.tasks")
 

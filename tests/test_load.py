@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import compaction, verify
+from actstore.maintain import compaction, verify
 from forked import processes
 
 READERS = 8

@@ -15,7 +15,10 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import AlreadyCommittedError, commits, compaction, durable, orphans, verify
+from actstore import AlreadyCommittedError
+from actstore.format import commits
+from actstore.maintain import compaction, orphans, verify
+from actstore.storage import local
 
 BATCHES = 5
 STEPS = ("sync", "sync_tree", "publish", "crc32c")  # of a commit, where a writer may die
@@ -109,7 +112,7 @@ class Stores(RuleBasedStateMachine):
 
     def _dying(self, step, calls, work):
         """Run what dies at some call of one of its steps; like a dead process it removes nothing and holds no lock."""
-        original, left = getattr(durable, step), [calls]
+        original, left = getattr(local, step), [calls]
 
         def dying(*arguments):
             if not left[0]:
@@ -118,7 +121,7 @@ class Stores(RuleBasedStateMachine):
             return original(*arguments)
 
         with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Died, AlreadyCommittedError):
-            patch.setattr(durable, step, dying)
+            patch.setattr(local, step, dying)
             patch.setattr(shutil, "rmtree", lambda *_, **__: None)
             work()
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import actstore
 import making
-from actstore import cli
-from actstore.format import HEADER
+from actstore.commands import main
+from actstore.format.names import HEADER
 
 GOLDEN = Path(__file__).parent / "golden"
 STORES = {"fusion": (4, 12), "mapped": (2, 8)}  # samples that are there, and of the plan
@@ -28,7 +28,7 @@ def work(tmp_path):
 
 
 def actstore_(*words):
-    assert cli.run([*map(str, words)]) == 0, words
+    assert main.run([*map(str, words)]) == 0, words
 
 
 def forget(path, *keys):
@@ -56,7 +56,7 @@ def test_a_store_that_is_half_extracted_goes_on(work, name, capfd):
     actstore_("verify", path)
     actstore_("recompute", path, "-n", planned, "--device", "cpu")
     (next(path.glob("parts/b00000000-*")) / "rows.parquet").unlink()
-    assert cli.run(["verify", str(path)]) == 1
+    assert main.run(["verify", str(path)]) == 1
     actstore_("repair", path, "--device", "cpu")
     actstore_("verify", path)
     assert (actstore.open(path).residual(rows, after.layers[1]) == vectors).all()
@@ -68,13 +68,13 @@ def test_a_key_that_a_run_card_lacks_means_what_was_done_then(work, capfd):
     actstore_("extract", f"{path}.toml", path, "--device", "cpu")
     assert actstore.open(path).remaining == []
     forget(path := work / "mapped", "capture.lens")
-    assert cli.run(["extract", f"{path}.toml", str(path), "--set", "capture.lens=true"]) == 1
+    assert main.run(["extract", f"{path}.toml", str(path), "--set", "capture.lens=true"]) == 1
     assert "capture.lens: False in the store, True now" in capfd.readouterr().err
 
 
 def train(out, *changes):
     sets = [word for change in (*ADAPTER, *changes) for word in ("--set", change)]
-    return cli.run(["train", "adapter", "digits-adapter", str(out), "--device", "cpu", *sets])
+    return main.run(["train", "adapter", "digits-adapter", str(out), "--device", "cpu", *sets])
 
 
 def test_an_adapter_that_is_half_trained_goes_on(work, tmp_path, capfd):

@@ -4,7 +4,8 @@ import pytest
 
 import actstore
 import making
-from actstore import CorruptError, FormatError, NotAStoreError, records
+from actstore import CorruptError, FormatError, NotAStoreError
+from actstore.format import records
 
 
 def test_not_a_store(tmp_path):

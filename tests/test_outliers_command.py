@@ -8,10 +8,10 @@ import pytest
 
 import actstore
 import two_sided
-from actstore.cli import run
+from actstore.commands.main import run
 from actstore.errors import ActstoreError
-from actstore_analyze.magnitude import Magnitudes, magnitudes
-from actstore_analyze.overlap import label_overlap
+from actstore_analyze.outliers.measure import Magnitudes, magnitudes
+from actstore_analyze.overlap.measure import label_overlap
 from two_sided import command
 
 N, D = 60, 30

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import nearest
-from actstore_analyze.overlap import (
+from actstore_analyze.overlap.measure import (
     chance_level,
     data_overlap,
     label_overlap,

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 import actstore
-from actstore.cli import run
-from actstore_analyze.overlap import chance_level, label_overlap
+from actstore.commands.main import run
+from actstore_analyze.overlap.measure import chance_level, label_overlap
 
 N, D, POSITIONS = 60, 8, 3
 LAYERS = (0, 1, 2)
@@ -136,7 +136,7 @@ def test_positions_are_drawn_by_seed(store, capsys):
 def test_blocks_of_positions_read_apart_give_the_same(store, capsys, monkeypatch):
     asked = ("overlap", store, "--roles", "image", "-k", 5)
     _, together, _ = command(capsys, *asked)
-    monkeypatch.setattr("actstore_analyze.curves.BLOCK_BYTES", 1)
+    monkeypatch.setattr("actstore_analyze.overlap.study.BLOCK_BYTES", 1)
     assert command(capsys, *asked, "--force")[1] == together
 
 
@@ -197,7 +197,7 @@ def test_the_same_call_is_recalled_until_the_store_grows(tmp_path, capsys, monke
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("actstore_analyze.curves.label_overlap", fail)
+        patch.setattr("actstore_analyze.overlap.study.label_overlap", fail)
         status, again, err = command(capsys, *asked)
         assert (status, again) == (0, first)
         assert "recalled from" in err

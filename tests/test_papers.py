@@ -6,8 +6,8 @@ from importlib.resources import files
 import click
 import pytest
 
-from actstore.cli import cli
-from actstore_extract.shelf import shipped
+from actstore.commands.main import cli
+from actstore_extract.recipe.shelf import shipped
 from actstore_extract.training.recipe import shipped as trainings
 
 PAGE = (files("actstore_analyze") / "PAPERS.md").read_text(encoding="utf-8")

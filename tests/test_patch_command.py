@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 import actstore
-from actstore.cli import run
-from actstore_analyze import causal
-from actstore_analyze.patched import SCHEMA
-from actstore_analyze.replays import Replayed
-from actstore_extract.demo import MODELS
+from actstore.commands.main import run
+from actstore_analyze.patch.replayed import Replayed
+from actstore_analyze.patch.study import SCHEMA
+from actstore_analyze.report import causal
+from actstore_extract.shipped import MODELS
 from extracting import extract
 
 PAIRS = [("seven", "three"), ("one", "zero")]

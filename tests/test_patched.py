@@ -8,9 +8,12 @@ import pytest
 
 import actstore
 from actstore import ActstoreError
-from actstore_analyze import causal, figures, patched_figures, published
-from actstore_analyze.patched import Patched, patched
-from actstore_analyze.said import wilson
+from actstore_analyze.charts import charts
+from actstore_analyze.patch import figure as patched_figures
+from actstore_analyze.patch.study import Patched, patched
+from actstore_analyze.published import curves
+from actstore_analyze.report import causal
+from actstore_analyze.study.said import wilson
 
 N, BLOCKS = 12, 2  # receivers, of two classes; layers 0..2
 PAIRS = [["cat", "dog"], ["red", "blue"]]  # source, receiver
@@ -175,8 +178,8 @@ def test_a_null_is_said_as_a_null(numbers, null):
 
 def test_figure(tmp_path):
     found = patched(make_store(tmp_path / "s"))
-    chart = patched_figures.patched(found, title="tiny", reference=published.patching("chameleon-7b"))
-    marks = re.findall(r'aria-label="([^"]*)"', figures.svg(chart, "a"))
+    chart = patched_figures.patched(found, title="tiny", reference=curves.patching("chameleon-7b"))
+    marks = re.findall(r'aria-label="([^"]*)"', charts.svg(chart, "a"))
     first = found.row(0, named=True)
     assert (
         f"residual, layer 0: similarity {first['similarity']:.3f} ± {first['similarity_sd']:.3f} (sd), n = {N}" in marks
@@ -189,7 +192,7 @@ def test_figure(tmp_path):
         "pale: Chameleon-7B as published, at the same relative depth",
     ]
     alone = patched_figures.patched(patched(make_store(tmp_path / "none", answers=[])), title="tiny")
-    assert "accuracy" not in figures.svg(alone, "b")
+    assert "accuracy" not in charts.svg(alone, "b")
 
 
 def test_pairs_of_one_class_have_no_accuracy(tmp_path):

@@ -7,22 +7,23 @@ import torch
 
 import actstore
 import tiny
-from actstore import verify
-from actstore.plan import prepare
-from actstore_analyze import causal, patching
-from actstore_analyze.patched import patched
-from actstore_extract import recipe
-from actstore_extract.conditions import ConditionError, crossed, expand
-from actstore_extract.demo import MODELS
-from actstore_extract.estimate import estimate
-from actstore_extract.extractor import Extractor
+from actstore.format.plan import prepare
+from actstore.maintain import verify
+from actstore_analyze.patch import measure as patching
+from actstore_analyze.patch.study import patched
+from actstore_analyze.report import causal
 from actstore_extract.families import Prompt, load
-from actstore_extract.patches import PatchSection
-from actstore_extract.points import reading, writing
-from actstore_extract.recipe import RecipeError
-from actstore_extract.runner import Run
-from actstore_extract.sources import slots
-from actstore_extract.tap import attention_modules
+from actstore_extract.forward.points import reading, writing
+from actstore_extract.forward.tap import attention_modules
+from actstore_extract.interventions.conditions import ConditionError, crossed, expand
+from actstore_extract.interventions.patches import PatchSection
+from actstore_extract.interventions.sources import slots
+from actstore_extract.recipe import recipe
+from actstore_extract.recipe.recipe import RecipeError
+from actstore_extract.run.estimate import estimate
+from actstore_extract.run.extractor import Extractor
+from actstore_extract.run.runner import Run
+from actstore_extract.shipped import MODELS
 from extracting import SMALL, extract
 
 PAIRS = "[['seven', 'three'], ['one', 'zero']]"

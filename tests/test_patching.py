@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from actstore.errors import ActstoreError
-from actstore_analyze.patching import accuracy, probabilities, sign_flip_accuracy, similarity
+from actstore_analyze.patch.measure import accuracy, probabilities, sign_flip_accuracy, similarity
 
 GOLDEN = Path(__file__).parent / "golden" / "patching"
 ARRAYS = np.load(GOLDEN / "patching.npz")

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import tiny
-from actstore_extract.capture import Selection, capture
 from actstore_extract.families import Model
 from actstore_extract.families.sample import Encoded, LayoutError
+from actstore_extract.forward.capture import Selection, capture
 
 TEXT = "<image> this digit is a"
 

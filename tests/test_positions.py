@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from actstore_extract.positions import Layout, RoleError, parse_role, positions
+from actstore_extract.roles import Layout, RoleError, parse_role, positions
 
 
 def at(role: str, layout: Layout, *, seed: int = 0, sample_id: str = "s0") -> list[int] | None:

@@ -16,7 +16,9 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import NotAStoreError, compaction, durable, verify
+from actstore import NotAStoreError
+from actstore.maintain import compaction, verify
+from actstore.storage import local
 from actstore.testing import Disk, restore
 
 LOSSES = 30  # of power, on ext4
@@ -129,7 +131,7 @@ def test_a_saved_result(root, tmp_path):
 @pytest.mark.parametrize("left_out", ["sync", "sync_tree"])
 def test_a_writer_that_does_not_sync_is_found_out(root, tmp_path, monkeypatch, left_out):
     store = making.create(root / "s", 1)
-    monkeypatch.setattr(durable, left_out, lambda _: None)
+    monkeypatch.setattr(local, left_out, lambda _: None)
     with Disk(root) as disk:
         store.write(0, **making.content(0))
         disk.acknowledge(0)
@@ -157,7 +159,7 @@ def test_a_writer_that_renames_is_found_out(root):
 
 def test_a_writer_that_does_all_is_not(root):
     with Disk(root) as disk:
-        durable.publish(root / "final", b"content")
+        local.publish(root / "final", b"content")
         disk.acknowledge("final")
     assert {state.tree["final"] for state in disk.states if state.acknowledged} == {b"content"}
     assert {state.tree.get("final", b"content") for state in disk.states} == {b"content"}

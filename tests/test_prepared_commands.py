@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from actstore import cli
+from actstore.commands import main
 from two_sided import LAYERS, ORDERS, ROLES, N, command, make, vectors
 
 SQL = "from rows where prompt_order = 'image-text'"
@@ -73,7 +73,7 @@ def test_where_centred_vectors_lay_does_not_count(stores, capsys, name):
 
 
 def test_all_commands_that_take_them_are_here():
-    context = click.Context(cli.cli)
-    commands = {name: cli.cli.get_command(context, name) for name in cli.cli.list_commands(context)}
+    context = click.Context(main.cli)
+    commands = {name: main.cli.get_command(context, name) for name in main.cli.list_commands(context)}
     taking = {name for name, one in commands.items() if any(option.name == "drop_dims" for option in one.params)}
     assert taking == {verb for verb, *_ in CALLS.values()}

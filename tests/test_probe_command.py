@@ -9,10 +9,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from actstore.cli import run
+from actstore.commands.main import run
 from actstore.errors import ActstoreError
-from actstore_analyze.probe import folded, held_out
-from actstore_analyze.said import wilson
+from actstore_analyze.probe.measure import folded, held_out
+from actstore_analyze.study.said import wilson
 from two_sided import N, command, make, vectors
 
 SQL = "from rows where prompt_order = 'image-text'"

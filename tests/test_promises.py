@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 import actstore
-from actstore import durable, verify
+from actstore.maintain import verify
+from actstore.storage import local
 from actstore.testing import promises, storage, trials
 from actstore.testing.__main__ import main
 from actstore.testing.known import BrokenPromiseError
@@ -121,7 +122,7 @@ def test_a_sync_that_fails(tmp_path, monkeypatch):
 
 
 def test_a_writer_that_does_not_sync(tmp_path, monkeypatch):
-    monkeypatch.setattr(durable, "sync_tree", lambda _: None)
+    monkeypatch.setattr(local, "sync_tree", lambda _: None)
     with pytest.raises((BrokenPromiseError, trials.ActstoreError)):
         tried(trials.power_loss, tmp_path, 10_000)
 

@@ -2,9 +2,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from actstore.plan import prepare
-from actstore_extract import prompts, recipe
-from actstore_extract.recipe import RecipeError
+from actstore.format.plan import prepare
+from actstore_extract.recipe import prompts, recipe
+from actstore_extract.recipe.recipe import RecipeError
 from actstore_extract.samples import SOURCES, Samples
 
 

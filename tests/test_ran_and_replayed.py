@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 
 import actstore
-from actstore.cli import run
-from actstore_analyze import experiments, runcard
-from actstore_analyze.ran_and_replayed import EXACT, compared
+from actstore.commands.main import run
+from actstore_analyze.report import experiments, runcard
+from actstore_analyze.report.both_ways import EXACT, compared
 from extracting import extract
 from test_report import Page
 

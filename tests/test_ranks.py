@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import actstore
-from actstore import verify
-from actstore_extract import recipe, runner
+from actstore.maintain import verify
 from actstore_extract.families import LoadError
-from actstore_extract.ranks import RankError, device_of
+from actstore_extract.recipe import recipe
+from actstore_extract.run import runner
+from actstore_extract.run.ranks import RankError, device_of
 from extracting import extract, vectors
 from ranks import start_rank
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from actstore import cli
+from actstore.commands import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -37,7 +37,7 @@ def test_the_tour_has_commands():
 def test_commands(folder, monkeypatch, capfd):
     monkeypatch.chdir(folder)
     for arguments in commands():
-        assert cli.run(arguments) == 0, (arguments, capfd.readouterr().err)
+        assert main.run(arguments) == 0, (arguments, capfd.readouterr().err)
     assert (folder / "demo" / "report.html").stat().st_size > 10_000
 
 
@@ -50,5 +50,5 @@ def test_python(folder, monkeypatch):
 
 
 def test_every_command_is_in_the_readme():
-    for name in cli.cli.list_commands(cli.cli.make_context("actstore", ["demo"], resilient_parsing=True)):
+    for name in main.cli.list_commands(main.cli.make_context("actstore", ["demo"], resilient_parsing=True)):
         assert f"`{name}`" in README or f"actstore {name}" in README, name

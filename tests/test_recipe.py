@@ -1,7 +1,7 @@
 import pytest
 
-from actstore_extract import recipe
-from actstore_extract.recipe import RecipeError
+from actstore_extract.recipe import recipe
+from actstore_extract.recipe.recipe import RecipeError
 
 GOOD = """
 [model]

@@ -10,16 +10,16 @@ from click.testing import CliRunner
 import actstore
 import layouts
 import tiny
-from actstore.plan import prepare
-from actstore_extract import prompts, recipe
-from actstore_extract.cli import recipes
-from actstore_extract.conditions import crossed, expand
-from actstore_extract.extractor import Extractor
+from actstore.format.plan import prepare
 from actstore_extract.families import Prompt
-from actstore_extract.needs import Needs, needs
-from actstore_extract.positions import parse_role, positions
+from actstore_extract.interventions.conditions import crossed, expand
+from actstore_extract.recipe import prompts, recipe
+from actstore_extract.recipe.needs import Needs, needs
+from actstore_extract.recipe.shelf import shipped
+from actstore_extract.roles import parse_role, positions
+from actstore_extract.run.command import recipes
+from actstore_extract.run.extractor import Extractor
 from actstore_extract.samples.synsets import papers
-from actstore_extract.shelf import shipped
 
 SYSTEMS = {
     "chameleon-7b": "chameleon",

@@ -12,13 +12,15 @@ from safetensors.torch import load_file, save_file
 
 import actstore
 import making
-from actstore import ActstoreError, cli, records
-from actstore_extract import recipe
-from actstore_extract.demo import MODELS
-from actstore_extract.differences import TOLERANCES
-from actstore_extract.extractor import Extractor
-from actstore_extract.recompute import chosen, recompute
-from actstore_extract.runner import Run
+from actstore import ActstoreError
+from actstore.commands import main
+from actstore.format import records
+from actstore_extract.again.differences import TOLERANCES
+from actstore_extract.again.recompute import chosen, recompute
+from actstore_extract.recipe import recipe
+from actstore_extract.run.extractor import Extractor
+from actstore_extract.run.runner import Run
+from actstore_extract.shipped import MODELS
 from extracting import extract
 
 KEPT = (
@@ -160,9 +162,9 @@ def test_other_weights_are_compared_where_that_is_asked_for(whole, tmp_path, cap
     name = next(name for name in tensors if name.endswith("down_proj.weight"))
     save_file(tensors | {name: tensors[name] * 1.5}, moved / "model.safetensors", metadata={"format": "pt"})
     arguments = ["recompute", str(whole), "-n", "2", "--set", f"model.path={moved}", "--format", "csv"]
-    assert cli.run(arguments) == 1
+    assert main.run(arguments) == 1
     assert "was made with other weights than those in" in capsys.readouterr().err
-    assert cli.run([*arguments, "--other-weights"]) == 1
+    assert main.run([*arguments, "--other-weights"]) == 1
     out, err = capsys.readouterr()
     assert re.search(r"weights_sha256 differs: \w{64} then, \w{64} now", err)
     assert "away from what is stored" in err
@@ -200,12 +202,12 @@ def test_other_versions_are_said(whole, tmp_path):
 
 
 def test_the_command(whole, capsys):
-    assert cli.run(["recompute", str(whole), "-n", "2", "--format", "csv"]) == 0
+    assert main.run(["recompute", str(whole), "-n", "2", "--format", "csv"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == "what,compared,bit_equal,furthest,tolerance,within,sample_id,condition,layer"
     assert "batch size, device, attention, versions and weights are those of the run card" in err
     arguments = ["recompute", str(whole), "-n", "2", "--set", "model.attention=eager", "--tolerance", "0"]
-    assert cli.run([*arguments, "--format", "csv"]) == 1
+    assert main.run([*arguments, "--format", "csv"]) == 1
     err = capsys.readouterr().err
     assert "attention differs: sdpa then, eager now" in err
     assert re.search(r"of sample digit-\d+ \(condition none.*\) is \S+ away from what is stored; 0 is allowed", err)
@@ -215,7 +217,7 @@ def test_a_damaged_store_is_said(whole, tmp_path, capsys):
     path = shutil.copytree(whole, tmp_path / "s")
     for shard in path.glob("parts/*/residual/eoi/c/*/*/*"):
         shard.write_bytes(shard.read_bytes()[:-1] + b"!")
-    assert cli.run(["recompute", str(path), "-n", "2", "--format", "csv"]) == 1
+    assert main.run(["recompute", str(path), "-n", "2", "--format", "csv"]) == 1
     out, err = capsys.readouterr()
     assert "residual/image" in out
     assert "residual/eoi/c/0/0/0: its index differs from what was committed" in err

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actstore import ActstoreError, CorruptError, FormatError, records
+from actstore import ActstoreError, CorruptError, FormatError
+from actstore.format import records
 
 JSON = st.recursive(
     st.none()

@@ -11,10 +11,14 @@ from PIL import Image
 
 import actstore
 import making
-from actstore import ActstoreError, cli, commits, compaction, damage, orphans, verify
-from actstore_extract import recipe, repair
-from actstore_extract.extractor import Extractor
-from actstore_extract.runner import Run
+from actstore import ActstoreError
+from actstore.commands import main
+from actstore.format import commits
+from actstore.maintain import compaction, damage, orphans, verify
+from actstore_extract.again import repair
+from actstore_extract.recipe import recipe
+from actstore_extract.run.extractor import Extractor
+from actstore_extract.run.runner import Run
 from extracting import extract, samples, vectors
 
 FEW = (
@@ -352,37 +356,37 @@ def test_a_sample_that_had_failed_fails_again(made, pictures):
 
 
 def test_verify_says_how_to_heal_and_repair_does(path, expected, capsys):
-    assert cli.run(["repair", str(path)]) == 0
+    assert main.run(["repair", str(path)]) == 0
     assert "checks, nothing to repair" in capsys.readouterr().err
     flip(part(path) / "rows.parquet")
-    assert cli.run(["verify", str(path)]) == 1
+    assert main.run(["verify", str(path)]) == 1
     err = capsys.readouterr().err
     assert f"makes 4 samples anew: actstore repair {path}\n" in err
     assert "without them, these are lost: digit-0004, digit-0005, digit-0006 and 1 more" in err
-    assert cli.run(["repair", str(path), "--dry-run", "--format", "csv"]) == 0
+    assert main.run(["repair", str(path), "--dry-run", "--format", "csv"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "record,batch,sample_id,condition,problem"
     assert [line.split(",")[2] for line in lines[1:]] == [f"digit-{i:04}" for i in range(4, 8)]
-    assert cli.run(["repair", str(path), "--format", "csv"]) == 0
+    assert main.run(["repair", str(path), "--format", "csv"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("c00000000.json,b00000001.json,4,")
-    assert cli.run(["verify", str(path)]) == 0
+    assert main.run(["verify", str(path)]) == 0
     assert contents(path) == expected
 
 
 def test_damaged_files_are_mentioned_where_there_are_any(made, pictures, capsys):
     (pictures / "cat" / "hidden").rename(pictures / "cat" / "1.png")
-    assert cli.run(["repair", str(made), "--failed", "--format", "csv"]) == 0
+    assert main.run(["repair", str(made), "--failed", "--format", "csv"]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2
     assert "damaged files" not in err
     flip(part(made, "b00000001-*") / "rows.parquet")
-    assert cli.run(["repair", str(made)]) == 0
+    assert main.run(["repair", str(made)]) == 0
     assert "the damaged files are left as they are" in capsys.readouterr().err
 
 
 def test_what_cannot_be_made_again_is_said(path, capsys):
     flip(path / "vocab.parquet")
-    assert cli.run(["repair", str(path)]) == 1
+    assert main.run(["repair", str(path)]) == 1
     assert f"restore {path}/vocab.parquet from a copy; it cannot be made again" in capsys.readouterr().err
 
 
@@ -391,5 +395,5 @@ def test_a_store_that_no_recipe_made(tmp_path, capsys):
     flip(part(store.path) / "rows.parquet")
     with pytest.raises(ActstoreError, match="has no recipe in its run card: only what actstore extract made"):
         repaired(store.path)
-    assert cli.run(["verify", str(store.path)]) == 1
+    assert main.run(["verify", str(store.path)]) == 1
     assert "4 samples are lost unless there is a copy: b1s0, b1s1, b1s2 and 1 more;" in capsys.readouterr().err

@@ -9,15 +9,15 @@ import torch
 
 import actstore
 import tiny
-from actstore.plan import prepare
-from actstore_extract import recipe
-from actstore_extract.extractor import Extractor
+from actstore.format.plan import prepare
 from actstore_extract.families import LoadError, Model
-from actstore_extract.interventions import parse_block
+from actstore_extract.interventions.blocks import parse_block
+from actstore_extract.recipe import recipe
 from actstore_extract.replay import Branch, Job, Put, Reader, Replay, ReplayError, load_decoder
 from actstore_extract.replay import prefix as prefixes
 from actstore_extract.replay.steps import Forward
 from actstore_extract.replay.stored import stored
+from actstore_extract.run.extractor import Extractor
 from replaying import apart, captured, knocked_out, online, without_cache
 
 TEXTS = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a"]

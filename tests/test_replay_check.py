@@ -9,9 +9,9 @@ import torch
 
 import actstore
 import tiny
-from actstore.cli import run
-from actstore_extract.fingerprint import fingerprint
+from actstore.commands.main import run
 from actstore_extract.replay.check import TOLERANCE, Check
+from actstore_extract.run.fingerprint import fingerprint
 from extracting import extract
 
 PAIRS = ("--pairs", "seven:three", "--limit", "2")

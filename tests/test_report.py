@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 import actstore
-from actstore.cli import run
-from actstore_analyze import said
+from actstore.commands.main import run
+from actstore_analyze.study import said
 from test_overlap_command import N, make_store, write_batch
 
 
@@ -248,7 +248,7 @@ def test_errors(tmp_path, capsys):
 
 
 def test_labels_that_are_no_tokens_are_no_accuracy(tmp_path):
-    from actstore_analyze.said import accuracy
+    from actstore_analyze.study.said import accuracy
 
     plan = pl.DataFrame({"sample_id": ["a", "b"], "label": ["class0", "class1"]})
     store = actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=2, vocabulary={0: "zero", 1: "Ġone"})

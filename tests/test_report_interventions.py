@@ -9,9 +9,9 @@ import making
 import test_knockout_command
 import test_patched
 from actstore import ActstoreError
-from actstore.cli import run
-from actstore_analyze.experiments import _current
-from actstore_analyze.steered import has_steers, steered
+from actstore.commands.main import run
+from actstore_analyze.patch.steered import has_steers, steered
+from actstore_analyze.report.experiments import _current
 from test_report import Page
 
 TEXTS = {"none": ["a cat", "a dog", "a cat"], "up-l1-s2": ["seven", "a dog", "seven"], "up-l1-s-1": ["a", "b", "a cat"]}
@@ -120,13 +120,13 @@ def test_published_knockouts_stand_beside(reported):
 
 
 def test_how_to_read_says_which_stores_answer_the_question(tmp_path):
-    from actstore_analyze import experiments, reading, runcard
+    from actstore_analyze.report import experiments, prose, runcard
 
     paths = [test_knockout_command.make_store(tmp_path / "k"), test_patched.make_store(tmp_path / "p").path]
     subjects = runcard.subjects([actstore.open(path) for path in paths])
     others = experiments.others(subjects, say=lambda _: None)
-    assert reading._causal(others) == "This page holds knockouts of chameleon-7b and patches of m."
-    assert reading._causal([]) == "This page holds neither."
+    assert prose._causal(others) == "This page holds knockouts of chameleon-7b and patches of m."
+    assert prose._causal([]) == "This page holds neither."
     assert experiments.overlaps(subjects, say=lambda _: None) == []
 
 

@@ -8,8 +8,12 @@ import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, CorruptError, QueryError, cli, durable, results, verify
+from actstore import ActstoreError, CorruptError, QueryError
+from actstore.commands import main
 from actstore.errors import DamagedWarning
+from actstore.format import results
+from actstore.maintain import verify
+from actstore.storage import local
 
 TABLE = pl.DataFrame({"layer": [0, 1], "overlap": [0.25, 0.5]})
 
@@ -96,7 +100,7 @@ def test_a_damaged_result_is_left_out_and_said(store, capsys):
         with pytest.raises(QueryError, match="no view 'count_"):
             opened.sql(f"from {path.stem[:14].replace('-', '_')}")
         assert verify.run(verify.steps(store.path))[0].file == f"results/{path.name}"
-    assert cli.run(["results", str(store.path), "--format", "csv"]) == 0
+    assert main.run(["results", str(store.path), "--format", "csv"]) == 0
     out, err = capsys.readouterr()
     assert [line.split(",")[0] for line in out.splitlines()] == ["name", kept.name]
     assert err == f"actstore: left out: {path}: its bytes differ from what was saved (crc32c); remove it\n"
@@ -135,7 +139,7 @@ def test_where_a_result_comes_from_is_in_sql_after_the_store_has_grown(tmp_path,
     )
     versions = json.loads(row["versions"])
     assert all(versions[name] == version(name) for name in ("actstore", "polars", "faiss-cpu", "scikit-learn", "scipy"))
-    assert cli.run(["results", str(store.path)]) == 0
+    assert main.run(["results", str(store.path)]) == 0
     (said,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert said == {name: row[name] for name in said}
     assert {"sql", "commits", "versions"} < said.keys()
@@ -148,7 +152,7 @@ def saved_with(store, **provenance):
     members = json.loads(arrow.schema.metadata[b"actstore"]) | provenance
     members = {name: value for name, value in members.items() if value is not ...}
     pq.write_table(arrow.replace_schema_metadata({"actstore": json.dumps(members)}), path)
-    return path.rename(path.with_name(f"{path.stem.rpartition('-')[0]}-{durable.crc32c(path)}.parquet"))
+    return path.rename(path.with_name(f"{path.stem.rpartition('-')[0]}-{local.crc32c(path)}.parquet"))
 
 
 def test_a_result_of_before_commits_were_kept_is_read(store):

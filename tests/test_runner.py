@@ -10,15 +10,17 @@ import torch
 from PIL import Image
 
 import actstore
-from actstore import cli, orphans, verify
+from actstore.commands import main
 from actstore.errors import ActstoreError, PlanError
-from actstore_extract import extractor, recipe, runner
-from actstore_extract.demo import MODELS
-from actstore_extract.estimate import estimate
-from actstore_extract.extractor import Extractor
+from actstore.maintain import orphans, verify
 from actstore_extract.families import Prompt, load
-from actstore_extract.recipe import RecipeError
-from actstore_extract.runner import Run
+from actstore_extract.recipe import recipe
+from actstore_extract.recipe.recipe import RecipeError
+from actstore_extract.run import extractor, runner
+from actstore_extract.run.estimate import estimate
+from actstore_extract.run.extractor import Extractor
+from actstore_extract.run.runner import Run
+from actstore_extract.shipped import MODELS
 from extracting import SMALL, extract, samples, start, vectors
 
 
@@ -162,7 +164,7 @@ def test_estimate_says_what_each_head_for_itself_would_cost(tmp_path, capfd):
     assert mean.per_head == 4 * sum(mean.bytes[name] for name in columns)  # its heads
     assert every.bytes["attention to mass"] == mean.bytes["attention to mass"]
     sets = [word for change in changes for word in ("--set", change)]
-    assert cli.run(["extract", "digits-fusion", str(tmp_path / "s"), "--estimate", *sets]) == 0
+    assert main.run(["extract", "digits-fusion", str(tmp_path / "s"), "--estimate", *sets]) == 0
     said = f"attention columns with per_head = true: {mean.per_head / 1e6:.2f} MB"
     assert said in capfd.readouterr().err
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 import actstore
-from actstore import cli, orphans, verify
-from actstore.drafts import Draft
+from actstore.commands import main
+from actstore.maintain import orphans, verify
+from actstore.write.drafts import Draft
 from extracting import SMALL, vectors
 from forked import processes
 
@@ -33,7 +34,7 @@ def arguments(path, *more):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "whole"
-    assert cli.run(arguments(path)) == 0
+    assert main.run(arguments(path)) == 0
     return path
 
 
@@ -67,14 +68,14 @@ def _alone(path, said, limit):
         os.dup2(file.fileno(), 2)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    sys.exit(cli.run(arguments(path)))
+    sys.exit(main.run(arguments(path)))
 
 
 def goes_on(path, truth):
     """The same command finishes the store, which then holds what it would have held."""
     assert verify.run(verify.steps(path)) == []
     assert orphans.find(path, older_than=0) == []
-    assert cli.run(arguments(path)) == 0
+    assert main.run(arguments(path)) == 0
     assert vectors(path) == truth
     assert verify.run(verify.steps(path)) == []
 
@@ -88,7 +89,7 @@ def test_a_signal_stops_a_run_between_batches(tmp_path, truth, number):
     acknowledged = set(path.glob("commits/*.json"))
     os.kill(child.pid, number)
     child.join(60)
-    assert child.exitcode == cli.INTERRUPTED
+    assert child.exitcode == main.INTERRUPTED
     assert acknowledged <= set(path.glob("commits/*.json"))
     done = sum(commit.samples for commit in actstore.open(path).commits)
     assert 8 <= done < LIMIT
@@ -117,7 +118,7 @@ def test_a_writer_whose_disk_fails(half, truth, monkeypatch, capsys, call, numbe
         return real(*given, **options)
 
     monkeypatch.setattr(os, call, failing)
-    assert cli.run(arguments(half)) == 1
+    assert main.run(arguments(half)) == 1
     monkeypatch.undo()
     err = capsys.readouterr().err
     assert re.search(rf"batch \d+ could not be written: .*{os.strerror(number)}.*; nothing committed is harmed", err)
@@ -137,7 +138,7 @@ def test_a_writer_that_raises_what_nobody_expects(half, truth, monkeypatch):
 
     monkeypatch.setattr(actstore.Store, "write", failing)
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        cli.run(arguments(half))
+        main.run(arguments(half))
     monkeypatch.undo()
     kept = {number for commit in actstore.open(half).commits for number in commit.batches}
     assert {6, 7, 9} <= kept
@@ -167,12 +168,12 @@ def mount(tmp_path):
 
 
 def test_a_full_disk(mount, truth, monkeypatch, capsys):
-    assert cli.run(arguments(mount / "s")) == 1
+    assert main.run(arguments(mount / "s")) == 1
     assert re.search(
         r"batch 0 needs up to \d+ MB, \d MB are free; nothing committed is harmed: make room", _err(capsys)
     )
     monkeypatch.setattr(Draft, "_check_space", lambda *_: None)
-    assert cli.run(arguments(mount / "s")) == 1
+    assert main.run(arguments(mount / "s")) == 1
     assert re.search(r"batch \d+ could not be written: .*No space left on device", _err(capsys))
     assert 0 < len(actstore.open(mount / "s").commits) < PARTS
     subprocess.run(["mount", "-o", "remount,size=20m", mount], check=True)
@@ -184,11 +185,11 @@ def test_a_disk_that_is_read_only(mount, half, whole, monkeypatch, capsys):
     shutil.copytree(half, mount / "half")
     shutil.copytree(whole, mount / "whole")
     subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
-    assert cli.run(arguments(mount / "half")) == 1
+    assert main.run(arguments(mount / "half")) == 1
     assert "cannot be written: Read-only file system" in _err(capsys)
-    assert cli.run(arguments(mount / "new")) == 1
+    assert main.run(arguments(mount / "new")) == 1
     assert "the store cannot be created: Read-only file system" in _err(capsys)
-    assert cli.run(arguments(mount / "whole")) == 0
+    assert main.run(arguments(mount / "whole")) == 0
     assert f"0 of {LIMIT} samples left" in _err(capsys)
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import r2_score
 from sklearn.metrics.pairwise import paired_cosine_distances
 
 from actstore.errors import ActstoreError
-from actstore_analyze.sae import gaussian_like, reconstruction, rotated, sums
+from actstore_analyze.sae.measure import gaussian_like, reconstruction, rotated, sums
 
 GOLDEN = Path(__file__).parent / "golden" / "sae"
 

@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 
 import actstore
-from actstore.cli import run
+from actstore.commands.main import run
 from actstore.errors import ActstoreError
-from actstore_analyze import sae_groups
-from actstore_analyze.sae import reconstruction, rotated
-from actstore_analyze.sae_curves import METRICS
-from actstore_analyze.sae_formats import JumpRelu
-from actstore_analyze.sae_source import source
+from actstore_analyze.sae import groups
+from actstore_analyze.sae.formats import JumpRelu
+from actstore_analyze.sae.measure import reconstruction, rotated
+from actstore_analyze.sae.source import source
+from actstore_analyze.sae.study import METRICS
 
 D, FEATURES, LAYERS = 6, 10, (0, 1, 2)
 DEMO = Path(__file__).parent.parent / "extract/actstore_extract/demo/models/digits-mapped/saes"
@@ -155,11 +155,11 @@ def test_controls(store, scope, capsys, monkeypatch):
 
 
 def test_gaussian_control_has_the_shape_of_the_group(store, scope, monkeypatch):
-    from actstore_analyze.sae_curves import measured
+    from actstore_analyze.sae.study import measured
 
     opened = actstore.open(store)
-    (group,) = sae_groups.groups_of(opened, "from rows", ["image"], "token")
-    monkeypatch.setattr("actstore_analyze.sae_curves.min", lambda *_: 40_000, raising=False)
+    (group,) = groups.groups_of(opened, "from rows", ["image"], "token")
+    monkeypatch.setattr("actstore_analyze.sae.study.min", lambda *_: 40_000, raising=False)
     found = {name: total.finish() for name, total in measured(opened, group, 2, source(str(scope)).load(2, D), 3)}
     x = np.random.default_rng(0).multivariate_normal(
         vectors("image", 2).mean(axis=0), np.cov(vectors("image", 2).T), 40_000, method="eigh", check_valid="ignore"
@@ -171,7 +171,7 @@ def test_gaussian_control_has_the_shape_of_the_group(store, scope, monkeypatch):
 
 
 def test_gaussian_control_weighs_vectors_as_the_average_does(tmp_path, scope, monkeypatch):
-    from actstore_analyze.sae_curves import measured
+    from actstore_analyze.sae.study import measured
 
     lengths = (2, 10)  # of the examples, of which the short one lies apart
     x = np.random.default_rng(0).standard_normal((12, D)).astype(np.float32) + np.repeat([[4], [0]], lengths, axis=0)
@@ -180,8 +180,8 @@ def test_gaussian_control_weighs_vectors_as_the_average_does(tmp_path, scope, mo
     rows = pl.DataFrame({"sample_id": np.repeat(["a", "b"], lengths).tolist(), "role": "image"})
     made.write(0, samples=units.with_columns(status=pl.lit("ok")), rows=rows, residual={"image": x[None]})
     opened = actstore.open(made.path)
-    (group,) = sae_groups.groups_of(opened, "from rows", ["image"], "example")
-    monkeypatch.setattr("actstore_analyze.sae_curves.min", lambda *_: 40_000, raising=False)
+    (group,) = groups.groups_of(opened, "from rows", ["image"], "example")
+    monkeypatch.setattr("actstore_analyze.sae.study.min", lambda *_: 40_000, raising=False)
     found = {name: total.finish() for name, total in measured(opened, group, 2, source(str(scope)).load(2, D), 3)}
     weight = np.repeat([1 / n for n in lengths], lengths)
     shapes = [
@@ -217,8 +217,8 @@ def test_small_pieces_and_two_processes_give_the_same(store, scope, capsys, monk
     _, together, _ = command(capsys, *asked)
     _, apart, _ = command(capsys, *asked, "--jobs", 2)
     assert apart.equals(together)
-    monkeypatch.setattr(sae_groups, "READ_BYTES", 8 * D)
-    monkeypatch.setattr(sae_groups, "ENCODE_BYTES", 4 * FEATURES)
+    monkeypatch.setattr(groups, "READ_BYTES", 8 * D)
+    monkeypatch.setattr(groups, "ENCODE_BYTES", 4 * FEATURES)
     _, pieces, _ = command(capsys, *asked)
     for name in METRICS:
         assert pieces[name].to_list() == pytest.approx(together[name].to_list(), rel=1e-5, abs=1e-6), name

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 import actstore
-from actstore.cli import run
-from actstore_analyze.sae import rotated
-from actstore_analyze.sae_features import Activity, match_rate, top_features
+from actstore.commands.main import run
+from actstore_analyze.sae.features import Activity, match_rate, top_features
+from actstore_analyze.sae.measure import rotated
 from speaking import speaking
 
 D = 6  # every dimension is a feature: the autoencoder passes on what is above 0.5

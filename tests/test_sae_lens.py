@@ -10,8 +10,8 @@ import pytest
 
 import making
 from actstore import ActstoreError
-from actstore.cli import run
-from actstore.export import export
+from actstore.commands.export import export
+from actstore.commands.main import run
 from actstore.store import open as open_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # sae-lens imports what transformer-lens calls deprecated

@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 import actstore
-from actstore.cli import run
-from actstore_analyze.scores import cider, vqa_accuracy
+from actstore.commands.main import run
+from actstore_analyze.score import cider, vqa_accuracy
 from speaking import speaking
 from test_report import Page
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
 from actstore.errors import ActstoreError
-from actstore_analyze.scores import cider, cider_per_image, gqa_accuracy, normalised, pope, ptb_tokens, vqa_accuracy
+from actstore_analyze.score import cider, cider_per_image, gqa_accuracy, normalised, pope, ptb_tokens, vqa_accuracy
 
 GOLDEN = Path(__file__).parent / "golden" / "scores"
 VQA = json.loads((GOLDEN / "vqa.json").read_text())

@@ -10,7 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import actstore
 import making
-from actstore import QueryError, index, overview, schema
+from actstore import QueryError
+from actstore.format import schema
+from actstore.sql import index, overview
 
 SECRET = "a line that no query may show"
 
@@ -269,7 +271,7 @@ def test_any_duckdb_reads_the_index(store):
 def many(store, tmp_path, monkeypatch, request):
     """The store as it is read when it has very many parts, or very many rows."""
     what, number = request.param
-    monkeypatch.setattr(f"actstore.connection.{what}_READ_DIRECTLY", number)
+    monkeypatch.setattr(f"actstore.sql.connection.{what}_READ_DIRECTLY", number)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return actstore.open(store.path)
 
@@ -285,7 +287,7 @@ def test_many_parts_are_read_from_a_cache(many, store, tmp_path):
 
 
 def test_the_cache_of_an_older_state_is_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr("actstore.connection.PARTS_READ_DIRECTLY", 0)
+    monkeypatch.setattr("actstore.sql.connection.PARTS_READ_DIRECTLY", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = making.create(tmp_path / "s")
     for batch in (0, 1):

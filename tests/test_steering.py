@@ -9,15 +9,15 @@ import torch
 
 import actstore
 import tiny
-from actstore import verify
-from actstore.plan import prepare
-from actstore_extract import recipe
-from actstore_extract.conditions import ConditionError, crossed, expand
-from actstore_extract.extractor import Extractor
+from actstore.format.plan import prepare
+from actstore.maintain import verify
 from actstore_extract.families import Prompt
-from actstore_extract.recipe import RecipeError
-from actstore_extract.runner import Run
-from actstore_extract.steers import SteerSection
+from actstore_extract.interventions.conditions import ConditionError, crossed, expand
+from actstore_extract.interventions.steers import SteerSection
+from actstore_extract.recipe import recipe
+from actstore_extract.recipe.recipe import RecipeError
+from actstore_extract.run.extractor import Extractor
+from actstore_extract.run.runner import Run
 from extracting import SMALL, extract, vectors
 
 TEXTS = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a"]

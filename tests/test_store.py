@@ -12,8 +12,10 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import ActstoreError, arrays, layout
-from actstore.format import DTYPES
+from actstore import ActstoreError
+from actstore.format import layout
+from actstore.format.names import DTYPES
+from actstore.read import arrays
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,9 @@ def test_round_trip(tmp_path_factory, shape, roles, dtype, seed, chunk_bytes):
     random = np.random.default_rng(seed)
     path = tmp_path_factory.mktemp("round") / "s"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("actstore.layout.CHUNK_BYTES", chunk_bytes)
-        patch.setattr("actstore.layout.SHARD_BYTES", 8 * chunk_bytes)
-        patch.setattr("actstore.layout._layout_of", layout._layout_of.__wrapped__)  # not the cached one
+        patch.setattr("actstore.format.layout.CHUNK_BYTES", chunk_bytes)
+        patch.setattr("actstore.format.layout.SHARD_BYTES", 8 * chunk_bytes)
+        patch.setattr("actstore.format.layout._layout_of", layout._layout_of.__wrapped__)  # not the cached one
         store = actstore.create(
             path, plan=pl.DataFrame({"sample_id": ["a"]}), layers=range(n_layers), d_model=d_model, dtype=dtype
         )

@@ -21,13 +21,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, SiglipImageProcessorPil,
 
 import tiny
 import training
-from actstore import cli
+from actstore.commands import main
 from actstore.errors import ActstoreError
-from actstore_extract.capture import Selection, capture
 from actstore_extract.families import LoadError, Prompt, load
 from actstore_extract.families.adapter import read_adapter
+from actstore_extract.forward.capture import Selection, capture
+from actstore_extract.recipe.sections import RecipeError
 from actstore_extract.samples.digits import scans
-from actstore_extract.sections import RecipeError
 from actstore_extract.training import loop, needs, recipe, stopping
 from actstore_extract.training import place as places
 from actstore_extract.training.adapter import learner
@@ -461,7 +461,7 @@ def test_the_environment_changes_nothing_that_is_learned(folder, trained, tmp_pa
 def test_a_device_that_is_not_there_is_refused(folder, tmp_path, capsys, fresh, device):
     training.adapter_recipe(folder)
     call = ["train", "adapter", str(folder / "recipe.toml"), str(tmp_path / "out"), "--device", device]
-    assert cli.run(call) == 1
+    assert main.run(call) == 1
     assert f"no device '{device}' here: " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -484,7 +484,7 @@ def test_processes_have_a_device_each(monkeypatch, named, chosen, reason):
 def test_out_below_a_file(folder, capsys):
     training.adapter_recipe(folder)
     out = folder / "recipe.toml" / "out"
-    assert cli.run(["train", "adapter", str(folder / "recipe.toml"), str(out), "--device", "cpu"]) == 1
+    assert main.run(["train", "adapter", str(folder / "recipe.toml"), str(out), "--device", "cpu"]) == 1
     assert f"{out} cannot be a folder: Not a directory; choose another" in capsys.readouterr().err
 
 
@@ -583,7 +583,7 @@ def test_nothing_to_learn_is_no_success(folder, tmp_path, capsys):
     """Not even the first stage of an adapter is written."""
     training.adapter_recipe(folder)
     call = ["train", "adapter", str(folder / "recipe.toml"), str(tmp_path / "out"), "--device", "cpu"]
-    assert cli.run([*call, "--set", "training.max_length=5"]) == 1
+    assert main.run([*call, "--set", "training.max_length=5"]) == 1
     assert (
         "there is nothing to learn in an epoch of 12 examples: 12 have no answer left, 12 were cut at max_length 5, "
         "0 cannot be used"
@@ -666,22 +666,22 @@ def test_commands(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     training.adapter_recipe(folder)
     out = str(tmp_path / "out")
-    assert cli.run(["train", "adapter", "recipe.toml", out, "--device", "cpu", "--set", "training.max_length=11"]) == 0
+    assert main.run(["train", "adapter", "recipe.toml", out, "--device", "cpu", "--set", "training.max_length=11"]) == 0
     said = capsys.readouterr().err
     assert f"{out}: 6 steps, loss" in said
     assert "24 of 24 examples were longer than max_length and cut at their end" in said
-    assert cli.run(["train", "lora", "recipe.toml", out]) == 1
+    assert main.run(["train", "lora", "recipe.toml", out]) == 1
     assert "recipe.toml is a recipe for: actstore train adapter" in capsys.readouterr().err
-    assert cli.run(["train", "adapter", "digits-adaptor", out]) == 1
+    assert main.run(["train", "adapter", "digits-adaptor", out]) == 1
     assert "did you mean 'digits-adapter'?; see them all with: actstore train recipes" in capsys.readouterr().err
-    assert cli.run(["train", "recipes", "--format", "csv"]) == 0
+    assert main.run(["train", "recipes", "--format", "csv"]) == 0
     table = pl.read_csv(io.StringIO(capsys.readouterr().out))
     assert table["name"].to_list() == list(recipe.shipped())
     first = table.row(by_predicate=pl.col("name") == "clip-gemma-2-2b-pretrain", named=True)
     assert first["weights"] == "openai/clip-vit-large-patch14, google/gemma-2-2b-it"
     assert first["data"] == "data/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json"
     assert table.filter(pl.col("gpu_gb").is_null())["name"].to_list() == ["digits-adapter"]
-    assert cli.run(["train", "recipes", "emu3-lora"]) == 0
+    assert main.run(["train", "recipes", "emu3-lora"]) == 0
     assert capsys.readouterr().out == recipe.shipped()["emu3-lora"].text
 
 
@@ -698,7 +698,7 @@ def test_commands(folder, tmp_path, capsys, monkeypatch):
 )
 def test_data_that_is_missing_is_named_by_its_key(tmp_path, capsys, monkeypatch, kind, name, reason):
     monkeypatch.chdir(tmp_path)
-    assert cli.run(["train", kind, name, "out", "--device", "cpu"]) == 1
+    assert main.run(["train", kind, name, "out", "--device", "cpu"]) == 1
     assert reason in capsys.readouterr().err
 
 
@@ -720,7 +720,7 @@ def test_ctrl_c_says_what_is_kept(folder, tmp_path, capsys, monkeypatch):
 
     training.adapter_recipe(folder)
     monkeypatch.setattr(loop, "losses", interrupted)
-    status = cli.run(["train", "adapter", str(folder / "recipe.toml"), str(tmp_path / "out"), "--device", "cpu"])
+    status = main.run(["train", "adapter", str(folder / "recipe.toml"), str(tmp_path / "out"), "--device", "cpu"])
     assert status not in (0, 1)
     assert "stopped; 0 of 6 steps are kept; the same command goes on" in capsys.readouterr().err
 
@@ -732,7 +732,7 @@ def test_what_the_extra_brings(monkeypatch, capsys, tmp_path):
             for name in [name for name in sys.modules if name.startswith("actstore_extract.training")]:
                 patch.delitem(sys.modules, name)
             made = ["train", "lora", "emu3-lora", str(tmp_path / "out"), "--set", "data.llava.limit=1"]
-            assert cli.run(made) == 1
+            assert main.run(made) == 1
         assert (
             f"this command needs {module}; install it with: pip install 'actstore[{extra}]'" in capsys.readouterr().err
         )
@@ -795,7 +795,7 @@ def test_two_processes_learn_what_one_does(folder, tmp_path):
     subprocess.run(
         [*launcher, command, *made, str(tmp_path / "two"), "--device", "cpu"], check=True, capture_output=True
     )
-    assert cli.run([*made, str(tmp_path / "one"), "--device", "cpu"]) == 0
+    assert main.run([*made, str(tmp_path / "one"), "--device", "cpu"]) == 0
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=0)

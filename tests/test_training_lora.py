@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 import layouts
 import tiny
 import training
-from actstore import durable
 from actstore.errors import ActstoreError
+from actstore.storage import local
 from actstore_extract.families import LoadError, Prompt, SampleError, load, sources
-from actstore_extract.fingerprint import fingerprint
+from actstore_extract.run.fingerprint import fingerprint
 from actstore_extract.samples.digits import scans
 from actstore_extract.training import loop, recipe
 from actstore_extract.training.conversations import Conversation, Turn
@@ -174,9 +174,9 @@ def test_killed_while_it_writes(folder, trained, tmp_path, monkeypatch, merge):
             raise RuntimeError("killed")
         return replace(*arguments)
 
-    replace = durable.replace
+    replace = local.replace
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "replace", dying)
+        patch.setattr(local, "replace", dying)
         with pytest.raises(RuntimeError, match="killed"):
             train_lora(made, tmp_path / "out", device="cpu", merge=True)
     train_lora(made, tmp_path / "out", device="cpu", merge=merge)

@@ -13,9 +13,13 @@ from numpy.testing import assert_array_equal
 
 import actstore
 import making
-from actstore import ActstoreError, cli, index, verify
+from actstore import ActstoreError
+from actstore.commands import main
 from actstore.errors import DamagedWarning
-from actstore.lens import Lens, Optics
+from actstore.format import records
+from actstore.format.lens import Lens, Optics
+from actstore.maintain import verify
+from actstore.sql import index
 
 # One file of each kind, of the second batch.
 KINDS = {
@@ -379,7 +383,7 @@ def _rewritten(path, change):
     change(part)
     commit = part.commit
     files = {name: making.File.of(part.folder / name) for name in commit.files}
-    making.record(path, 1).write_bytes(actstore.records.dump(msgspec.structs.replace(commit, files=files).record()))
+    making.record(path, 1).write_bytes(records.dump(msgspec.structs.replace(commit, files=files).record()))
 
 
 def _write(part, name, frame):
@@ -437,7 +441,7 @@ def test_the_report_names_files_and_samples(path):
 def test_every_sample_that_is_touched_is_listed(path, capsys):
     shard = the(path, KINDS["shard"])
     flip(shard)
-    assert cli.run(["verify", str(path), "--samples", "--format", "csv"]) == 1
+    assert main.run(["verify", str(path), "--samples", "--format", "csv"]) == 1
     header, *lines = capsys.readouterr().out.splitlines()
     assert header == "file,batch,sample_id,condition"
     name = str(shard.relative_to(path))

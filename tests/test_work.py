@@ -8,7 +8,7 @@ import pytest
 import actstore
 import making
 from actstore.errors import ActstoreError
-from actstore_analyze.work import mapped
+from actstore_analyze.study.executor import mapped
 from two_sided import committed, dying, make, squared
 
 

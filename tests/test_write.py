@@ -8,8 +8,9 @@ import pytest
 
 import actstore
 import making
-from actstore import ActstoreError, AlreadyCommittedError, PlanError, verify
-from actstore.drafts import Draft
+from actstore import ActstoreError, AlreadyCommittedError, PlanError
+from actstore.maintain import verify
+from actstore.write.drafts import Draft
 
 PLAN = pl.DataFrame({"sample_id": ["a", "b"], "label": ["cat", "dog"]})
 

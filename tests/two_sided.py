@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 import actstore
-from actstore.cli import run
+from actstore.commands.main import run
 
 N, D = 80, 6
 LAYERS = (0, 1, 2)

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 import polars as pl
 
-from actstore.options import output_options
+from actstore.commands.options import output_options
+from actstore.commands.table import render
 from actstore.progress import bar
-from actstore.table import render
 from actstore.testing.suite import TRIALS, promises
 
 

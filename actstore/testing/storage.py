@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from actstore import drafts, durable
+from actstore.storage import local
 from actstore.testing.known import BrokenPromiseError
 from actstore.testing.processes import next_line, python
+from actstore.write import drafts
 
 RACERS = 4
 
@@ -36,8 +37,8 @@ def syncs(folder: Path) -> Iterator[None]:
         below = folder / f"sync{number}" / "a" / "b"
         below.mkdir(parents=True)
         (below / "file").write_bytes(b"content")
-        durable.sync_tree(below.parents[1])
-        durable.publish(folder / f"published{number}", b"content")
+        local.sync_tree(below.parents[1])
+        local.publish(folder / f"published{number}", b"content")
         if (folder / f"published{number}").read_bytes() != b"content":
             raise BrokenPromiseError("a file that was synced and linked has other bytes")
         yield
@@ -77,7 +78,7 @@ def renames(folder: Path) -> Iterator[None]:
     name.write_bytes(min(whole))
 
     def replace(content: bytes) -> None:
-        draft = durable.draft_of(name)
+        draft = local.draft_of(name)
         draft.write_bytes(content)
         draft.replace(name)
 

@@ -17,14 +17,15 @@ from unittest import mock
 import polars as pl
 
 import actstore
-from actstore import ActstoreError, AlreadyCommittedError, FormatError, NotAStoreError, compaction, orphans, verify
-from actstore.drafts import Draft
-from actstore.format import COMMITS, HEADER, PARTS
+from actstore import ActstoreError, AlreadyCommittedError, FormatError, NotAStoreError
+from actstore.format.names import COMMITS, HEADER, PARTS
+from actstore.maintain import compaction, orphans, verify
 from actstore.testing import known
 from actstore.testing.disk import Disk, restore
 from actstore.testing.known import BrokenPromiseError
 from actstore.testing.processes import Process, lines, next_line, python, tell
 from actstore.testing.storage import UntestableError
+from actstore.write.drafts import Draft
 
 WRITE_ALL = ("-m", "actstore.testing.writer", "all")
 KILLS_PER_STORE = 10  # then all of it is verified

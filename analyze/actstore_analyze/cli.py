@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from actstore.options import output_options, store_argument
-from actstore_analyze.options import measured, prepared, referenced, roles, say, show
+from actstore.commands.options import output_options, store_argument
+from actstore_analyze.commands import measured, prepared, referenced, roles, say, show
 
 WITH = ("with_role", "with_layer", "with_condition", "with_store")
 
@@ -77,9 +77,9 @@ def results(store: Path, style: str | None, output: Path | None) -> None:
       actstore results demo/fusion
       actstore query demo/fusion "select name, parameters from results where current"
     """
-    from actstore import overview
+    from actstore.commands.table import render
+    from actstore.sql import overview
     from actstore.store import open as open_store
-    from actstore.table import render
 
     columns = ("name", "measure", "created", "current", "sql", "parameters", "commits", "versions")
     render(overview.results(open_store(store)).select(columns), style, output)
@@ -101,7 +101,7 @@ def report(stores: tuple[Path, ...], output: Path, reference: str | None) -> Non
       actstore report demo/fusion demo/gated -o report.html --reference chameleon-7b
     """
     from actstore.store import open as open_store
-    from actstore_analyze.report import write
+    from actstore_analyze.report.page import write
 
     written = write([open_store(store) for store in stores], output, reference=reference, say=say)
     say(f"{output}: {written.bytes / 1e3:.0f} kB; {len(written.files)} files of its figures in {written.folder}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from actstore_analyze.options import measured, prepared, referenced, roles, show
+from actstore_analyze.commands import measured, prepared, referenced, roles, show
 
 METRICS = click.Choice(["euclidean", "normalised", "cosine"])
 k_option = click.option(

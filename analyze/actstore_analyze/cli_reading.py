@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from actstore_analyze.options import measured, names, prepared, referenced, roles, show
+from actstore_analyze.commands import measured, names, prepared, referenced, roles, show
 
 
 @click.command()

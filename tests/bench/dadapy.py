@@ -27,10 +27,10 @@ os.environ |= THREADS  # before numpy is imported
 import numpy as np  # noqa: E402
 import polars as pl  # noqa: E402
 
-from actstore.table import render  # noqa: E402
-from actstore_analyze.clustering import density_peaks_from  # noqa: E402
-from actstore_analyze.density import knn_log_density  # noqa: E402
-from actstore_analyze.dimension import gride_from  # noqa: E402
+from actstore.commands.table import render  # noqa: E402
+from actstore_analyze.cluster.density import knn_log_density  # noqa: E402
+from actstore_analyze.cluster.measure import density_peaks_from  # noqa: E402
+from actstore_analyze.dimension.measure import gride_from  # noqa: E402
 from actstore_analyze.neighbors import nearest  # noqa: E402
 
 K, MAX_K, ID_RANK, Z = 15, 128, 16, 1.2

@@ -21,10 +21,11 @@ from measuring import Goal, finish, parser, row, taking_turns
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import actstore
 import making
-from actstore import checkpoint, records, sql
-from actstore.format import CHECKPOINT
+from actstore.format import checkpoint, records
+from actstore.format.names import CHECKPOINT
+from actstore.format.schema import PLAN, ROWS, SAMPLES, Columns
 from actstore.limits import Limits
-from actstore.schema import PLAN, ROWS, SAMPLES, Columns
+from actstore.sql import views
 
 PER_SAMPLE = 100
 QUERIES = {
@@ -57,14 +58,14 @@ def tables(folder: Path, n_rows: int) -> dict[str, Path]:
             written[name] = folder / f"{name}.parquet"
             connection.execute(
                 f"copy (select {', '.join(_fields(KNOWN[name], columns))}{label} from range({count})) "
-                f"to {sql.literal(written[name])} (format parquet, compression zstd)"
+                f"to {views.literal(written[name])} (format parquet, compression zstd)"
             )
     return written
 
 
 def _fields(known: dict[str, str], columns: Columns) -> Iterator[str]:
     for name, kind in columns.items():
-        yield f"({known.get(name, 'null')})::{sql._sql_type(kind)} as {name}"
+        yield f"({known.get(name, 'null')})::{views._sql_type(kind)} as {name}"
 
 
 def asking(folder: Path, n_rows: int, repeats: int) -> list[dict[str, Any]]:
@@ -76,14 +77,14 @@ def asking(folder: Path, n_rows: int, repeats: int) -> list[dict[str, Any]]:
         connection.execute("set memory_limit = '2GB'")
         if kind == "index":
             path = folder / "index.duckdb"
-            connection.execute(f"attach {sql.literal(path)} as indexed; use indexed")
-            sql.create_tables(connection, [made["rows"]], [made["samples"]], made["plan"], "table")
+            connection.execute(f"attach {views.literal(path)} as indexed; use indexed")
+            views.create_tables(connection, [made["rows"]], [made["samples"]], made["plan"], "table")
             connection.execute("use memory; detach indexed")
-            sql.attach_tables(connection, path)
+            views.attach_tables(connection, path)
         else:
-            sql.create_tables(connection, [made["rows"]], [made["samples"]], made["plan"], "view")
-        connection.execute(sql.VIEWS)
-        calls = {name: partial(sql.select, connection, query, Limits()) for name, query in QUERIES.items()}
+            views.create_tables(connection, [made["rows"]], [made["samples"]], made["plan"], "view")
+        connection.execute(views.VIEWS)
+        calls = {name: partial(views.select, connection, query, Limits()) for name, query in QUERIES.items()}
         spent = taking_turns(calls, repeats)
         for name, one in spent.items():
             what = f"{name}, {n_rows / 1e6:g} million rows, {kind}"

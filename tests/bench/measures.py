@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from actstore_analyze.clustering import density_peaks_from
-from actstore_analyze.density import knn_log_density
-from actstore_analyze.dimension import gride_from
-from actstore_analyze.gap import cosine_gap
+from actstore_analyze.cluster.density import knn_log_density
+from actstore_analyze.cluster.measure import density_peaks_from
+from actstore_analyze.dimension.measure import gride_from
+from actstore_analyze.gap.measure import cosine_gap
 from actstore_analyze.neighbors import nearest
-from actstore_analyze.overlap import label_overlap
-from actstore_analyze.sae import reconstruction
+from actstore_analyze.overlap.measure import label_overlap
+from actstore_analyze.sae.measure import reconstruction
 
 K, MAX_K, FEATURES, LAYERS = 30, 128, 16_384, 4
 NEIGHBOURS = Goal("<=", 1.15)  # of the CPU time of FAISS alone

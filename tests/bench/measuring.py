@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from actstore.table import render
+from actstore.commands.table import render
 
 PACKAGES = (
     "actstore", "numpy", "torch", "transformers", "zarr", "numcodecs", "duckdb", "polars", "faiss-cpu",

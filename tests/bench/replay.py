@@ -18,8 +18,8 @@ import torch
 from measuring import Goal, row
 
 from actstore_extract.families import Model
-from actstore_extract.positions import Layout
 from actstore_extract.replay import Branch, Job, Kept, Put, Replay
+from actstore_extract.roles import Layout
 
 VOCABULARY = 65_536
 IMAGE, TEXT = 1024, 8  # tokens; two in front of the image, its end behind it

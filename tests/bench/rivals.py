@@ -24,8 +24,8 @@ from models import MIDDLE, QUICK, tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import actstore
-from actstore_extract import recipe
-from actstore_extract.runner import Run
+from actstore_extract.recipe import recipe
+from actstore_extract.run.runner import Run
 
 LAYER = 3  # the one that is kept where one is
 RECIPE = """

@@ -21,9 +21,11 @@ from measuring import Goal, Spent, finish, parser, row, speed, taking_turns
 from numpy.typing import NDArray
 
 import actstore
-from actstore import Store, arrays, shards
-from actstore.format import from_bfloat16, to_bfloat16
-from actstore.layout import RESIDUAL
+from actstore import Store
+from actstore.format import shards
+from actstore.format.layout import RESIDUAL
+from actstore.format.names import from_bfloat16, to_bfloat16
+from actstore.read import arrays
 
 LAYERS, WIDTH, LAYER = 8, 4096, 3
 READ, DISK = Goal(">=", 0.5), Goal("<=", 0.72)

@@ -35,7 +35,7 @@ Parser = Callable[[bytes], object]
 
 def checked(content: bytes) -> bytes:
     """A record with its right checksum, whatever is in it: canonical if it is JSON."""
-    from actstore import records
+    from actstore.format import records
 
     try:
         return records.dump(json.loads(content))
@@ -45,9 +45,9 @@ def checked(content: bytes) -> bytes:
 
 def crc32c(content: bytes) -> bytes:
     """As it stands behind a chunk and an index."""
-    from actstore import durable
+    from actstore.storage import local
 
-    return int(durable.crc32c_of(content), 16).to_bytes(4, "little")
+    return int(local.crc32c_of(content), 16).to_bytes(4, "little")
 
 
 def parsers(folder: Path) -> dict[str, tuple[Parser, list[bytes]]]:
@@ -55,11 +55,12 @@ def parsers(folder: Path) -> dict[str, tuple[Parser, list[bytes]]]:
     import polars as pl
 
     import making
-    from actstore import commits, durable, header, plan, records, results
-    from actstore.arrays import ArrayReader
-    from actstore.commits import File
-    from actstore.layout import RESIDUAL, ArraySpec
-    from actstore.parts import Part
+    from actstore.format import commits, header, plan, records, results
+    from actstore.format.commits import File
+    from actstore.format.layout import RESIDUAL, ArraySpec
+    from actstore.read.arrays import ArrayReader
+    from actstore.read.parts import Part
+    from actstore.storage import local
 
     store = making.store(folder / "s", 1)
     saved = store.save_result("count", pl.DataFrame({"n": [1]}), {})
@@ -104,7 +105,7 @@ def parsers(folder: Path) -> dict[str, tuple[Parser, list[bytes]]]:
         return plan.load(replace(store.header, files=files).checked(store.path, "plan.parquet"))
 
     def result(content: bytes) -> object:
-        path = folder / f"count-00000000-{durable.crc32c_of(content)}.parquet"
+        path = folder / f"count-00000000-{local.crc32c_of(content)}.parquet"
         path.write_bytes(content)
         try:
             return results.load(path).table()

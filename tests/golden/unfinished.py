@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from actstore_extract import recipe
-from actstore_extract.extractor import Extractor
-from actstore_extract.runner import Run
+from actstore_extract.recipe import recipe
+from actstore_extract.run.extractor import Extractor
+from actstore_extract.run.runner import Run
 from actstore_extract.training import recipe as trainings
 from actstore_extract.training.loop import _Loop
 from actstore_extract.training.program import train_adapter

@@ -4,11 +4,3 @@
 language model (CLIP + Gemma-2, with sparse autoencoders), `digits-gated` is an instrument check: a fusion model whose
 text cannot see the image except through the end-of-image token. Each folder's `card.json` says what was measured.
 """
-
-from pathlib import Path
-
-__all__ = ["MODELS"]
-
-MODELS: dict[str, Path] = {
-    name: Path(__file__).parent / "models" / name for name in ("digits-fusion", "digits-mapped", "digits-gated")
-}

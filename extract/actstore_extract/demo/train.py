@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from actstore_extract.demo import MODELS, adapter, card
+from actstore_extract.demo import adapter, card
 from actstore_extract.demo.adapter import CaptionRecipe
 from actstore_extract.demo.captions import Captions
 from actstore_extract.demo.card import Json
@@ -31,6 +31,7 @@ from actstore_extract.demo.saes import SaeRecipe, residuals, text_scores, train_
 from actstore_extract.demo.vqvae import codes, train_vqvae
 from actstore_extract.demo.words import fusion_tokenizer, mapped_tokenizer
 from actstore_extract.samples.digits import scans
+from actstore_extract.shipped import MODELS
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from actstore import durable
 from actstore.errors import nearest
+from actstore.storage import local
 from actstore_extract.families.registry import LoadError
 
 __all__ = ["SCALES", "Adapter", "digest", "read_adapter", "write_adapter"]
@@ -61,7 +61,7 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
     weights = {name: tensor.contiguous() for name, tensor in adapter.linear.state_dict().items()}
     facts = {**adapter.facts, "format": _FORMAT, "scale": adapter.scale}
     save_file(weights, path, {_FACTS: json.dumps(facts, sort_keys=True)})
-    durable.open_to_readers(path)
+    local.open_to_readers(path)
 
 
 def digest(module: nn.Module) -> str:

@@ -16,7 +16,7 @@ from transformers import Emu3ForConditionalGeneration
 from actstore_extract.families.family import Family, Lines
 from actstore_extract.families.grid import lines
 from actstore_extract.families.sample import LayoutError
-from actstore_extract.positions import Layout, Positions
+from actstore_extract.roles import Layout, Positions
 
 if TYPE_CHECKING:
     from actstore_extract.families.model import Model

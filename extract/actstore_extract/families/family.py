@@ -18,7 +18,7 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from actstore_extract.families.sample import MARKER, Encoded, LayoutError
-from actstore_extract.positions import Layout, Positions
+from actstore_extract.roles import Layout, Positions
 
 if TYPE_CHECKING:
     from actstore_extract.families.model import Model

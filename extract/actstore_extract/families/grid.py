@@ -3,7 +3,7 @@
 import numpy as np
 
 from actstore_extract.families.sample import LayoutError
-from actstore_extract.positions import Positions
+from actstore_extract.roles import Positions
 
 __all__ = ["lines"]
 

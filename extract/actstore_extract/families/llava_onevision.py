@@ -17,7 +17,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import get_any
 
 from actstore_extract.families.family import Family, Lines
 from actstore_extract.families.grid import lines
-from actstore_extract.positions import Positions
+from actstore_extract.roles import Positions
 
 if TYPE_CHECKING:
     from actstore_extract.families.model import Model

@@ -17,8 +17,8 @@ from transformers.processing_utils import ProcessorMixin
 
 from actstore_extract.families.registry import LoadError, family_of
 from actstore_extract.families.sample import MARKER, Batch, Encoded, LayoutError, Prompt, SampleError
-from actstore_extract.interventions import block_attention, parse_block
-from actstore_extract.positions import Layout
+from actstore_extract.interventions.blocks import block_attention, parse_block
+from actstore_extract.roles import Layout
 from actstore_extract.transfers import sent
 
 __all__ = ["Model"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actstore.errors import nearest
-from actstore_extract.demo import MODELS
 from actstore_extract.families.registry import LoadError
+from actstore_extract.shipped import MODELS
 
 __all__ = ["Parts", "read_parts"]
 

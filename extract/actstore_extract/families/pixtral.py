@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from actstore_extract.families.family import Family, Lines
 from actstore_extract.families.grid import lines
 from actstore_extract.families.sample import LayoutError
-from actstore_extract.positions import Positions
+from actstore_extract.roles import Positions
 
 if TYPE_CHECKING:
     from actstore_extract.families.model import Model

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from actstore.errors import nearest
-from actstore_extract.demo import MODELS
 from actstore_extract.families.registry import LoadError
 from actstore_extract.hub import unless_out_of_reach
+from actstore_extract.shipped import MODELS
 
 __all__ = ["DTYPES", "explained", "pretrained", "quiet"]
 

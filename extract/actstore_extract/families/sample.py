@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from actstore.errors import ActstoreError
-from actstore_extract.positions import Layout
+from actstore_extract.roles import Layout
 
 __all__ = ["MARKER", "Batch", "Encoded", "LayoutError", "Prompt", "SampleError"]
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from actstore_extract.card import made_on
-from actstore_extract.demo import MODELS
-from actstore_extract.fingerprint import decoder_weights, fingerprint
 from actstore_extract.replay.decoder import Decoder, load_decoder
 from actstore_extract.replay.steps import ReplayError
+from actstore_extract.run.card import made_on
+from actstore_extract.run.fingerprint import decoder_weights, fingerprint
+from actstore_extract.shipped import MODELS
 
 __all__ = ["here", "model_section", "recorded_decoder"]
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actstore_extract.conditions import Condition
-from actstore_extract.interventions import Block, parse_block, role_slots
-from actstore_extract.positions import Positions
+from actstore_extract.interventions.blocks import Block, parse_block, role_slots
+from actstore_extract.interventions.conditions import Condition
 from actstore_extract.replay.check import Check
 from actstore_extract.replay.decoder import Decoder
 from actstore_extract.replay.patched import kept
@@ -15,6 +14,7 @@ from actstore_extract.replay.replay import Replay, as_batch
 from actstore_extract.replay.sample import Branch, Job, Vectors
 from actstore_extract.replay.steps import ReplayError
 from actstore_extract.replay.stored import Reader, Stored, together
+from actstore_extract.roles import Positions
 
 __all__ = ["KnockedOut", "knocked_out"]
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from actstore.errors import nearest
 from actstore.store import Store
-from actstore_extract.conditions import NONE
+from actstore_extract.interventions.conditions import NONE
 from actstore_extract.replay import donors
 from actstore_extract.replay.donors import Donor
 from actstore_extract.replay.steps import ReplayError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from actstore.store import Store
-from actstore_extract.conditions import Point
+from actstore_extract.interventions.conditions import Point
 from actstore_extract.replay.check import Check
 from actstore_extract.replay.decoder import Decoder
 from actstore_extract.replay.donors import Donor

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from actstore_extract.families import Batch, Model
-from actstore_extract.interventions import Block, block_attention
-from actstore_extract.points import hooked
-from actstore_extract.positions import Positions
+from actstore_extract.forward.points import hooked
+from actstore_extract.forward.tap import attention_modules
+from actstore_extract.forward.threads import fitting_threads
+from actstore_extract.interventions.blocks import Block, block_attention
 from actstore_extract.replay.decoder import Decoder
 from actstore_extract.replay.prefix import Catch, Caught, Prefix
 from actstore_extract.replay.sample import Branch, Job, Kept, Put, Vectors
 from actstore_extract.replay.steps import Forward, Step
-from actstore_extract.tap import attention_modules
-from actstore_extract.threads import fitting_threads
+from actstore_extract.roles import Positions
 
 __all__ = ["Replay", "as_batch"]
 

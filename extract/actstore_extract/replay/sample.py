@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from actstore_extract.conditions import Point
-from actstore_extract.positions import Layout, Positions
+from actstore_extract.interventions.conditions import Point
+from actstore_extract.roles import Layout, Positions
 
 __all__ = ["Branch", "Job", "Kept", "Put", "Vectors"]
 

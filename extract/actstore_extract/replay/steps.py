@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 from actstore.errors import ActstoreError
 from actstore_extract.families import Model
-from actstore_extract.points import hooked
+from actstore_extract.forward.points import hooked
 
 __all__ = ["Forward", "ReplayError", "Step"]
 

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore.sql import literal
+from actstore.sql.views import literal
 from actstore.store import Store
-from actstore_extract.conditions import NONE
-from actstore_extract.positions import Layout, Positions, parse_role, positions
+from actstore_extract.interventions.conditions import NONE
 from actstore_extract.replay.checkpoint import model_section
 from actstore_extract.replay.sample import Kept, Vectors
 from actstore_extract.replay.steps import ReplayError
+from actstore_extract.roles import Layout, Positions, parse_role, positions
 
 __all__ = ["Reader", "Stored", "stored", "together"]
 

@@ -34,7 +34,7 @@ def papers() -> Papers:
     >>> len(papers().animals), papers().pairs[0], papers().wnids["beagle"]
     (100, ('american_alligator', 'arabian_camel'), 'n02088364')
     """
-    data = json.loads((files("actstore_extract") / "data" / "narrow_gate.json").read_text(encoding="utf-8"))
+    data = json.loads((files("actstore_extract.samples") / "narrow_gate.json").read_text(encoding="utf-8"))
     pairs = tuple((stem(one), stem(other)) for one, other in data["pairs"])
     return Papers(tuple(map(stem, data["animals"])), pairs, {stem(name): wnid for name, wnid in data["wnids"].items()})
 

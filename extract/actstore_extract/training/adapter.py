@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from actstore import durable
-from actstore_extract.demo import MODELS
+from actstore.storage import local
 from actstore_extract.families import LoadError, Model
 from actstore_extract.families.adapter import Adapter, digest, read_adapter, write_adapter
 from actstore_extract.families.clip_gemma import assemble, processor
 from actstore_extract.families.halves import language_model, vision_tower
 from actstore_extract.families.pretrained import DTYPES, quiet
-from actstore_extract.fingerprint import fingerprint
+from actstore_extract.run.fingerprint import fingerprint
+from actstore_extract.shipped import MODELS
 from actstore_extract.training.examples import Encoder
 from actstore_extract.training.loop import Done, Learner
 from actstore_extract.training.recipe import AdapterModel, AdapterRecipe
@@ -82,12 +82,12 @@ def write(recipe: AdapterRecipe, trained: Learner, done: Done, out: Path) -> Non
         "last_loss": losses[-1] if losses else "none",
     }
     kept = Adapter(deepcopy(adapter.linear).cpu(), adapter.scale, {name: str(value) for name, value in facts.items()})
-    draft = durable.draft_of(out / ADAPTER)
+    draft = local.draft_of(out / ADAPTER)
     try:
         write_adapter(draft, kept)
-        durable.replace(out / ADAPTER, draft)
+        local.replace(out / ADAPTER, draft)
     finally:
-        durable.discard(draft)
+        local.discard(draft)
     entries = {
         "family": "clip_gemma",
         "vision": _entry(recipe.model.vision, out),

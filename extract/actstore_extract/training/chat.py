@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from actstore_extract.sections import RecipeError
+from actstore_extract.recipe.sections import RecipeError
 from actstore_extract.training.conversations import MODEL, Turn
 
 __all__ = ["Rendered", "render"]

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from actstore import durable
 from actstore.errors import ActstoreError, CorruptError
-from actstore_extract.card import flat
+from actstore.storage import local
+from actstore_extract.run.card import flat
 from actstore_extract.training.log import Row
 from actstore_extract.training.recipe import recorded
 
@@ -58,16 +58,16 @@ def write_checkpoint(
     for name, weight in weights.items():
         tensors |= {f"optimizer/{key}/{name}": x for key, x in optimizer.state[weight].items()}
     path = folder / FILE
-    draft = durable.draft_of(path)
+    draft = local.draft_of(path)
     facts = {"format": _FORMAT, "step": str(len(log)), "made": json.dumps(made), "log": json.dumps(log)}
     try:
         save_file({name: x.contiguous().cpu() for name, x in tensors.items()}, draft, facts)
-        durable.open_to_readers(draft)
-        durable.replace(path, draft)
+        local.open_to_readers(draft)
+        local.replace(path, draft)
     except (OSError, SafetensorError) as error:
         raise ActstoreError(f"{path}: the checkpoint could not be written: {error}") from error
     finally:
-        durable.discard(draft)
+        local.discard(draft)
 
 
 def read_checkpoint(folder: Path, made: Mapping[str, Any]) -> Checkpoint | None:

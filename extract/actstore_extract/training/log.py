@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from actstore import durable
+from actstore.storage import local
 
 if TYPE_CHECKING:
     import altair as alt
@@ -53,9 +53,9 @@ _SCHEMA = pl.Schema(
 def write_log(folder: Path, rows: list[Row]) -> pl.DataFrame:
     """Keep the log, in the place of what was there; returns it as a table."""
     table = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
-    draft = durable.draft_of(folder / FILE)
+    draft = local.draft_of(folder / FILE)
     table.write_parquet(draft)
-    durable.replace(folder / FILE, draft)
+    local.replace(folder / FILE, draft)
     return table
 
 

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from actstore.errors import ActstoreError
 from actstore.progress import bar
 from actstore_extract.families import Model
-from actstore_extract.threads import fitting_threads
+from actstore_extract.forward.threads import fitting_threads
 from actstore_extract.training.batches import Batch, Batches
 from actstore_extract.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from actstore_extract.training.data import Data

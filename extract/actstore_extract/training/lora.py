@@ -11,13 +11,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from actstore import durable
 from actstore.errors import nearest
-from actstore_extract.demo import MODELS
+from actstore.storage import local
 from actstore_extract.families import LoadError, Model, load
 from actstore_extract.families.adapter import digest
 from actstore_extract.families.pretrained import quiet
-from actstore_extract.fingerprint import fingerprint
+from actstore_extract.run.fingerprint import fingerprint
+from actstore_extract.shipped import MODELS
 from actstore_extract.training.examples import Encoder
 from actstore_extract.training.loop import Done, Learner
 from actstore_extract.training.recipe import LoraModel, LoraRecipe, LoraSection
@@ -82,8 +82,8 @@ def write(recipe: LoraRecipe, trained: Learner, tuned: PeftModel, done: Done, ou
     (out / TRAINING).write_text(json.dumps(facts, indent=2) + "\n")
     for name in facts["files"]:
         (out / name).parent.mkdir(exist_ok=True)
-        durable.open_to_readers(draft / name)
-        durable.replace(out / name, draft / name)
+        local.open_to_readers(draft / name)
+        local.replace(out / name, draft / name)
     shutil.rmtree(draft)
 
 

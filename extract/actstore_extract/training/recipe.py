@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
 from actstore.errors import nearest
+from actstore_extract.recipe.sections import RecipeError, check_keys, override, read, section
 from actstore_extract.samples import SOURCES, Source
-from actstore_extract.sections import RecipeError, check_keys, override, read, section
 from actstore_extract.training.conversations import Conversations
 
 __all__ = [

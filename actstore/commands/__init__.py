@@ -1,0 +1,1 @@
+"""The command line of the store, and how commands of other packages join it."""

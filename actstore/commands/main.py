@@ -1,0 +1,268 @@
+"""The command line: actstore COMMAND STORE [SQL] [options]."""
+
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from actstore import process
+from actstore.commands.options import output_options, store_argument
+from actstore.commands.plugins import Commands
+from actstore.errors import ActstoreError, DamagedWarning
+
+INTERRUPTED = 130
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="actstore")
+def cli() -> None:
+    """Run a vision-language model once; re-analyse its activations anywhere, with SQL.
+
+    \b
+    Example:
+      actstore demo --out demo
+      actstore query demo/fusion "select role, count(*) from rows group by all"
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; exit status 0, 1 for a user's error (one clear message), 2 for wrong usage."""
+    process.claim()
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    try:
+        with _warnings_as_lines():
+            return int(cli.main(arguments, prog_name="actstore", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("actstore: interrupted", err=True)
+        return INTERRUPTED
+    except ActstoreError as error:
+        click.echo(f"actstore: {error}", err=True)
+        return 1
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """What is damaged and left out is said in one line, once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", DamagedWarning)
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, DamagedWarning):
+                click.echo(f"actstore: {message}", err=True)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
+
+
+@cli.command()
+@store_argument
+@output_options
+def info(store: Path, style: str | None, output: Path | None) -> None:
+    """Show what a store holds: run card, progress, roles, bytes.
+
+    \b
+    Example:
+      actstore info demo/fusion
+    """
+    from actstore.commands import info as overview
+    from actstore.commands.table import render, resolve
+    from actstore.store import open as open_store
+
+    opened = open_store(store)
+    if resolve(style, output) == "table" and output is None:
+        click.echo(overview.summary(opened))
+        render(overview.roles(opened), "table", output)
+    else:
+        render(overview.card(opened), style, output)
+
+
+@cli.command()
+@store_argument
+@click.argument("sql")
+@click.option("--seconds", type=float, default=600.0, show_default=True, help="Give up after this time.")
+@click.option("--gigabytes", type=float, help="Memory it may take; half of the machine's if not given.")
+@output_options
+def query(
+    store: Path, sql: str, seconds: float, gigabytes: float | None, style: str | None, output: Path | None
+) -> None:
+    """Run one SELECT over the views rows, samples, plan, parts, run, vocab and results.
+
+    residual(row_id, layer) is the vector of a row.
+
+    \b
+    Example:
+      actstore query demo/fusion "select label, avg(list_sum(residual(row_id, 6))) from rows group by all"
+    """
+    from actstore.commands.table import render
+    from actstore.limits import Limits
+    from actstore.store import open as open_store
+
+    limits = Limits(seconds) if gigabytes is None else Limits(seconds, gigabytes)
+    render(open_store(store, limits=limits).sql(sql), style, output)
+
+
+@cli.command()
+@store_argument
+def index(store: Path) -> None:
+    """Write index.duckdb, the store's tables as an ordinary DuckDB file for any DuckDB client.
+
+    A store of more than 500 parts also gets a checkpoint, commits.checkpoint, with which it opens faster.
+
+    \b
+    Example:
+      actstore index demo/fusion
+      duckdb demo/fusion/index.duckdb "from rows limit 5"
+    """
+    from actstore.sql.index import build_in_store
+    from actstore.store import open as open_store
+
+    click.echo(build_in_store(open_store(store)))
+
+
+@cli.command()
+@store_argument
+@click.option("--samples", is_flag=True, help="List every sample that is touched, a line for each.")
+@output_options
+def verify(store: Path, samples: bool, style: str | None, output: Path | None) -> None:
+    """Compare every byte of a store with what was committed; exit status 1 if anything differs.
+
+    Damage is told part by part: one flipped byte touches all samples of its part, up to 2,048, and actstore repair runs
+    all of those again.
+
+    index.duckdb is not compared: it is made from the rest, and actstore index makes it again.
+
+    \b
+    Example:
+      actstore verify demo/fusion
+      actstore verify demo/fusion --samples --format csv
+    """
+    from actstore.commands.table import render
+    from actstore.maintain import damage
+    from actstore.maintain import verify as verification
+    from actstore.progress import bar
+
+    steps = verification.steps(store)
+    with bar(len(steps), "checks") as progress:
+        problems = verification.run(steps, progress.advance)
+    if problems:
+        render((verification.samples if samples else verification.report)(store, problems), style, output)
+        raise ActstoreError(
+            f"{store}: {len(problems)} of {len(steps)} checks failed; the table above names the files\n"
+            f"{damage.advice(store, problems)}"
+        )
+    click.echo(f"{store}: {len(steps)} checks, all good", err=True)
+
+
+@cli.command()
+@store_argument
+@click.option("--older-than", default=24.0, show_default=True, help="Hours since anything in it changed.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
+def gc(store: Path, older_than: float, dry_run: bool) -> None:
+    """Remove what writers that died left behind; never what is committed or being written.
+
+    Parts that a compaction replaced go too, 24 hours after it and no sooner, whatever --older-than says: readers who
+    opened the store before may still use them.
+
+    \b
+    Example:
+      actstore gc demo/fusion --dry-run
+    """
+    from actstore.maintain import orphans
+
+    found = orphans.find(store, older_than=older_than)
+    for orphan in found:
+        done = "would remove" if dry_run else "removed" if orphans.remove(orphan) else "left, in use:"
+        click.echo(f"{done} {orphan.path} ({orphan.bytes / 1e6:.1f} MB)")
+    click.echo(f"{store}: {len(found)} orphans older than {older_than:g} hours", err=True)
+
+
+@cli.command()
+@store_argument
+@click.option(
+    "--size", default=134.0, show_default=True, type=click.FloatRange(min=0), help="Megabytes of a merged part."
+)
+def compact(store: Path, size: float) -> None:
+    """Merge small parts into large ones: fewer files, the same rows under the same row_id.
+
+    Others may read and write meanwhile. The disk holds both copies until actstore gc removes what was replaced, a day
+    later. Saved results count as those of an older state.
+
+    \b
+    Example:
+      actstore compact demo/fusion
+    """
+    from actstore.maintain import compaction
+
+    merged = 0
+    for commit in compaction.compact(store, part_bytes=int(size * 1e6)):
+        merged += 1
+        click.echo(f"{commit.name}: {len(commit.replaces)} parts, {commit.bytes / 1e6:.1f} MB")
+    click.echo(f"{store}: {merged} merged parts written; none is left to merge", err=True)
+
+
+@cli.command()
+@store_argument
+@click.argument("sql", default="from rows")
+@click.option("--layer", "layers", type=int, multiple=True, help="Residual point; may be repeated.")
+@click.option("--keys", type=int, multiple=True, metavar="BLOCK", help="Keys in a block, where they are stored.")
+@click.option("--values", type=int, multiple=True, metavar="BLOCK", help="Values in a block, where they are stored.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+def export(
+    store: Path, sql: str, layers: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], output: Path
+) -> None:
+    """Write rows with their vectors as .parquet, .npy or .safetensors; the latter two with NAME.rows.parquet beside.
+
+    NAME.sae-lens is a folder that sae-lens trains on: its cached_activations_path, with context_size=1 and as hook_name
+    the column of a layer, blocks.5.hook_resid_post for layer 6. PAPERS.md of actstore_analyze has the whole call.
+
+    \b
+    Example:
+      actstore export demo/fusion "from rows where role = 'eoi'" --layer 6 -o eoi.parquet
+      actstore export demo/mapped "from rows where role = 'text'" --layer 6 -o text.sae-lens
+    """
+    if not (layers or keys or values):
+        raise click.UsageError("Missing option '--layer' (or '--keys', '--values').")
+    from actstore.commands.export import export as write
+    from actstore.store import open as open_store
+
+    opened = open_store(store)
+    written = write(opened, sql, layers, output, keys=keys, values=values)
+    click.echo(f"written: {', '.join(map(str, written))} ({opened.sql(sql).height} rows)", err=True)
+
+
+@cli.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="demo", show_default=True)
+def demo(out: Path) -> None:
+    """Run the whole pipeline on the tiny models that ship with the package; ends by naming the report.
+
+    \b
+    Example:
+      actstore demo --out demo
+    """
+    from actstore.commands.demo import steps
+
+    for arguments in steps(out):
+        click.secho(f"\n$ actstore {shlex.join(arguments)}", bold=True)
+        cli.main(arguments, prog_name="actstore", standalone_mode=False)

@@ -1,0 +1,175 @@
+"""The header of a store: what it captures and who produced it; written at creation, never edited."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actstore.errors import ActstoreError, CorruptError, NotAStoreError
+from actstore.format import records, tables
+from actstore.format.commits import Commit, File
+from actstore.format.layout import VECTORS
+from actstore.format.lens import FOLDER as LENS
+from actstore.format.lens import Optics
+from actstore.format.names import COMMITS, DTYPES, FORMAT, HEADER, PARTS, PLAN, RESULTS, VOCABULARY, WIDEST, dtype_named
+from actstore.format.schema import PLAN as PLAN_COLUMNS
+from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
+
+
+@dataclass(frozen=True)
+class Header:
+    """Layers (residual points, ascending), width and number type of the vectors, run card, checksums of two tables.
+
+    blocks: those whose keys and values are kept, ascending; none in most stores. lens: of a store that has one.
+    crc32c is that of the file: every commit names it, so that a part of another store cannot pass for one of this.
+    """
+
+    layers: tuple[int, ...]
+    d_model: int
+    dtype: str
+    run: dict[str, Any]
+    created: str
+    files: dict[str, File]
+    blocks: tuple[int, ...] = ()
+    lens: Optics | None = None
+    crc32c: str = ""
+
+    @classmethod
+    def load(cls, store: Path) -> "Header":
+        """The header of the store in a folder; raises NotAStoreError, FormatError or CorruptError."""
+        path = store / HEADER
+        try:
+            record = records.load(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotAStoreError(f"{store} is not a store: it has no {HEADER}") from None
+        except PermissionError as error:
+            raise ActstoreError(f"{path}: {error.strerror}") from None
+        if linked := [name for name in (PARTS, COMMITS, RESULTS, LENS) if (store / name).is_symlink()]:
+            raise CorruptError(f"{store / linked[0]}: not a plain folder; a store holds no links")
+        try:
+            header = cls(
+                layers=tuple(int(layer) for layer in record["capture"]["layers"]),
+                d_model=int(record["capture"]["d_model"]),
+                dtype=str(record["capture"]["dtype"]),
+                run=dict(record["run"]),
+                created=str(record["created"]),
+                files={name: File(int(size), str(crc)) for name, (size, crc) in record["files"].items()},
+                blocks=tuple(int(block) for block in record["capture"].get("blocks", ())),
+                lens=Optics.parse(record["lens"]) if "lens" in record else None,
+                crc32c=str(record["crc32c"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ActstoreError) as error:
+            raise CorruptError(f"{path}: not a header of format {FORMAT} ({error!r})") from None
+        ascending = bool(header.layers) and list(header.layers) == sorted(set(header.layers))
+        if (
+            not ascending
+            or not 1 <= header.d_model <= WIDEST
+            or header.dtype not in DTYPES
+            or list(header.blocks) != sorted(set(header.blocks))
+            or min(header.blocks, default=0) < 0
+            or not header.lists_its_files()
+        ):
+            raise CorruptError(f"{path}: not a header of format {FORMAT}")
+        if problem := _problem_of_names(header.run):
+            raise CorruptError(f"{path}: {problem}")
+        return header
+
+    def dump(self) -> bytes:
+        """The header as the bytes of its file."""
+        blocks = {"blocks": list(self.blocks)} if self.blocks else {}
+        capture = {"layers": list(self.layers), "d_model": self.d_model, "dtype": self.dtype, **blocks}
+        return records.dump(
+            {
+                "format": FORMAT,
+                "created": self.created,
+                "capture": capture,
+                "run": self.run,
+                **({} if self.lens is None else {"lens": self.lens.record()}),
+                "files": {name: [file.size, file.crc32c] for name, file in self.files.items()},
+            }
+        )
+
+    def lists_its_files(self) -> bool:
+        """Whether `files` has the two tables and those of the lens, if there is one, in their sizes, and no other."""
+        sizes = {} if self.lens is None else self.lens.sizes(self.d_model, self.dtype)
+        fit = all(name in self.files and self.files[name].size == size for name, size in sizes.items())
+        return fit and self.files.keys() == {PLAN, VOCABULARY, *sizes}
+
+    def checked(self, store: Path, name: str) -> Path:
+        """The path of a file that is listed, after its bytes were compared with its checksum, and the columns of a
+        table with those of format 1.
+        """
+        path = store / name
+        self.files[name].check(path, whole=True)
+        if name == PLAN:
+            tables.check_columns(path, PLAN_COLUMNS, own=True)
+        elif name == VOCABULARY:
+            tables.check_columns(path, VOCABULARY_COLUMNS)
+        return path
+
+    def check_fits(self, commit: Commit) -> None:
+        """Raise CorruptError if the arrays of a commit do not have this store's layers, width and number type."""
+        for name, spec in commit.arrays.items():
+            kind = name.partition("/")[0]
+            n_first = len(self.layers if kind in ("residual", "attention") else self.blocks)
+            width = self.d_model if kind == "residual" else min(spec.shape[-1], WIDEST)
+            if spec.shape[0] != n_first or (kind in VECTORS and (spec.shape[-1], spec.dtype) != (width, self.dtype)):
+                raise CorruptError(f"{commit.name}: array {name} has not the layers, width or dtype of {HEADER}")
+
+    def layer_index(self, layer: int) -> int:
+        """Where a layer lies in the arrays; raises ActstoreError if it was not captured."""
+        if layer not in self.layers:
+            raise ActstoreError(f"layer {layer} is not in this store; it has {span(self.layers)}")
+        return self.layers.index(layer)
+
+    def block_index(self, block: int) -> int:
+        """Where a block lies in the keys and values; raises ActstoreError if those of the block are not kept."""
+        if block not in self.blocks:
+            kept = f"those of blocks {span(self.blocks)}" if self.blocks else "none"
+            raise ActstoreError(f"keys and values of block {block} are not in this store; it has {kept}")
+        return self.blocks.index(block)
+
+
+def check_capture(
+    layers: Sequence[int], d_model: int, dtype: str, run: Mapping[str, Any], blocks: Sequence[int] = ()
+) -> None:
+    """Raise ActstoreError unless layers and blocks are ascending, dtype is one of format 1 and run is JSON."""
+    if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
+        raise ActstoreError(f"layers {list(layers)} are not ascending residual points 0..L")
+    if list(blocks) != sorted(set(blocks)) or min(blocks, default=0) < 0:
+        raise ActstoreError(f"blocks {list(blocks)} are not ascending blocks 0..L-1")
+    if not 1 <= d_model <= WIDEST:
+        raise ActstoreError(f"d_model {d_model} is not a width between 1 and {WIDEST}")
+    dtype_named(dtype)
+    try:
+        records.dump(dict(run))
+    except (TypeError, ValueError) as error:
+        raise ActstoreError(f"the run card is not JSON: {error}") from None
+    if problem := _problem_of_names(run):
+        raise ActstoreError(problem)
+
+
+def _problem_of_names(run: Mapping[str, Any]) -> str | None:
+    """Why the members of a run card cannot be the columns of a view, or None; SQL does not tell `Model` from `model`.
+
+    >>> _problem_of_names({"model": "tiny", "Model": "large"})
+    "the run card names 'Model' twice: capital letters make no difference"
+    """
+    seen = set()
+    for name in run:
+        if not name or "\0" in name:
+            return f"the run card has a member called {name!r}"
+        if name.lower() in seen:
+            return f"the run card names {name!r} twice: capital letters make no difference"
+        seen.add(name.lower())
+    return None
+
+
+def span(layers: Sequence[int]) -> str:
+    """Layers in words.
+
+    >>> span((0, 1, 2, 3)), span((0, 8))
+    ('0..3', '0, 8')
+    """
+    contiguous = list(layers) == list(range(layers[0], layers[-1] + 1)) and len(layers) > 2
+    return f"{layers[0]}..{layers[-1]}" if contiguous else ", ".join(map(str, layers))

@@ -1,0 +1,194 @@
+"""Results: the tables that measures produced, kept in the store with how they were made."""
+
+import contextlib
+import hashlib
+import json
+import re
+import stat
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from actstore.errors import ActstoreError, CorruptError, DamagedWarning
+from actstore.format.names import RESULTS
+from actstore.format.tables import MEANINGLESS, read_table
+from actstore.storage import local
+
+MEASURE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME = re.compile(rf"(?P<call>{MEASURE_NAME.pattern}-[0-9a-f]{{8}})-(?P<crc32c>[0-9a-f]{{8}})\.parquet")
+PROVENANCE = b"actstore"
+LIBRARIES = (
+    *("actstore", "numpy", "polars", "duckdb", "zarr"),
+    *("faiss-cpu", "hdbscan", "sae-lens", "scikit-learn", "scipy", "torch", "transformers"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One saved table: the measure, its parameters, and the state of the store it was computed from.
+
+    commits: the names of the records of that state, as `runs` has them; None for a result saved before they were kept.
+    """
+
+    path: Path
+    measure: str
+    parameters: dict[str, Any]
+    state: str
+    created: str
+    versions: dict[str, str]
+    commits: list[str] | None = None
+
+    @property
+    def sql(self) -> str | None:
+        """The query that chose the rows or samples; None where the measure takes none."""
+        found = self.parameters.get("sql")
+        return found if isinstance(found, str) else None
+
+    @property
+    def name(self) -> str:
+        """The name of the result's SQL view: the measure and a hash of the call."""
+        return self.path.stem.rpartition("-")[0].replace("-", "_")
+
+    def table(self) -> pl.DataFrame:
+        """The result itself."""
+        return read_table(self.path)
+
+
+def save(
+    store: Path,
+    measure: str,
+    table: pl.DataFrame,
+    parameters: dict[str, Any],
+    state: str,
+    commits: Sequence[str],
+) -> Result:
+    """Write a result table, whole or not at all, in place of the result of the same call.
+
+    commits: the names of the records that the state is of.
+    Raises ActstoreError where the store cannot be written.
+    """
+    if not MEASURE_NAME.fullmatch(measure):
+        raise ActstoreError(f"measure '{measure}': use lower-case letters, digits and underscores")
+    provenance = {
+        "measure": measure,
+        "parameters": parameters,
+        "state": state,
+        "created": datetime.now(UTC).isoformat(),
+        "versions": _versions(),
+        "commits": runs(commits),
+    }
+    arrow = table.to_arrow().replace_schema_metadata({PROVENANCE: json.dumps(provenance)})
+    call = _call(measure, parameters, state)
+    draft = local.draft_of(store / RESULTS / f"{call}.parquet")
+    try:
+        local.make_folders(draft.parent)
+        pq.write_table(arrow, draft, compression="zstd", write_page_checksum=True)
+        path = store / RESULTS / f"{call}-{local.crc32c(draft)}.parquet"
+        local.replace(path, draft)
+        (newest, *older), damaged = _each_of_call(store, call)
+        for other in [*(result.path for result in older), *damaged]:
+            other.unlink(missing_ok=True)
+    except OSError as error:
+        raise ActstoreError(f"{store}: the result could not be saved: {error.strerror or error}") from error
+    finally:
+        local.discard(draft)
+    return newest
+
+
+def saved(store: Path, measure: str, parameters: dict[str, Any], state: str) -> Result | None:
+    """The result of this very call on these very contents, if it was saved."""
+    asked = json.loads(json.dumps([measure, parameters, state]))
+    found = _of_call(store, _call(measure, parameters, state))
+    # the name holds 32 bits of a hash: another call may have the same
+    return next((one for one in found if [one.measure, one.parameters, one.state] == asked), None)
+
+
+def load(path: Path) -> Result:
+    """The result at `path`; raises CorruptError if its bytes are not those its name promises, or it is none."""
+    match = NAME.fullmatch(path.name)
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise CorruptError(f"{path}: not a plain file; a store holds no links")
+    try:
+        if not match or local.crc32c(path) != match["crc32c"]:
+            raise CorruptError(f"{path}: its bytes differ from what was saved (crc32c); remove it")
+        return _parse(path, json.loads(pq.read_schema(path).metadata[PROVENANCE]))
+    except (*MEANINGLESS, KeyError, TypeError, RecursionError) as error:
+        raise CorruptError(f"{path}: not a result of actstore ({error}); remove it") from None
+
+
+def _parse(path: Path, provenance: dict[str, Any]) -> Result:
+    """The result whose provenance it is; members that later versions write are passed over."""
+    known = [one.name for one in fields(Result)[1:]]
+    result = Result(path=path, **{name: provenance[name] for name in known if name in provenance})
+    names = [] if result.commits is None else result.commits
+    if not isinstance(result.parameters, dict) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its provenance has members of another type")
+    return result
+
+
+def load_all(store: Path) -> list[Result]:
+    """Every saved result, by name, of one call the newest; warns of those that are damaged, and leaves them out."""
+    named = [NAME.fullmatch(path.name) for path in (store / RESULTS).glob("*.parquet")]
+    calls = sorted({name["call"] for name in named if name})
+    return [results[0] for call in calls if (results := _of_call(store, call))]
+
+
+def runs(names: Sequence[str]) -> list[str]:
+    """Names of records, those that follow each other as the first and the last.
+
+    >>> runs(["c00000000.json", "b00000002.json", "b00000003.json", "b00000004.json", "b00000007.json"])
+    ['c00000000', 'b00000002..b00000004', 'b00000007']
+    """
+    found: list[tuple[str, str]] = []
+    for name in (name.removesuffix(".json") for name in names):
+        if found and name == f"{found[-1][1][0]}{int(found[-1][1][1:]) + 1:08d}":
+            found[-1] = (found[-1][0], name)
+        else:
+            found.append((name, name))
+    return [first if first == last else f"{first}..{last}" for first, last in found]
+
+
+def _call(measure: str, parameters: dict[str, Any], state: str) -> str:
+    """The name of a call: the same call on the same commits has the same name."""
+    call = json.dumps([measure, parameters, state], sort_keys=True)
+    return f"{measure}-{hashlib.sha256(call.encode()).hexdigest()[:8]}"
+
+
+def _of_call(store: Path, call: str) -> list[Result]:
+    """Results of one call, newest first; one that is damaged is warned of and left out.
+
+    No table that can be made again keeps the store from being read.
+    """
+    found, damaged = _each_of_call(store, call)
+    for error in damaged.values():
+        warnings.warn(f"left out: {error}", DamagedWarning, stacklevel=2)
+    return found
+
+
+def _each_of_call(store: Path, call: str) -> tuple[list[Result], dict[Path, CorruptError]]:
+    """Results of one call, newest first, and what is wrong with others: two programs may have saved it at once."""
+    found, damaged = [], {}
+    for path in (store / RESULTS).glob(f"{call}-*.parquet"):
+        try:
+            found += [load(path)] if NAME.fullmatch(path.name) else []
+        except FileNotFoundError:  # the other program has replaced it since
+            continue
+        except CorruptError as error:
+            damaged[path] = error
+    return sorted(found, key=lambda result: (result.created, result.path.name), reverse=True), damaged
+
+
+def _versions() -> dict[str, str]:
+    """Of those libraries that compute numbers, the ones that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,80 @@
+"""The tables of a store: their columns, and how a frame is brought into their form."""
+
+from collections.abc import Iterable
+
+import polars as pl
+import pyarrow as pa
+
+from actstore.errors import ActstoreError, nearest
+from actstore.format.names import COLUMN_NAME
+
+Columns = dict[str, type[pl.DataType] | pl.DataType]
+
+ROWS: Columns = {
+    "row_id": pl.Int64,
+    "sample_id": pl.String,
+    "condition": pl.String,
+    "role": pl.String,
+    "k": pl.Int32,
+    "position": pl.Int32,
+    "token_id": pl.Int32,
+    "modality": pl.String,
+    "place": pl.Int32,
+}
+SAMPLES: Columns = {
+    "sample_id": pl.String,
+    "condition": pl.String,
+    "status": pl.String,
+    "error": pl.String,
+    "length": pl.Int32,
+    "image_start": pl.Int32,
+    "image_end": pl.Int32,
+    "grid_rows": pl.Int32,
+    "grid_columns": pl.Int32,
+    "boi": pl.Int32,
+    "eoi": pl.Int32,
+    "next_token_id": pl.Int32,
+    "next_token": pl.String,
+    "next_token_probability": pl.Float32,
+    "top_tokens": pl.List(pl.String),
+    "top_probabilities": pl.List(pl.Float32),
+    "answer_probabilities": pl.List(pl.Float32),
+    "source_similarity": pl.Float32,
+    "generated_text": pl.String,
+}
+PLAN: Columns = {"batch": pl.Int32, "sample_id": pl.String, "condition": pl.String}
+VOCABULARY: Columns = {"token_id": pl.Int32, "token": pl.String}
+
+STATUSES = ("ok", "failed")
+KEY = ("sample_id", "condition")
+LISTS = tuple(name for name, kind in SAMPLES.items() if isinstance(kind, pl.List))  # not repeated beside every row
+
+
+def conform(frame: pl.DataFrame, columns: Columns, table: str) -> pl.DataFrame:
+    """`frame` with exactly `columns` in their order and types; absent ones become NULL, unknown ones are refused."""
+    unknown = [name for name in frame.columns if name not in columns]
+    if unknown:
+        raise ActstoreError(
+            f"{table} has no column '{unknown[0]}'{nearest(unknown[0], list(columns))}; "
+            "a sample's own columns go into the plan"
+        )
+    absent = [pl.lit(None, dtype=kind).alias(name) for name, kind in columns.items() if name not in frame.columns]
+    try:
+        return frame.with_columns(absent).select(pl.col(name).cast(kind) for name, kind in columns.items())
+    except pl.exceptions.PolarsError as error:
+        raise ActstoreError(f"{table}: {error}") from None
+
+
+def check_own_columns(names: Iterable[str]) -> None:
+    """Raise ActstoreError for a sample's own column that is no lower-case identifier or that the store uses itself."""
+    taken = {*ROWS, *SAMPLES, "batch"}
+    for name in names:
+        if not COLUMN_NAME.fullmatch(name):
+            raise ActstoreError(f"column '{name}' of the plan: use lower-case letters, digits and underscores")
+        if name in taken:
+            raise ActstoreError(f"column '{name}' of the plan: the store uses this name itself; rename yours")
+
+
+def arrow(columns: Columns) -> pa.Schema:
+    """The Arrow schema of a table with these columns."""
+    return pl.DataFrame(schema=columns).to_arrow().schema

@@ -1,0 +1,150 @@
+"""Compaction: small parts merged into large ones; rows and their row_id stay what they are."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.errors import AlreadyCommittedError
+from actstore.format import checkpoint, commits
+from actstore.format.commits import Commit
+from actstore.format.layout import VECTORS
+from actstore.read.arrays import ArrayReader
+from actstore.read.parts import Part
+from actstore.store import Store
+from actstore.write.batch import Batch, Values
+from actstore.write.drafts import Draft
+
+PART_BYTES = 2**27  # what the parts of a large store have; on disk
+ATTENTION = "attention/"
+
+Kind = tuple[object, ...]
+
+
+def compact(path: Path, *, part_bytes: int = PART_BYTES) -> Iterator[Commit]:
+    """Merge parts of less than half of `part_bytes` into parts of at most that; yields each compaction when it is done.
+
+    Any number of writers, readers and compactions may be at work: who loses a race looks again at what there is.
+    """
+    while True:
+        number = commits.next_compaction(path)  # before the rest is read: who publishes in between has taken the number
+        store = Store(path)
+        chosen = next(groups(store, part_bytes), None)
+        if chosen is None:
+            checkpoint.write(path, store.header)
+            return
+        try:
+            yield merge(store, number, chosen)
+        except AlreadyCommittedError:
+            continue
+
+
+def groups(store: Store, part_bytes: int = PART_BYTES) -> Iterator[list[Part]]:
+    """Two or more small parts that can become one part of at most `part_bytes`, as often as there are such."""
+    open_groups: dict[Kind, list[Part]] = {}
+    for part in store.parts:
+        if part.commit.bytes >= part_bytes / 2:
+            continue
+        kind = _kind(part.commit)
+        group = open_groups.setdefault(kind, [])
+        if sum(one.commit.bytes for one in group) + part.commit.bytes > part_bytes:
+            yield group  # two at least: each has less than half
+            group = open_groups[kind] = []
+        group.append(part)
+    yield from (group for group in open_groups.values() if len(group) > 1)
+
+
+def _kind(commit: Commit) -> Kind:
+    """Parts of one kind can be merged: the same keys of attention, of one number type and number of heads, and keys
+    and values of the same roles, of one width, which have residual vectors in both parts or in neither."""
+    found: list[tuple[object, ...]] = []
+    for name, spec in commit.arrays.items():
+        kind, role = name.split("/", 1)
+        if kind == "attention":
+            found.append((name, spec.dtype, spec.shape[2:-1]))
+        elif kind != "residual":
+            found.append((name, f"residual/{role}" in commit.arrays, spec.shape[-1:]))
+    return tuple(sorted(found))
+
+
+def merge(store: Store, number: int, parts: Sequence[Part]) -> Commit:
+    """Write the content of some parts as one part and publish it as compaction `number`, which replaces them.
+
+    Raises AlreadyCommittedError if another compaction has the number, CorruptError if what is read is not what was
+    committed, ActstoreError if the disk is full: in each case nothing has changed.
+    """
+    with Draft(store.path, number, "c") as draft:
+        merged = {part.commit.name: part.commit.batches for part in parts}
+        return draft.commit(
+            _content(store.header.dtype, parts), store.header.crc32c, {"by": "actstore compact"}, merged
+        )
+
+
+def _content(dtype: str, parts: Sequence[Part]) -> Batch:
+    numbered = [part.rows().with_columns(part=pl.lit(index)) for index, part in enumerate(parts)]
+    rows = pl.concat(numbered).sort("row_id")
+    samples = pl.concat(part.samples() for part in parts)
+    values = {}
+    for name in sorted({name for part in parts for name in part.commit.arrays if name.split("/")[0] in VECTORS}):
+        kind, role = name.split("/", 1)
+        of_role = rows.filter(pl.col("role") == role)
+        values[name] = Values(_Vectors(name, parts, of_role), dtype, VECTORS[kind])
+    attention = {name: spec for name, spec in parts[0].commit.arrays.items() if name.startswith(ATTENTION)}
+    for name, spec in attention.items():
+        values[name] = Values(_Columns([part.array(name) for part in parts]), spec.dtype, spec.dimensions)
+    new = rows.drop("part").with_columns(place=pl.int_range(pl.len()).over("role").cast(pl.Int32))
+    return Batch(samples, new, values)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The rows of a role that one part holds: where they lie there, and where they go."""
+
+    array: ArrayReader
+    places: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+class _Vectors:
+    """The vectors (layers or blocks, rows, width) of a role in several parts, by row_id, read when asked for."""
+
+    def __init__(self, name: str, parts: Sequence[Part], rows: pl.DataFrame) -> None:
+        spec = next(part.commit.arrays[name] for part in parts if name in part.commit.arrays)
+        self.shape = (spec.shape[0], rows.height, spec.shape[-1])
+        part, place = rows["part"].to_numpy(), rows["place"].cast(pl.Int64).to_numpy()
+        self._pieces = [
+            _Piece(parts[index].array(name), place[part == index], np.flatnonzero(part == index))
+            for index in np.unique(part)
+        ]
+
+    def __getitem__(self, layers: slice, /) -> NDArray[np.float32]:
+        chosen = range(self.shape[0])[layers]
+        out = np.empty((len(chosen), *self.shape[1:]), np.float32)
+        for index, layer in enumerate(chosen):
+            for piece in self._pieces:
+                piece.array.take(layer, piece.places, out[index], piece.targets)
+        return out
+
+
+class _Columns:
+    """Attention (layers, samples, ...) of several parts, one after the other, NaN where one is shorter."""
+
+    def __init__(self, arrays: Sequence[ArrayReader]) -> None:
+        self._arrays = arrays
+        shapes = [array.spec.shape for array in arrays]
+        samples, width = sum(shape[1] for shape in shapes), max(shape[-1] for shape in shapes)
+        self.shape = (shapes[0][0], samples, *shapes[0][2:-1], width)
+
+    def __getitem__(self, layers: slice, /) -> NDArray[np.float32]:
+        chosen = range(self.shape[0])[layers]
+        out = np.full((len(chosen), *self.shape[1:]), np.nan, np.float32)
+        for index, layer in enumerate(chosen):
+            start = 0
+            for array in self._arrays:
+                values = array.layer(layer)
+                out[index, start : start + len(values), ..., : values.shape[-1]] = values
+                start += len(values)
+        return out

@@ -1,0 +1,165 @@
+"""Verification: every byte of a store against what was committed."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from actstore.errors import ActstoreError, CorruptError
+from actstore.format import checkpoint, commits, plan, results
+from actstore.format.commits import Commit
+from actstore.format.header import Header
+from actstore.format.names import CHECKPOINT, COMMITS, PARTS, PLAN, RESULTS
+from actstore.format.schema import KEY
+from actstore.format.schema import PLAN as PLAN_COLUMNS
+from actstore.format.tables import read_table
+from actstore.read.arrays import checksums
+from actstore.read.parts import Part
+
+Check = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a store that is not as it was committed; the batches it touches, and the commit record of those."""
+
+    file: str
+    problem: str
+    batches: tuple[int, ...] = ()
+    record: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to be checked, and what it belongs to."""
+
+    file: str
+    check: Check
+    batches: tuple[int, ...] = ()
+    record: str | None = None
+
+    def run(self) -> Problem | None:
+        """The problem found, or None."""
+        try:
+            self.check()
+        except (ActstoreError, OSError, pl.exceptions.PolarsError) as error:  # a damaged plan has other columns
+            return Problem(self.file, str(error), self.batches, self.record)
+        return None
+
+
+def steps(path: Path) -> list[Step]:
+    """Everything there is to check in a store; raises NotAStoreError or FormatError where there is nothing to check."""
+    header = Header.load(path)
+    found = [Step(name, _of_header(path, header, name)) for name in header.files]
+    found.append(Step(COMMITS, lambda: commits.load_all(path, header.crc32c)))
+    if (path / CHECKPOINT).is_symlink() or (path / CHECKPOINT).exists():
+        found.append(Step(CHECKPOINT, lambda: checkpoint.check(path, header)))
+    found += _steps_of_commits(path, header)
+    for saved in sorted((path / RESULTS).glob("[!.]*")):
+        found.append(Step(f"{RESULTS}/{saved.name}", lambda saved=saved: results.load(saved)))  # type: ignore[misc]
+    return found
+
+
+def _steps_of_commits(path: Path, header: Header) -> Iterator[Step]:
+    read, broken = commits.readable(path, header.crc32c, commits.names(path))
+    unread = commits.superseded(read)  # the parts of those may have gone
+    for name, error in broken.items():
+        if name not in unread:
+            batches = (int(name[1:9]),) if name.startswith("b") else ()
+            yield Step(f"{COMMITS}/{name}", lambda error=error: _fail(error), batches, name)  # type: ignore[misc]
+    for commit in read:
+        if commit.name not in unread:
+            yield from _steps_of(path, commit, header)
+
+
+def _steps_of(path: Path, commit: Commit, header: Header) -> Iterator[Step]:
+    folder = f"{PARTS}/{commit.part}"
+    for name, file in commit.files.items():
+        yield Step(f"{folder}/{name}", _whole(path / folder / name, file), commit.batches, commit.name)
+    yield Step(folder, lambda: _check_contents(path, commit, header), commit.batches, commit.name)
+
+
+def _of_header(path: Path, header: Header, name: str) -> Check:
+    if name == PLAN:
+        return lambda: plan.load(header.checked(path, name))
+    return lambda: header.checked(path, name)
+
+
+def _whole(path: Path, file: commits.File) -> Check:
+    return lambda: file.check(path, whole=True)
+
+
+def _fail(error: CorruptError) -> None:
+    raise error
+
+
+def _check_contents(path: Path, commit: Commit, header: Header) -> None:
+    """Tables and arrays agree with the record, the plan and each other, and nothing else lies in the folder."""
+    part = Part(path, commit)
+    commit.check_folders(path)
+    present = {file.relative_to(part.folder).as_posix() for file in part.folder.rglob("*") if not file.is_dir()}
+    if strange := sorted(present - commit.files.keys()):
+        raise CorruptError(f"{part.folder / strange[0]}: not in the commit record; remove it")
+    rows, samples = part.rows(), part.samples()
+    planned = read_table(path / PLAN).filter(pl.col("batch").is_in(list(commit.batches)))
+    if sorted(samples.select(KEY).rows()) != sorted(planned.select(KEY).rows()):
+        raise CorruptError(f"{part.folder}: its samples are not those of the plan")
+    if rows.join(samples, on=KEY, how="anti").height:
+        raise CorruptError(f"{part.folder}: rows of a sample that the part does not hold")
+    if not set(rows["row_id"] // 2**32) <= set(commit.batches):
+        raise CorruptError(f"{part.folder}: row ids of another batch")
+    _check_places(part, rows)
+    header.check_fits(commit)
+    for name, spec in commit.arrays.items():
+        if checksums(part.folder / name, spec) != spec.chunk_crc32c:
+            raise CorruptError(f"{part.folder / name}: the checksum of a chunk is not the committed one")
+
+
+def _check_places(part: Part, rows: pl.DataFrame) -> None:
+    """The rows of a role are the places of its arrays, each once."""
+    part.places  # noqa: B018  (raises where the rows are out of order or outside the arrays)
+    counts = dict(rows.group_by("role").agg(pl.col("place").n_unique()).rows())
+    sizes = part.commit.roles
+    if counts != sizes or rows.height != sum(sizes.values()):
+        raise CorruptError(f"{part.folder}: rows {counts} do not match the vectors {sizes}")
+
+
+def run(checks: list[Step], advance: Callable[[], None] = lambda: None) -> list[Problem]:
+    """Run every check, several files at a time; returns what was found, in the order of the checks."""
+    with ThreadPoolExecutor() as pool:
+        found = []
+        for problem in pool.map(Step.run, checks):
+            advance()
+            found += [problem] if problem else []
+        return found
+
+
+def report(path: Path, problems: list[Problem]) -> pl.DataFrame:
+    """Problems as a table: file, problem, samples touched and the first of them."""
+    touched = _touched(path, problems)
+    return pl.DataFrame(
+        {
+            "file": [problem.file for problem in problems],
+            "problem": [problem.problem.removeprefix(f"{path}/") for problem in problems],
+            "samples": [frame.height for frame in touched],
+            "first_sample": [next(iter(frame["sample_id"]), None) for frame in touched],
+        },
+        schema={"file": pl.String, "problem": pl.String, "samples": pl.Int64, "first_sample": pl.String},
+    )
+
+
+def samples(path: Path, problems: list[Problem]) -> pl.DataFrame:
+    """Every sample that a problem touches, one line for each of both: file, batch, sample_id, condition."""
+    touched = zip(problems, _touched(path, problems), strict=True)
+    return pl.concat(frame.select(pl.lit(problem.file).alias("file"), "batch", *KEY) for problem, frame in touched)
+
+
+def _touched(path: Path, problems: list[Problem]) -> list[pl.DataFrame]:
+    """For each problem the lines of the plan that are its samples; none of a plan that is itself damaged."""
+    try:
+        planned = plan.load(Header.load(path).checked(path, PLAN))
+    except ActstoreError:
+        planned = pl.DataFrame(schema=PLAN_COLUMNS)
+    return [planned.filter(pl.col("batch").is_in(list(problem.batches))) for problem in problems]

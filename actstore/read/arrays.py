@@ -1,0 +1,161 @@
+"""Arrays of a part: Zarr v3, sharded, blosc + crc32c.
+
+Zarr writes the document of an array and reads all of it; its chunks are coded here, in threads, at a third of the time.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from actstore.format import shards
+from actstore.format.layout import ArraySpec
+from actstore.format.names import DType, dtype_named
+from actstore.write.batch import Layered
+
+THREADS = min(8, os.cpu_count() or 1)  # each holds one chunk; coding lets go of the interpreter
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads that code chunks; they stay, because new ones would have to get all of their memory anew."""
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="coder")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of the threads
+
+
+def write(part: Path, name: str, values: Layered, dtype: str, dimensions: tuple[str, ...]) -> ArraySpec:
+    """Write one array of a part, a shard's layers at a time; floats are rounded to `dtype`."""
+    spec, kind = ArraySpec.of(values.shape, dtype, dimensions), dtype_named(dtype)
+    _write_document(part / name, spec, kind)
+    step, padded = spec.shards[0], spec.shards[1]
+    for start in range(0, spec.shape[0], step):
+        chunks = _chunks(kind.encode(values[start : start + step]), spec.chunks[1], padded, kind)
+        path = part / name / spec.shard_of(start)
+        shards.write(path, _pool().map(shards.encode, chunks), spec.chunks_per_shard)
+    return msgspec.structs.replace(spec, chunk_crc32c=checksums(part / name, spec))
+
+
+def _write_document(folder: Path, spec: ArraySpec, kind: DType) -> None:
+    """zarr.json: what makes the shards a Zarr array."""
+    import zarr  # reading does not need it, and it takes longer to import than a query runs
+    from zarr.codecs import BloscCodec, Crc32cCodec
+    from zarr.storage import LocalStore
+
+    # A store of its own: with a name zarr would write group documents too, all at once, and when one of those writes
+    # fails the others go on in their threads and bring back the folder that the draft has just removed.
+    zarr.create_array(
+        LocalStore(folder),
+        shape=spec.shape,
+        dtype=kind.stored,
+        chunks=spec.chunks,
+        shards=spec.shards,
+        fill_value=kind.fill,
+        compressors=[
+            BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", blocksize=spec.chunk_bytes),
+            Crc32cCodec(),
+        ],
+        dimension_names=spec.dimensions,
+        attributes={"actstore": {"dtype": kind.name}},
+    )
+
+
+def _chunks(values: NDArray[np.generic], size: int, padded: int, kind: DType) -> list[NDArray[np.generic]]:
+    """Layer after layer in chunks of `size` rows; fill values make the last one of each layer whole."""
+    found = []
+    for layer in values:
+        found += [np.ascontiguousarray(layer[start : start + size]) for start in range(0, padded, size)]
+        short = found[-1]
+        if len(short) < size:
+            found[-1] = np.full((size, *short.shape[1:]), kind.fill, kind.stored)
+            found[-1][: len(short)] = short
+    return found
+
+
+def checksums(folder: Path, spec: ArraySpec) -> str:
+    """The crc32c of every chunk as it stands in the shards: eight hexadecimal digits each, layer after layer."""
+    found = []
+    for layer in range(spec.shape[0]):
+        with shards.opened(folder / spec.shard_of(layer), spec.chunks_per_shard) as shard:
+            places = (spec.index_in_shard(layer, chunk) for chunk in range(spec.chunks_per_layer))
+            found += [shard.checksum(place)[::-1].hex() for place in places]
+    return "".join(found)
+
+
+class ArrayReader:
+    """Reads an array of a committed part as float32: each chunk once, after comparing it with the commit record."""
+
+    def __init__(self, part: Path, name: str, spec: ArraySpec) -> None:
+        self.folder, self.spec = part / name, spec
+        self._kind = dtype_named(spec.dtype)
+
+    def take(
+        self, layer: int, places: NDArray[np.integer], out: NDArray[np.float32], targets: NDArray[np.int64]
+    ) -> None:
+        """Put the vectors (d,) at `places`, in any order, of the layer at index `layer` into out[targets]."""
+        size = self.spec.chunks[1]
+        order = np.argsort(places, kind="stable")
+        places, targets = places[order], targets[order]
+        edges = np.searchsorted(places, np.arange(self.spec.chunks_per_layer + 1) * size)
+
+        def put(chunk: int, values: NDArray[np.generic]) -> None:
+            chosen = slice(edges[chunk], edges[chunk + 1])
+            source, target = _run(places[chosen] - chunk * size), _run(targets[chosen])
+            if isinstance(target, slice):
+                self._kind.decode(values[source], out[target])
+            else:
+                out[target] = self._kind.decode(values[source])
+
+        self._visit(layer, np.flatnonzero(np.diff(edges)), put)
+
+    def layer(self, layer: int) -> NDArray[np.float32]:
+        """Everything stored for the layer at index `layer`."""
+        size = self.spec.chunks[1]
+        out = np.empty(self.spec.shape[1:], np.float32)
+
+        def put(chunk: int, values: NDArray[np.generic]) -> None:
+            rows = out[chunk * size : (chunk + 1) * size]
+            self._kind.decode(values[: len(rows)], rows)
+
+        self._visit(layer, np.arange(self.spec.chunks_per_layer), put)
+        return out
+
+    def _visit(self, layer: int, chunks: NDArray[np.integer], put: Callable[[int, NDArray[np.generic]], None]) -> None:
+        """Hand each chunk (rows of the chunk, ...) of a layer to `put`, which does not keep it; several at a time."""
+        spec, todo, reading = self.spec, iter(chunks.tolist()), threading.Lock()
+
+        def visit(shard: shards.Shard) -> None:
+            buffer = np.empty(spec.chunk_bytes, np.uint8)  # one for all: fresh memory costs more than decoding
+            values = buffer.view(self._kind.stored).reshape(spec.chunks[1:])
+            while True:
+                with reading:  # one thread at a time, in the order of the file: the disk reads ahead
+                    chunk = next(todo, None)
+                    if chunk is None:
+                        return
+                    place, checksum = spec.index_in_shard(layer, chunk), spec.checksum(layer, chunk)
+                    encoded = shard.read(place, checksum)
+                shard.decode(place, encoded, checksum, buffer)
+                put(chunk, values)
+
+        with shards.opened(self.folder / spec.shard_of(layer), spec.chunks_per_shard) as shard:
+            if len(chunks) < 2:
+                visit(shard)
+                return
+            visits = [_pool().submit(visit, shard) for _ in range(min(THREADS, len(chunks)))]
+            wait(visits)  # all of them, also when one fails: they read from the open shard
+            for done in visits:
+                done.result()
+
+
+def _run(index: NDArray[np.integer]) -> slice | NDArray[np.integer]:
+    """A slice where these are consecutive numbers, which copies less."""
+    if (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index

@@ -1,0 +1,127 @@
+"""Parts: the committed batches of a store, for reading."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError, CorruptError
+from actstore.format.commits import Commit
+from actstore.format.names import PARTS
+from actstore.format.schema import ROWS, SAMPLES, Columns
+from actstore.format.tables import read_table
+
+if TYPE_CHECKING:
+    from actstore.read.arrays import ArrayReader
+
+MISSING = {
+    "residual": "no residual vectors: only its keys and values were kept; to have them, name it in [capture] roles",
+    "keys": "no keys: they were not kept; to have them, name it in [capture] kv",
+    "values": "no values: they were not kept; to have them, name it in [capture] kv",
+}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Rows of a part by ascending row_id: which role, by its number in `roles`, and which place in its arrays."""
+
+    row_ids: NDArray[np.int64]
+    roles: list[str]
+    codes: NDArray[np.int16]
+    places: NDArray[np.int32]
+
+
+class Part:
+    """A committed part, for reading; a file's bytes are checked before its first use."""
+
+    def __init__(self, store: Path, commit: Commit) -> None:
+        self.store, self.commit = store, commit
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the part lies."""
+        return self.store / PARTS / self.commit.part
+
+    def path(self, name: str) -> Path:
+        """The path of a file of the part, after its bytes were compared with the committed checksum."""
+        path = self.folder / name
+        self.commit.files[name].check(path, whole=True)
+        return path
+
+    @cached_property
+    def rows_path(self) -> Path:
+        """rows.parquet, checked once."""
+        return self.path("rows.parquet")
+
+    @cached_property
+    def samples_path(self) -> Path:
+        """samples.parquet, checked once."""
+        return self.path("samples.parquet")
+
+    def samples(self) -> pl.DataFrame:
+        """The samples of the part, in the order of its attention arrays."""
+        return self._table(self.samples_path, SAMPLES, self.commit.samples)
+
+    def rows(self) -> pl.DataFrame:
+        """The rows of the part, in the order of row_id."""
+        return self._table(self.rows_path, ROWS, self.commit.rows)
+
+    def _table(self, path: Path, columns: Columns, height: int) -> pl.DataFrame:
+        frame = read_table(path, height)
+        if dict(frame.schema) != columns:
+            raise CorruptError(f"{path}: its columns are not those of format 1")
+        return frame
+
+    def array(self, name: str) -> "ArrayReader":
+        """The array called `name`, for example residual/eoi."""
+        from actstore.read.arrays import ArrayReader  # its codecs take longer to import than a query runs
+
+        return ArrayReader(self._plain_folder, name, self.commit.arrays[name])
+
+    @cached_property
+    def _plain_folder(self) -> Path:
+        """The folder, once it is known that neither it nor one below it is a link."""
+        self.commit.check_folders(self.store)
+        return self.folder
+
+    @cached_property
+    def places(self) -> "Places":
+        """Where each row lies; raises CorruptError for rows out of order or outside the arrays."""
+        frame = self.rows()
+        if (frame["row_id"].diff().drop_nulls() <= 0).any():
+            raise CorruptError(f"{self.folder}: row ids are not ascending")
+        sizes = self.commit.roles
+        size = pl.col("role").replace_strict(sizes, default=0, return_dtype=pl.Int32)
+        strange = frame.filter(~pl.col("place").is_between(0, size - 1))
+        if strange.height:
+            raise CorruptError(f"{self.folder}: row_id {strange['row_id'][0]} lies outside the array of its role")
+        return Places(
+            row_ids=frame["row_id"].to_numpy(),
+            roles=list(sizes),
+            codes=frame["role"].replace_strict(list(sizes), range(len(sizes)), return_dtype=pl.Int16).to_numpy(),
+            places=frame["place"].to_numpy(),
+        )
+
+    def take(
+        self, kind: str, row_ids: NDArray[np.int64], chosen: NDArray[np.int64], first: int, out: NDArray[np.float32]
+    ) -> None:
+        """Fill out[chosen] with the vectors of row_ids[chosen]: `kind` (residual, keys, values) at index `first` of its
+        layers or blocks. Raises ActstoreError for rows without such vectors.
+        """
+        known = self.places
+        wanted = row_ids[chosen]
+        index = np.searchsorted(known.row_ids, wanted)
+        absent = index == len(known.row_ids)
+        absent[~absent] = known.row_ids[index[~absent]] != wanted[~absent]
+        if absent.any():
+            raise ActstoreError(f"row_id {wanted[absent][0]} is not in this store")
+        codes = known.codes[index]
+        for code in np.unique(codes):
+            of_role, name = np.flatnonzero(codes == code), f"{kind}/{known.roles[code]}"
+            if name not in self.commit.arrays:
+                raise ActstoreError(f"{self.store}: role '{known.roles[code]}' has {MISSING[kind]}")
+            self.array(name).take(first, known.places[index[of_role]], out, chosen[of_role])

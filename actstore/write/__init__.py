@@ -1,0 +1,1 @@
+"""Writing one part of a store."""

@@ -1,0 +1,224 @@
+"""Calls of `actstore attention`: where in the image the text looks, at each layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError
+from actstore.store import Store
+from actstore_analyze.attention import bands
+from actstore_analyze.attention.measure import cross_modal_from_mass, singled_out
+from actstore_analyze.study.selection import Say
+from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
+
+__all__ = ["INTERNAL", "CrossModal"]
+
+INTERNAL = "internal image"  # the positions that no single one of which draws much
+USUAL_THRESHOLD = 0.01
+MOST_SINGLED = 6  # besides those that are named: more bands than that do not read
+
+NO_MASS = (
+    "{}: no attention mass is stored{}; extract it with: actstore extract RECIPE STORE --set capture.mass=true "
+    "(in a recipe: [capture] mass = true)"
+)
+COLUMNS_ALONE = ", only attention to {}, whose shares cannot be told without that to the rest of the image"
+
+KEY = ("sample_id", "condition")
+
+
+class Unit(NamedTuple):
+    """Samples of one condition whose image parts are of one length, at one layer.
+
+    spans: sample_id, condition, first, last: the positions looked at. start: first of all, None where they differ.
+    called: names of positions, counted from the first that is looked at.
+    """
+
+    condition: str
+    spans: pl.DataFrame
+    start: int | None
+    called: dict[int, str]
+    layer: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossModal(PerLayer):
+    """The shares of the text's attention to the image that single positions and the rest of the image draw.
+
+    names: roles whose positions are set apart whatever they draw, several positions of one as one band; a position of
+    two names counts under the first. threshold: the share, averaged over layers, above which another position stands
+    alone; None: 1 %, as in The Narrow Gate, or 2 / n where that is more, since an even spread over n positions
+    already gives 1 / n to each.
+    """
+
+    names: tuple[str, ...] = bands.OTHERS
+    threshold: float | None = None
+    keep_initial: bool = False
+
+    measure: ClassVar[str] = "attention"
+
+    @classmethod
+    def of(
+        cls, store: Store, *, layers: Sequence[int] | None = None, names: Sequence[str] | None = None, **asked: Any
+    ) -> Self:
+        """The call with its layers and names checked; raises ActstoreError for a store without attention mass."""
+        kept = {name for commit in store.commits for name in commit.arrays if name.startswith("attention/")}
+        if "attention/mass" not in kept:
+            columns = ", ".join(sorted(name.removeprefix("attention/") for name in kept))
+            raise ActstoreError(NO_MASS.format(store.path, COLUMNS_ALONE.format(columns) if columns else ""))
+        blocks = n_layers(store)
+        asked_for = [layer for layer in store.layers if layer < blocks] if layers is None else layers
+        if blocks in asked_for:
+            raise ActstoreError(
+                f"layer {blocks} is the output of the last block, where nothing attends; take 0..{blocks - 1}"
+            )
+        return super().of(store, layers=asked_for, names=bands.known(store, names), **asked)
+
+    @property
+    def title(self) -> str:
+        """What was measured, as a heading."""
+        asked = ["Cross-modal attention", *(["initial tokens kept"] if self.keep_initial else [])]
+        return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        return (
+            "Where the text's attention to the image goes in each block, numbered by the layer it reads; shares sum "
+            f"to 1. Positions that draw little each are taken together as “{INTERNAL}”."
+        )
+
+    @property
+    def methods(self) -> str:
+        """How it was computed."""
+        usual = "1 %, or than twice an even share where the image part has fewer than 200 positions,"
+        least = usual if self.threshold is None else f"{self.threshold:g}"
+        initial = "Tokens before the image are kept" if self.keep_initial else "Tokens before the image are left out"
+        return (
+            "Cross-modal attention f (Serra et al., The Narrow Gate): the attention, after the softmax, of all text "
+            "after the image to each position up to the end of the image, averaged over heads, summed over text tokens "
+            f"and samples, then normalised. {initial}. Set apart: {', '.join(self.names) or 'nothing by name'}, where "
+            f"samples have it, and up to {MOST_SINGLED} positions that draw more than {least} on average over layers. "
+            f"Samples: those of {self.sql}."
+        )
+
+    def units(self, store: Store, *, say: Say) -> list[Unit]:
+        """The samples under each condition, at every layer."""
+        found = []
+        named = tuple(dict.fromkeys((*self.names, *bands.OTHERS)))
+        places = bands.places(store, named)
+        for (condition,), spans in self._spans(store).group_by("condition", maintain_order=True):
+            kept, start = _alike(spans, str(condition), say)
+            called = _called(kept, places, named, say)
+            found += [Unit(str(condition), kept.select(*KEY, "first", "last"), start, called, i) for i in self.layers]
+        return found
+
+    def _spans(self, store: Store) -> pl.DataFrame:
+        """Of each sample with text after its image: sample_id, condition, eoi, first, last."""
+        query = self.sql.strip().rstrip(";")
+        start = "0" if self.keep_initial else "s.image_start"
+        spans = store.sql(
+            f"select s.sample_id, s.condition, s.eoi, {start} as first, coalesce(s.eoi, s.image_end) as last "
+            "from samples s semi join (select r.sample_id, r.condition from rows r semi join "
+            f"(\n{query}\n) q on r.row_id = q.row_id) c using (sample_id, condition) where s.status = 'ok' "
+            "and s.image_start is not null and s.length > coalesce(s.eoi, s.image_end) + 1 "
+            "order by s.condition, s.sample_id"
+        )
+        if not spans.height:
+            raise ActstoreError("nothing to measure: the query selects no samples with text after their image")
+        return spans
+
+    def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
+        """condition, layer, depth, name, position, share, n: a row for each position."""
+        f = cross_modal_from_mass(
+            _mass(store, unit)[None, None], unit.spans["last"][0] - unit.spans["first"][0], initial=0
+        )
+        names, positions = _names(unit, f.shape[1])
+        place = {"condition": unit.condition, "layer": unit.layer, "depth": depth(store, unit.layer)}
+        return pl.DataFrame(
+            {"name": names, "position": positions, "share": f[0]},
+            schema={"name": pl.String, "position": pl.Int32, "share": pl.Float64},
+        ).select(*(pl.lit(value).alias(name) for name, value in place.items()), pl.all(), n=pl.lit(unit.spans.height))
+
+    def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """condition, layer, depth, name, position, positions, share, n: singled-out positions, then the rest as one."""
+        return pl.concat(self._told_apart(own) for _, own in rows.group_by("condition", maintain_order=True))
+
+    def _told_apart(self, rows: pl.DataFrame) -> pl.DataFrame:
+        names = rows.filter(pl.col("layer") == rows["layer"][0])["name"].to_list()
+        f = rows["share"].to_numpy().reshape(-1, len(names))
+        threshold = max(USUAL_THRESHOLD, 2 / len(names)) if self.threshold is None else self.threshold
+        drawing = [i for i in singled_out(f, threshold=threshold, initial=0) if names[i] not in self.names]
+        most = sorted(drawing, key=lambda i: -f[:, i].mean())[:MOST_SINGLED]
+        alone = {*self.names, *(names[i] for i in most)}
+        name = pl.when(pl.col("name").is_in(alone)).then("name").otherwise(pl.lit(INTERNAL)).alias("name")
+        single = pl.when(pl.len() == 1).then(pl.col("position").first()).alias("position")
+        return (
+            rows.group_by("condition", "layer", "depth", name, maintain_order=True)
+            .agg(
+                single, pl.len().cast(pl.Int32).alias("positions"), pl.col("share").sum(), pl.col("n").first(),
+                begins=pl.col("position").min(),
+            )
+            .sort("layer", pl.col("name") == INTERNAL, "begins", maintain_order=True)
+            .drop("begins")
+        )  # fmt: skip
+
+
+def _alike(spans: pl.DataFrame, condition: str, say: Say) -> tuple[pl.DataFrame, int | None]:
+    """The samples with the commonest length of image part, and where it begins, None where that differs."""
+    layout = pl.struct(length=pl.col("last") - pl.col("first"), eoi=pl.col("eoi").is_null())
+    common = spans.group_by(layout.alias("layout")).len().sort("len", "layout", descending=True)["layout"][0]
+    kept = spans.filter(layout == pl.lit(common))
+    if kept.height < spans.height:
+        say(
+            f"condition '{condition}': image parts of several lengths; measured {kept.height} samples of "
+            f"{common['length'] + 1} positions, left out {spans.height - kept.height}"
+        )
+    return kept, int(kept["first"][0]) if kept["first"].n_unique() == 1 else None
+
+
+def _called(spans: pl.DataFrame, places: pl.DataFrame, named: Sequence[str], say: Say) -> dict[int, str]:
+    """The name of each position that has one, counted from the first looked at; of several the first in `named`."""
+    offset = pl.col("position").cast(pl.Int64) - pl.col("first")
+    inside = places.join(spans, on=KEY).filter(pl.col("position").is_between("first", "last"))
+    counted = inside.group_by("name", offset.alias("offset")).agg(pl.col("sample_id").len().alias("samples"))
+    called: dict[int, str] = {}
+    for name in named:
+        own = counted.filter(pl.col("name") == name)
+        if (own["samples"] < spans.height).any():
+            say(f"condition '{spans['condition'][0]}': {name} is at other places in other samples; not set apart")
+            continue
+        called = {**dict.fromkeys(own["offset"].sort(), name), **called}
+    return called
+
+
+def _mass(store: Store, unit: Unit) -> NDArray[np.float64]:
+    """Attention (positions,) of all samples' text, summed over samples, aligned at the first position looked at.
+
+    The sums of the parts are added up: one part is in memory at a time.
+    """
+    layer = store.header.layer_index(unit.layer)
+    total = np.zeros(unit.spans["last"][0] - unit.spans["first"][0] + 1)
+    found = 0
+    for part in store.parts:
+        at = part.samples().select(KEY).with_row_index("at").join(unit.spans, on=KEY, how="inner")
+        if not at.height or "attention/mass" not in part.commit.arrays:
+            continue
+        columns = at["first"].to_numpy()[:, None] + np.arange(len(total))
+        chosen = part.array("attention/mass").layer(layer)[at["at"].to_numpy()[:, None], columns]
+        total += chosen.sum(axis=0, dtype=np.float64)
+        found += at.height
+    if found < unit.spans.height:
+        raise ActstoreError(f"layer {unit.layer}: attention mass is stored of {found} of {unit.spans.height} samples")
+    return total
+
+
+def _names(unit: Unit, count: int) -> tuple[list[str], list[int]]:
+    """The name of each position, and its place from the beginning of the sample, or of the image where that differs."""
+    start = unit.start or 0
+    places = list(range(start, start + count))
+    prefix = "image+" if unit.start is None else "at-"
+    return [unit.called.get(i, f"{prefix}{place}") for i, place in enumerate(places)], places

@@ -1,0 +1,1 @@
+"""Charts over layers, of any measure."""

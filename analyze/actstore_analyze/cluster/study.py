@@ -1,0 +1,152 @@
+"""Calls of `actstore cluster`: density peaks at each layer, and how far they agree with a label."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+
+from actstore.errors import ActstoreError
+from actstore.store import Store
+from actstore_analyze.cluster import measure as clustering
+from actstore_analyze.cluster.measure import Clusters
+from actstore_analyze.gap.sides import IMAGE, TEXT, sides
+from actstore_analyze.overlap.study import (
+    PLACE,
+    Classes,
+    Unit,
+    Vectors,
+    constant,
+    described,
+    enough,
+    said_where,
+    vectors,
+)
+from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
+from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
+
+__all__ = ["TOGETHER", "Cluster"]
+
+TOGETHER = "text + image"  # the role of the union of both modalities, as The Narrow Gate clusters it
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster(Prepared):
+    """Clusters of text and image vectors together (no roles), or of each role by itself, by layer."""
+
+    roles: tuple[str, ...] = ()
+    label: str = "modality"
+    text: str = TEXT
+    image: str = IMAGE
+    method: str = "adp"
+    k: int = 15
+    z: float = 1.2
+    min_size: int = 50
+    metric: str = "normalised"
+    halo: bool = False
+
+    measure: ClassVar[str] = "cluster"
+    always: ClassVar[tuple[str, ...]] = ("label",)
+
+    @property
+    def title(self) -> str:
+        """What was measured, as a heading."""
+        what = ", ".join(self.roles) or TOGETHER
+        asked = [f"Clusters of {what} against “{self.label}”", *(["HDBSCAN"] if self.method == "hdbscan" else [])]
+        asked += ["without halo"] if self.halo else []
+        asked += [self.preparation] if self.preparation else []
+        return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        return (
+            f"Homogeneity of the clusters at each layer: 1 where every cluster holds one “{self.label}” only. "
+            f"Clusters of fewer than {self.min_size} vectors are left out of one line and counted in the other."
+        )
+
+    @property
+    def methods(self) -> str:
+        """How it was computed."""
+        adp = (
+            f"Advanced Density Peaks (d'Errico et al. 2021; as DADApy) with Z = {self.z}, densities of k = {self.k} "
+            "neighbours, intrinsic dimension by Gride at rank 16"
+            + ("; points less dense than their cluster's highest border (halo) left out" if self.halo else "")
+        )
+        how = adp if self.method == "adp" else f"HDBSCAN, smallest cluster {self.min_size}, core points of {self.k}"
+        chosen = f"roles {', '.join(self.roles)}" if self.roles else f"text: {self.text}; image: {self.image}"
+        return (
+            f"Clusters: {how}. Distance: {METRICS[self.metric]}. Homogeneity = 1 - H(label | cluster) / H(label). "
+            f"Rows: {self.sql}; {chosen}. {self.source}"
+        )
+
+    @classmethod
+    def of(cls, store: Store, *, roles: Sequence[str] | None = None, label: str | None = None, **other: Any) -> Self:
+        """The call with its roles and layers checked; without roles, modality is the label, else label."""
+        chosen = () if roles is None else known_roles(store, roles)
+        return super().of(store, roles=chosen, label=label or ("label" if chosen else "modality"), **other)
+
+    def units(self, store: Store, *, say: Say) -> list[Unit]:
+        """Both modalities, or the roles, under each condition and at every layer."""
+        found = list(self._groups(store, say))
+        for group in found:
+            enough(group, max(self.k, 16))
+        return [Unit(group, layer) for group in found for layer in self.layers]
+
+    def _groups(self, store: Store, say: Say) -> list[Group]:
+        if self.roles:
+            rows = choose(store, self.sql, self.roles, self.label, say=say)
+            return list(groups(_coded(rows), self.roles, say=say))
+        both = sides(store, self.sql, self.text, self.image)
+        query = self.sql.strip().rstrip(";")
+        where = f"row_id in (select row_id from rows where (\n{self.text}\n) or (\n{self.image}\n))"
+        rows = _coded(choose(store, f"from (\n{query}\n) where {where}", store.roles, self.label, say=say))
+        return [Group(TOGETHER, one.condition, [rows.filter(pl.col("condition") == one.condition)]) for one in both]
+
+    def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
+        """One row for each position of a role: how far its clusters and its labels say the same.
+
+        homogeneity, completeness, v and kept leave clusters of fewer than min_size vectors out; homogeneity_all
+        does not. They are NaN where nothing is left; all are where the vectors are the same.
+        """
+        return pl.concat(
+            self._row(store, unit, k, self.prepared(x), y) for k, (x, y) in enumerate(vectors(store, unit))
+        )
+
+    def _row(self, store: Store, unit: Unit, k: int, x: Vectors, y: Classes) -> pl.DataFrame:
+        place = described(store, unit, None, 1).select(*PLACE, pl.lit(k).alias("k"))
+        found = None if constant(x) else said_where(unit, lambda: self._clusters(x))
+        labels = np.full(len(x), -1) if found is None else found.labels
+        large, every = (clustering.homogeneity(y, labels, min_size=size) for size in (self.min_size, 1))
+        return place.with_columns(
+            homogeneity=pl.lit(large.homogeneity),
+            completeness=pl.lit(large.completeness),
+            v=pl.lit(large.v),
+            kept=pl.lit(large.kept),
+            homogeneity_all=pl.lit(every.homogeneity),
+            clusters=pl.lit(len(np.unique(labels[labels >= 0]))),
+            large=pl.lit(int((np.bincount(labels[labels >= 0], minlength=1) >= self.min_size).sum())),
+            noise=pl.lit(float((labels < 0).mean())),
+            dimension=pl.lit(None if found is None else found.dimension, dtype=pl.Float64),
+            method=pl.lit(self.method),
+            label=pl.lit(self.label),
+            min_size=pl.lit(self.min_size),
+            n=pl.lit(len(x)),
+        )  # fmt: skip
+
+    def _clusters(self, x: Vectors) -> Clusters:
+        if self.method == "adp":
+            return clustering.density_peaks(x, z=self.z, k=self.k, metric=self.metric, halo=self.halo)
+        if self.halo:
+            raise ActstoreError("--halo is of density peaks; HDBSCAN has noise of its own")
+        if self.metric == "cosine":
+            raise ActstoreError("HDBSCAN takes --metric normalised or euclidean")
+        return clustering.hdbscan(x, min_cluster_size=self.min_size, min_samples=self.k, metric=self.metric)
+
+
+def _coded(rows: pl.DataFrame) -> pl.DataFrame:
+    """Labels as numbers."""
+    return rows.with_columns(pl.col("label").rank("dense").cast(pl.Int64))

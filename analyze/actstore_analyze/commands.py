@@ -1,0 +1,158 @@
+"""Options that the commands of measures share, and what each of these commands does in the end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from actstore.commands.options import output_options, store_argument
+
+__all__ = ["judged", "layers", "measured", "names", "numbers", "prepared", "referenced", "roles", "say", "show"]
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    click.echo(text, err=True)
+
+
+def names(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
+    """`eoi,last` as a list."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def numbers(what: str) -> Callable[[click.Context, click.Parameter, str | None], list[int] | None]:
+    """A callback that reads `0,4..6` as [0, 4, 5, 6]; `what` a number is, in words."""
+
+    def parse(context: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
+        found: list[int] = []
+        for piece in names(context, option, text) or []:
+            first, _, last = piece.partition("..")
+            if not first.isdecimal() or not (last or first).isdecimal():
+                raise click.BadParameter(f"'{piece}' is no {what}; for example: 0,4,8 or 0..8")
+            found += range(int(first), int(last or first) + 1)
+        return None if text is None else found
+
+    return parse
+
+
+layers = numbers("layer")
+
+
+def roles(usual: str) -> Callable[[Command], Command]:
+    """--roles; usual says which without it."""
+    return click.option("--roles", callback=names, metavar="ROLE,...", help=f"Which; without it {usual}.")
+
+
+def measured(command: Command) -> Command:
+    """STORE, SQL, --layers, --jobs, --force, --figure, --format and --output."""
+    shared = (
+        store_argument,
+        click.argument("sql", default="from rows"),
+        click.option(
+            "--layers",
+            callback=layers,
+            metavar="LAYER,...",
+            help="Which, such as 0,4..8; without it all that the measure is about.",
+        ),
+        click.option(
+            "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that share the work."
+        ),
+        click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer."),
+        click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), help="Draw it, as .png or .svg."),
+        output_options,
+    )
+    for decorate in reversed(shared):
+        command = decorate(command)
+    return command
+
+
+def prepared(command: Command) -> Command:
+    """--center and --drop-dims: a few dimensions can own every distance."""
+    center = click.option("--center", is_flag=True, help="Subtract the mean of the vectors measured together.")
+    drop = click.option(
+        "--drop-dims",
+        callback=numbers("dimension"),
+        metavar="DIM,...",
+        help="Leave out these dimensions, such as massive ones that actstore outliers lists.",
+    )
+    return center(drop(command))
+
+
+def referenced(command: Command) -> Command:
+    """--reference of the figures that the papers have too."""
+    return click.option(
+        "--reference", metavar="MODEL", help="Draw behind the figure what was published of it: chameleon-7b, ..."
+    )(command)
+
+
+def _price(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[float, float] | None:
+    """`2.5,10` as (2.5, 10.0)."""
+    if text is None:
+        return None
+    try:
+        given, taken = map(float, text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{text}' is no pair of prices; for example: 2.5,10") from None
+    return given, taken
+
+
+def judged(needless: str) -> Callable[[Command], Command]:
+    """--judge, --base-url, --at-once, --tries, --timeout, --price and --estimate; needless says what is without."""
+    shared = (
+        click.option("--judge", metavar="MODEL", help=f"Ask this model; {needless}."),
+        click.option(
+            "--base-url", metavar="URL", help="Any OpenAI-compatible endpoint; its key is read from OPENAI_API_KEY."
+        ),
+        click.option(
+            "--at-once", default=4, show_default=True, type=click.IntRange(min=1), help="Questions asked at a time."
+        ),
+        click.option("--tries", default=5, show_default=True, type=click.IntRange(min=1), help="Of each question."),
+        click.option("--timeout", default=60.0, show_default=True, help="Seconds that a reply may take."),
+        click.option("--price", callback=_price, metavar="IN,OUT", help="Dollars for a million tokens in and out."),
+        click.option("--estimate", is_flag=True, help="Say what would be asked and what it would cost; ask nothing."),
+    )
+
+    def decorated(command: Command) -> Command:
+        for decorate in reversed(shared):
+            command = decorate(command)
+        return command
+
+    return decorated
+
+
+def show(
+    store: Path,
+    measure: str,
+    *,
+    force: bool,
+    figure: Path | None,
+    style: str | None,
+    output: Path | None,
+    reference: str | None = None,
+    **asked: Any,
+) -> None:
+    """Answer the call of a measure, print its table and draw it; reference: a model of which something is published."""
+    from actstore.commands.table import render
+    from actstore.store import open as open_store
+    from actstore_analyze.charts import charts
+    from actstore_analyze.published.references import reference as published
+    from actstore_analyze.registry import KINDS
+    from actstore_analyze.study.recall import answer
+
+    kind, opened = KINDS[measure], open_store(store)
+    if figure is not None:
+        charts.check(figure)
+    call = kind.call.of(opened, **asked)
+    behind = None if reference is None else published(call, reference)
+    if reference is not None and (behind is None or figure is None):
+        say(f"--reference {reference}: {'it is drawn with --figure' if figure is None else 'this was not published'}")
+    found = answer(opened, call, force=force, say=say)
+    render(found.table, style, output)
+    if figure is not None:
+        pale = {} if behind is None else {"reference": behind}
+        about = {} if call.about is None else {"about": call.about}
+        charts.draw(kind.draw(found.table, title=store.name, **about, **pale), figure)
+    say(found.note)

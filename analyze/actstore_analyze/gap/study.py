@@ -1,0 +1,124 @@
+"""Calls of `actstore gap`: the cosines between text and image vectors at each layer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError
+from actstore.store import Store
+from actstore_analyze.gap.measure import cosine_counts, quartiles
+from actstore_analyze.gap.sides import IMAGE, TEXT, Sides, sides
+from actstore_analyze.study.selection import Say
+from actstore_analyze.study.study import EVERYTHING, Prepared, depth
+
+__all__ = ["Gap"]
+
+PART_BYTES = 1 << 28  # of texts or images in memory at a time
+PAIRS = {
+    "all": "all pairs of a text and an image vector",
+    "unmatched": "all pairs of a text and an image vector that are not of the same sample",
+    "lower": "the text i and image j vectors with i > j, as the authors' code takes them",
+    "matched": "the text and the image vector of each sample",
+}
+
+
+class Unit(NamedTuple):
+    """Texts and images at one layer."""
+
+    sides: Sides
+    layer: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap(Prepared):
+    """Quartiles of the cosines of text and image vectors, by layer."""
+
+    text: str = TEXT
+    image: str = IMAGE
+    pairs: str = "unmatched"
+    absolute: bool = False
+
+    measure: ClassVar[str] = "gap"
+
+    @property
+    def title(self) -> str:
+        """What was measured, as a heading."""
+        asked = ["Modality gap", f"{self.pairs} pairs", *(["absolute"] if self.absolute else [])]
+        asked += [self.preparation] if self.preparation else []
+        return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        what = "absolute cosine" if self.absolute else "cosine"
+        return f"Median {what} of text vectors and image vectors at each layer, with the interquartile band."
+
+    @property
+    def methods(self) -> str:
+        """How it was computed."""
+        return (
+            f"Modality gap (Serra et al., The Narrow Gate): quartiles of the cosines of {PAIRS[self.pairs]}, "
+            f"counted in bins of 1e-6. Text: {self.text}. Image: {self.image}. Rows: {self.sql}. {self.source}"
+        )
+
+    def units(self, store: Store, *, say: Say) -> list[Unit]:  # noqa: ARG002
+        """The two sides under each condition, at every layer."""
+        found = sides(store, self.sql, self.text, self.image)
+        for one in found:
+            if self.pairs != "all" and not one.paired:
+                raise ActstoreError(
+                    f"{one.text.height} texts and {one.image.height} images are not of the same samples, so which are "
+                    "pairs is not known; take --pairs all"
+                )
+        return [Unit(one, layer) for one in found for layer in self.layers]
+
+    def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
+        """condition, layer, depth, q25, median, q75, pairs, absolute, n_text, n_image: one row."""
+        (text, image), layer = (unit.sides.text, unit.sides.image), unit.layer
+        counts = sum(self._counts(store, unit), np.zeros(1, np.int64))
+        try:
+            found = quartiles(counts)
+        except ActstoreError as error:
+            raise ActstoreError(f"layer {layer}: {error}") from None
+        return pl.DataFrame(
+            {
+                "condition": unit.sides.condition,
+                "layer": pl.Series([layer], dtype=pl.Int32),
+                "depth": depth(store, layer),
+                "q25": found.q25,
+                "median": found.median,
+                "q75": found.q75,
+                "pairs": self.pairs,
+                "absolute": self.absolute,
+                "n_text": text.height,
+                "n_image": image.height,
+            }
+        )
+
+    def _counts(self, store: Store, unit: Unit) -> Iterator[NDArray[np.int64]]:
+        """Counts of the cosines of each part of the texts with each of the images: two parts are in memory."""
+        size = max(1, PART_BYTES // (4 * store.header.d_model))
+        mean = self._mean(store, unit, size) if self.center else None
+        for i, texts in enumerate(unit.sides.text.iter_slices(size)):
+            text = self.prepared(store.residual(texts, unit.layer), mean)
+            for j, images in enumerate(unit.sides.image.iter_slices(size)):
+                if (self.pairs == "matched" and i != j) or (self.pairs == "lower" and i < j):
+                    continue
+                image = self.prepared(store.residual(images, unit.layer), mean)
+                starts = {"start": i * size, "image_start": j * size}
+                try:
+                    yield cosine_counts(text, image, pairs=self.pairs, absolute=self.absolute, **starts)
+                except ActstoreError as error:
+                    where = f", texts from {i * size} and images from {j * size}" if i or j else ""
+                    raise ActstoreError(f"layer {unit.layer}{where}: {error}") from None
+
+    def _mean(self, store: Store, unit: Unit, size: int) -> NDArray[np.float64]:
+        """The mean vector (d,) of texts and images."""
+        rows = pl.concat([unit.sides.text["row_id"], unit.sides.image["row_id"]]).to_frame()
+        parts = (store.residual(part, unit.layer).sum(axis=0, dtype=np.float64) for part in rows.iter_slices(size))
+        mean: NDArray[np.float64] = np.sum(list(parts), axis=0) / rows.height
+        return mean

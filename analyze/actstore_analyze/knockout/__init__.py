@@ -1,0 +1,1 @@
+"""Attention knockouts: what a model still does without some of its attention."""

@@ -1,0 +1,182 @@
+"""Calls of `actstore knockout --replay`: knockouts that did not run at extraction, replayed from a store on a CPU."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError
+from actstore.progress import bar
+from actstore.store import Store
+from actstore_analyze.knockout.knocked import Knocked, as_knocked
+from actstore_analyze.knockout.study import FOUND, averaged
+from actstore_analyze.overlap.measure import chance_level, label_overlap
+from actstore_analyze.overlap.study import constant
+from actstore_analyze.patch import measure as patching
+from actstore_analyze.patch.replayed import compared
+from actstore_analyze.study.conditions import NONE
+from actstore_analyze.study.said import SPACES, wilson
+from actstore_analyze.study.selection import Say
+from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, PerLayer, n_layers
+from actstore_analyze.study.words import tokens_of
+
+__all__ = ["KnockoutReplayed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnockoutReplayed(PerLayer):
+    """Knockouts by their names in a recipe, such as eoi-knockout, or as its tables, written inline.
+
+    mode, windows, blocks, heads, repeats: of those that do not say. blocked: what each is, as in a run card.
+    """
+
+    replay: tuple[str, ...]
+    mode: str = "post"
+    windows: int | None = None
+    blocks: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    repeats: int | None = None
+    blocked: dict[str, Any] | None = None
+    label: str = "label"
+    k: int = 30
+    limit: int | None = None
+    model: str | None = None
+    dtype: str | None = None
+    tolerance: float | None = None
+    forced: bool = False
+    low_memory: bool = field(default=False, compare=False)
+
+    measure: ClassVar[str] = "knockout_replayed"
+    verb: ClassVar[str] = "knockout"
+    always: ClassVar[tuple[str, ...]] = ("k", "mode")
+
+    @classmethod
+    def of(cls, store: Store, *, layers: Sequence[int] | None = None, **asked: Any) -> Self:
+        """The call; its layer is the output. ActstoreError for what is no knockout of this model."""
+        if layers not in (None, [n_layers(store)]):
+            raise ActstoreError("replayed knockouts are compared at the output: leave --layers out, or say --blocks")
+        call = super().of(store, layers=[max(store.layers)], **asked)
+        return replace(call, blocked={one.name: one.card() for one in call._conditions(store) if one.blocked})
+
+    def _conditions(self, store: Store) -> list[Any]:  # Conditions, of a package that loads late
+        """The model as it is, and the knockouts."""
+        from actstore_extract.interventions.knockouts import conditions_of
+
+        given = {"windows": self.windows, "layers": self.blocks, "heads": self.heads, "repeats": self.repeats}
+        usual = {name: list(one) if isinstance(one, tuple) else one for name, one in given.items() if one is not None}
+        seed = int(store.run.get("seed") or 0)
+        return conditions_of(self.replay, n_layers=n_layers(store), seed=seed, mode=self.mode, **usual)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As they are kept with the result, which does not depend on how much memory there was."""
+        return {name: value for name, value in super().parameters.items() if name != "low_memory"}
+
+    @property
+    def title(self) -> str:
+        """What was measured, as a heading."""
+        asked = [f"Attention knockout, replayed ({self.mode}-softmax), k = {self.k}"]
+        return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        return (
+            "What is left while the text is kept from attending to a part of the image, replayed from the store: in "
+            f"the last blocks, as many as the axis says, and below in all blocks ({self.chosen}). Dotted: chance."
+        )
+
+    @property
+    def methods(self) -> str:
+        """How it was computed."""
+        return (
+            "Attention knockout (Serra et al., The Narrow Gate), replayed on a CPU from stored residual streams and "
+            "the decoder's weights: attention of the queries to the keys is set to zero, after the softmax without "
+            "renormalisation (mode post) or before it (mode pre). The model as it is is replayed too, and checked "
+            f"against what it said at extraction. Label overlap with “{self.label}” at k = {self.k} of the last "
+            f"token's vectors at the output ({RESIDUAL}), {METRICS['euclidean']}; how often the next token is the "
+            f"label, with its 95 % Wilson interval. Rows: {self.sql}."
+        )
+
+    def units(self, store: Store, *, say: Say) -> list[Any]:  # noqa: ARG002
+        """None: nothing is measured apart."""
+        return []
+
+    def rows(self, store: Store, unit: Any) -> pl.DataFrame:  # noqa: ARG002
+        """No rows, as there are no units."""
+        return pl.DataFrame(schema=FOUND)
+
+    def command(self, store: Any) -> str:
+        """The command line of the call."""
+        return super().command(store).replace("--forced", "--force")
+
+    def table(self, store: Store, *, say: Say) -> pl.DataFrame:
+        """As `actstore knockout` makes it of knockouts that ran online."""
+        from actstore_extract.replay import Check, Reader, chosen, knocked_out, recorded_decoder, stored
+
+        reader = Reader(store)
+        table = chosen(store, self.sql, self.label).head(self.limit or store.plan.height)
+        if not table.height or table["label"].null_count():
+            raise ActstoreError(
+                f"every sample needs a '{self.label}' (--label): what is left of it is what is measured"
+            )
+        labels = dict(table.select("sample_id", "label").iter_rows())
+        conditions = self._conditions(store)
+        samples = list(stored(reader, list(labels)).values())
+        decoder = recorded_decoder(
+            store.run, path=self.model, dtype=self.dtype, low_memory=self.low_memory, force=self.forced, say=say
+        )
+        check = Check(store, decoder, self.tolerance)
+        tokens = tokens_of(
+            store, decoder.tokens, decoder.unknown, [(one, one) for one in {*labels.values()}], {}, say=say
+        )
+        last: dict[str, list[NDArray[np.float32]]] = {}
+        said: list[tuple[str, bool, float | None]] = []
+        with bar(len(samples) * len(conditions), "samples") as progress:
+            for found in knocked_out(reader, samples, decoder, conditions, check, progress.advance):
+                last.setdefault(found.condition, []).append(found.last)
+                for name, p in zip(found.sample_ids, patching.probabilities(found.logits), strict=True):
+                    is_right = decoder.text(int(p.argmax())).strip(SPACES) == labels[name]
+                    said.append((found.condition, is_right, None if tokens is None else float(p[tokens[labels[name]]])))
+        say(compared(check.deviations, check.tolerance))
+        answers = pl.DataFrame(said, schema=["condition", "right", "p"], orient="row")
+        y = pl.Series(list(labels.values())).rank("dense").cast(pl.Int64).to_numpy()
+        rows = [
+            row
+            for name, pieces in last.items()
+            for row in (
+                self._overlap(name, np.concatenate(pieces), y, say),
+                *_said(answers.filter(pl.col("condition") == name), _commonest(y)),
+            )
+            if row
+        ]
+        named = [as_knocked(name, blocks[0], n_layers(store)) for name, blocks in (self.blocked or {}).items()]
+        measured = pl.DataFrame(rows, schema=FOUND, orient="row")
+        return averaged(measured, [Knocked(NONE, NONE, 0, None), *named], n_layers(store))
+
+    def _overlap(self, name: str, x: NDArray[np.float32], y: NDArray[np.int64], say: Say) -> tuple[object, ...] | None:
+        """A row of FOUND; None where there are too few samples for the neighbours."""
+        if len(x) <= self.k:
+            if name == NONE:
+                say(f"no label overlap: {len(x)} samples are too few for {self.k} neighbours (-k)")
+            return None
+        value = float("nan") if constant(x) else label_overlap(x, y, self.k)
+        return name, "overlap", value, None, None, chance_level(y), len(x)
+
+
+def _commonest(y: NDArray[np.int64]) -> float:
+    """The share of the commonest label: what always saying it would get right."""
+    return float(np.bincount(y).max() / len(y))
+
+
+def _said(answers: pl.DataFrame, chance: float) -> list[tuple[object, ...]]:
+    """Rows of FOUND: how often the next token is the label, and the probability of its word."""
+    name, n, right = answers["condition"][0], answers.height, int(answers["right"].sum())
+    rows: list[tuple[object, ...]] = [(name, "accuracy", right / n, *wilson(right, n), chance, n)]
+    if answers["p"].null_count() == 0:
+        mean, half = float(answers["p"].mean()), 1.959964 * float(answers["p"].std() or 0) / n**0.5  # type: ignore[arg-type]
+        rows.append((name, "answer_probability", mean, max(0.0, mean - half), min(1.0, mean + half), None, n))
+    return rows

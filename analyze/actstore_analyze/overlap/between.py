@@ -1,0 +1,228 @@
+"""Calls of `actstore overlap --with-...`: neighbours that two representations of the same samples have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import polars as pl
+
+from actstore.errors import ActstoreError
+from actstore.sql.views import literal
+from actstore.store import Store
+from actstore.store import open as open_store
+from actstore_analyze.overlap import study as curves
+from actstore_analyze.overlap.measure import data_overlap
+from actstore_analyze.overlap.study import (
+    PLACE,
+    SPREAD,
+    Vectors,
+    constant,
+    described,
+    enough,
+    mean_and_error,
+    sampled,
+    vectors,
+)
+from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
+from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
+
+__all__ = ["DataOverlap"]
+
+ORDER = "/(image-text|text-image|text)$"  # ends the sample_id where a store has prompts in several orders
+
+
+class Unit(NamedTuple):
+    """A role at a layer, and what it is compared with: the same samples in the same order."""
+
+    own: curves.Unit
+    other: curves.Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOverlap(Prepared):
+    """Data overlap by role and layer with another role, layer, condition or store; None stands for the same one.
+
+    with_state: the contents of the other store, which the result depends on.
+    """
+
+    roles: tuple[str, ...]
+    with_store: str | None = None
+    with_state: str | None = None
+    with_role: str | None = None
+    with_layer: int | None = None
+    with_condition: str | None = None
+    k: int = 30
+    metric: str = "euclidean"
+    positions: int | None = None
+    seed: int = 0
+
+    measure: ClassVar[str] = "data_overlap"
+    verb: ClassVar[str] = "overlap"
+    always: ClassVar[tuple[str, ...]] = ("k",)
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        *,
+        roles: Sequence[str] | None = None,
+        layers: Sequence[int] | None = None,
+        with_store: Path | str | None = None,
+        with_role: str | None = None,
+        with_layer: int | None = None,
+        **asked: Any,
+    ) -> Self:
+        """The call with its roles and layers checked in both stores; without layers: those that both have."""
+        other = store if with_store is None else open_store(with_store)
+        chosen = known_roles(store, roles)
+        named = known_roles(other, [with_role] if with_role else chosen)
+        if with_layer is None:
+            layers = [layer for layer in store.layers if layer in other.layers] if layers is None else layers
+        for layer in layers or () if with_layer is None else [with_layer]:
+            other.header.layer_index(layer)
+        return super().of(
+            store,
+            layers=layers,
+            roles=chosen,
+            with_store=None if with_store is None else str(with_store),
+            with_state=None if with_store is None else other.state,
+            with_role=named[0] if with_role else None,
+            with_layer=with_layer,
+            **asked,
+        )
+
+    @property
+    def title(self) -> str:
+        """What was measured, as a heading."""
+        asked = [f"Data overlap with {self.partner}, k = {self.k}"]
+        asked += [part for part in (self.metric,) if part != "euclidean"]
+        asked += [self.preparation] if self.preparation else []
+        return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
+
+    @property
+    def partner(self) -> str:
+        """What the roles are compared with, in words."""
+        named = {"role ": self.with_role, "layer ": self.with_layer, "condition ": self.with_condition}
+        said = [f"{word}{value}" for word, value in named.items() if value is not None]
+        said += [Path(self.with_store).name] if self.with_store else []
+        return " of ".join(said) or "itself"
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        return (
+            f"Data overlap of each role with {self.partner} at each layer ({self.chosen}): the share of nearest "
+            "neighbours in common; 1 where both see the same neighbourhoods; dotted: chance."
+        )
+
+    @property
+    def methods(self) -> str:
+        """How it was computed."""
+        return (
+            f"Data overlap with {self.partner} at k = {self.k}: for each sample, the share of its {self.k} nearest "
+            "neighbours in one representation that are among those in the other, averaged over samples. Distance: "
+            f"{METRICS[self.metric]}; neighbours are exact, ties go to the lower index. {self.source} "
+            f"Rows: {self.sql}. Chance is k / (n - 1)."
+        )
+
+    def units(self, store: Store, *, say: Say) -> list[Unit]:
+        """Roles and conditions, each with its counterpart, at every layer."""
+        other = self._other(store)
+        found = []
+        for group in groups(choose(store, self.sql, self.roles, None, say=say), self.roles, say=say):
+            role, condition = self.with_role or group.role, self.with_condition or group.condition
+            elsewhere = self.with_store or self.with_role or self.with_layer is not None
+            if condition == group.condition and not elsewhere:
+                continue  # itself
+            pair = _matched(group, _counterpart(other, role, condition, say), say)
+            enough(pair[0], self.k)
+            pair = sampled(pair[0], self.positions, self.seed), sampled(pair[1], self.positions, self.seed)
+            found += [
+                Unit(
+                    curves.Unit(pair[0], layer),
+                    curves.Unit(pair[1], layer if self.with_layer is None else self.with_layer),
+                )
+                for layer in self.layers
+            ]
+        if not found:
+            raise ActstoreError(f"nothing to compare: the query selects condition '{self.with_condition}' alone")
+        return found
+
+    def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
+        """role, condition, layer, depth, overlap, se, positions, chance, with_..., k, metric, n: one row.
+
+        overlap is NaN where it is not defined: all vectors of either are the same.
+        """
+        others = [x for x, _ in vectors(self._other(store), unit.other)]
+        repeated = others * len(unit.own.group.positions) if len(others) == 1 else others
+        pairs = zip(vectors(store, unit.own), repeated, strict=True)
+        values = [self._value(self.prepared(x), self.prepared(z), unit.own) for (x, _), z in pairs]
+        mean, se, counted = mean_and_error(values)
+        return described(store, unit.own, se, counted).select(
+            *PLACE,
+            pl.lit(mean).alias("overlap"),
+            *SPREAD,
+            (self.k / (pl.col("n") - 1)).alias("chance"),
+            pl.lit(unit.other.group.role).alias("with_role"),
+            pl.lit(unit.other.group.condition).alias("with_condition"),
+            pl.lit(unit.other.layer, dtype=pl.Int32).alias("with_layer"),
+            pl.lit(self.k).alias("k"),
+            pl.lit(self.metric).alias("metric"),
+            "n",
+        )
+
+    def _other(self, store: Store) -> Store:
+        return store if self.with_store is None else open_store(self.with_store)
+
+    def _value(self, x: Vectors, z: Vectors, unit: curves.Unit) -> float:
+        if constant(x) or constant(z):
+            return float("nan")
+        return curves.said_where(unit, lambda: data_overlap(x, z, self.k, metric=self.metric))
+
+
+def _counterpart(store: Store, role: str, condition: str, say: Say) -> Group:
+    """All rows of a role under a condition."""
+    query = f"from rows where role = {literal(role)} and condition = {literal(condition)}"
+    if not store.sql(f"{query} limit 1").height:
+        raise ActstoreError(f"{store.path} has no rows of role '{role}' under condition '{condition}' to compare with")
+    return next(iter(groups(choose(store, query, [role], None, say=say), [role], say=say)))
+
+
+def _matched(own: Group, other: Group, say: Say) -> tuple[Group, Group]:
+    """Both with the samples that both have, in one order, and as many positions, or one for all."""
+    key = _key(own, other)
+    ours, theirs = (group.positions[0].select(key) for group in (own, other))
+    common = ours.join(theirs, on="key", how="semi").sort("key")
+    if not common.height:
+        raise ActstoreError(
+            f"role '{own.role}': no sample in common with what it is compared with; the first is "
+            f"'{own.positions[0]['sample_id'][0]}' here and '{other.positions[0]['sample_id'][0]}' there"
+        )
+    if common.height < own.n:
+        say(f"role '{own.role}': {own.n - common.height} of {own.n} samples have no counterpart; left out")
+    if len(other.positions) not in (1, len(own.positions)):
+        raise ActstoreError(
+            f"role '{own.role}' has {len(own.positions)} positions, role '{other.role}' has {len(other.positions)}; "
+            "compare roles of as many positions, or with a role of one"
+        )
+    first, second = (
+        Group(
+            group.role,
+            group.condition,
+            [common.join(one.with_columns(key), on="key", maintain_order="left") for one in group.positions],
+        )
+        for group in (own, other)
+    )
+    return first, second
+
+
+def _key(own: Group, other: Group) -> pl.Expr:
+    """How samples are matched: by sample_id, or without its ending that says the order where only that differs."""
+    exact = pl.col("sample_id").alias("key")
+    ours, theirs = (group.positions[0]["sample_id"] for group in (own, other))
+    if ours.is_in(theirs.implode()).any():
+        return exact
+    plain = pl.col("sample_id").str.replace(ORDER, "")
+    unique = all(group.positions[0].select(plain).to_series().is_unique().all() for group in (own, other))
+    return plain.alias("key") if unique else exact

@@ -1,0 +1,212 @@
+"""Patches that a store's samples ran under: how far the model then says what the source says, by layer."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError
+from actstore.store import Store
+from actstore_analyze.patch import measure as patching
+from actstore_analyze.study import answers
+from actstore_analyze.study.conditions import NONE, samples_under, specs
+from actstore_analyze.study.said import wilson
+from actstore_analyze.study.selection import Say
+from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
+
+__all__ = ["Patched", "has_patches", "patched", "say_of_one_class"]
+
+KEYS = ("role", "point", "layers", "pairs")  # of a patch
+SCHEMA = {
+    **dict.fromkeys(("patch", "role", "point"), pl.String),
+    "layer": pl.Int32,
+    **dict.fromkeys(("depth", "similarity", "similarity_sd", "baseline", "baseline_sd"), pl.Float64),
+    **dict.fromkeys(("accuracy", "low", "high", "accuracy_before", "sign_flips"), pl.Float64),
+    "n": pl.Int64,
+}
+
+
+class Runs(NamedTuple):
+    """The patched runs of one layer: similarity (n,), and probabilities (n, 2) of the words of source and receiver."""
+
+    condition: str
+    role: str
+    point: str
+    pairs: str
+    layer: int
+    similarity: NDArray[np.float64]
+    patched: NDArray[np.float64] | None
+    before: NDArray[np.float64] | None
+
+    @property
+    def patch(self) -> str:
+        """The patch without its layer."""
+        return self.condition.removesuffix(f"-l{self.layer}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patched(PerLayer):
+    """The patches of a store, as a report shows them."""
+
+    measure: ClassVar[str] = "patched"
+    verb: ClassVar[str] = "patch"
+
+    @property
+    def title(self) -> str:
+        """What was measured, as a heading."""
+        return ", ".join(["Activation patching", *([self.sql] if self.sql != EVERYTHING else [])])
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        return (
+            "Vectors of another sample, the source, in the place of the receiver's: in the residual stream at one "
+            "layer, or in what attention reads from a block on. Above: how much of its next-token distribution the "
+            "model then shares with the source's own; band: one standard deviation over samples. Below: how often it "
+            f"prefers the word of the source's class to that of the receiver's. Dotted: unpatched ({self.chosen})."
+        )
+
+    @property
+    def methods(self) -> str:
+        """How it was computed."""
+        return (
+            "Activation patching (Serra et al., The Narrow Gate), run with the model at extraction. Similarity: the "
+            "sum over tokens of min(q, p), q of the patched run, p of the source's own; mean over samples, standard "
+            "deviation with n - 1. Without the patch: the residual patch at the last layer, which nothing reads. "
+            "Accuracy: the share of patched runs with P(source's word) > P(receiver's word), with its 95 % Wilson "
+            "interval; sign flips, as the authors' code counts: the share of runs whose preference changes sign by the "
+            f"patch, in either direction. Rows: {self.sql}."
+        )
+
+    def units(self, store: Store, *, say: Say) -> list[Any]:  # noqa: ARG002
+        """None: nothing is measured apart."""
+        return []
+
+    def rows(self, store: Store, unit: Any) -> pl.DataFrame:  # noqa: ARG002
+        """No rows, as there are no units."""
+        return pl.DataFrame(schema=SCHEMA)
+
+    def table(self, store: Store, *, say: Say) -> pl.DataFrame:
+        """The table of `patched`."""
+        return patched(store, self.sql, say=say).filter(pl.col("layer").is_in(self.layers))
+
+
+def has_patches(store: Store) -> bool:
+    """Whether any condition of the store patches."""
+    return bool(specs(store, *KEYS))
+
+
+def patched(store: Store, sql: str = EVERYTHING, *, say: Say = lambda _: None) -> pl.DataFrame:
+    """What the samples of a query say under each patch of the store: SCHEMA, by patch and layer.
+
+    similarity: with the source's own distribution, mean and standard deviation over samples; baseline: the same
+    without the patch, NULL where no patch of the last layer tells. accuracy: share of runs that prefer the source's
+    word to the receiver's, of those where they are two, with its interval, before the patch and after; NULL without
+    answers, and where words cannot be told apart, which is said. Raises ActstoreError for a store without patches.
+    """
+    found = _runs(store, sql, say)
+    unread = [one for one in found if one.point == "residual" and one.layer == n_layers(store) and one.role != "last"]
+    baseline = {(one.role, one.pairs): one.similarity for one in unread}
+    rows = [_row(store, one, baseline.get((one.role, one.pairs))) for one in found]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def _row(store: Store, runs: Runs, baseline: NDArray[np.float64] | None) -> tuple[object, ...]:
+    share = low = high = before = flips = None
+    if runs.patched is not None:
+        n = len(runs.patched)
+        source, receiver = np.zeros(n, int), np.ones(n, int)
+        share = patching.accuracy(runs.patched, source, receiver)
+        low, high = wilson(round(share * n), n)
+        if runs.before is not None:
+            before = patching.accuracy(runs.before, source, receiver)
+            flips = patching.sign_flip_accuracy(runs.patched, runs.before, source, receiver)
+    place = (runs.patch, runs.role, runs.point, runs.layer, depth(store, runs.layer))
+    alike = (*_mean_and_deviation(runs.similarity), *_mean_and_deviation(baseline))
+    return (*place, *alike, share, low, high, before, flips, len(runs.similarity))
+
+
+def _mean_and_deviation(values: NDArray[np.float64] | None) -> tuple[float | None, float | None]:
+    if values is None or not len(values):
+        return None, None
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
+
+
+def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
+    """The patched runs by condition, in the order of the run card."""
+    patches = specs(store, *KEYS)
+    if not patches:
+        raise ActstoreError(
+            f"{store.path} has no patch among its conditions; extract one that has, such as: "
+            "actstore extract digits-fusion-patch STORE"
+            + ("; or replay patches from what it keeps, with --pairs SOURCE:RECEIVER" if _replayable(store) else "")
+        )
+    by = {name: str(spec[0].get("by") or "label") for name, spec in patches.items()}
+    columns = ", ".join(f'p."{column}"' for column in sorted({*by.values()}))
+    runs = store.sql(
+        f"select p.condition, p.source_label, {columns}, p.source_similarity as similarity, "
+        "p.answer_probabilities as patched, c.answer_probabilities as before "
+        f"from ({samples_under([*patches], sql)}) p "
+        f"left join samples c on c.sample_id = p.sample_id and c.condition = '{NONE}' and c.status = 'ok' "
+        "where p.source_similarity is not null order by p.condition, p.sample_id"
+    )
+    words = _words(store, patches, runs, say)
+    found, alike = [], (0, 0)
+    for name, (spec, *_) in patches.items():
+        own = runs.filter(pl.col("condition") == name)
+        if not own.height:
+            continue
+        told = own.filter(pl.col("source_label").ne_missing(pl.col(by[name]).cast(pl.String)))
+        alike = max(alike, (own.height - told.height, own.height))
+        pair = told.select("source_label", pl.col(by[name]).cast(pl.String).alias("label"))
+        sides = [_of_words(told[which], pair, words) for which in ("patched", "before")]
+        similarity = own["similarity"].cast(pl.Float64).to_numpy()
+        role, point, pairs = str(spec["role"]), str(spec["point"]), f"{by[name]}: {spec['pairs']}"
+        found.append(Runs(name, role, point, pairs, int(spec["layers"][0]), similarity, *sides))
+    if not found:
+        raise ActstoreError("the query selects no sample that was patched")
+    say_of_one_class(alike[1], alike[0] if words else 0, say)
+    return found
+
+
+def say_of_one_class(n: int, alike: int, say: Say) -> None:
+    """Say how many of n pairs have one class on both sides, whose word cannot be preferred to itself."""
+    if alike:
+        say(f"left out of the accuracy: {alike:,} of {n:,} pairs, whose source and receiver are of one class")
+
+
+def _replayable(store: Store) -> bool:
+    """Whether it was extracted with what replays need."""
+    return bool({"all", "suffix"} & {*store.roles}) and "weights_sha256" in store.run
+
+
+def _words(store: Store, patches: dict[str, Any], runs: pl.DataFrame, say: Say) -> dict[str, int] | None:
+    """The place of each class's word in answer_probabilities; None where they do not tell the classes apart."""
+    at = answers.places(store)
+    if not at or runs["patched"].null_count() == runs.height:
+        say("no accuracy: the recipe kept no probabilities of answers ([capture] answers)")
+        return None
+    pairs = {tuple(map(str, pair)) for spec in patches.values() for pair in spec[0]["pairs"]}
+    missing = sorted({name for pair in pairs for name in pair} - at.keys())
+    if missing:
+        say(f"no accuracy: no answer stands for {', '.join(missing)} ([capture] answers)")
+        return None
+    p = np.array(runs["patched"].drop_nulls().to_list(), np.float64)
+    apart = [pair for pair in sorted(pairs) if pair[0] != pair[1]]
+    same = [pair for pair in apart if (p[:, at[pair[0]]] == p[:, at[pair[1]]]).all()]
+    if same:
+        named = "; ".join(" and ".join(pair) for pair in same)
+        say(f"no accuracy: classes whose words begin with the same token cannot be told apart: {named}")
+        return None
+    return at
+
+
+def _of_words(column: pl.Series, pair: pl.DataFrame, words: dict[str, int] | None) -> NDArray[np.float64] | None:
+    """Probabilities (n, 2) of the words of source and receiver."""
+    if words is None or not len(column) or column.null_count():
+        return None
+    values = np.array(column.to_list(), np.float64)
+    columns = np.array([[words[name] for name in names] for names in pair.iter_rows()])
+    return np.take_along_axis(values, columns, axis=1)

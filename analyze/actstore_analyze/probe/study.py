@@ -1,0 +1,168 @@
+"""Calls of `actstore probe`: held-out accuracy of a linear probe of each role at each layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import polars as pl
+
+from actstore.errors import ActstoreError, nearest
+from actstore.store import Store
+from actstore_analyze.overlap.study import (
+    PLACE,
+    Classes,
+    Unit,
+    Vectors,
+    described,
+    mean_and_error,
+    said_where,
+    sampled,
+    vectors,
+)
+from actstore_analyze.probe.measure import Probed, folded, held_out
+from actstore_analyze.study.said import wilson
+from actstore_analyze.study.selection import Say, choose, groups, known_roles
+from actstore_analyze.study.study import EVERYTHING, Prepared
+
+__all__ = ["Probe"]
+
+USUAL_SPLIT = "split"
+SIDES = ("train", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Prepared):
+    """Accuracy by role and layer: on the rows whose split is test, or over folds."""
+
+    roles: tuple[str, ...]
+    label: str = "label"
+    split: str | None = None
+    folds: int = 5
+    c: float = 1.0
+    positions: int | None = None
+    seed: int = 0
+
+    measure: ClassVar[str] = "probe"
+    always: ClassVar[tuple[str, ...]] = ("label",)
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        *,
+        roles: Sequence[str] | None = None,
+        split: str | None = None,
+        folds: int | None = None,
+        **asked: Any,
+    ) -> Self:
+        """The call with its roles, layers and split checked; without split and folds: the usual column, if there."""
+        known = store.sql("from rows limit 0").columns
+        if split is not None and folds is not None:
+            raise ActstoreError("take --split or --folds, not both")
+        if split is not None and split not in known:
+            raise ActstoreError(f"no column '{split}' to tell train from test{nearest(split, known)}")
+        if split is None and folds is None and _tells(store, known, asked.get("sql", EVERYTHING)):
+            split = USUAL_SPLIT
+        return super().of(store, roles=known_roles(store, roles), split=split, folds=folds or cls.folds, **asked)
+
+    @property
+    def title(self) -> str:
+        """What was measured, as a heading."""
+        asked = [f"Linear probe of “{self.label}”", self.how, *([self.preparation] if self.preparation else [])]
+        return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
+
+    @property
+    def how(self) -> str:
+        """How vectors are held out, in words."""
+        return f"{self.folds} folds" if self.split is None else f"held out by {self.split}"
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        return (
+            f"Held-out accuracy of a linear probe of each role at each layer ({self.chosen}); dotted: always saying "
+            "the commonest label. It says that the label can be read there, not that the model does."
+        )
+
+    @property
+    def methods(self) -> str:
+        """How it was computed."""
+        drawn = f"{self.folds} stratified folds drawn with seed {self.seed}, each held out once"
+        by = drawn if self.split is None else f"fitted where {self.split} is train, asked where it is test"
+        return (
+            f"Linear probe of “{self.label}”: logistic regression (scikit-learn) on standardised dimensions, "
+            f"C = {self.c:g}; {by}. Interval: 95 % Wilson. A role with several positions in a sample has a probe for "
+            f"each position, and their mean is shown. Rows: {self.sql}. {self.source}"
+        )
+
+    def units(self, store: Store, *, say: Say) -> list[Unit]:
+        """Roles and conditions, each at every layer."""
+        rows = choose(store, self.sql, self.roles, self.label, say=say)
+        if self.split is None:
+            self._check(rows)
+        rows = rows.with_columns(pl.col("label").rank("dense").cast(pl.Int64))
+        if self.split is not None:
+            sides = store.sql(f'select row_id, cast("{self.split}" as varchar) as side from rows')
+            rows = rows.join(sides, on="row_id", how="left", maintain_order="left")
+            kept = rows.filter(pl.col("side").is_in(SIDES))
+            if kept.height < rows.height:
+                gone = rows.height - kept.height
+                say(f"left out: {gone} of {rows.height} rows, whose {self.split} is neither of {', '.join(SIDES)}")
+            rows = kept
+        return [
+            Unit(sampled(group, self.positions, self.seed), layer)
+            for group in groups(rows, self.roles, say=say)
+            for layer in self.layers
+        ]
+
+    def _check(self, rows: pl.DataFrame) -> None:
+        """Raise ActstoreError for a label with fewer vectors than folds, by its name."""
+        counts = rows.group_by("role", "condition", "k", "label").len().sort("len", "role", "label")
+        role, label, count = counts.select("role", "label", "len").row(0)
+        if count < self.folds:
+            raise ActstoreError(
+                f"label '{label}' has {count} vectors of role '{role}', too few for {self.folds} folds; "
+                "take fewer (--folds), or leave it out (SQL)"
+            )
+
+    def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
+        """role, condition, layer, depth, accuracy, low, high, chance, positions, n, classes: one row."""
+        found = [
+            self._probed(self.prepared(x), y, rows, unit)
+            for (x, y), rows in zip(vectors(store, unit), unit.group.positions, strict=True)
+        ]
+        accuracy, se, counted = mean_and_error([one.right / one.n for one in found])
+        low, high = (
+            wilson(found[0].right, found[0].n) if se is None else (max(0.0, accuracy - se), min(1.0, accuracy + se))
+        )
+        return described(store, unit, se, counted).select(
+            *PLACE,
+            accuracy=pl.lit(accuracy),
+            low=pl.lit(low),
+            high=pl.lit(high),
+            chance=pl.lit(found[0].guessed / found[0].n),
+            positions="positions",
+            held_out=pl.lit(found[0].n),
+            n="n",
+            classes=pl.lit(unit.group.positions[0]["label"].n_unique()),
+        )
+
+    def _probed(self, x: Vectors, y: Classes, rows: pl.DataFrame, unit: Unit) -> Probed:
+        def probed() -> Probed:
+            if self.split is None:
+                return folded(x, y, folds=self.folds, seed=self.seed, c=self.c)
+            return held_out(x, y, (rows["side"] == "train").to_numpy(), c=self.c)
+
+        return said_where(unit, probed)
+
+
+def _tells(store: Store, known: list[str], sql: str) -> bool:
+    """Whether the usual column tells train from test among the rows of a query."""
+    if USUAL_SPLIT not in known:
+        return False
+    query = sql.strip().rstrip(";")
+    values = store.sql(
+        f"select distinct cast({USUAL_SPLIT} as varchar) as side from rows "
+        f"where row_id in (select row_id from (\n{query}\n))"
+    )
+    return set(SIDES) <= set(values["side"])

@@ -1,0 +1,1 @@
+"""What the papers published, to be set beside one's own."""

@@ -1,0 +1,195 @@
+"""Experiments of a report: the same call on one or several stores, to be shown side by side."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import polars.selectors as cs
+
+from actstore.errors import ActstoreError
+from actstore.format.results import Result
+from actstore.store import Store
+from actstore_analyze.knockout.knocked import has_knockouts
+from actstore_analyze.knockout.replayed import KnockoutReplayed
+from actstore_analyze.knockout.study import Knockout
+from actstore_analyze.overlap.study import Overlap
+from actstore_analyze.patch.replayed import Replayed
+from actstore_analyze.patch.study import Patched, has_patches
+from actstore_analyze.registry import KINDS, Kind
+from actstore_analyze.report.runcard import Subject
+from actstore_analyze.study.conditions import specs
+from actstore_analyze.study.recall import answer
+from actstore_analyze.study.selection import USUAL, Say
+from actstore_analyze.study.study import EVERYTHING, PerLayer
+
+__all__ = ["Experiment", "Shown", "others", "overlaps"]
+
+USUAL_K = 30
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one store answered: its table, and the calls that made it."""
+
+    subject: Subject
+    table: pl.DataFrame
+    calls: list[PerLayer]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Answers of several stores to calls that differ in nothing but roles and layers."""
+
+    call: PerLayer
+    shown: list[Shown]
+
+    @property
+    def title(self) -> str:
+        """What was measured, as a heading."""
+        return self.call.title
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return self.call.slug
+
+
+def overlaps(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
+    """The saved label overlaps of the stores, those of the same kind together; a store without any is measured.
+
+    It is with the k that the others have, where that fits it, and if none has any with one that fits all of them.
+    A store that cannot be measured is passed over, and said; so is one of interventions, which its own measures show.
+    Those of all rows come first.
+    """
+    stores = [subject.store for subject in subjects]
+    ks = [_common_k(store, stores) for store in stores]
+    answers = [(subject, _current(subject.store, k, say)) for subject, k in zip(subjects, ks, strict=True)]
+    return _together(answers, ["role", "condition", "layer"])
+
+
+def others(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
+    """The results of every other measure that commands draw, as the stores are now, by measure.
+
+    They are the saved ones; what interventions did is measured where a store has some and no result.
+    """
+    return [
+        experiment
+        for measure, kind in KINDS.items()
+        if measure != Overlap.measure
+        for experiment in _together([(subject, _answers(subject.store, kind, say)) for subject in subjects], None)
+    ]
+
+
+def _answers(store: Store, kind: Kind, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
+    """Saved answers, or that to the usual call on a store of interventions."""
+    found = _saved(store, kind)
+    call = None if found else _intervened(store, kind)
+    if call is None:
+        return found
+    say(f"{store.path}: no saved {call.title.lower()}; computing it")
+    try:
+        return [(call, answer(store, call, say=say).table)]
+    except ActstoreError as error:
+        say(f"{store.path}: no {call.title.lower()}: {error}")
+        return []
+
+
+def _intervened(store: Store, kind: Kind) -> PerLayer | None:
+    """The usual call of a measure of interventions, where the store has such."""
+    if kind.call is Knockout and has_knockouts(store):
+        return Knockout.of(store, k=_fitting_k(store))
+    if kind.call is Patched and has_patches(store):
+        return Patched.of(store)
+    return None
+
+
+def _saved(store: Store, kind: Kind) -> list[tuple[PerLayer, pl.DataFrame]]:
+    """Calls of a measure with their tables, newest first."""
+    found = [one for one in store.results() if one.measure == kind.call.measure and one.state == store.state]
+    return [(kind.call.again(one.parameters), one.table()) for one in sorted(found, key=_age, reverse=True)]
+
+
+def _together(
+    answers: Sequence[tuple[Subject, Sequence[tuple[PerLayer, pl.DataFrame]]]], key: list[str] | None
+) -> list[Experiment]:
+    """Calls of the same kind together; a table's rows once, by key, or else by everything that is no float."""
+    found: dict[str, list[Shown]] = {}
+    calls: dict[str, PerLayer] = {}
+    for subject, own in answers:
+        for kind, alike in _by_kind(own).items():
+            calls.setdefault(kind, alike[0][0])
+            table = pl.concat([table for _, table in alike], how="diagonal_relaxed")  # versions differ in columns
+            table = table.unique(key or ~cs.float(), keep="first", maintain_order=True)
+            found.setdefault(kind, []).append(Shown(subject, table, [call for call, _ in alike]))
+    ordered = sorted(found, key=lambda kind: calls[kind].sql != EVERYTHING)
+    return [Experiment(calls[kind], found[kind]) for kind in ordered]
+
+
+def _current(store: Store, k: int, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
+    """Calls with their tables, newest first, as the store is now: saved ones, else the newest of before, else usual."""
+    saved = _overlaps(store)
+    current: list[tuple[PerLayer, pl.DataFrame]] = [
+        (Overlap.again(one.parameters), one.table()) for one in saved if one.state == store.state
+    ]
+    if current or (not saved and _for_interventions(store)):
+        return current
+    try:
+        call = Overlap.again(saved[0].parameters) if saved else _usual(store, k)
+        say(f"{store.path}: no saved label overlap of what it holds now; computing it (k = {call.k})")
+        return [(call, answer(store, call, say=say).table)]
+    except ActstoreError as error:
+        say(f"{store.path}: no label overlap: {error}")
+        say(f"to have one in the report, run: actstore overlap {shlex.quote(str(store.path))} --label COLUMN")
+        return []
+
+
+def _for_interventions(store: Store) -> bool:
+    """Whether samples ran under interventions, or some were replayed from the store: then it was made for them."""
+    return bool(specs(store)) or any(
+        one.measure in (Replayed.measure, KnockoutReplayed.measure) for one in store.results()
+    )
+
+
+def _age(result: Result) -> str:
+    return result.created
+
+
+def _overlaps(store: Store) -> list[Result]:
+    """Saved label overlaps, newest first."""
+    return sorted((one for one in store.results() if one.measure == Overlap.measure), key=_age, reverse=True)
+
+
+def _usual(store: Store, k: int) -> Overlap:
+    """The paper's call on what the store has, with k neighbours."""
+    roles = [role for role in (*USUAL, "last") if role in store.roles]
+    return Overlap.of(store, roles=roles or None, k=k)
+
+
+def _common_k(store: Store, others: Sequence[Store]) -> int:
+    """Neighbours for a store without a label overlap, so that its own stands beside the others'.
+
+    The k of their newest saved one of which the store has twice as many samples, else one that fits all without any.
+    """
+    saved = sorted((one for other in others for one in _overlaps(other)), key=_age, reverse=True)
+    fitting = [int(one.parameters["k"]) for one in saved if 2 * one.parameters["k"] <= _samples(store)]
+    bare = [other for other in others if not (_overlaps(other) or _for_interventions(other))]
+    return fitting[0] if fitting else min(map(_fitting_k, [store, *bare]))
+
+
+def _fitting_k(store: Store) -> int:
+    """The paper's k, or fewer neighbours where there are few samples."""
+    return min(USUAL_K, max(1, _samples(store) // 4))
+
+
+def _samples(store: Store) -> int:
+    return int(store.sql("select count(distinct sample_id) from samples where status = 'ok'").item())
+
+
+def _by_kind(answers: Sequence[tuple[PerLayer, pl.DataFrame]]) -> dict[str, list[tuple[PerLayer, pl.DataFrame]]]:
+    kinds: dict[str, list[tuple[PerLayer, pl.DataFrame]]] = {}
+    for call, table in answers:
+        fixed = {name: value for name, value in call.parameters.items() if name not in ("roles", "layers")}
+        kinds.setdefault(json.dumps(fixed, sort_keys=True), []).append((call, table))
+    return kinds

@@ -1,0 +1,297 @@
+"""The report: one self-contained page about some stores, and its figures as files."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from actstore.errors import ActstoreError
+from actstore.store import Store
+from actstore_analyze.charts import charts as figures
+from actstore_analyze.patch.steered import has_steers
+from actstore_analyze.published import curves as published
+from actstore_analyze.published.references import reference as published_of
+from actstore_analyze.registry import KINDS
+from actstore_analyze.report import both_ways, experiments, prose, runcard, sections
+from actstore_analyze.report.experiments import Experiment, Shown
+from actstore_analyze.report.runcard import Subject
+from actstore_analyze.report.sections import Table
+from actstore_analyze.score.board import Board, boards
+from actstore_analyze.study import said
+from actstore_analyze.study.conditions import NONE, specs
+from actstore_analyze.study.selection import Say
+
+__all__ = ["Written", "write"]
+
+PALE = "{} as published, not measured here, at the same relative depth"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: bytes of the page, the folder beside it and the files in that."""
+
+    bytes: int
+    folder: Path
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One store's part of a figure: a drawing, and the table behind it."""
+
+    title: str
+    svg: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure on the page: panels side by side, a caption, how it was computed, its files; what is said above it."""
+
+    title: str
+    caption: str
+    panels: list[Panel]
+    methods: str
+    files: list[Path]
+    sentences: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+
+
+def write(stores: Sequence[Store], output: Path, *, reference: str | None = None, say: Say) -> Written:
+    """Write the page, and each figure as PNG, SVG and CSV into a folder beside it.
+
+    Raises ActstoreError for an unknown reference and where it cannot be written.
+    """
+    if reference:
+        published.check(reference)
+    curves = published.overlap(reference) if reference and reference.lower() in published.MODELS else None
+    subjects = runcard.subjects(stores)
+    shown = experiments.overlaps(subjects, say=say)
+    folder = output.with_name(f"{output.stem}_files")
+    drawn = [_figure(experiment, curves, folder, number) for number, experiment in enumerate(shown)]
+    others = experiments.others(subjects, say=say)
+    drawn += [
+        _other(experiment, folder, number, _distinct(others, number), reference)
+        for number, experiment in enumerate(others)
+    ]
+    ranked = boards(subjects)
+    drawn += [_board(board, folder, number) for number, board in enumerate(ranked)]
+    if steers := [subject for subject in subjects if has_steers(subject.store)]:
+        tables, files = sections.steering(steers, folder)
+        drawn.append(
+            Figure(title="Steering", caption="", panels=[], methods=sections.STEERING, files=files, tables=tables)
+        )
+    if (both := both_ways.compared(others)).height:
+        drawn.append(_both_ways(both, folder, say))
+    measured = [
+        call.command(one.subject.store.path) for each in [*shown, *others] for one in each.shown for call in one.calls
+    ]
+    measured += [one.call.command(one.subject.store.path) for board in ranked for one in board.scores]
+    page = _page(subjects, shown, others, drawn, _commands(subjects, measured, output, reference), folder)
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ActstoreError(f"{output}: cannot be written: {error.strerror or error}") from error
+    return Written(len(page.encode()), folder, [path for figure in drawn for path in figure.files])
+
+
+def _figure(experiment: Experiment, curves: pl.DataFrame | None, folder: Path, number: int) -> Figure:
+    tables = [shown.table for shown in experiment.shown]
+    end = figures.ceiling(tables, curves)
+    charts = [
+        figures.overlap(shown.table, title=shown.subject.title, reference=curves, end=end) for shown in experiment.shown
+    ]
+    name = f"{experiment.name}-{number + 1}" if number else experiment.name
+    panels = [
+        Panel(shown.subject.title, figures.svg(chart, f"f{number}p{i}"), *_wide(shown))
+        for i, (shown, chart) in enumerate(zip(experiment.shown, charts, strict=True))
+    ]
+    return Figure(
+        title=experiment.title,
+        caption=_caption(experiment, curves),
+        panels=panels,
+        methods=prose.methods(experiment),
+        files=figures.save(figures.beside(charts), _data(experiment), folder, name),
+    )
+
+
+def _distinct(others: Sequence[Experiment], number: int) -> str:
+    """The name of an experiment's files, numbered where an earlier one has the same."""
+    name = others[number].name
+    before = [one.name for one in others[:number]].count(name)
+    return f"{name}-{before + 1}" if before else name
+
+
+def _other(experiment: Experiment, folder: Path, number: int, name: str, reference: str | None) -> Figure:
+    """The figure of any measure but label overlap: its table as it is."""
+    curve = None if reference is None else published_of(experiment.call, reference)
+    behind = {} if curve is None else {"reference": curve}
+    draw = KINDS[experiment.call.measure].draw
+    tables = [shown.table for shown in experiment.shown]
+    charts = [draw(shown.table, title=shown.subject.title, tables=tables, **behind) for shown in experiment.shown]
+    return Figure(
+        title=experiment.title,
+        caption=experiment.call.caption + ("" if curve is None else f" Pale: {PALE.format(curve['model'][0])}."),
+        panels=[
+            Panel(shown.subject.title, figures.svg(chart, f"o{number}p{i}"), *_tidy(shown))
+            for i, (shown, chart) in enumerate(zip(experiment.shown, charts, strict=True))
+        ],
+        methods=prose.methods(experiment),
+        files=figures.save(figures.beside(charts), _data(experiment), folder, name),
+        sentences=sections.sentences(experiment),
+        tables=sections.tables(experiment),
+    )
+
+
+def _both_ways(both: pl.DataFrame, folder: Path, say: Say) -> Figure:
+    """What ran beside what was replayed, which is said, too."""
+    for row in both.iter_rows(named=True):
+        say(f"{row['intervention']} of {row['ran']}, as it ran vs replayed: largest difference {row['largest']:.2g} "
+            f"({row['at']}; n = {row['n']:,}, {row['dtype']}), {row['verdict']}")  # fmt: skip
+    table, file = sections.ran_and_replayed(both, folder)
+    methods = both_ways.METHODS
+    return Figure("As it ran, and replayed", "", panels=[], methods=methods, files=[file], tables=[table])
+
+
+def _board(board: Board, folder: Path, number: int) -> Figure:
+    """Scores of all stores: the table with intervals above, one drawing in which the stores are rows."""
+    name = "scores" if not number else f"scores-{number + 1}"
+    chart, data = board.chart(), board.data
+    rows = [[sections.text(value) for value in row] for row in data.iter_rows()]
+    return Figure(
+        title=board.title,
+        caption=board.caption,
+        panels=[Panel(board.title, figures.svg(chart, f"s{number}"), data.columns, rows)],
+        methods=board.methods,
+        files=figures.save(chart, data, folder, name),
+        tables=[sections.as_table("Scores; in brackets the 95 % interval", board.side_by_side)],
+    )
+
+
+def _data(experiment: Experiment) -> pl.DataFrame:
+    """The tables of all stores, one below the other."""
+    return pl.concat(
+        shown.table.select(pl.lit(shown.subject.title).alias("store"), pl.all()) for shown in experiment.shown
+    )
+
+
+def _tidy(shown: Shown) -> tuple[list[str], list[list[str]]]:
+    """The table without the columns that the call says for all its rows."""
+    table = shown.table.drop(shown.calls[0].parameters.keys() - {"layers", "k"}, "depth", strict=False)
+    return table.columns, [[sections.text(value) for value in row] for row in table.iter_rows()]
+
+
+def _caption(experiment: Experiment, curves: pl.DataFrame | None) -> str:
+    text = experiment.call.caption
+    if curves is None:
+        return text
+    return (
+        f"{text} Pale: {PALE.format(curves['model'][0])} "
+        f"(k = {published.K}, {published.CLASSES} ImageNet classes, chance 0.010)."
+    )
+
+
+def _wide(shown: Shown) -> tuple[list[str], list[list[str]]]:
+    """The table as people read it: a row for each layer, a column for each role."""
+    table = shown.table.with_columns(figures.series())
+    cells = {
+        (series, layer): _cell(value, se)
+        for series, layer, value, se in table.select("series", "layer", "overlap", "se").iter_rows()
+    }
+    series = table["series"].unique(maintain_order=True).to_list()
+    layers = table["layer"].unique().sort().to_list()
+    return ["layer", *series], [[str(layer), *(cells.get((one, layer), "") for one in series)] for layer in layers]
+
+
+def _cell(value: float, se: float | None) -> str:
+    if value != value:
+        return "undefined"
+    return f"{value:.3f}" + (f" ± {se:.3f}" if se is not None else "")
+
+
+def _accuracies(subjects: Sequence[Subject], shown: Sequence[Experiment]) -> list[dict[str, str]]:
+    """A row for each store, condition and split: how often the model said the label."""
+    label = str(shown[0].call.parameters["label"]) if shown else "label"
+    plain = {_model(subject) for subject in subjects if not specs(subject.store)}
+    return [
+        {
+            "store": subject.title,
+            "condition": row["condition"],
+            "split": row["split"],
+            "accuracy": f"{row['accuracy']:.3f}",
+            "interval": f"{row['low']:.3f} to {row['high']:.3f}",
+            "right": f"{row['right']:,} of {row['n']:,}",
+        }
+        for subject in subjects
+        if not (specs(subject.store) and _model(subject) in plain)
+        if (table := said.accuracy(subject.store, label)) is not None
+        for row in table.iter_rows(named=True)
+        if row["condition"] == NONE or not specs(subject.store)  # interventions have sections of their own
+    ]
+
+
+def _model(subject: Subject) -> str:
+    """The model without its folder or owner; the store's title where none is known."""
+    return str(subject.store.run.get("model") or "").rstrip("/").split("/")[-1] or subject.title
+
+
+def _published_knockouts() -> list[dict[str, Any]]:
+    """The papers' table as it is printed: a row for each model and knockout."""
+    table = published.knockouts().with_columns(column=pl.concat_str("source", "metric", separator="_"))
+    return table.pivot("column", index=["name", "knockout"], values="value").to_dicts()
+
+
+def _commands(subjects: Sequence[Subject], measured: Sequence[str], output: Path, reference: str | None) -> list[str]:
+    """What to type to get this page again."""
+    made = [line for subject in subjects if (line := runcard.command(subject.store))]
+    drawn = ["actstore", "report", *(str(subject.store.path) for subject in subjects), "-o", str(output)]
+    drawn += ["--reference", reference] if reference else []
+    return [f"pip install 'actstore[demo]=={version('actstore')}'", *made, *measured, shlex.join(drawn)]
+
+
+def _page(
+    subjects: Sequence[Subject],
+    shown: Sequence[Experiment],
+    others: Sequence[Experiment],
+    drawn: Sequence[Figure],
+    commands: Sequence[str],
+    folder: Path,
+) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("actstore_analyze.report")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    accuracies = _accuracies(subjects, shown)
+    cards = [runcard.lines(subject.store) for subject in subjects]
+    content: dict[str, Any] = {
+        "title": ", ".join(dict.fromkeys(_model(subject) for subject in subjects)),
+        "names": [subject.title for subject in subjects],
+        "fields": list(dict.fromkeys(name for card in cards for name in card)),
+        "cards": cards,
+        "accuracies": accuracies,
+        "figures": drawn,
+        "folder": folder.name,
+        "conditions": len({row["condition"] for row in accuracies}) > 1,
+        "how_to_read": prose.how_to_read(subjects, shown, others),
+        "peaks": published.peaks().to_dicts(),
+        "knockout": _published_knockouts(),
+        "source": published.SOURCE,
+        "commands": commands,
+        "recipes": [
+            (one.title, json.dumps(one.store.run["recipe"], indent=2))
+            for one in subjects
+            if one.store.run.get("recipe")
+        ],
+        "versions": {name: version(name) for name in ("actstore", "numpy", "faiss-cpu", "polars", "duckdb", "altair")},
+        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
+    return environment.get_template("report.html").render(content)

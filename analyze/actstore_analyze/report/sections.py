@@ -1,0 +1,103 @@
+"""What stands above the figures of interventions in a report: sentences, and tables of several stores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from actstore.commands.table import render
+from actstore_analyze.patch.steered import steered
+from actstore_analyze.report import both_ways, causal
+from actstore_analyze.report.experiments import Experiment
+from actstore_analyze.report.runcard import Subject
+from actstore_analyze.report.side_by_side import Side, side_by_side
+from actstore_analyze.study.conditions import NONE
+
+__all__ = ["STEERING", "Table", "as_table", "ran_and_replayed", "sentences", "steering", "tables", "text"]
+
+MOST_COLUMNS = 8  # of a table of what models say, besides the sample
+SAMPLES_SHOWN = 12
+STEERING = (
+    "Steering: scale times a vector, the mean of those in a file, less the mean of those in a second one where two are "
+    "named, is added to the residual stream at a role and layer (add) or put in its place (replace), in the prompt, "
+    "and at every token generated where that is said. Changed: the share of samples that say something else than "
+    "without; share: that of the text said most often, and of the same text without."
+)
+OF_KNOCKOUTS, OF_PATCHES = {"knockout", "window"}, {"patch", "accuracy_before"}  # columns
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table above a figure: what stores of several models say beside each other; its `kind` is numbers or said."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+    kind: str = "numbers"
+
+
+def sentences(experiment: Experiment) -> list[str]:
+    """What interventions show in each store, in words; none for other measures."""
+    found: list[str] = []
+    for shown in experiment.shown:
+        columns = {*shown.table.columns}
+        found += [causal.knockouts(shown.subject.title, shown.table)] if columns >= OF_KNOCKOUTS else []
+        found += causal.patches(shown.subject.title, shown.table) if columns >= OF_PATCHES else []
+    return found
+
+
+def tables(experiment: Experiment) -> list[Table]:
+    """The knockouts of all stores as one table; none for other measures."""
+    if not all({*shown.table.columns} >= OF_KNOCKOUTS for shown in experiment.shown):
+        return []
+    table = side_by_side([Side(shown.subject.store, shown.table) for shown in experiment.shown])
+    whole = "".join(str(value) for row in table.iter_rows() for value in row)
+    marks = {
+        "*": "*: in some blocks",
+        "[": "in square brackets: as published, not measured here",
+        "±": "±: standard deviation over draws",
+    }
+    caption = "; ".join(["Attention blocked in all blocks", *(said for mark, said in marks.items() if mark in whole)])
+    return [as_table(caption, table)]
+
+
+def steering(subjects: Sequence[Subject], folder: Path) -> tuple[list[Table], list[Path]]:
+    """What models say when they are steered, beside what they say without; the texts of all samples as files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found, files = [], []
+    for number, subject in enumerate(subjects):
+        said, summary = steered(subject.store)
+        columns = said.columns[: MOST_COLUMNS + 1]
+        few = said.gather_every(max(1, said.height // SAMPLES_SHOWN)).head(SAMPLES_SHOWN).select(columns)
+        rest = len(said.columns) - len(columns)
+        caption = f"{subject.title}: what {few.height} of {said.height} samples say"
+        found += [
+            as_table(f"{subject.title}: under each condition", summary),
+            as_table(
+                caption + (f"; {rest} more conditions are in the file" if rest else ""),
+                few.rename({NONE: "before"} if NONE in columns else {}),
+                kind="said",
+            ),
+        ]
+        files.append(folder / ("steering.csv" if not number else f"steering-{number + 1}.csv"))
+        render(said, "csv", files[-1])
+    return found, files
+
+
+def ran_and_replayed(table: pl.DataFrame, folder: Path) -> tuple[Table, Path]:
+    """What ran beside what was replayed, as a table of the page and as a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "as-it-ran-and-replayed.csv"
+    render(table, "csv", file)
+    return as_table(both_ways.CAPTION, table), file
+
+
+def as_table(caption: str, table: pl.DataFrame, kind: str = "numbers") -> Table:
+    """A frame as a table of the page."""
+    return Table(caption, table.columns, [[text(value) for value in row] for row in table.iter_rows()], kind)
+
+
+def text(value: object) -> str:
+    """A cell of a table."""
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

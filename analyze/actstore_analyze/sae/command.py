@@ -1,0 +1,169 @@
+"""Commands of sparse autoencoders."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from actstore_analyze.commands import judged, measured, roles, say
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def autoencoders(command: Command) -> Command:
+    """--saes, --sae-id and --hook."""
+    shared = (
+        click.option(
+            "--saes",
+            required=True,
+            metavar="FOLDER|RELEASE",
+            help="A folder with one subfolder per layer, a path with {layer}, a release of sae-lens, or digits-mapped.",
+        ),
+        click.option("--sae-id", metavar="ID", help="Of a release, with {layer}: layer_{layer}/width_16k/canonical."),
+        click.option(
+            "--hook",
+            type=click.Choice(["pre", "post"]),
+            help="Number l is of the input (pre) or the output (post) of block l; without it what the files say.",
+        ),
+    )
+    for decorate in reversed(shared):
+        command = decorate(command)
+    return command
+
+
+def controlled(command: Command) -> Command:
+    """--untrained and --seed: of the controls."""
+    untrained = click.option(
+        "--untrained",
+        metavar="STORE",
+        type=click.Path(path_type=Path),
+        help="The same samples run with an untrained adapter, a control more: extract them with a copy of the model.",
+    )
+    seed = click.option(
+        "--seed", default=0, show_default=True, help="Seed of the rotation and of the Gaussian vectors."
+    )
+    return untrained(seed(command))
+
+
+@click.command()
+@measured
+@autoencoders
+@roles("image, and text as far as it is stored")
+@click.option(
+    "--average",
+    default="example",
+    show_default=True,
+    type=click.Choice(["example", "token"]),
+    help="Each sample counts the same, as in the paper's code, or each token.",
+)
+@controlled
+def sae(store: Path, force: bool, figure: Path | None, style: str | None, output: Path | None, **asked: Any) -> None:
+    """Reconstruction by sparse autoencoders: error, sparsity and cosine by role, order of the prompt and layer.
+
+    Every group stands beside its controls: the same vectors rotated at random, and Gaussian vectors of the same mean
+    and covariance. A falling curve means little if the controls fall too, and the squared error grows with the length
+    of the vectors: read relative_error and fvu beside it.
+
+    An autoencoder trained on resid_post of block l, as Gemma Scope, is of layer l + 1 here (layer 0 is the input of
+    block 0). Folders that sae-lens saved, releases (--sae-id), and Gemma Scope's params.npz can be read.
+
+    \b
+    Example:
+      actstore sae demo/mapped --saes digits-mapped --figure sae.png
+      actstore sae runs/gemma --saes gemma-scope-2b-pt-res-canonical --sae-id "layer_{layer}/width_16k/canonical"
+      actstore sae runs/gemma --saes "gemma-scope/layer_{layer}/width_16k/*/params.npz" --roles image
+    """
+    from actstore.commands.table import render
+    from actstore.store import open as open_store
+    from actstore_analyze.charts import charts
+    from actstore_analyze.sae import figure as sae_figures
+    from actstore_analyze.sae.study import Rebuilt
+    from actstore_analyze.study.recall import answer
+
+    opened = open_store(store)
+    if figure is not None:
+        charts.check(figure)
+    found = answer(opened, Rebuilt.of(opened, **asked), force=force, say=say)
+    render(found.table, style, output)
+    if figure is not None:
+        charts.draw(sae_figures.rebuilt(found.table, title=store.name), figure)
+    say(found.note)
+
+
+JUDGED = ("judge", "base_url", "images", "no_control", "at_once", "tries", "timeout", "price")
+
+
+@click.command()
+@measured
+@autoencoders
+@roles("image, and text as far as it is stored")
+@click.option(
+    "--descriptions",
+    required=True,
+    metavar="FOLDER",
+    help="Neuronpedia's export files: a subfolder per layer, numbered as the autoencoders, or a path with {layer}.",
+)
+@click.option(
+    "--examples", default=1000, show_default=True, type=click.IntRange(min=1), help="First samples of each group."
+)
+@click.option(
+    "--most-images", default=0.05, show_default=True, help="Leave out features active in a larger share of the samples."
+)
+@click.option(
+    "--most-language", default=0.005, show_default=True, help="Leave out features active on a larger share of language."
+)
+@judged("without it the table of features is all")
+@click.option(
+    "--images",
+    default=".",
+    show_default=True,
+    metavar="FOLDER",
+    help="Folder that the samples' image paths start from.",
+)
+@click.option("--no-control", is_flag=True, help="Do not ask about controls: another's image, other vectors.")
+@controlled
+def describe(
+    store: Path, force: bool, figure: Path | None, style: str | None, output: Path | None, **asked: Any
+) -> None:
+    """What features of sparse autoencoders say of each sample, and how often a judge finds that in its image.
+
+    Of each sample the three strongest features that have a description and are neither common among the samples nor
+    in language. With --judge a model sees the image and the descriptions, and says whether any of them matches; the
+    share of samples that match is kept with its Wilson interval, beside its controls: the same question about another
+    sample's image, and features of the same vectors rotated, and of Gaussian ones.
+    Answers are kept in the store: a second run asks nothing.
+
+    \b
+    Example:
+      actstore describe runs/gemma --saes saes --descriptions neuronpedia --roles image --format table
+      actstore describe runs/gemma --saes saes --descriptions neuronpedia --judge gpt-4o --images coco --estimate
+      actstore describe runs/gemma --saes saes --descriptions neuronpedia --judge qwen --base-url http://127.0.0.1:8000/v1
+    """
+    from actstore.commands.table import render
+    from actstore.store import open as open_store
+    from actstore_analyze.charts import charts
+    from actstore_analyze.sae import figure as sae_figures
+    from actstore_analyze.sae.described import Described
+    from actstore_analyze.sae.matches import Matched
+    from actstore_analyze.study.recall import answer
+
+    opened = open_store(store)
+    only_estimate = asked.pop("estimate")
+    if asked["judge"] is None and (only_estimate or figure is not None):
+        raise click.UsageError("--figure and --estimate are of the match rate: name a model with --judge")
+    if figure is not None:
+        charts.check(figure)
+    if asked["judge"] is None:
+        bare = {name: value for name, value in asked.items() if name not in JUDGED}
+        found = answer(opened, Described.of(opened, **bare), force=force, say=say)
+    else:
+        call = Matched.of(opened, force=force, **asked)
+        if only_estimate:
+            say(call.estimate(opened, say=say))
+            return
+        found = answer(opened, call, force=force, say=say)
+        if figure is not None:
+            charts.draw(sae_figures.matched(found.table, title=store.name), figure)
+    render(found.table, style, output)
+    say(found.note)

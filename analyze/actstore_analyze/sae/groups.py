@@ -1,0 +1,136 @@
+"""Groups of rows whose vectors an autoencoder rebuilds: by role, order of the prompt and condition, with weights."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError
+from actstore.format.header import span
+from actstore.sql.views import literal
+from actstore.store import Store
+from actstore.store import open as open_store
+from actstore_analyze.sae.source import Source
+from actstore_analyze.study.selection import known_layers, known_roles
+
+__all__ = ["AVERAGES", "Group", "groups_of", "points_of", "roles_of", "untrained_groups", "vectors"]
+
+AVERAGES = ("example", "token")
+USUAL = (("image",), ("text", "random-text", "last"))  # of each the first that is stored
+READ_BYTES, ENCODE_BYTES = 1 << 28, 1 << 27
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one role, order of the prompt and condition; `query` gives their row_id, sample_id, example and weight.
+
+    example numbers the samples 0..samples-1 in the order of their rows.
+    """
+
+    role: str
+    prompt_order: str | None
+    condition: str
+    n: int
+    samples: int
+    query: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return ", ".join(part for part in (self.role, self.prompt_order, self.condition) if part)
+
+
+def roles_of(store: Store, roles: Sequence[str] | None, sql: str = "from rows") -> tuple[str, ...]:
+    """The roles asked for, all in the store; without any: of the query's, image, and text as far as it is stored."""
+    if roles is None:
+        own = store.sql(f"select distinct r.role from {_joined(store, sql)}")["role"].to_list()
+        found = [next((role for role in choices if role in own), None) for choices in USUAL]
+        roles = [role for role in found if role] or None
+    return known_roles(store, roles)
+
+
+def _joined(store: Store, sql: str) -> str:
+    """The rows of a query, r, in SQL."""
+    query = sql.strip().rstrip(";")
+    own = store.sql(f"from (\n{query}\n) limit 0").columns
+    if "row_id" not in own:
+        raise ActstoreError(f"the query gives no row_id, only {', '.join(own)}; for example: from rows")
+    return f"(select row_id from (\n{query}\n)) q join rows r on r.row_id = q.row_id"
+
+
+def points_of(store: Store, found: Source, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """The layers asked for, each with an autoencoder; without any all that have vectors and an autoencoder."""
+    asked = known_layers(store, layers)
+    both = tuple(layer for layer in asked if layer in found.points)
+    bare = [layer for layer in asked if layer not in found.points]
+    if bare and (layers is not None or not both):
+        raise ActstoreError(
+            f"{found.name} has no autoencoder for layer {span(bare)}, only for {span(found.points)} "
+            f"(its numbers read with --hook {found.hook})"
+        )
+    return both
+
+
+def groups_of(store: Store, sql: str, roles: Sequence[str], average: str = "example") -> list[Group]:
+    """The rows of a query apart by role, prompt_order (where the plan has it) and condition.
+
+    Averaged by example each vector weighs 1 / (vectors of its example in the group), by token 1.
+    Raises ActstoreError for a role without rows, and rows that come twice.
+    """
+    joined = _joined(store, sql)
+    known = store.sql("from rows limit 0").columns
+    order = "r.prompt_order" if "prompt_order" in known else "null::varchar"
+    listed = ", ".join(map(literal, roles))
+    counted = store.sql(
+        f"select r.role, {order} as prompt_order, r.condition, count(*) as n, "
+        f"count(distinct r.sample_id) as samples, count(distinct r.row_id) as own from {joined} "
+        f"where r.role in ({listed}) group by all order by all"
+    )
+    if counted.filter(pl.col("n") != pl.col("own")).height:
+        raise ActstoreError("the query gives a row_id more than once")
+    for role in roles:
+        if role not in counted["role"]:
+            raise ActstoreError(f"the query selects no row of role '{role}'")
+    weight = "1.0 / count(*) over (partition by sample_id)" if average == "example" else "1.0"
+    found = [
+        Group(
+            *(role, prompt_order, condition, n, samples),
+            query=f"select row_id, sample_id, {weight} as weight, dense_rank() over (order by first) - 1 as example "
+            f"from (select r.row_id, r.sample_id, min(r.row_id) over (partition by r.sample_id) as first from {joined} "
+            f"where r.role = {literal(role)} and r.condition = {literal(condition)} "
+            f"and {order} is not distinct from {_or_null(prompt_order)}) order by row_id",
+        )
+        for role, prompt_order, condition, n, samples in counted.drop("own").iter_rows()
+    ]
+    return sorted(found, key=lambda group: list(roles).index(group.role))
+
+
+def untrained_groups(
+    path: str | None, groups: Sequence[Group], sql: str, average: str = "example"
+) -> list[tuple[Store, Group]]:
+    """The same groups in the store of an untrained adapter, if there is one; text alone never sees an adapter."""
+    if path is None:
+        return []
+    other = open_store(path)
+    known = {(group.role, group.prompt_order, group.condition) for group in groups if group.prompt_order != "text"}
+    roles = [role for role in dict.fromkeys(group.role for group in groups) if role in other.roles]
+    found = groups_of(other, sql, roles, average) if roles else []
+    kept = [group for group in found if (group.role, group.prompt_order, group.condition) in known]
+    if not kept:
+        raise ActstoreError(f"{path}: none of the groups is in it; extract the same roles and conditions")
+    return [(other, group) for group in kept]
+
+
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else literal(text)
+
+
+def vectors(
+    store: Store, group: Group, layer: int, *, n_features: int
+) -> Iterator[tuple[pl.DataFrame, NDArray[np.float32]]]:
+    """Rows of a group with their vectors at a layer, in pieces whose features fit in memory."""
+    width = store.header.d_model
+    step = max(1, ENCODE_BYTES // (4 * max(width, n_features)))
+    for rows, x in store.batches(group.query, layer, size=max(1, READ_BYTES // (4 * width))):
+        for start in range(0, rows.height, step):
+            yield rows[start : start + step], x[start : start + step]

@@ -1,0 +1,257 @@
+"""How well a sparse autoencoder rebuilds vectors, and controls that show what of it is due to their structure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError
+from actstore_analyze.neighbors import parse
+from actstore_analyze.sae.features import MatchRate, match_rate, top_features
+
+__all__ = [
+    "Autoencoder",
+    "MatchRate",
+    "Moments",
+    "Reconstruction",
+    "Sums",
+    "gaussian_like",
+    "match_rate",
+    "moments",
+    "reconstruction",
+    "rotated",
+    "rotation",
+    "sums",
+    "top_features",
+]
+
+Floats = NDArray[np.float64]
+
+
+class Autoencoder(Protocol):
+    """Anything that turns vectors (n, d) into features (n, n_features) and back."""
+
+    def encode(self, x: NDArray[np.floating], /) -> NDArray[np.floating]:
+        """Features of vectors."""
+
+    def decode(self, features: NDArray[np.floating], /) -> NDArray[np.floating]:
+        """Vectors of features."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """Averages over n vectors, each with its weight.
+
+    squared_error: |x - x'|^2, summed over dimensions; mse: the same per dimension; l0: active features;
+    l0_fraction: their share of all; fvu: squared error / variance of x (NaN if that is 0);
+    cosine: between x and x'; relative_error: |x - x'| / |x|.
+    """
+
+    n: int
+    squared_error: float
+    mse: float
+    l0: float
+    l0_fraction: float
+    fvu: float
+    cosine: float
+    relative_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What `reconstruction` needs of some vectors; those of several parts add up with `+`."""
+
+    n: int
+    weight: float
+    n_features: int
+    mean: Floats
+    scatter: float
+    squared_error: float
+    active: float
+    cosine: float
+    relative_error: float
+
+    def __add__(self, other: "Sums") -> "Sums":
+        if (self.n_features, len(self.mean)) != (other.n_features, len(other.mean)):
+            raise ActstoreError(
+                f"sums of {len(self.mean)} dimensions and {self.n_features} features do not add to "
+                f"{len(other.mean)} and {other.n_features}: they are of another model or autoencoder"
+            )
+        weight = self.weight + other.weight
+        apart = other.mean - self.mean
+        return Sums(
+            n=self.n + other.n,
+            weight=weight,
+            n_features=self.n_features,
+            mean=self.mean + apart * (other.weight / weight),
+            # Chan, Golub, LeVeque (1979): no cancellation, however far the mean is from 0
+            scatter=self.scatter + other.scatter + float(apart @ apart) * self.weight * other.weight / weight,
+            squared_error=self.squared_error + other.squared_error,
+            active=self.active + other.active,
+            cosine=self.cosine + other.cosine,
+            relative_error=self.relative_error + other.relative_error,
+        )
+
+    def finish(self) -> Reconstruction:
+        """The averages."""
+        squared_error = self.squared_error / self.weight
+        return Reconstruction(
+            n=self.n,
+            squared_error=squared_error,
+            mse=squared_error / len(self.mean),
+            l0=self.active / self.weight,
+            l0_fraction=self.active / self.weight / self.n_features,
+            fvu=self.squared_error / self.scatter if self.scatter > 0 else float("nan"),
+            cosine=self.cosine / self.weight,
+            relative_error=self.relative_error / self.weight,
+        )
+
+
+def reconstruction(x: NDArray[np.number], sae: Autoencoder, *, batch: int = 4096) -> Reconstruction:
+    """How well an autoencoder rebuilds vectors x (n, d), averaged over vectors, `batch` of them at a time.
+
+    "How Visual Representations Map to Language Feature Space in Multimodal LLMs" (Venhoff et al.): its E_l is
+    squared_error, its S_l l0_fraction; its figures show mse. Every vector counts the same; for the authors' average of
+    the averages of examples, give `sums` the weights 1 / (vectors of the example).
+    Raises ActstoreError for no vectors, NaN or infinity, a zero vector, and an autoencoder of other dimensions.
+
+    >>> class Positive:
+    ...     def encode(self, x):
+    ...         return np.maximum(x, 0)
+    ...
+    ...     def decode(self, features):
+    ...         return features
+    >>> found = reconstruction(np.array([[3.0, 4.0], [3.0, -4.0]]), Positive())
+    >>> found.squared_error, found.mse, found.l0, found.l0_fraction, found.fvu, found.relative_error
+    (8.0, 4.0, 1.5, 0.75, 0.5, 0.4)
+    """
+    points = parse(x)
+    if not len(points) or batch < 1:
+        raise ActstoreError(f"{len(points)} vectors in batches of {batch}: nothing to rebuild")
+    total = sums(points[:batch], sae)
+    for start in range(batch, len(points), batch):
+        total += sums(points[start : start + batch], sae)
+    return total.finish()
+
+
+def sums(x: NDArray[np.number], sae: Autoencoder, weights: Floats | None = None) -> Sums:
+    """The sums of one part of the vectors (n, d) with weights (n,), 1 by default; add those of the parts and `finish`.
+
+    With weights 1 / (vectors of its example) for each vector, the averages are those of the examples' averages.
+    """
+    given = parse(x)
+    features = sae.encode(given)
+    rebuilt = np.asarray(sae.decode(features), np.float64)
+    points = given.astype(np.float64)
+    if rebuilt.shape != points.shape:
+        raise ActstoreError(
+            f"vectors of shape {points.shape} come back as {rebuilt.shape}; take the autoencoder of this model"
+        )
+    lengths, rebuilt_lengths = np.linalg.norm(points, axis=1), np.linalg.norm(rebuilt, axis=1)
+    if not lengths.all():
+        raise ActstoreError(
+            f"row {int(np.argmin(lengths))} is a zero vector: its relative error has no meaning; leave it out"
+        )
+    w = _weights(points, weights)
+    errors = np.square(points - rebuilt).sum(axis=1)
+    products = np.vecdot(points, rebuilt)
+    mean = w @ points / w.sum()
+    return Sums(
+        n=len(points),
+        weight=float(w.sum()),
+        n_features=features.shape[1],
+        mean=mean,
+        scatter=float(w @ np.square(points - mean).sum(axis=1)),
+        squared_error=float(w @ errors),
+        active=float(w @ np.count_nonzero(features, axis=1)),
+        cosine=float(w @ (products / np.where(rebuilt_lengths == 0, 1, lengths * rebuilt_lengths))),
+        relative_error=float(w @ (np.sqrt(errors) / lengths)),
+    )
+
+
+def _weights(points: NDArray[np.floating], weights: Floats | None) -> Floats:
+    return np.ones(len(points)) if weights is None else np.asarray(weights, np.float64)
+
+
+def rotation(d: int, seed: int) -> Floats:
+    """A random rotation or reflection (d, d), Haar measure.
+
+    >>> turn = rotation(3, seed=0)
+    >>> bool(np.allclose(turn @ turn.T, np.eye(3)))
+    True
+    """
+    basis, triangle = np.linalg.qr(np.random.default_rng(seed).standard_normal((d, d)))
+    turned: Floats = basis * np.sign(np.diag(triangle))  # Mezzadri (2007): without the signs not uniform
+    return turned
+
+
+def rotated(x: NDArray[np.number], seed: int) -> NDArray[np.floating]:
+    """Vectors x (n, d) under a random `rotation`: same lengths and angles, other axes.
+
+    A control: features that mean something are lost, geometry is not.
+
+    >>> x = np.array([[3.0, 4.0, 0.0]])
+    >>> round(float(np.linalg.norm(rotated(x, 0))), 12)
+    5.0
+    """
+    points = parse(x)
+    return (points @ rotation(points.shape[1], seed)).astype(points.dtype)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted mean (d,) and scatter matrix (d, d) of n vectors; those of several parts add up with `+`."""
+
+    n: int
+    weight: float
+    mean: Floats
+    scatter: Floats
+
+    def __add__(self, other: "Moments") -> "Moments":
+        weight = self.weight + other.weight
+        apart = other.mean - self.mean
+        return Moments(
+            n=self.n + other.n,
+            weight=weight,
+            mean=self.mean + apart * (other.weight / weight),
+            scatter=self.scatter + other.scatter + np.outer(apart, apart) * (self.weight * other.weight / weight),
+        )
+
+    def draw(self, count: int, seed: int | Sequence[int], *, batch: int = 4096) -> Iterator[Floats]:
+        """`count` Gaussian vectors of this mean and covariance, at most `batch` at a time."""
+        rng = np.random.default_rng(seed)
+        for start in range(0, count, batch):
+            yield self.mean + rng.standard_normal((min(batch, count - start), len(self.mean))) @ self._root
+
+    @cached_property
+    def _root(self) -> Floats:
+        """A matrix R with R^T R = covariance."""
+        if self.n < 2:
+            raise ActstoreError(f"{self.n} vectors have no covariance; give two at least")
+        values, axes = np.linalg.eigh(self.scatter * (self.n / (self.n - 1) / self.weight))
+        root: Floats = (axes * np.sqrt(np.maximum(values, 0))).T  # tiny negative eigenvalues are rounding
+        return root
+
+
+def moments(x: NDArray[np.number], weights: Floats | None = None) -> Moments:
+    """The moments of one part of the vectors (n, d) with weights (n,), 1 by default."""
+    points = parse(x).astype(np.float64)
+    w = _weights(points, weights)
+    mean = w @ points / w.sum()
+    apart = points - mean
+    return Moments(len(points), float(w.sum()), mean, (apart * w[:, None]).T @ apart)
+
+
+def gaussian_like(x: NDArray[np.number], seed: int) -> NDArray[np.floating]:
+    """As many Gaussian vectors (n, d) as x, with the mean and covariance of x and nothing else of it.
+
+    >>> x = np.random.default_rng(1).random((4000, 2)) @ np.array([[1.0, 0.0], [5.0, 9.0]])
+    >>> like = gaussian_like(x, 0)
+    >>> bool(np.allclose(np.cov(like.T), np.cov(x.T), rtol=0.1))
+    True
+    """
+    points = parse(x)
+    return np.concatenate(list(moments(points).draw(len(points), seed))).astype(points.dtype)

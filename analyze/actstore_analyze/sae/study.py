@@ -1,0 +1,197 @@
+"""How well sparse autoencoders rebuild a store's vectors: every group and layer, each beside its controls."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import add
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError
+from actstore.format.header import span
+from actstore.store import Store
+from actstore.store import open as open_store
+from actstore_analyze.sae.formats import Sized
+from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, untrained_groups, vectors
+from actstore_analyze.sae.measure import Moments, Sums, moments, rotation, sums
+from actstore_analyze.sae.source import source
+from actstore_analyze.study.selection import Say
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, depth
+
+__all__ = ["CONTROLS", "METRICS", "Rebuilt"]
+
+CONTROLS = ("rotated", "gaussian", "untrained")
+METRICS = ("squared_error", "mse", "relative_error", "fvu", "cosine", "l0", "l0_fraction")
+MOST_GAUSSIANS = 65_536
+HOOKS = {
+    "pre": "number l of the input of block l (residual point l)",
+    "post": "number l of the output of block l (residual point l + 1)",
+}
+AVERAGED = {
+    "example": "Mean over the vectors of a sample, then over samples, as the authors' code.",
+    "token": "Mean over vectors.",
+}
+
+SCHEMA = {
+    **dict.fromkeys(("role", "prompt_order", "condition", "control"), pl.String),
+    "layer": pl.Int32,
+    "depth": pl.Float64,
+    **dict.fromkeys(METRICS, pl.Float64),
+    **dict.fromkeys(("n", "samples", "n_features"), pl.Int64),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuilt(PerLayer):
+    """A call of `actstore sae`: reconstruction by the autoencoder of each layer."""
+
+    saes: str
+    sae_id: str | None
+    hook: str
+    fingerprints: tuple[str, ...]
+    roles: tuple[str, ...]
+    average: str = "example"
+    seed: int = 0
+    untrained: str | None = None
+    untrained_state: str | None = None
+
+    measure: ClassVar[str] = "sae"
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        *,
+        saes: str = "saes",
+        sae_id: str | None = None,
+        hook: str | None = None,
+        roles: Sequence[str] | None = None,
+        layers: Sequence[int] | None = None,
+        untrained: Path | str | None = None,
+        **asked: Any,
+    ) -> Self:
+        """The call with everything found and checked; without layers all that have vectors and an autoencoder."""
+        found = source(saes, sae_id, hook)
+        return cls(
+            saes=saes,
+            sae_id=sae_id,
+            hook=found.hook,
+            fingerprints=tuple(found.fingerprints),
+            roles=roles_of(store, roles, asked.get("sql", EVERYTHING)),
+            layers=points_of(store, found, layers),
+            untrained=None if untrained is None else str(untrained),
+            untrained_state=None if untrained is None else open_store(untrained).state,
+            **asked,
+        )
+
+    @property
+    def title(self) -> str:
+        """What was measured, as a heading."""
+        asked = ["Reconstruction by sparse autoencoders", f"averaged per {self.average}"]
+        return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        return (
+            f"How well the autoencoder of each layer rebuilds vectors ({self.chosen}); dashed and dotted: controls. "
+            "The error grows with the length of the vectors, and a curve that falls for the controls too says nothing "
+            "about features: read the relative panels, and the distance to the controls."
+        )
+
+    @property
+    def methods(self) -> str:
+        """How it was computed."""
+        untrained = f"; untrained: the same samples in {self.untrained}" if self.untrained else ""
+        return (
+            "Reconstruction by sparse autoencoders (Venhoff et al., How Visual Representations Map to Language Feature "
+            f"Space): autoencoders {self.saes}{f' {self.sae_id}' if self.sae_id else ''}, {HOOKS[self.hook]}. "
+            "Squared error E: summed over dimensions, as the equation; mse: per dimension, as the paper's figure. "
+            "Relative error: |x - x'| / |x|; fvu: squared error over variance. "
+            f"{AVERAGED[self.average]} Controls: rotated by one random orthogonal matrix (seed {self.seed}); Gaussian "
+            f"vectors of the group's mean and covariance, at most {MOST_GAUSSIANS:,}{untrained}. Rows: {self.sql}. "
+            f"Vectors: {RESIDUAL}."
+        )
+
+    def command(self, store: Path) -> str:
+        """The command line of the call, without what it found by itself."""
+        return super(Rebuilt, replace(self, fingerprints=(), untrained_state=None)).command(store)
+
+    def units(self, store: Store, *, say: Say) -> list[int]:
+        """The layers; first what can be wrong with the rows."""
+        untrained_groups(self.untrained, groups_of(store, self.sql, self.roles, self.average), self.sql, self.average)
+        found = source(self.saes, self.sae_id, self.hook)
+        if bare := [layer for layer in store.layers if layer not in found.points]:
+            say(f"{self.saes}: no autoencoder for layer {span(bare)}; left out")
+        return list(self.layers)
+
+    def rows(self, store: Store, unit: int) -> pl.DataFrame:
+        """SCHEMA and average, at one layer. control: none, or one of CONTROLS; fvu is NaN where vectors are equal."""
+        sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model)
+        groups = groups_of(store, self.sql, self.roles, self.average)
+        found = [
+            (group, control, total)
+            for group in groups
+            for control, total in measured(store, group, unit, sae, self.seed)
+        ]
+        found += [
+            (group, "untrained", _summed(partial(_plain, sae), other, group, unit, sae))
+            for other, group in untrained_groups(self.untrained, groups, self.sql, self.average)
+        ]
+        rows = [_row(group, control, (unit, depth(store, unit)), total) for group, control, total in found]
+        return pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(average=pl.lit(self.average))
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of a group adds: its sums, those of its rotation, and its moments."""
+
+    plain: Sums
+    rotated: Sums
+    moments: Moments
+
+    def __add__(self, other: "Part") -> "Part":
+        return Part(self.plain + other.plain, self.rotated + other.rotated, self.moments + other.moments)
+
+
+Vectors = NDArray[np.float32]
+Total = TypeVar("Total", Part, Sums)
+
+
+def measured(store: Store, group: Group, layer: int, sae: Sized, seed: int) -> Iterator[tuple[str, Sums]]:
+    """The sums of a group, of the same vectors rotated, and of Gaussian ones (MOST_GAUSSIANS at most); one pass."""
+    turn = rotation(sae.d_in, seed).astype(np.float32)
+
+    def part(rows: pl.DataFrame, x: Vectors) -> Part:
+        weights = rows["weight"].to_numpy()
+        return Part(_plain(sae, rows, x), sums(x @ turn, sae, weights), moments(x, weights))
+
+    whole = _summed(part, store, group, layer, sae)
+    yield "none", whole.plain
+    yield "rotated", whole.rotated
+    if group.n > 1:
+        drawn = whole.moments.draw(min(group.n, MOST_GAUSSIANS), seed)
+        yield "gaussian", reduce(add, (sums(x.astype(np.float32), sae) for x in drawn))
+
+
+def _plain(sae: Sized, rows: pl.DataFrame, x: Vectors) -> Sums:
+    return sums(x, sae, rows["weight"].to_numpy())
+
+
+def _summed(
+    part: Callable[[pl.DataFrame, Vectors], Total], store: Store, group: Group, layer: int, sae: Sized
+) -> Total:
+    try:
+        return reduce(add, (part(*piece) for piece in vectors(store, group, layer, n_features=sae.n_features)))
+    except ActstoreError as error:
+        raise ActstoreError(f"{group}, layer {layer}: {error}") from None
+
+
+def _row(group: Group, control: str, where: tuple[int, float], total: Sums) -> tuple[object, ...]:
+    found = total.finish()
+    of = (group.role, group.prompt_order, group.condition, control)
+    return (*of, *where, *(getattr(found, name) for name in METRICS), found.n, group.samples, total.n_features)

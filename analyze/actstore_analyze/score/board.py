@@ -1,0 +1,149 @@
+"""Scores of several models beside each other: saved results of one task, as a table and as a figure."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import altair as alt
+import polars as pl
+
+from actstore.store import Store
+from actstore_analyze.charts import lines
+from actstore_analyze.charts.charts import decimals, heading
+from actstore_analyze.charts.lines import GREY, INK, WIDTH
+from actstore_analyze.report.runcard import Subject
+from actstore_analyze.score.reviews import Reviewed
+from actstore_analyze.score.study import ALL, EVERY_SAMPLE, Scored
+
+__all__ = ["Board", "boards"]
+
+ROW = 24  # pixels for each model
+NAMES = {
+    "vqa": "VQA accuracy",
+    "cider": "CIDEr",
+    "pope": "POPE",
+    "gqa": "GQA",
+    "mme": "MME",
+    "llava-bench": "LLaVA-Bench",
+    "answers": "answers",
+}
+METRIC = {
+    "vqa_accuracy": "VQA accuracy",
+    "f1": "F1",
+    "yes": "says yes",
+    **{f"cider{d}{ptb}": f"CIDEr{d.upper().replace('_', '-')}{ptb and ', PTB tokens'}"
+       for d in ("", "_d") for ptb in ("", "_ptb")},
+}  # fmt: skip
+PLAIN = pl.col("condition") == "none"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one store was asked and answered."""
+
+    subject: Subject
+    call: Scored
+    table: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Board:
+    """Scores of one task on the same samples, of one model or several."""
+
+    scores: list[Score]
+
+    @property
+    def _call(self) -> Scored:
+        return self.scores[0].call
+
+    @property
+    def title(self) -> str:
+        """What was scored, as a heading."""
+        asked = [f"Scores: {NAMES[self._call.task]}"]
+        asked += [f"judged by {self._call.judge}"] if isinstance(self._call, Reviewed) else []
+        return ", ".join([*asked, *([self._call.sql] if self._call.sql != EVERY_SAMPLE else [])])
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+        return "Scores of what the models said, all splits together, with 95 % intervals."
+
+    @property
+    def methods(self) -> str:
+        """How it was computed."""
+        columns = sorted({f"{one.call.said} against {one.call.truth}" for one in self.scores})
+        judge = f", rated by {self._call.judge}" if isinstance(self._call, Reviewed) else ""
+        return (
+            f"Scores ({NAMES[self._call.task]}): {'; '.join(columns)}{judge}. Intervals of 95 %: Wilson's of shares, "
+            f"the bootstrap's over samples of means and F1. Rows: {self._call.sql}."
+        )
+
+    @property
+    def data(self) -> pl.DataFrame:
+        """The tables of all stores, one below the other; the model as it is before its conditions."""
+        return pl.concat(
+            one.table.sort(~PLAIN, maintain_order=True).select(pl.lit(one.subject.title).alias("store"), pl.all())
+            for one in self.scores
+        )
+
+    @property
+    def side_by_side(self) -> pl.DataFrame:
+        """A row for each store, condition and split; a column for each metric: the score and its interval."""
+        places, ends = decimals(pl.col("score")), (decimals(pl.col(name)) for name in ("low", "high"))
+        said = self.data.with_columns(cell=pl.format("{} ({} to {})", places, *ends))
+        wide = said.pivot("metric", index=["store", "split", *self._telling, "n"], values="cell")
+        return wide.rename({metric: _words(metric) for metric in said["metric"].unique()})
+
+    @property
+    def _telling(self) -> list[str]:
+        """Columns that tell rows of a store apart."""
+        return [name for name in ("condition", "said", "truth") if self.data[name].n_unique() > 1]
+
+    def chart(self) -> alt.VConcatChart:
+        """A chart for each metric, a row for each model and condition, the interval as a rule."""
+        table = self.data.filter(pl.col("split") == ALL)
+        told = [name for name in self._telling if name != "condition"]
+        condition = pl.when(PLAIN).then(pl.lit("")).otherwise(pl.format(", {}", "condition"))
+        table = table.with_columns(name=pl.concat_str("store", condition, *(pl.format(", {}", name) for name in told)))
+        charts = [_of_metric(own, str(metric)) for (metric,), own in table.group_by("metric", maintain_order=True)]
+        n = table["n"].unique().sort()
+        charts[0] = charts[0].properties(title=heading(self.title, f"n = {', '.join(f'{one:,}' for one in n)}"))
+        return alt.vconcat(*charts, spacing=12)
+
+
+def boards(subjects: Sequence[Subject]) -> list[Board]:
+    """The scores of the stores as they are now, those of the same task and samples together, in the tasks' order."""
+    found: dict[str, list[Score]] = {}
+    for subject in subjects:
+        for call, table in _saved(subject.store):
+            same = {name: value for name, value in call.parameters.items() if name not in ("said", "truth")}
+            found.setdefault(json.dumps(same, sort_keys=True), []).append(Score(subject, call, table))
+    return sorted(map(Board, found.values()), key=lambda board: list(NAMES).index(board.scores[0].call.task))
+
+
+def _saved(store: Store) -> list[tuple[Scored, pl.DataFrame]]:
+    results = [one for one in store.results() if one.measure == Scored.measure and one.state == store.state]
+    return [
+        ((Reviewed if "judge" in one.parameters else Scored)(**one.parameters), one.table())
+        for one in sorted(results, key=lambda one: one.created)
+    ]
+
+
+def _of_metric(own: pl.DataFrame, metric: str) -> alt.LayerChart:
+    score, title = pl.col("score"), _words(metric)
+    said = pl.format("{}: {} {} ({} to {}), n = {}", "name", pl.lit(title),
+                     *map(decimals, (score, pl.col("low"), pl.col("high"))), "n")  # fmt: skip
+    names = own["name"].unique(maintain_order=True).to_list()
+    highest = max(own["high"].to_list())
+    end = 1.0 if highest <= 1 else lines.halves([highest])[1]
+    chart = alt.Chart(own.select("name", "score", "low", "high", text=said))
+    x = alt.X("score:Q", title=title, scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(titlePadding=2))
+    y = alt.Y("name:N", title=None, sort=names, axis=alt.Axis(labelLimit=200, labelPadding=10, grid=True, ticks=False))
+    spans = chart.mark_rule(strokeWidth=1.5, color=GREY).encode(alt.X("low:Q"), alt.X2("high:Q"), y)
+    points = chart.mark_point(filled=True, size=70, opacity=1, color="#0072B2", stroke=INK, strokeWidth=0.4)
+    marks = points.encode(x, y, alt.Tooltip("text:N"), alt.Description("text:N"))
+    return alt.LayerChart(layer=[spans, marks], width=WIDTH, height=ROW * len(names))
+
+
+def _words(metric: str) -> str:
+    return METRIC.get(metric, metric.replace("_", " "))

@@ -1,0 +1,144 @@
+"""Scores of what the model said, by condition and split, against columns of the plan."""
+
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import polars as pl
+
+from actstore.errors import ActstoreError, nearest
+from actstore.store import Store
+from actstore_analyze.score.tasks import TASKS, Score
+from actstore_analyze.study.said import SPACES
+from actstore_analyze.study.selection import Say
+
+__all__ = ["ALL", "EVERY_SAMPLE", "Scored"]
+
+SAID = ("generated_text", "next_token")
+ALL = "all"
+EVERY_SAMPLE = "from samples"
+
+SCHEMA = {
+    **dict.fromkeys(("task", "metric", "condition", "split"), pl.String),
+    **dict.fromkeys(("score", "low", "high"), pl.Float64),
+    "n": pl.Int64,
+    **dict.fromkeys(("said", "truth"), pl.String),
+}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A call of `actstore score`. The fields are the parameters of the saved result."""
+
+    task: str
+    sql: str
+    said: str
+    truth: str
+
+    measure: ClassVar[str] = "score"
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        *,
+        task: str,
+        sql: str = EVERY_SAMPLE,
+        said: str | None = None,
+        truth: str | None = None,
+        **others: Any,
+    ) -> Self:
+        """The call with its columns found: those named, or else the task's, and the longest that the model said."""
+        known = store.sql(f"from (\n{_query(sql)}\n) limit 0").columns
+        if said is None:
+            counted = [name for name in SAID if name in known and _count(store, sql, name)]
+            if not counted:
+                raise ActstoreError(f"{store.path}: the samples say nothing: no {' or '.join(SAID)} (--said COLUMN)")
+            said = counted[0]
+        if truth is None:
+            truth = next((name for name in TASKS[task].columns if name in known), None)
+            if truth is None:
+                expected = " or ".join(TASKS[task].columns)
+                raise ActstoreError(f"{store.path}: no column {expected} for --task {task}; name one with --truth")
+        for name in (said, truth, *TASKS[task].needs):
+            if name not in known:
+                raise ActstoreError(f"no column '{name}', only {', '.join(known)}{nearest(name, known)}")
+        return cls(task, sql, said, truth, **others)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As they are kept with the result."""
+        return asdict(self)
+
+    def command(self, store: Path) -> str:
+        """The command line of the call."""
+        words = ["actstore", "score", str(store), *([self.sql] if self.sql != EVERY_SAMPLE else [])]
+        return shlex.join([*words, "--task", self.task, "--said", self.said, "--truth", self.truth])
+
+    def table(self, store: Store, *, say: Say) -> pl.DataFrame:
+        """SCHEMA: for each condition all splits together, then each."""
+        samples = self.samples(store, say=say)
+        parts = []
+        for (condition,), own in samples.group_by("condition", maintain_order=True):
+            parts.append((condition, ALL, own))
+            splits = own.filter(pl.col("split").is_not_null())
+            parts += [(condition, name, split) for (name,), split in splits.group_by("split", maintain_order=True)]
+        rows = [
+            (self.task, found.metric, condition, split, *found[1:], own.height, self.said, self.truth)
+            for condition, split, own in parts
+            for found in self._scores(own, f"{condition}, {split}")
+        ]
+        return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+    def _scores(self, own: pl.DataFrame, where: str) -> list[Score]:
+        try:
+            return TASKS[self.task].score(own)
+        except ActstoreError as error:
+            raise ActstoreError(f"{where}: {error}") from None
+
+    def samples(self, store: Store, *, say: Say) -> pl.DataFrame:
+        """condition, split, said, truth (a list) and what the task needs, of what was run and has both."""
+        asked = store.sql(_query(self.sql))
+        if "status" in asked.columns:
+            asked = asked.filter(pl.col("status") == "ok")
+        found = asked.select(
+            condition=pl.col("condition") if "condition" in asked.columns else pl.lit("none"),
+            split=pl.col("split").cast(pl.String) if "split" in asked.columns else pl.lit(None, pl.String),
+            said=pl.col(self.said).cast(pl.String).str.strip_chars(SPACES + "\n\t"),
+            truth=pl.Series([_listed(value) for value in asked[self.truth].to_list()], dtype=pl.List(pl.String)),
+            **{name: pl.col(name) for name in TASKS[self.task].needs},
+        )
+        for name, column in (("said", self.said), ("truth", self.truth)):
+            bare = found[name].is_null() if name == "said" else found[name].list.len().fill_null(0) == 0
+            if bare.any():
+                say(f"{bare.sum()} of {found.height} samples have no '{column}'; left out")
+            found = found.filter(~bare)
+        if not found.height:
+            raise ActstoreError(f"nothing to score: no sample has both '{self.said}' and '{self.truth}'")
+        return found.sort("condition", "split", nulls_last=True, maintain_order=True)
+
+
+def _query(sql: str) -> str:
+    return sql.strip().rstrip(";")
+
+
+def _count(store: Store, sql: str, column: str) -> int:
+    return int(store.sql(f'select count("{column}") from (\n{_query(sql)}\n)').item())
+
+
+def _listed(value: object) -> list[str]:
+    """A truth as a list: a list, a JSON list in a text, or a single one.
+
+    >>> _listed(["a", "b"]), _listed('["a", "b"]'), _listed("yes"), _listed(3), _listed(None)
+    (['a', 'b'], ['a', 'b'], ['yes'], ['3'], [])
+    """
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return [str(value)]
+    if isinstance(value, list):
+        return [str(one) for one in value if one is not None]
+    return [] if value is None else [str(value)]

@@ -1,0 +1,1 @@
+"""What the studies of measures share: a measure at each role and layer of a store."""

@@ -1,0 +1,53 @@
+"""Answers of a store to a measure's call: recalled from its saved results, or computed and saved."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import polars as pl
+
+from actstore.errors import ActstoreError
+from actstore.format.results import Result
+from actstore.store import Store
+from actstore_analyze.study.selection import Say
+
+__all__ = ["Answer", "Call", "answer"]
+
+
+class Call(Protocol):
+    """What is asked of a store: a measure, its parameters, and how the table is made."""
+
+    @property
+    def measure(self) -> str:
+        """The name of the measure."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """JSON; with the store's contents they name the result."""
+
+    def table(self, store: Store, *, say: Say) -> pl.DataFrame:
+        """Compute it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A table, the saved result that holds it (None where the store cannot be written), and a line that says so."""
+
+    table: pl.DataFrame
+    result: Result | None
+    note: str
+
+
+def answer(store: Store, call: Call, *, force: bool = False, say: Say) -> Answer:
+    """The saved result of the same call on the same contents of the store, unless `force`; else a new one."""
+    if not force and (saved := store.saved_result(call.measure, call.parameters)):
+        return Answer(saved.table(), saved, f"recalled from {_named(saved)}; --force computes it again")
+    table = call.table(store, say=say)
+    try:
+        result = store.save_result(call.measure, table, call.parameters)
+    except ActstoreError as error:
+        return Answer(table, None, f"not saved: {error}")
+    return Answer(table, result, f"saved as {_named(result)}")
+
+
+def _named(result: Result) -> str:
+    return f"{result.path} (in SQL: from {result.name})"

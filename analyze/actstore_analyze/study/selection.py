@@ -1,0 +1,124 @@
+"""Which rows a measure looks at: chosen by SQL, by role, with a label; grouped by role, condition and position."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from actstore.errors import ActstoreError, nearest
+from actstore.sql.views import literal
+from actstore.store import Store
+
+__all__ = ["Group", "choose", "groups", "known_layers", "known_roles"]
+
+ALIASES = {"end-image": "eoi"}
+USUAL = ("eoi", "last-image", "image-mean")  # the positions of the Narrow Gate's overlap figure
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one role under one condition, apart for each position inside the role: one row per sample each."""
+
+    role: str
+    condition: str
+    positions: list[pl.DataFrame]
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return self.positions[0].height
+
+
+def known_roles(store: Store, roles: Sequence[str] | None) -> tuple[str, ...]:
+    """The roles asked for, each once and all in the store; without any, the usual ones it has."""
+    if roles is None:
+        roles = [role for role in USUAL if role in store.roles] or store.roles[:1]
+    chosen = tuple(dict.fromkeys(ALIASES.get(role, role) for role in roles))
+    for role in chosen:
+        if role not in store.roles:
+            has = ", ".join(store.roles) or "none"
+            raise ActstoreError(f"no role '{role}' in {store.path}, which has {has}{nearest(role, store.roles)}")
+    if not chosen:
+        raise ActstoreError(f"no role to look at in {store.path}")
+    return chosen
+
+
+def known_layers(store: Store, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """The layers asked for, ascending and all in the store; without any, all it has."""
+    chosen = tuple(sorted(set(store.layers if layers is None else layers)))
+    for layer in chosen:
+        store.header.layer_index(layer)
+    return chosen
+
+
+def choose(store: Store, sql: str, roles: Sequence[str], label: str | None, *, say: Say) -> pl.DataFrame:
+    """Rows of a query that have one of the roles and a label: row_id, sample_id, condition, role, k, label.
+
+    The label is a column of the query, or else of the view rows; None gives every row the label NULL.
+    Rows without a label are left out otherwise, and said.
+    """
+    query = sql.strip().rstrip(";")
+    own = store.sql(f"from (\n{query}\n) limit 0").columns
+    if "row_id" not in own:
+        raise ActstoreError(f"the query gives no row_id, only {', '.join(own)}; for example: from rows where k = 0")
+    column = "NULL" if label is None else f'{_source(store, own, label)}."{label}"'
+    listed = ", ".join(map(literal, roles))
+    rows = store.sql(
+        f"select r.row_id, r.sample_id, r.condition, r.role, r.k, {column} as label "
+        f"from (\n{query}\n) q join rows r on r.row_id = q.row_id where r.role in ({listed}) order by r.row_id"
+    )
+    if rows["row_id"].is_duplicated().any():
+        raise ActstoreError("the query gives a row_id more than once; a row would be its own neighbour")
+    return rows if label is None else _labelled(rows, label, say)
+
+
+def _source(store: Store, own: list[str], label: str) -> str:
+    """Where the label comes from: q, the query, or r, the view rows."""
+    if label in own:
+        return "q"
+    known = store.sql("from rows limit 0").columns
+    if label not in known:
+        columns = ", ".join(dict.fromkeys([*own, *known]))
+        raise ActstoreError(f"no column '{label}' to take labels from, only {columns}{nearest(label, known)}")
+    return "r"
+
+
+def _labelled(rows: pl.DataFrame, label: str, say: Say) -> pl.DataFrame:
+    missing = rows["label"].is_null()
+    if rows["label"].dtype.is_float():
+        missing |= rows["label"].is_nan().fill_null(value=True)
+    if missing.all():
+        what = (
+            f"all {rows.height} rows have no '{label}'" if rows.height else "the query selects no rows of these roles"
+        )
+        raise ActstoreError(f"nothing to measure: {what}")
+    if missing.any():
+        say(f"left out: {missing.sum()} of {rows.height} rows, which have no '{label}'")
+    return rows.filter(~missing)
+
+
+def groups(rows: pl.DataFrame, roles: Sequence[str], *, say: Say) -> Iterator[Group]:
+    """The rows apart by role and condition, in the order of the roles; a position that some samples lack is left out.
+
+    Positions that only some samples have would each be measured on other samples.
+    """
+    for role in roles:
+        own = rows.filter(pl.col("role") == role)
+        if not own.height:
+            raise ActstoreError(f"the query selects no labelled row of role '{role}'")
+        for (condition,), under in own.sort("condition", "row_id").group_by("condition", maintain_order=True):
+            yield Group(role, str(condition), _positions(role, under, say))
+
+
+def _positions(role: str, rows: pl.DataFrame, say: Say) -> list[pl.DataFrame]:
+    by_k = rows.partition_by("k", maintain_order=True, as_dict=True)
+    ordered = [by_k[key] for key in sorted(by_k, key=lambda key: int(key[0] or 0))]
+    n = rows["sample_id"].n_unique()
+    kept = [position for position in ordered if position.height == n]
+    if not kept:
+        raise ActstoreError(f"role '{role}' has no position that all {n} samples have; select samples of one length")
+    if len(kept) < len(ordered):
+        say(f"role '{role}': {len(ordered) - len(kept)} of {len(ordered)} positions are not in every sample; left out")
+    return kept

@@ -1,0 +1,183 @@
+"""Measures taken apart: rows of the table for each unit (a role at a layer, say), then all of them together."""
+
+import re
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError
+from actstore.store import Store
+from actstore_analyze.study import executor
+from actstore_analyze.study.selection import Say, known_layers
+
+__all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "depth", "n_layers"]
+
+EVERYTHING = "from rows"
+UNWRITTEN = ("sql", "jobs", "with_state", "vector_state", "blocked")  # fields that are no options
+FIRST = ("roles", "layers")  # options that a command line begins with
+RESIDUAL = "the residual stream; layer 0 is the embeddings, layer l the output of the l-th block, before any final norm"
+METRICS = {
+    "euclidean": "euclidean distance between the vectors as they are",
+    "normalised": "euclidean distance between the vectors divided by their norms",
+    "cosine": "1 - cosine similarity of the vectors",
+}
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerLayer(ABC):
+    """What is asked of a store. The fields, but jobs, are the parameters of the saved result.
+
+    jobs: processes that share the units; the table does not depend on it.
+    A measure of nearest neighbours (overlap, cluster, dimension) needs all vectors of a unit, a role at a layer, in
+    memory; the store may be larger. What can be added up (gap, sae) goes through its vectors a part at a time.
+    """
+
+    layers: tuple[int, ...]
+    sql: str = EVERYTHING
+    jobs: int = field(default=1, compare=False)
+
+    measure: ClassVar[str]
+    verb: ClassVar[str | None] = None  # the command, where it has another name
+    always: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def of(cls, store: Store, *, layers: Sequence[int] | None = None, **asked: Any) -> Self:
+        """The call with its layers checked; without any: all of the store."""
+        return cls(layers=known_layers(store, layers), **asked)
+
+    @classmethod
+    def again(cls, parameters: dict[str, Any]) -> Self:
+        """The call that a saved result answers."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()
+        }
+        return cls(**values)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As they are kept with the result."""
+        named = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "jobs"}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in named.items()}
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What was measured, as a heading."""
+
+    @property
+    @abstractmethod
+    def caption(self) -> str:
+        """What the figure shows, in a sentence or two."""
+
+    @property
+    @abstractmethod
+    def methods(self) -> str:
+        """How it was computed, from the parameters."""
+
+    @property
+    def about(self) -> str | None:
+        """What tells the call from others of a store, under its figure's title; None where it needs none."""
+        return None
+
+    @property
+    def slug(self) -> str:
+        """The title as the name of a file."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower().partition(EVERYTHING)[0]).strip("-")
+
+    @property
+    def chosen(self) -> str:
+        """The rows in words."""
+        return "all rows" if self.sql == EVERYTHING else f"rows: {self.sql}"
+
+    def command(self, store: Path) -> str:
+        """The command line of the call; options with their usual value are not written, but for `always`."""
+        words = [
+            "actstore",
+            self.verb or self.measure,
+            str(store),
+            *([self.sql] if self.sql != EVERYTHING else []),
+        ]
+        for one in sorted(fields(self), key=lambda one: (one.name not in FIRST, one.name == "layers")):
+            value = getattr(self, one.name)
+            if one.name in UNWRITTEN or (value == one.default and one.name not in self.always):
+                continue
+            flag = f"-{one.name}" if len(one.name) == 1 else f"--{one.name.replace('_', '-')}"
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [] if value in (None, ()) else [flag] if value is True else [flag, text]
+        return shlex.join(words)
+
+    @abstractmethod
+    def units(self, store: Store, *, say: Say) -> list[Any]:
+        """What can be measured apart, in the order of the table; small, since units go to other processes."""
+
+    @abstractmethod
+    def rows(self, store: Store, unit: Any) -> pl.DataFrame:
+        """The rows of one unit."""
+
+    def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The table from the rows of all units; those rows, unless a measure needs all layers to go on."""
+        return rows
+
+    def table(self, store: Store, *, say: Say) -> pl.DataFrame:
+        """All units, measured and put together."""
+        return self.finish(pl.concat(executor.mapped(store, self.rows, self.units(store, say=say), jobs=self.jobs)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(PerLayer):
+    """A measure of vectors that can be changed before: dimensions left out, the mean subtracted."""
+
+    center: bool = False
+    drop_dims: tuple[int, ...] = ()
+
+    @classmethod
+    def of(
+        cls, store: Store, *, layers: Sequence[int] | None = None, drop_dims: Sequence[int] | None = None, **asked: Any
+    ) -> Self:
+        """The call with its layers and dimensions checked."""
+        dropped = tuple(sorted(set(drop_dims or ())))
+        width = store.header.d_model
+        if dropped and dropped[-1] >= width:
+            raise ActstoreError(f"no dimension {dropped[-1]}: the vectors of {store.path} have 0..{width - 1}")
+        if len(dropped) == width:
+            raise ActstoreError(f"all {width} dimensions would be dropped; keep at least one")
+        return cls(layers=known_layers(store, layers), drop_dims=dropped, **asked)
+
+    def prepared(self, x: Vectors, mean: NDArray[np.float64] | None = None) -> Vectors:
+        """The vectors (n, d) as they are measured: those measured together have one mean.
+
+        mean: (d,) of all of them, where x is a part.
+        """
+        if self.center:
+            x = (x - (x.mean(axis=0, dtype=np.float64) if mean is None else mean)).astype(np.float32)
+        return np.delete(x, self.drop_dims, axis=1) if self.drop_dims else x
+
+    @property
+    def source(self) -> str:
+        """A sentence or two: which vectors, and how they were changed."""
+        return f"Vectors: {RESIDUAL}." + (f" They were measured {self.preparation}." if self.preparation else "")
+
+    @property
+    def preparation(self) -> str | None:
+        """In words, None for vectors as they are."""
+        dropped = f"without dimensions {', '.join(map(str, self.drop_dims))}" if self.drop_dims else None
+        return ", ".join(filter(None, [dropped, "centred" if self.center else None])) or None
+
+
+def depth(store: Store, layer: int) -> float:
+    """A layer as a share of the model's blocks, stored or not."""
+    return layer / n_layers(store)
+
+
+def n_layers(store: Store) -> int:
+    """L, the number of blocks: the last residual point of the model, stored or not."""
+    return int(store.run.get("n_layers") or max(store.layers)) or 1

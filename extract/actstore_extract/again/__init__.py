@@ -1,0 +1,1 @@
+"""A run once more: recomputed to be compared, or to repair what is damaged."""

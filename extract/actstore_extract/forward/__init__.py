@@ -1,0 +1,1 @@
+"""One forward of a model, and what is kept of it."""

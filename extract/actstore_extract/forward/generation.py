@@ -1,0 +1,103 @@
+"""Greedy generation: what the model says after its prompts."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging import ERROR
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.utils import logging
+
+from actstore.errors import ActstoreError
+from actstore_extract.interventions.blocks import block_attention
+
+if TYPE_CHECKING:
+    from actstore_extract.families import Batch, Model
+
+__all__ = ["GenerationError", "generate"]
+
+
+class GenerationError(ActstoreError):
+    """This batch cannot be continued."""
+
+
+@torch.no_grad()
+def generate(model: "Model", batch: "Batch", *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+    """What the model says after each prompt of a batch padded on the left, most probable token by token.
+
+    The text ends at `max_new_tokens`, at the model's own end token or in front of the first of the `stop` texts; it
+    holds no special tokens. The model's generation config counts in all but the sampling, and the image token is never
+    said. The model's own attention blocks hold in every step; others do inside `block_attention`. GenerationError for
+    a batch padded on the right.
+    """
+    if any(int(batch.offset[i]) + layout.length != batch.n_slots for i, layout in enumerate(batch.layouts)):
+        raise GenerationError("generation continues the end of each row: collate the batch with left=True")
+    if max_new_tokens < 1:
+        raise GenerationError(f"max_new_tokens {max_new_tokens}: at least one token is wanted")
+    # Position ids are left to Transformers, which goes on counting from the attention mask.
+    inputs = {name: tensor for name, tensor in batch.inputs.items() if name != "position_ids"}
+    with block_attention(model, batch, model.blocks), _quiet():
+        tokens = model.module.generate(
+            **inputs,
+            **_greedy(model),
+            max_new_tokens=max_new_tokens,
+            stopping_criteria=StoppingCriteriaList([_Stop(model, batch.n_slots, stop)] if stop else []),
+        )
+    return [_cut(text, stop) for text in _texts(model, tokens[:, batch.n_slots :])]
+
+
+def _greedy(model: "Model") -> dict[str, object]:
+    """What the model's generation config must not decide: None would leave it to that."""
+    options: dict[str, object] = {
+        "do_sample": False,
+        "num_beams": 1,
+        "num_return_sequences": 1,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 50,
+        "use_cache": True,
+        "cache_implementation": "dynamic",  # blocks count slots by the cache's length, which a static one does not tell
+        "pad_token_id": model.pad_token_id,
+        "return_dict_in_generate": False,
+    }
+    if model.image_token_id is not None:  # with no image behind it, it is a word that no reader can use
+        more = model.module.generation_config.suppress_tokens or ()
+        options["suppress_tokens"] = sorted({model.image_token_id, *more})
+    return options
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No remarks of Transformers on options that its own models pass on, once per batch."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _texts(model: "Model", tokens: torch.Tensor) -> list[str]:
+    return [str(text) for text in model.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def _cut(text: str, stop: Sequence[str]) -> str:
+    """The text in front of the first stop.
+
+    >>> _cut("four dogs. A cat", [".", "dogs"])
+    'four '
+    """
+    found = [at for at in map(text.find, stop) if at >= 0]
+    return text[: min(found)] if found else text
+
+
+class _Stop(StoppingCriteria):
+    """Samples are done when their text holds one of the stops."""
+
+    def __init__(self, model: "Model", n_slots: int, stop: Sequence[str]) -> None:
+        self.model, self.n_slots, self.stop = model, n_slots, stop
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:  # noqa: ARG002
+        texts = _texts(self.model, input_ids[:, self.n_slots :])
+        return torch.tensor([any(stop in text for stop in self.stop) for text in texts], device=input_ids.device)

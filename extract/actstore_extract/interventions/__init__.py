@@ -1,0 +1,1 @@
+"""What is changed while a model runs: attention blocked, vectors patched or steered."""

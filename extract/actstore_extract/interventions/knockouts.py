@@ -1,0 +1,133 @@
+"""Knockouts: conditions in which some of the model's attention is taken away."""
+
+import tomllib
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from actstore_extract.interventions.conditions import Condition, ConditionError, ConditionSection, checked, expand
+from actstore_extract.recipe.sections import section
+from actstore_extract.roles import RoleError, parse_role
+
+__all__ = ["KnockoutSection", "conditions_of"]
+
+_IMAGE = ["boi", "image", "eol"]  # what the Narrow Gate calls all of the image; its end is never among it
+# Knockouts whose name does not say it all; ROLE-knockout is that of the text's attention to a role.
+_READY: dict[str, dict[str, list[str]]] = {
+    "image-knockout": {"keys": _IMAGE},
+    "image-image-knockout": {"keys": _IMAGE, "queries": _IMAGE},
+}
+_EXAMPLES = ["eoi-knockout", *_READY, "last-image-knockout", "at-32-knockout", "random-image-10-knockout"]
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+class KnockoutSection(ConditionSection):
+    """An attention knockout: in `layers`, `queries` give no weight to `keys`; both are roles, or lists of them.
+
+    A name alone, ROLE-knockout, is one that is ready: of the text's attention to that role, in all layers. `windows`
+    makes several conditions NAME-wN, in which the last N blocks are blocked: 4 for N = 4, 8, ... and all, or a list of
+    N. `mode` is "post" (after the softmax: the weight is lost) or "pre" (the other keys share it). `heads` are all
+    unless named. `repeats` makes of random roles NAME-r1, NAME-r2, ..., each with a draw of its own, by seed.
+    """
+
+    keys: tuple[str, ...] = ()
+    queries: tuple[str, ...] = ("text",)
+    layers: Literal["all"] | list[int] = "all"
+    windows: _Count | list[_Count] | None = None
+    mode: Literal["post", "pre"] = "post"
+    heads: list[Annotated[int, Field(ge=0)]] | None = None
+    repeats: _Count | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """What a ready-made name stands for, filled in: the run card says it all."""
+        name = given.get("name")
+        if not isinstance(name, str) or "keys" in given or not name.endswith("-knockout"):
+            return given
+        return {**_READY.get(name, {"keys": name.removesuffix("-knockout")}), **given}
+
+    @field_validator("keys", "queries", mode="before")
+    @classmethod
+    def _several(cls, roles: object) -> object:
+        return [roles] if isinstance(roles, str) else roles
+
+    @field_validator("keys", "queries")
+    @classmethod
+    def _roles(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            roles = [parse_role(name) for name in names]
+        except RoleError as error:
+            raise ValueError(error) from None  # pydantic adds where
+        for role in roles:
+            if role.is_mean:
+                raise ValueError(f"{role.name} is a mean of positions, so no attention goes to or from it")
+        return tuple(role.name for role in roles)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "KnockoutSection":
+        if not (self.keys and self.queries):
+            raise ValueError(f"keys and queries are wanted, or a name that is ready: {', '.join(_EXAMPLES)}")
+        if self.windows is not None and self.layers != "all":
+            raise ValueError("either layers or windows: windows are the last layers")
+        if self.layers != "all" and any(layer < 0 for layer in self.layers):
+            raise ValueError(f"layers {self.layers}: blocks are counted from 0; the last ones are windows")
+        if self.layers == [] or self.windows == [] or self.heads == []:
+            raise ValueError("a list of no layers or heads blocks nothing")
+        if self.repeats and not any(name.startswith("random-") for name in (*self.keys, *self.queries)):
+            raise ValueError("repeats are for random roles: the others are the same each time")
+        return self
+
+    def conditions(self, *, n_layers: int, seed: int) -> list[Condition]:
+        """One condition, or one for each window and repeat."""
+        draws = [(f"-r{i + 1}", seed + i) for i in range(self.repeats)] if self.repeats else [("", seed)]
+        return [
+            Condition(f"{self.name}{window}{draw}", blocked=(self._block(layers),), seed=each)
+            for window, layers in self._spans(n_layers)
+            for draw, each in draws
+        ]
+
+    def _block(self, layers: list[int]) -> dict[str, object]:
+        block = {"queries": list(self.queries), "keys": list(self.keys), "layers": layers, "mode": self.mode}
+        return block if self.heads is None else {**block, "heads": self.heads}
+
+    def _spans(self, n_layers: int) -> list[tuple[str, list[int]]]:
+        """What the name ends in, and the blocks."""
+        if self.windows is None:
+            layers = list(range(n_layers)) if self.layers == "all" else self.layers
+            return [("", checked(self.name, layers, n_layers - 1, n_layers))]
+        step = self.windows
+        sizes = step if isinstance(step, list) else sorted({*range(step, n_layers, step), n_layers})
+        checked(self.name, sizes, n_layers, n_layers)
+        return [(f"-w{size}", list(range(n_layers - size, n_layers))) for size in sizes]
+
+
+def conditions_of(asked: Sequence[str], *, n_layers: int, seed: int = 0, **usual: object) -> list[Condition]:
+    """The model as it is, and the knockouts asked for: keys, eoi, or a name or table of recipes, written inline.
+
+    `usual` are keys of a condition that those asked for have unless they say otherwise. RecipeError or ConditionError
+    for what is no knockout.
+
+    >>> [one.name for one in conditions_of(["eoi", "{ keys = ['eoi', 'last-image'], layers = [1] }"], n_layers=2)]
+    ['none', 'eoi-knockout', 'eoi-last-image-knockout']
+    """
+    tables = [{**usual, **_table(text)} for text in asked]
+    sections = [section(KnockoutSection, one, f"knockout '{one['name']}'") for one in tables]
+    return list(expand(sections, n_layers=n_layers, seed=seed).values())
+
+
+def _table(text: str) -> dict[str, Any]:
+    """The condition as a recipe's table, with a name."""
+    if not text.startswith("{"):
+        return {"name": f"{text.removesuffix('-knockout')}-knockout"}
+    try:
+        table: dict[str, Any] = tomllib.loads(f"condition = {text}")["condition"]
+    except tomllib.TOMLDecodeError as error:
+        raise ConditionError(
+            f"knockout {text}: {error}; write it as in a recipe: {{ keys = ['eoi', 'last-image'], queries = 'text' }}"
+        ) from None
+    keys = table.get("keys", [])
+    named = "-".join(map(str, [keys] if isinstance(keys, str) else keys))
+    return {"name": f"{named}-knockout" if named else "knockout", **table}

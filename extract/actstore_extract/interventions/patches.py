@@ -1,0 +1,62 @@
+"""Patches: conditions in which vectors of one sample, the source, take the place of another's, the receiver's."""
+
+from typing import ClassVar, Literal
+
+from pydantic import field_validator, model_validator
+
+from actstore_extract.interventions.conditions import Condition, Patch, Point, RoleSection, checked
+from actstore_extract.samples.synsets import papers
+
+__all__ = ["PatchSection"]
+
+
+class PatchSection(RoleSection):
+    """Activation patching: the receiver's vectors at the role `patch` become those of its source.
+
+    A condition NAME-lN for each N of `layers`: with `point` "residual" the residual stream at N alone (0 to L), with
+    "attention-input" what the attention reads in block N and all that follow. `pairs` lists [source, receiver] values
+    of the column `by`, or is "narrow-gate", the paper's; the i-th receiver of a pair has the i-th source. ROLE-patch
+    as a name says the role.
+    """
+
+    kind: ClassVar[str] = "patch"
+    done: ClassVar[str] = "patched"
+
+    patch: str = ""
+    point: Point = "residual"
+    layers: Literal["all"] | list[int] = "all"
+    pairs: Literal["narrow-gate"] | list[tuple[str, str]]
+    by: str = "label"
+
+    @field_validator("patch")
+    @classmethod
+    def _canonical(cls, name: str) -> str:
+        return cls.role_name(name)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "PatchSection":
+        receivers = [receiver for _, receiver in self._pairs()]
+        for receiver in receivers:
+            if receivers.count(receiver) > 1:
+                raise ValueError(f"'{receiver}' receives twice: give the other pair a condition of its own")
+        if not receivers or self.layers == []:
+            raise ValueError("no pairs or no layers: nothing to be patched")
+        if self.layers != "all" and any(layer < 0 for layer in self.layers):
+            raise ValueError(f"layers {self.layers}: they are counted from 0")
+        return self
+
+    def _pairs(self) -> tuple[tuple[str, str], ...]:
+        return papers().pairs if self.pairs == "narrow-gate" else tuple(self.pairs)
+
+    def conditions(self, *, n_layers: int, seed: int) -> list[Condition]:
+        """One condition for each layer."""
+        last = n_layers if self.point == "residual" else n_layers - 1
+        layers = list(range(last + 1)) if self.layers == "all" else self.layers
+        return [
+            Condition(f"{self.name}-l{layer}", patch=self._patch(layer, n_layers), seed=seed)
+            for layer in checked(self.name, layers, last, n_layers)
+        ]
+
+    def _patch(self, layer: int, n_layers: int) -> Patch:
+        layers = (layer,) if self.point == "residual" else tuple(range(layer, n_layers))
+        return Patch(self.patch, self.point, layers, self._pairs(), self.by)

@@ -1,0 +1,133 @@
+"""Steers: conditions in which a vector is added to the residual stream, or put in its place, while the model runs."""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import field_serializer, field_validator, model_validator
+
+from actstore_extract.interventions.conditions import Condition, ConditionError, RoleSection, Steer, checked
+
+__all__ = ["SteerSection"]
+
+_COLUMN = "layer_"  # of vectors that `actstore export` writes, followed by their layer
+
+
+class SteerSection(RoleSection):
+    """Steering: at the role `steer`, `scale` times a vector is added to the residual stream, or replaces it.
+
+    A condition NAME-lN for each N of `layers` (0 to L), NAME-lN-sX for each X of several scales. The vector is the mean
+    of those in the file `vector`, less the mean of those in `minus`: .npy (d,) or (n, d), or .parquet with a column
+    layer_N for each layer, as actstore export writes both. With `generated`, every token that the model says is steered
+    too, not the prompt alone. ROLE-steer as a name says the role. `sha256` is of the files, filled in when the recipe
+    is kept; one that differs is refused.
+    """
+
+    kind: ClassVar[str] = "steer"
+    done: ClassVar[str] = "steered"
+
+    steer: str = ""
+    layers: Literal["all"] | list[int]
+    vector: str
+    minus: str | None = None
+    mode: Literal["add", "replace"] = "add"
+    scale: float | list[float] = 1.0
+    generated: bool = False
+    sha256: str | None = None
+
+    @field_validator("steer")
+    @classmethod
+    def _canonical(cls, name: str) -> str:
+        return cls.role_name(name)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "SteerSection":
+        if self.layers == [] or self.scale == []:
+            raise ValueError("no layers or no scales: nothing to be steered")
+        if self.layers != "all" and any(layer < 0 for layer in self.layers):
+            raise ValueError(f"layers {self.layers}: they are counted from 0")
+        return self
+
+    @field_serializer("sha256")
+    def _of_the_files(self, given: str | None) -> str:
+        return given or sha256(b"".join(self._bytes(name) for name in self._files())).hexdigest()
+
+    def _check_files(self) -> None:
+        if self.sha256 not in (None, self._of_the_files(None)):
+            raise ConditionError(
+                f"condition '{self.name}': {' or '.join(self._files())} is another file than the recipe says"
+            )
+
+    def _files(self) -> list[str]:
+        return [self.vector] if self.minus is None else [self.vector, self.minus]
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return Path(name).read_bytes()
+        except OSError as error:
+            raise ConditionError(
+                f"condition '{self.name}': {name} cannot be read: {error.strerror}; write vectors there with: "
+                f'actstore export STORE "from rows where ..." --layer N -o {name}'
+            ) from None
+
+    def conditions(self, *, n_layers: int, seed: int) -> list[Condition]:
+        """One condition for each layer and scale."""
+        layers = list(range(n_layers + 1)) if self.layers == "all" else self.layers
+        scales = [("", self.scale)] if isinstance(self.scale, float) else [(f"-s{one:g}", one) for one in self.scale]
+        self._check_files()
+        return [
+            Condition(f"{self.name}-l{layer}{ending}", steer=self._steer(layer, scale), seed=seed)
+            for layer in checked(self.name, layers, n_layers, n_layers)
+            for ending, scale in scales
+        ]
+
+    def _steer(self, layer: int, scale: float) -> Steer:
+        vector = self._mean(self.vector, layer)
+        if self.minus is not None:
+            less = self._mean(self.minus, layer)
+            if less.shape != vector.shape:
+                raise ConditionError(
+                    f"condition '{self.name}': vectors of {len(vector)} numbers in {self.vector}, of {len(less)} in "
+                    f"{self.minus}"
+                )
+            vector = vector - less
+        return Steer(self.steer, layer, self.mode, scale, self.generated, tuple(self._files()), vector)
+
+    def _mean(self, name: str, layer: int) -> NDArray[np.float32]:
+        """The mean (d,) of the vectors in a file at a layer."""
+        self._bytes(name)
+        kind = _READERS.get(Path(name).suffix)
+        if kind is None:
+            raise ConditionError(f"condition '{self.name}': {name} is neither .npy nor .parquet")
+        try:
+            found = np.atleast_2d(kind(Path(name), layer))
+        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+            raise ConditionError(f"condition '{self.name}': {name}: {error}") from None
+        if found.ndim != 2 or not found.size or found.dtype.kind not in "fiu":
+            raise ConditionError(
+                f"condition '{self.name}': {name} holds {found.dtype} of shape {found.shape}; vectors (n, d) are wanted"
+            )
+        mean: NDArray[np.float32] = found.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if not np.isfinite(mean).all():
+            raise ConditionError(f"condition '{self.name}': {name} holds numbers that are not finite")
+        return mean
+
+
+def _npy(path: Path, layer: int) -> NDArray[np.generic]:  # noqa: ARG001
+    found: NDArray[np.generic] = np.load(path, allow_pickle=False)
+    return found
+
+
+def _parquet(path: Path, layer: int) -> NDArray[np.generic]:
+    """The column of the layer, or the only one there is."""
+    columns = [name for name in pl.read_parquet_schema(path) if name.startswith(_COLUMN)]
+    name = f"{_COLUMN}{layer}" if len(columns) != 1 else columns[0]
+    if name not in columns:
+        raise ValueError(f"no column {name}, only {', '.join(columns) or 'others'}")
+    return np.array(pl.read_parquet(path, columns=[name])[name].to_list(), np.float32)
+
+
+_READERS = {".npy": _npy, ".parquet": _parquet}

@@ -1,0 +1,1 @@
+"""Recipes: what to run, on which samples, and what to keep."""

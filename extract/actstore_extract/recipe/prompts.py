@@ -1,0 +1,107 @@
+"""Prompts: the text each sample is asked with, and the plan that lists them."""
+
+import re
+import string
+
+import polars as pl
+
+from actstore.errors import nearest
+from actstore_extract.families import MARKER
+from actstore_extract.recipe.recipe import Recipe, RecipeError
+from actstore_extract.samples import Samples
+
+__all__ = ["plan", "texts"]
+
+_FIELD = re.compile(r"(\w+)(\[\d+\])?")
+
+
+def plan(recipe: Recipe, samples: Samples) -> pl.DataFrame:
+    """The samples with their columns prompt and prompt_order: image-text, text-image or text.
+
+    Where the recipe has several orders, each sample is there once in each, as `SAMPLE/ORDER`, one after the other. A
+    sample of order text has no image. Raises RecipeError for a {column} that the samples do not have.
+    """
+    text = recipe.prompt.text
+    if not isinstance(text, dict):
+        prompts = _own(samples.table) if text is None else texts(text, samples.table)
+        return _asked(samples.table, prompts, [_order(prompt) for prompt in prompts])
+    tables = [_in_order(order, template, samples.table, alone=len(text) == 1) for order, template in text.items()]
+    n = samples.table.height
+    return pl.concat(tables)[[i + n * j for i in range(n) for j in range(len(tables))]]
+
+
+def _in_order(order: str, template: str, table: pl.DataFrame, *, alone: bool) -> pl.DataFrame:
+    """The samples asked in one order, which their ids name unless it is `alone`."""
+    if (MARKER in template) != (order != "text"):
+        raise RecipeError(f"[prompt] text.{order} {template!r}: {MARKER} belongs into image-text and text-image alone")
+    asked = _asked(table, texts(template, table), [order] * table.height)
+    if order == "text":
+        asked = asked.with_columns(image=pl.lit(None, pl.String))
+    return asked if alone else asked.with_columns(pl.col("sample_id") + f"/{order}")
+
+
+def _asked(table: pl.DataFrame, prompts: list[str], orders: list[str]) -> pl.DataFrame:
+    return table.with_columns(pl.Series("prompt", prompts, pl.String), pl.Series("prompt_order", orders, pl.String))
+
+
+def _own(table: pl.DataFrame) -> list[str]:
+    """The samples' own prompts."""
+    if "prompt" not in table.columns:
+        raise RecipeError("the samples have no column prompt: set [prompt] text, for example '<image>What is this?'")
+    return texts("{prompt}", table)
+
+
+def texts(template: str, table: pl.DataFrame, where: str = "[prompt] text") -> list[str]:
+    """The template, which a recipe has at `where`, filled in with the columns of each sample."""
+    columns = _columns(template, table, where)
+    rows = table.select(columns).iter_rows(named=True) if columns else ({} for _ in range(table.height))
+    return [_filled(template, row, table["sample_id"][i], where) for i, row in enumerate(rows)]
+
+
+def _columns(template: str, table: pl.DataFrame, where: str) -> list[str]:
+    """Columns that the template names, as {column} or, an item of a list, {column[0]}."""
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise RecipeError(f"{where} {template!r}: {error}; write {{{{ for a brace") from None
+    names = {match[1] if (match := _FIELD.fullmatch(field)) else field: None for field in fields}
+    for name in names:
+        if name not in table.columns:
+            raise RecipeError(f"{where}: the samples have no column '{name}'{nearest(name, table.columns)}")
+    return list(names)
+
+
+class _List(list[object]):
+    """A list whose items follow each other without separator, as the papers put captions into prompts."""
+
+    def __format__(self, spec: str) -> str:
+        return "".join(map(str, self))
+
+
+def _filled(template: str, row: dict[str, object], sample_id: str, where: str) -> str:
+    """The template with a sample's own columns.
+
+    >>> _filled("<image> {captions} {captions[1]}", {"captions": ["A dog.", "A cat."]}, "1.jpg", "text")
+    '<image> A dog.A cat. A cat.'
+    """
+    for name, value in row.items():
+        if value is None:
+            raise RecipeError(f"{where}: sample {sample_id} has no {name}")
+    try:
+        return template.format_map({k: _List(v) if isinstance(v, list) else v for k, v in row.items()})
+    except IndexError:
+        raise RecipeError(f"{where} {template!r}: sample {sample_id} has fewer items") from None
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{where} {template!r}: sample {sample_id}: {error}") from None
+
+
+def _order(text: str) -> str:
+    """Which comes first.
+
+    >>> [_order(text) for text in ("<image>What is this?", "A dog <image>", "A dog")]
+    ['image-text', 'text-image', 'text']
+    """
+    before, marker, after = text.partition(MARKER)
+    if not marker:
+        return "text"
+    return "image-text" if after.strip() or not before.strip() else "text-image"

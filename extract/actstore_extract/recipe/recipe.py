@@ -1,0 +1,182 @@
+"""Recipes: what to run, on which samples, and what to keep; TOML, checked before anything is loaded."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+
+from actstore.errors import nearest
+from actstore_extract.interventions.conditions import NONE, ConditionSection
+from actstore_extract.interventions.knockouts import KnockoutSection
+from actstore_extract.interventions.patches import PatchSection
+from actstore_extract.interventions.steers import SteerSection
+from actstore_extract.recipe.sections import RecipeError, check_keys, override, read, section
+from actstore_extract.recipe.shelf import shipped
+from actstore_extract.roles import RoleError, parse_role
+from actstore_extract.samples import SOURCES, Source
+
+__all__ = ["ORDERS", "Recipe", "RecipeError", "load", "recorded"]
+
+ORDERS = ("image-text", "text-image", "text")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(_Section):
+    """Which model: a folder, a name on the hub, or one that ships; `processor` changes settings of its processor."""
+
+    path: str
+    family: str | None = None
+    revision: str | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    attention: str | None = None
+    device_map: str | None = None
+    blocked: list[dict[str, Any]] = []
+    processor: dict[str, Any] = {}
+
+
+class PromptSection(_Section):
+    """What is asked: "<image>" stands for the image, {column} for a column of the sample.
+
+    `text` is one prompt, or one for each order: { image-text = "<image> {captions}", text-image = "{captions} <image>",
+    text = "{captions}" }; then each sample is asked in each. {captions} is a list's items without separators,
+    {captions[0]} the first of them.
+    """
+
+    text: str | dict[str, str] | None = None
+
+    @field_validator("text")
+    @classmethod
+    def _orders(cls, text: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        for order in text if isinstance(text, dict) else ():
+            if order not in ORDERS:
+                raise ValueError(f"no order is called '{order}'{nearest(order, list(ORDERS))}; {', '.join(ORDERS)}")
+        if isinstance(text, dict) and not text:
+            raise ValueError("no order: leave it out, or give one")
+        return text
+
+
+class CaptureSection(_Section):
+    """What is kept of each sample.
+
+    `roles` are those whose residual vectors are kept, `kv` those whose keys and values, in every block that the forward
+    runs through for `layers`. `attention` are the roles whose attention from the text is kept, head by head with
+    `per_head`, and `mass` that on every key up to the end of the image. `max_new_tokens` are generated, 0 for none; of
+    `answers`, words or { label = word }, the probability as next token is kept. Of `layers`, -1 is the last residual
+    point; the forward ends at the last of them where `next_token` is false. `lens` keeps the model's final norm and
+    unembedding beside.
+    """
+
+    roles: Annotated[list[str], Field(min_length=1)]
+    kv: list[str] = []
+    attention: list[str] = []
+    per_head: bool = False
+    mass: bool = False
+    max_new_tokens: Annotated[int, Field(ge=0)] = 0
+    answers: list[str] | dict[str, str] = []
+    layers: Literal["all"] | list[int] = "all"
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    next_token: bool = True
+    lens: bool = False
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    part_samples: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("roles", "kv", "attention")
+    @classmethod
+    def _canonical(cls, roles: list[str]) -> list[str]:
+        try:
+            return list(dict.fromkeys(parse_role(role).name for role in roles))
+        except RoleError as error:
+            raise ValueError(error) from None  # pydantic adds where
+
+    @field_validator("kv")
+    @classmethod
+    def _no_means(cls, roles: list[str]) -> list[str]:
+        for role in roles:
+            if parse_role(role).is_mean:
+                raise ValueError(f"{role} is a mean of positions, which has no keys; name the positions' role")
+        return roles
+
+
+class Recipe(_Section):
+    """A whole recipe; `samples` is of the class that its source has; each sample is run under each condition."""
+
+    name: str
+    about: str = ""
+    seed: int = 0
+    model: ModelSection
+    samples: Source
+    prompt: PromptSection = PromptSection()
+    capture: CaptureSection
+    conditions: list[SerializeAsAny[ConditionSection]] = []
+
+    def record(self) -> dict[str, Any]:
+        """The recipe as JSON, as it is kept in the run card and compared on resume."""
+        without = {"samples"} if self.conditions else {"samples", "conditions"}
+        return {**self.model_dump(mode="json", exclude=without), "samples": self.samples.model_dump(mode="json")}
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, or the shipped one of that name, with `section.key=value` overrides applied.
+
+    Raises RecipeError with the file, the key and the nearest key that exists.
+    """
+    one = shipped().get(name)
+    data = read(name, list(shipped()), "actstore recipes") if one is None else deepcopy(one.data)
+    for change in overrides:
+        override(data, change)
+    return _recipe({"name": Path(name).stem if one is None else name, **data}, name)
+
+
+def recorded(record: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a run card, as `Recipe.record` made it, with `section.key=value` overrides applied.
+
+    A key that an older card lacks means what that version did: so the default of a new key is what was done before it.
+    """
+    data = deepcopy(dict(record))
+    for change in overrides:
+        override(data, change)
+    return _recipe(data, where)
+
+
+def _recipe(data: Mapping[str, Any], where: str) -> Recipe:
+    check_keys(data, Recipe, where)
+    sections = {name: data.get(name, {}) for name in ("model", "samples", "prompt", "capture")}
+    for name, one in sections.items():
+        if not isinstance(one, Mapping):
+            raise RecipeError(f"{where}: {name} is a section: write [{name}] and its keys below it")
+    source = sections["samples"].get("source")
+    if source not in SOURCES:
+        hint = nearest(str(source), list(SOURCES))
+        raise RecipeError(f"{where}: [samples] source {source!r} is not one of {', '.join(SOURCES)}{hint}")
+    parsed = {
+        "model": section(ModelSection, sections["model"], f"{where}: [model]"),
+        "samples": section(SOURCES[source], sections["samples"], f"{where}: [samples]"),
+        "prompt": section(PromptSection, sections["prompt"], f"{where}: [prompt]"),
+        "capture": section(CaptureSection, sections["capture"], f"{where}: [capture]"),
+        "conditions": _conditions(data.get("conditions", []), where),
+    }
+    return section(Recipe, {**data, **parsed}, where)
+
+
+def _conditions(given: object, where: str) -> list[ConditionSection]:
+    """The conditions, each a table or the name of one that is ready."""
+    if not isinstance(given, list):
+        raise RecipeError(f'{where}: conditions is a list: conditions = ["eoi-knockout"], or [[conditions]] with keys')
+    tables = [{"name": one} if isinstance(one, str) else one for one in given]
+    for table in tables:
+        if not isinstance(table, Mapping) or "name" not in table:
+            raise RecipeError(f"{where}: condition {table!r} has no name")
+    return [section(_condition(table), table, f"{where}: condition '{table['name']}'") for table in tables]
+
+
+def _condition(table: Mapping[str, Any]) -> type[ConditionSection]:
+    if table["name"] == NONE:
+        return ConditionSection
+    kinds: dict[str, type[ConditionSection]] = {"patch": PatchSection, "steer": SteerSection}
+    named = (kind for key, kind in kinds.items() if key in table or str(table["name"]).endswith(f"-{key}"))
+    return next(named, KnockoutSection)

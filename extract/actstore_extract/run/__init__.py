@@ -1,0 +1,1 @@
+"""A run: a recipe's model over its samples into a store."""

@@ -1,0 +1,158 @@
+"""Commands of the model side."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from actstore.commands.options import output_options, store_argument
+from actstore.progress import duration
+
+if TYPE_CHECKING:
+    from actstore_extract.run.estimate import Estimate
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@click.command()
+@click.argument("recipe")
+@store_argument
+@click.option("--estimate", is_flag=True, help="Print rows, bytes and time, measured on some samples; write nothing.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
+)
+@click.option("--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Number type the model runs in.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples in one forward.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the recipe.")
+def extract(
+    recipe: str,
+    store: Path,
+    estimate: bool,
+    limit: int | None,
+    device: str,
+    dtype: str | None,
+    batch_size: int | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Run a recipe's model over its samples and keep what it says in STORE; the same call again goes on.
+
+    RECIPE is a file or the name of one that ships (actstore recipes).
+
+    \b
+    Example:
+      actstore extract digits-fusion demo/fusion
+      actstore extract digits-fusion demo/fusion --estimate
+      actstore extract digits-fusion demo/cut --set 'conditions=["eoi-knockout"]'
+      actstore extract my-recipe.toml runs/mine --device cuda --set samples.path=/data/imagenet
+    """
+    from actstore_extract.recipe import recipe as recipes
+    from actstore_extract.run.estimate import estimate as estimate_of
+    from actstore_extract.run.runner import Run
+
+    options = {"samples.limit": limit, "model.dtype": dtype}
+    changes = [*overrides, *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    run = Run(recipes.load(recipe, changes), device=device, batch_size=batch_size, say=_say)
+    if estimate:
+        _print_estimate(estimate_of(run))
+        return
+    with _interruptible(store):
+        done = run.extract(store)
+    if done.samples:
+        rate = done.samples / max(done.seconds, 1e-9)
+        _say(
+            f"{store}: {done.samples} samples ({done.failed} failed) in {done.parts} parts, {done.bytes / 1e6:.1f} MB, "
+            f"{done.seconds:.1f} s, {rate:.0f} samples/s"
+        )
+    if done.left:
+        _say(f"{store}: {done.left} parts are being written by other processes; the same command says how far they are")
+
+
+@contextmanager
+def _interruptible(store: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a run between batches; what to do next is said."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from actstore.store import open as open_store
+
+        if (store / "commits").is_dir():
+            opened = open_store(store)
+            done = sum(commit.samples for commit in opened.commits)
+            _say(f"\n{store}: stopped; {done} of {opened.plan.height} samples are kept; the same command goes on")
+        raise
+
+
+def _print_estimate(estimate: "Estimate") -> None:
+    import polars as pl
+
+    from actstore.commands.table import render
+
+    table = {
+        "kept": [*estimate.rows, "all"],
+        "n": [*estimate.rows.values(), sum(estimate.rows.values())],
+        "MB": [round(size / 1e6, 2) for size in (*estimate.bytes.values(), sum(estimate.bytes.values()))],
+    }
+    render(pl.DataFrame(table))
+    if estimate.per_head:
+        _say(f"attention columns with per_head = true: {estimate.per_head / 1e6:.2f} MB")
+    _say(
+        f"{estimate.samples} samples; about {duration(estimate.seconds)}, measured on {estimate.measured_on} of them; "
+        "MB before compression"
+    )
+
+
+@click.group(invoke_without_command=True)
+@output_options
+@click.pass_context
+def recipes(context: click.Context, style: str | None, output: Path | None) -> None:
+    """List the recipes that ship with the package, and what each needs.
+
+    gpu_gb and store_gb are rough: 10^9 bytes, by arithmetic from the published model; the store before compression.
+
+    \b
+    Example:
+      actstore recipes
+      actstore recipes show chameleon-7b/overlap > my-recipe.toml
+    """
+    if context.invoked_subcommand is not None:
+        return
+    import polars as pl
+
+    from actstore.commands.table import render
+    from actstore_extract.recipe.needs import needs
+    from actstore_extract.recipe.recipe import load
+    from actstore_extract.recipe.shelf import shipped
+
+    found = [(load(name), needs(load(name))) for name in shipped()]
+    table = {
+        "name": [one.name for one, _ in found],
+        "weights": [one.model.path for one, _ in found],
+        "data": [one.samples.source for one, _ in found],
+        "samples": [known and known.samples for _, known in found],
+        "gpu_gb": [known and round(known.gpu_gb, 1) for _, known in found],
+        "store_gb": [known and round(known.store_gb, 1) for _, known in found],
+        "about": [one.about for one, _ in found],
+    }
+    render(pl.DataFrame(table), style, output)
+
+
+@recipes.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Print a recipe, to be copied and edited.
+
+    \b
+    Example:
+      actstore recipes show chameleon-7b/overlap > my-recipe.toml
+    """
+    from actstore.errors import ActstoreError, nearest
+    from actstore_extract.recipe.shelf import shipped
+
+    if name not in shipped():
+        raise ActstoreError(f"no recipe '{name}' ships{nearest(name, list(shipped()))}; see actstore recipes")
+    click.echo(shipped()[name].text, nl=False)

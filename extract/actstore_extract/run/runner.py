@@ -1,0 +1,344 @@
+"""The runner: creates a store from a recipe or goes on with it, until every batch of the plan is committed."""
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+import actstore
+from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError
+from actstore.format.commits import Commit
+from actstore.format.lens import Lens
+from actstore.format.names import HEADER, INDEX, PART_SAMPLES, SHARD_BYTES
+from actstore.format.plan import prepare
+from actstore.progress import Bar, bar
+from actstore.sql import index
+from actstore.store import Store
+from actstore.write import drafts
+from actstore_extract.families import Model, Prompt, load
+from actstore_extract.interventions.conditions import Condition, crossed, expand
+from actstore_extract.recipe import prompts
+from actstore_extract.recipe.recipe import Recipe, RecipeError, recorded
+from actstore_extract.run.card import flat, made_on
+from actstore_extract.run.content import Content
+from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
+from actstore_extract.run.fingerprint import decoder_weights, fingerprint
+from actstore_extract.run.lens import lens_of
+from actstore_extract.run.ranks import device_of, share
+from actstore_extract.samples import Samples
+from actstore_extract.shipped import MODELS
+
+__all__ = ["Run", "Summary"]
+
+PARTS_WAITING = 2  # parts the writer may be behind; more would only hold more memory
+BATCHES_PROBED = 8
+MAY_CHANGE = ("capture.batch_size",)  # from run to run: each commit says its own
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did: samples written now, of them failed, and the batches that are left to other writers."""
+
+    samples: int
+    failed: int
+    parts: int
+    bytes: int
+    seconds: float
+    left: int
+
+
+class Run:
+    """A recipe with its samples, and with its model once something is to be run."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        device: str = "auto",
+        batch_size: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.recipe, self.say, self.device, self.batch_size = recipe, say, device, batch_size
+        self.samples: Samples = recipe.samples.samples()
+        self.asked = prompts.plan(recipe, self.samples)
+        self.folder = str(MODELS.get(recipe.model.path, recipe.model.path))
+        self.dtype = recipe.capture.dtype or recipe.model.dtype
+        self.attention_dtype = "float32" if self.dtype == "float32" else "float16"
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, loaded when something is to be run."""
+        section = self.recipe.model
+        return load(
+            self.folder,
+            family=section.family,
+            dtype=section.dtype,
+            device=device_of(self.device, section.device_map),
+            revision=section.revision,
+            device_map=section.device_map,
+            attention=section.attention,
+            blocked=section.blocked,
+            settings=section.processor,
+        )
+
+    @cached_property
+    def conditions(self) -> dict[str, Condition]:
+        """The conditions by name; windows of layers are known once the model is."""
+        return expand(self.recipe.conditions, n_layers=self.model.n_layers, seed=self.recipe.seed)
+
+    @cached_property
+    def planned(self) -> pl.DataFrame:
+        """Each sample under each condition."""
+        batch_size = self.batch_size or self.recipe.capture.batch_size
+        return crossed(self.asked, self.conditions.values(), block=BATCHES_ENCODED * batch_size)
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """The residual points to keep."""
+        wanted = self.recipe.capture.layers
+        if wanted == "all":
+            return list(range(self.model.n_layers + 1))
+        n_points = self.model.n_layers + 1
+        for layer in wanted:
+            if not -n_points <= layer < n_points:
+                raise RecipeError(f"[capture] layer {layer} is out of range: this model has 0..{n_points - 1}")
+        return sorted({layer % n_points for layer in wanted})
+
+    @cached_property
+    def blocks(self) -> list[int]:
+        """The blocks whose keys and values are kept: all that the forward runs through for the residual points."""
+        if not self.recipe.capture.kv:
+            return []
+        if self.layers[-1] == 0:
+            raise RecipeError("[capture] kv: no block runs for layer 0 alone; add a later layer")
+        return list(range(self.layers[-1]))
+
+    def extractor(self, batch_size: int) -> Extractor:
+        """What turns samples into the content of a part."""
+        return Extractor(
+            self.model,
+            self.recipe,
+            self.samples.image,
+            layers=self.layers,
+            kv_blocks=self.blocks,
+            dtype=self.dtype,
+            batch_size=batch_size,
+            asked=self.asked,
+            say=self.say,
+        )
+
+    def extract(self, path: Path) -> Summary:
+        """Create the store at `path`, or go on with it; returns when nothing is left for this process to do.
+
+        Raises PlanError if the store there was made from another recipe or other weights.
+        """
+        store = self._open(path)
+        before = store.run["recipe"]["capture"]["batch_size"]
+        own = self.recipe.capture.batch_size
+        batch_size = self.batch_size or (own if own != before else int(store.run["batch_size"]))
+        total = store.plan.filter(pl.col("batch").is_in(share(store.remaining))).height
+        self.say(f"{total} of {store.plan.height} samples left")
+        started = time.monotonic()
+        commits: list[Commit] = []
+        with bar(total, "samples") as progress, _terminated():
+            while todo := self._free(store):  # again, until what is left is in the hands of other writers
+                commits += self._work(store, self.extractor(batch_size), todo, progress)
+        left = len(store.remaining)
+        if not left and (commits or not (path / INDEX).exists()):
+            index.build_in_store(actstore.open(path))
+        return Summary(
+            samples=sum(commit.samples for commit in commits),
+            failed=sum(int(commit.by["failed"]) for commit in commits),
+            parts=len(commits),
+            bytes=sum(commit.bytes for commit in commits),
+            seconds=time.monotonic() - started,
+            left=left,
+        )
+
+    def _free(self, store: Store) -> list[int]:
+        """Batches that nobody has committed and nobody is working on."""
+        return [number for number in share(store.remaining) if number not in drafts.live(store.path)]
+
+    def _work(self, store: Store, extractor: Extractor, todo: list[int], progress: Bar) -> list[Commit]:
+        """Extract batch after batch while a thread writes the ones before; what it was given is always finished."""
+        writing: deque[Future[Commit | None]] = deque()
+        commits: list[Commit | None] = []
+        with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
+            for number, following in zip(todo, [*todo[1:], -1], strict=True):
+                planned = store.plan.filter(pl.col("batch") == number)
+                if store.is_committed(number) or number in drafts.live(store.path):
+                    progress.advance(planned.height)
+                    continue
+                draft = store.draft(number)
+                try:
+                    then = store.plan.filter(pl.col("batch") == following)
+                    content = extractor.content(planned, progress.advance, then=then)
+                except BaseException:
+                    draft.discard()
+                    raise
+                writing.append(writer.submit(self._write, store, number, content, draft, extractor.batch_size))
+                while len(writing) > PARTS_WAITING:
+                    commits.append(writing.popleft().result())
+            commits += [future.result() for future in writing]
+        return [commit for commit in commits if commit is not None]
+
+    def _write(
+        self, store: Store, number: int, content: Content, draft: drafts.Draft, batch_size: int
+    ) -> Commit | None:
+        with draft:  # also what nobody expects lets go of it
+            failed = content.samples.filter(pl.col("status") == "failed")
+            for sample_id, error in failed.select("sample_id", "error").iter_rows():
+                self.say(f"{sample_id} failed: {error}")
+            by = {"batch_size": batch_size, "failed": failed.height, **made_on(self.model.device)}
+            try:
+                return store.write(
+                    number,
+                    samples=content.samples,
+                    rows=content.rows,
+                    residual=content.residual,
+                    keys=content.keys,
+                    values=content.values,
+                    attention=content.attention,
+                    attention_dtype=self.attention_dtype,
+                    by=by,
+                    draft=draft,
+                )
+            except AlreadyCommittedError:
+                return None
+
+    def _open(self, path: Path) -> Store:
+        if not (path / HEADER).exists():
+            return self._create(path)
+        store = actstore.open(path)
+        _check_same(store, self.recipe.record(), fingerprint(self.folder, self.recipe.model.revision))
+        return store
+
+    def _create(self, path: Path) -> Store:
+        batch_size = self.batch_size or self.recipe.capture.batch_size
+        prepare(self.asked)  # refuses bad columns before the model runs
+        for note in self.model.notes():
+            self.say(note)
+        content = self.probe(batch_size)
+        for role in self.missing_roles(content):
+            self.say(f"role '{role}': {self.model.facts()['architecture']} has none here; nothing is stored for it")
+        lens = self.lens(content)
+        size = self.recipe.capture.part_samples or samples_per_part(content, batch_size)
+        batch = pl.int_range(self.planned.height, eager=True) // size
+        try:
+            return actstore.create(
+                path,
+                plan=self.planned.with_columns(batch.alias("batch")),
+                layers=self.layers,
+                blocks=self.blocks,
+                d_model=self.model.d_model,
+                dtype=self.dtype,
+                run=self.card(batch_size),
+                vocabulary=self.model.vocabulary(),
+                lens=lens,
+            )
+        except ActstoreError:
+            if (path / HEADER).exists():  # another rank was first
+                return self._open(path)
+            raise
+
+    def lens(self, content: Content) -> Lens | None:
+        """The model's lens, where the recipe wants it, held against what the model says after one of the samples."""
+        if not self.recipe.capture.lens:
+            return None
+        sample_id = content.samples.filter(pl.col("status") == "ok")["sample_id"][0]
+        row = self.asked.row(by_predicate=pl.col("sample_id") == sample_id, named=True)
+        image = None if row["image"] is None else self.samples.image(row["image"])
+        return lens_of(self.model, self.model.encode(Prompt(sample_id, row["prompt"], image)), self.dtype)
+
+    def probe(self, batch_size: int) -> Content:
+        """The content of the first samples that can be run."""
+        planned = self.planned.head(BATCHES_PROBED * batch_size)
+        extractor = self.extractor(batch_size)
+        first = None
+        for piece in planned.iter_slices(batch_size):
+            content = extractor.content(piece)
+            first = first or content.samples["error"][0]
+            if content.residual or content.keys:
+                return content
+            if (content.samples["status"] == "ok").any():
+                roles = ", ".join(self.recipe.capture.roles)
+                raise RecipeError(f"none of the roles {roles} exists in {self.model.facts()['architecture']}")
+        raise RecipeError(f"none of the first {planned.height} samples can be run; the first: {first}")
+
+    def missing_roles(self, content: Content) -> list[str]:
+        """Roles of the recipe that no sample has."""
+        capture = self.recipe.capture
+        lost = [role for role in capture.roles if role not in content.residual]
+        return list(dict.fromkeys([*lost, *(role for role in capture.kv if role not in content.keys)]))
+
+    def card(self, batch_size: int) -> dict[str, Any]:
+        """The run card: everything that says who produced the store."""
+        return {
+            "model": self.recipe.model.path,
+            **self.model.facts(),
+            **fingerprint(self.folder, self.recipe.model.revision),
+            "decoder_sha256": decoder_weights(self.folder),
+            "recipe_name": self.recipe.name,
+            "seed": self.recipe.seed,
+            "batch_size": batch_size,
+            **made_on(self.model.device),
+            "conditions": {name: condition.card() for name, condition in self.conditions.items()},
+            "recipe": self.recipe.record(),
+            **self._answers(batch_size),
+        }
+
+    def _answers(self, batch_size: int) -> dict[str, Any]:
+        """The tokens that stand for the answers of the recipe, by label or word."""
+        names = list(self.recipe.capture.answers)
+        return {"answer_tokens": dict(zip(names, self.extractor(batch_size).said.tokens, strict=True))} if names else {}
+
+
+def samples_per_part(content: Content, batch_size: int) -> int:
+    """How many samples make a part of about 128 MB: whole batches, at least one, at most 2,048 samples."""
+    each = max(1, content.bytes // content.done)
+    whole = min(SHARD_BYTES // each, PART_SAMPLES) // batch_size * batch_size
+    return max(batch_size, whole)
+
+
+def _check_same(store: Store, recipe: dict[str, Any], prints: dict[str, str]) -> None:
+    """Raise PlanError, with the difference, unless the store was made from this recipe and these weights."""
+    card = store.run.get("recipe")
+    then = recorded(card, f"{store.path}: the recipe in its run card").record() if isinstance(card, dict) else {}
+    there = {**flat(then), **{name: store.run.get(name) for name in prints}}
+    wanted = {**flat(recipe), **prints}
+    keys = [key for key in {**there, **wanted} if key not in MAY_CHANGE]
+    differing = [key for key in keys if there.get(key) != wanted.get(key)]
+    if differing:
+        lines = [f"  {key}: {there.get(key)!r} in the store, {wanted.get(key)!r} now" for key in differing]
+        samples = any(key.startswith("samples.") for key in differing)
+        fixed = ", since its samples are those it was made for" if samples else ""
+        raise PlanError(
+            f"{store.path} was made otherwise; go on with what made it, or choose another folder{fixed}:\n"
+            + "\n".join(lines)
+        )
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM, as Slurm and torchrun send it, ends a run as Ctrl-C does: the batch in hand is dropped."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,144 @@
+"""Commands that train."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from actstore.commands.options import output_options
+
+if TYPE_CHECKING:
+    from actstore_extract.training.log import Row
+    from actstore_extract.training.loop import Done
+
+
+def _say(text: str) -> None:
+    """On standard error; under torchrun the first process speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(text, err=True)
+
+
+@click.group()
+def train() -> None:
+    """Train an adapter between two frozen models, or LoRA in a model that draws, from a recipe.
+
+    \b
+    Example:
+      actstore train recipes
+      actstore train adapter digits-adapter demo/adapter
+    """
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """What both trainings take."""
+    for decorate in (
+        click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key."),
+        click.option(
+            "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
+        ),
+        click.argument("out", type=click.Path(path_type=Path, file_okay=False)),
+        click.argument("recipe"),
+    ):
+        command = decorate(command)
+    return command
+
+
+@train.command()
+@_options
+def adapter(recipe: str, out: Path, device: str, overrides: tuple[str, ...]) -> None:
+    """Train the linear map from a frozen vision tower into a frozen language model; OUT is a model to extract from.
+
+    The same call again goes on from the last checkpoint. OUT gets adapter.safetensors, parts.toml, log.parquet,
+    log.png and checkpoint.state. With several GPUs: torchrun --nproc-per-node 8 $(which actstore) train ...
+
+    \b
+    Example:
+      actstore train adapter digits-adapter demo/adapter
+      actstore train adapter clip-gemma-2-2b-pretrain runs/pretrain --set data.llava.path=/data/pretrain.json
+      actstore train adapter clip-gemma-2-2b-finetune runs/model --set model.adapter=runs/pretrain
+    """
+    from actstore_extract.training.program import train_adapter
+    from actstore_extract.training.recipe import AdapterRecipe, load
+
+    _end(train_adapter(load(recipe, AdapterRecipe, overrides), out, device=device, say=_say), out)
+
+
+@train.command()
+@_options
+@click.option("--merge", is_flag=True, help="Write a whole checkpoint instead of what was learned alone.")
+def lora(recipe: str, out: Path, device: str, overrides: tuple[str, ...], merge: bool) -> None:
+    """Train LoRA in the decoder of a model, Emu3 for example; OUT is a model to extract from.
+
+    The same call again goes on from the last checkpoint.
+
+    \b
+    Example:
+      actstore train lora emu3-lora runs/emu3 --set data.vqav2.path=/data/vqa --set data.coco.path=/data/coco
+    """
+    from actstore_extract.training.program import train_lora
+    from actstore_extract.training.recipe import LoraRecipe, load
+
+    _end(train_lora(load(recipe, LoraRecipe, overrides), out, device=device, merge=merge, say=_say), out)
+
+
+@train.command()
+@click.argument("name", required=False)
+@output_options
+def recipes(name: str | None, style: str | None, output: Path | None) -> None:
+    """List the recipes that ship and what each needs, or print one, to be copied and edited.
+
+    gpu_gb is rough: 10^9 bytes on each GPU, by arithmetic from the published models; a smaller training.micro_batch
+    needs less and learns the same, up to rounding.
+
+    \b
+    Example:
+      actstore train recipes
+      actstore train recipes clip-gemma-2-2b-pretrain > mine.toml
+    """
+    import polars as pl
+
+    from actstore.commands.table import render
+    from actstore.errors import ActstoreError, nearest
+    from actstore_extract.training import needs
+    from actstore_extract.training.recipe import TrainingRecipe, load, shipped
+
+    if name is None:
+        found = [load(one, TrainingRecipe) for one in shipped()]
+        table = {
+            "name": [one.name for one in found],
+            "kind": [one.kind for one in found],
+            "weights": [needs.weights(one) for one in found],
+            "data": [needs.data(one) for one in found],
+            "gpu_gb": [known and round(known, 1) for known in map(needs.gpu_gb, found)],
+            "about": [one.about for one in found],
+        }
+        render(pl.DataFrame(table), style, output)
+    elif name in shipped():
+        click.echo(shipped()[name].text, nl=False)
+    else:
+        raise ActstoreError(f"no recipe '{name}' ships{nearest(name, list(shipped()))}; see actstore train recipes")
+
+
+def _end(done: "Done", out: Path) -> None:
+    if not done.finished:
+        _say(f"\n{out}: stopped; {done.step} of {done.steps} steps are kept; the same command goes on")
+        raise KeyboardInterrupt
+    _say(f"{out}: {done.steps} steps, {_losses(done.log)}")
+    for what, count in (
+        ("longer than max_length and cut at their end", sum(row.cut for row in done.log)),
+        ("left without an answer by that", sum(row.empty for row in done.log)),
+        ("unusable and left out", sum(row.bad for row in done.log)),
+    ):
+        if count:
+            _say(f"{count} of {sum(row.examples + row.empty + row.bad for row in done.log)} examples were {what}")
+
+
+def _losses(log: "list[Row]") -> str:
+    """Where the loss began and ended, each the mean of a twentieth of the steps."""
+    losses = [row.loss for row in log if row.loss is not None]
+    n = max(1, len(losses) // 20)
+    if not losses:
+        return "none of which had anything to learn"
+    return f"loss {sum(losses[:n]) / n:.3f} at the beginning, {sum(losses[-n:]) / n:.3f} at the end"
