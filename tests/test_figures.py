@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from actstore.errors import ActstoreError
-from actstore_analyze.charts import charts, drawings, lines, stacks
+from actstore_analyze.attention.figure import PALE
+from actstore_analyze.charts import charts, lines, stacks
+from actstore_analyze.overlap.figure import overlap
 from actstore_analyze.published import curves
 
 LAYERS = 5
@@ -46,7 +48,7 @@ def points(drawing):
 
 
 def test_every_point_says_its_values_and_undefined_ones_are_not_drawn():
-    said = points(charts.svg(charts.overlap(table(), title="tiny"), "a"))
+    said = points(charts.svg(overlap(table(), title="tiny"), "a"))
     assert len(said) == 3 * LAYERS - 1
     assert "last-image, layer 2: overlap 0.350, chance 0.099, n = 300" in said
     assert "image, layer 2: overlap 0.360 ± 0.020 (se), chance 0.099, n = 300" in said
@@ -54,7 +56,7 @@ def test_every_point_says_its_values_and_undefined_ones_are_not_drawn():
 
 
 def test_the_words_of_the_figure():
-    drawing = charts.svg(charts.overlap(table(), title="tiny model"), "a")
+    drawing = charts.svg(overlap(table(), title="tiny model"), "a")
     words = re.findall(r">([^<>]+)</text>", drawing)
     for word in ("tiny model", "label overlap χ (k = 10)", "layer", "chance 0.099", *ROLES, "0", "1", "2", "3", "4"):
         assert word in words
@@ -65,12 +67,12 @@ def words(chart):
 
 
 def test_a_figure_says_what_its_bands_are_and_whose_curves_are_pale():
-    own = words(charts.overlap(table(), title="t", reference=curves.overlap("chameleon-7b")))
+    own = words(overlap(table(), title="t", reference=curves.overlap("chameleon-7b")))
     assert "n = 300 samples, euclidean distance; band: one standard error over positions" in own
     assert "pale: Chameleon-7B as published, at the same relative depth" in own
-    alone = words(charts.overlap(table(["eoi"]), title="t"))
+    alone = words(overlap(table(["eoi"]), title="t"))
     assert "n = 300 samples, euclidean distance" in alone
-    nothing = words(charts.overlap(table(["last"]), title="t", reference=curves.overlap("chameleon-7b")))
+    nothing = words(overlap(table(["last"]), title="t", reference=curves.overlap("chameleon-7b")))
     assert not any("pale" in word for word in nothing)
 
 
@@ -101,17 +103,17 @@ def test_ids_of_two_drawings_do_not_meet():
 
 
 def test_reference_is_drawn_for_the_roles_of_the_table_only():
-    said = points(charts.svg(charts.overlap(table(), title="t", reference=curves.overlap("Chameleon-7B")), "a"))
+    said = points(charts.svg(overlap(table(), title="t", reference=curves.overlap("Chameleon-7B")), "a"))
     behind = [text for text in said if "published, not measured here" in text]
     assert len(behind) == 3 * 32
     assert not any("32nd" in text for text in behind)
-    plain = charts.overlap(table(), title="t")
+    plain = overlap(table(), title="t")
     assert "published" not in charts.svg(plain, "a")
 
 
 def test_reference_stops_where_the_layers_of_the_table_stop():
     half = table(layers=5).filter(pl.col("layer") <= 2)
-    said = points(charts.svg(charts.overlap(half, title="t", reference=curves.overlap("chameleon-7b")), "a"))
+    said = points(charts.svg(overlap(half, title="t", reference=curves.overlap("chameleon-7b")), "a"))
     depths = [float(match[1]) for text in said if (match := re.search(r"relative depth ([\d.]+)", text))]
     assert depths
     assert max(depths) == 0.5
@@ -136,7 +138,7 @@ def test_published_numbers_are_the_papers():
 
 
 def test_files(tmp_path):
-    chart = charts.beside([charts.overlap(table(), title=name, end=0.8) for name in ("one", "two")])
+    chart = charts.beside([overlap(table(), title=name, end=0.8) for name in ("one", "two")])
     png, svg, csv = charts.save(chart, table(), tmp_path / "new", "overlap")
     assert png.read_bytes().startswith(b"\x89PNG")
     assert svg.read_text().startswith("<svg")
@@ -154,28 +156,28 @@ def test_files(tmp_path):
     ids=["33 layers", "one layer, undefined", "one layer"],
 )
 def test_unusual_tables_are_drawn(frame):
-    drawing = charts.svg(charts.overlap(frame, title="t"), "a")
+    drawing = charts.svg(overlap(frame, title="t"), "a")
     ticks = re.findall(r">(\d+)</text>", drawing)
     assert 1 <= len(ticks) <= 12
 
 
 def test_text_of_a_store_cannot_leave_the_drawing():
     odd = table(("eoi",)).with_columns(condition=pl.lit('"><script>x</script>'))
-    drawing = charts.svg(charts.overlap(odd, title="<script>y</script>"), "a")
+    drawing = charts.svg(overlap(odd, title="<script>y</script>"), "a")
     assert "<script" not in drawing
     assert points(drawing)
 
 
 def test_conditions_are_lines_of_their_own():
     both = pl.concat([table(("eoi",)), table(("eoi",)).with_columns(condition=pl.lit("knockout"))])
-    drawing = charts.svg(charts.overlap(both, title="t"), "a")
+    drawing = charts.svg(overlap(both, title="t"), "a")
     assert ">eoi, knockout</text>" in drawing
     assert len(points(drawing)) == 2 * (LAYERS - 1)
 
 
 def test_charts_beside_each_other_keep_their_own_colours():
     """Vega would merge their scales: then a line of one chart has the colour of another's."""
-    alone = [charts.overlap(table(roles), title="tiny") for roles in (("eoi", "last-image"), ("zebra", "eoi", "yak"))]
+    alone = [overlap(table(roles), title="tiny") for roles in (("eoi", "last-image"), ("zebra", "eoi", "yak"))]
     together = charts.svg(charts.beside(alone), "a")
     for role in ("zebra", "yak"):
         drawn = rf'aria-label="{role}, layer 2[^"]*"[^>]* d="([^"]+)" fill="(#[0-9a-fA-F]+)"'
@@ -191,7 +193,7 @@ def stack(opacity):
     return stacks.stacked(shares, y_title="share", background=BANDS[0], opacity=opacity)
 
 
-@pytest.mark.parametrize("opacity", [1, drawings.PALE])
+@pytest.mark.parametrize("opacity", [1, PALE])
 def test_the_shares_of_a_stack_part_in_grey(tmp_path, opacity):
     charts.draw(stack(opacity), tmp_path / "f.png")
     greys = Counter(Image.open(tmp_path / "f.png").convert("L").tobytes())

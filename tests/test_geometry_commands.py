@@ -10,8 +10,9 @@ from sklearn.metrics import homogeneity_score
 import actstore
 from actstore.commands.main import run
 from actstore.errors import ActstoreError
-from actstore_analyze.charts import charts, drawings
+from actstore_analyze.charts import charts
 from actstore_analyze.cluster.measure import density_peaks
+from actstore_analyze.gap import figure as gap_figure
 from actstore_analyze.gap.study import Gap
 from two_sided import LAYERS, ORDERS, ROLES, D, N, command, make, vectors
 
@@ -226,7 +227,7 @@ def test_charts_side_by_side_have_one_axis():
     table = pl.DataFrame({"condition": "none", "layer": [0, 1], "q25": -0.1, "median": 0.1, "q75": 0.3,
                           "absolute": False, "n_text": 5, "n_image": 5})  # fmt: skip
     other = table.with_columns(q75=pl.lit(0.81))
-    svg = charts.svg(drawings.gap(table, title="t", tables=[table, other]), "a")
+    svg = charts.svg(gap_figure.gap(table, title="t", tables=[table, other]), "a")
     assert ">0.8<" in svg
 
 

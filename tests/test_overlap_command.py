@@ -136,7 +136,7 @@ def test_positions_are_drawn_by_seed(store, capsys):
 def test_blocks_of_positions_read_apart_give_the_same(store, capsys, monkeypatch):
     asked = ("overlap", store, "--roles", "image", "-k", 5)
     _, together, _ = command(capsys, *asked)
-    monkeypatch.setattr("actstore_analyze.overlap.study.BLOCK_BYTES", 1)
+    monkeypatch.setattr("actstore_analyze.study.units.BLOCK_BYTES", 1)
     assert command(capsys, *asked, "--force")[1] == together
 
 

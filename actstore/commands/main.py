@@ -13,6 +13,7 @@ import click
 from actstore import process
 from actstore.commands.options import output_options, store_argument
 from actstore.commands.plugins import Commands
+from actstore.commands.results import results
 from actstore.errors import ActstoreError, DamagedWarning
 
 INTERRUPTED = 130
@@ -28,6 +29,9 @@ def cli() -> None:
       actstore demo --out demo
       actstore query demo/fusion "select role, count(*) from rows group by all"
     """
+
+
+cli.add_command(results)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,14 +1,35 @@
 """Options that the commands of measures share, and what each of these commands does in the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from actstore.commands.options import output_options, store_argument
 
-__all__ = ["judged", "layers", "measured", "names", "numbers", "prepared", "referenced", "roles", "say", "show"]
+if TYPE_CHECKING:
+    from actstore_analyze.charts.charts import Draw
+    from actstore_analyze.study.study import PerLayer
+
+__all__ = [
+    "RUNNING",
+    "both_sides",
+    "drawn",
+    "judged",
+    "layers",
+    "measured",
+    "metric",
+    "names",
+    "numbers",
+    "of_replays_alone",
+    "prepared",
+    "referenced",
+    "replayed",
+    "roles",
+    "say",
+    "show",
+]
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -123,9 +144,69 @@ def judged(needless: str) -> Callable[[Command], Command]:
     return decorated
 
 
+RUNNING = ("low_memory", "model", "dtype", "tolerance", "limit")
+
+
+def replayed(command: Command) -> Command:
+    """--limit, --low-memory, --model, --dtype and --tolerance."""
+    shared = (
+        click.option("--limit", type=click.IntRange(min=1), help="Replay only the first N samples, or of each pair."),
+        click.option("--low-memory", is_flag=True, help="Replay with the weights of one block at a time in memory."),
+        click.option(
+            "--model",
+            metavar="PATH",
+            help="Folder of the weights, or a shipped name; without it what the run card says.",
+        ),
+        click.option(
+            "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Without it the run card's."
+        ),
+        click.option("--tolerance", type=click.FloatRange(0), help="How far an un-patched replay may be, relatively."),
+    )
+    for decorate in reversed(shared):
+        command = decorate(command)
+    return command
+
+
+def of_replays_alone(names: Iterable[str], remedy: str) -> None:
+    """Raise UsageError if one of these options was given, where nothing is replayed."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT):
+            raise click.UsageError(f"--{name.replace('_', '-')} is of replays: {remedy}")
+
+
+def both_sides(command: Command) -> Command:
+    """--text and --image of the commands that set one modality against the other."""
+    for name, order in (("image", "text-image"), ("text", "image-text")):
+        usual = f"role = 'random-{name}' and prompt_order = '{order}'"
+        command = click.option(
+            f"--{name}", default=usual, show_default=True, metavar="CONDITION", help=f"Which rows are {name}, in SQL."
+        )(command)
+    return command
+
+
+def metric(usual: str) -> Callable[[Command], Command]:
+    """--metric, `usual` without it."""
+    kinds = click.Choice(["euclidean", "normalised", "cosine"])
+    return click.option("--metric", default=usual, show_default=True, type=kinds)
+
+
+def drawn(of: str) -> Callable[[Command], Command]:
+    """--positions and --seed: what is drawn `of` what."""
+
+    def decorated(command: Command) -> Command:
+        positions = click.option(
+            "--positions", type=click.IntRange(min=1), help="Of a role with many positions (image), draw only so many."
+        )
+        return positions(click.option("--seed", default=0, show_default=True, help=f"Seed of {of}.")(command))
+
+    return decorated
+
+
 def show(
     store: Path,
-    measure: str,
+    study: "type[PerLayer]",
+    draw: "Draw",
     *,
     force: bool,
     figure: Path | None,
@@ -134,19 +215,17 @@ def show(
     reference: str | None = None,
     **asked: Any,
 ) -> None:
-    """Answer the call of a measure, print its table and draw it; reference: a model of which something is published."""
+    """Answer the call of a study, print its table and draw it; reference: a model of which something is published."""
     from actstore.commands.table import render
     from actstore.store import open as open_store
     from actstore_analyze.charts import charts
-    from actstore_analyze.published.references import reference as published
-    from actstore_analyze.registry import KINDS
     from actstore_analyze.study.recall import answer
 
-    kind, opened = KINDS[measure], open_store(store)
+    opened = open_store(store)
     if figure is not None:
         charts.check(figure)
-    call = kind.call.of(opened, **asked)
-    behind = None if reference is None else published(call, reference)
+    call = study.of(opened, **asked)
+    behind = None if reference is None else call.published(reference)
     if reference is not None and (behind is None or figure is None):
         say(f"--reference {reference}: {'it is drawn with --figure' if figure is None else 'this was not published'}")
     found = answer(opened, call, force=force, say=say)
@@ -154,5 +233,5 @@ def show(
     if figure is not None:
         pale = {} if behind is None else {"reference": behind}
         about = {} if call.about is None else {"about": call.about}
-        charts.draw(kind.draw(found.table, title=store.name, **about, **pale), figure)
+        charts.draw(draw(found.table, title=store.name, **about, **pale), figure)
     say(found.note)

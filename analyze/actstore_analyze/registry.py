@@ -1,55 +1,54 @@
-"""The measures that commands and reports know: how each is called and drawn."""
+"""The measures by name, each loaded when it is asked for: for the report, never for a measure."""
 
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any
 
-from actstore_analyze.attention.study import CrossModal
-from actstore_analyze.charts import charts, drawings
-from actstore_analyze.charts.drawings import Draw
-from actstore_analyze.cluster.study import Cluster
-from actstore_analyze.dimension.study import Dimension
-from actstore_analyze.gap.study import Gap
-from actstore_analyze.knockout import figure as knockout_figures
-from actstore_analyze.knockout.replayed import KnockoutReplayed
-from actstore_analyze.knockout.study import Knockout
-from actstore_analyze.lens import figure as lens_figures
-from actstore_analyze.lens.study import LogitLens
-from actstore_analyze.outliers.study import Outliers
-from actstore_analyze.overlap.between import DataOverlap
-from actstore_analyze.overlap.study import Overlap
-from actstore_analyze.patch import figure as patched_figures
-from actstore_analyze.patch.replayed import Replayed
-from actstore_analyze.patch.study import Patched
-from actstore_analyze.probe.study import Probe
-from actstore_analyze.sae import figure as sae_figures
-from actstore_analyze.sae.matches import Matched
-from actstore_analyze.sae.study import Rebuilt
+from actstore_analyze.charts.charts import Draw
 from actstore_analyze.study.study import PerLayer
 
-__all__ = ["KINDS", "Kind"]
+__all__ = ["MEASURES", "Measure", "load"]
+
+# In the order of a report: where the study of a measure is, and the figure of its table.
+MEASURES = {
+    "overlap": ("overlap.study:Overlap", "overlap.figure:overlap"),
+    "gap": ("gap.study:Gap", "gap.figure:gap"),
+    "cluster": ("cluster.study:Cluster", "cluster.figure:cluster"),
+    "attention": ("attention.study:CrossModal", "attention.figure:attention"),
+    "knockout": ("knockout.study:Knockout", "knockout.figure:knockout"),
+    "knockout_replayed": ("knockout.replayed:KnockoutReplayed", "knockout.figure:knockout"),
+    "patched": ("patch.study:Patched", "patch.figure:patched"),
+    "replayed": ("patch.replayed:Replayed", "patch.figure:patched"),
+    "dimension": ("dimension.study:Dimension", "dimension.figure:dimension"),
+    "probe": ("probe.study:Probe", "probe.figure:probe"),
+    "lens": ("lens.study:LogitLens", "lens.figure:lens"),
+    "data_overlap": ("overlap.between:DataOverlap", "overlap.figure:data_overlap"),
+    "outliers": ("outliers.study:Outliers", "outliers.figure:outliers"),
+    "sae": ("sae.study:Rebuilt", "sae.figure:rebuilt"),
+    "sae_match": ("sae.matches:Matched", "sae.figure:matched"),
+}
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A measure: its call, and the figure of its table."""
+class Measure:
+    """What is asked of a store, and the figure of the table that comes out."""
 
-    call: type[PerLayer]
+    study: type[PerLayer]
     draw: Draw
 
 
-KINDS = {  # in the order of a report
-    "overlap": Kind(Overlap, charts.overlap),
-    "gap": Kind(Gap, drawings.gap),
-    "cluster": Kind(Cluster, drawings.cluster),
-    "attention": Kind(CrossModal, drawings.attention),
-    "knockout": Kind(Knockout, knockout_figures.knockout),
-    "knockout_replayed": Kind(KnockoutReplayed, knockout_figures.knockout),
-    "patched": Kind(Patched, patched_figures.patched),
-    "replayed": Kind(Replayed, patched_figures.patched),
-    "dimension": Kind(Dimension, drawings.dimension),
-    "probe": Kind(Probe, drawings.probe),
-    "lens": Kind(LogitLens, lens_figures.lens),
-    "data_overlap": Kind(DataOverlap, drawings.data_overlap),
-    "outliers": Kind(Outliers, drawings.outliers),
-    "sae": Kind(Rebuilt, sae_figures.rebuilt),
-    "sae_match": Kind(Matched, sae_figures.matched),
-}
+@cache
+def load(name: str) -> Measure:
+    """The measure of that name.
+
+    >>> load("gap").study.measure
+    'gap'
+    """
+    study, draw = map(_named, MEASURES[name])
+    return Measure(study, draw)
+
+
+def _named(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(f"actstore_analyze.{module}"), name)

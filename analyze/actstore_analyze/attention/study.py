@@ -12,21 +12,19 @@ from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.attention import bands
 from actstore_analyze.attention.measure import cross_modal_from_mass, singled_out
+from actstore_analyze.published import curves
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
 
 __all__ = ["INTERNAL", "CrossModal"]
-
 INTERNAL = "internal image"  # the positions that no single one of which draws much
 USUAL_THRESHOLD = 0.01
 MOST_SINGLED = 6  # besides those that are named: more bands than that do not read
-
 NO_MASS = (
     "{}: no attention mass is stored{}; extract it with: actstore extract RECIPE STORE --set capture.mass=true "
     "(in a recipe: [capture] mass = true)"
 )
 COLUMNS_ALONE = ", only attention to {}, whose shares cannot be told without that to the rest of the image"
-
 KEY = ("sample_id", "condition")
 
 
@@ -104,6 +102,9 @@ class CrossModal(PerLayer):
             f"samples have it, and up to {MOST_SINGLED} positions that draw more than {least} on average over layers. "
             f"Samples: those of {self.sql}."
         )
+
+    def _published(self, model: str) -> pl.DataFrame | None:
+        return curves.attention(model)
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """The samples under each condition, at every layer."""

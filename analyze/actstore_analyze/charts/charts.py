@@ -1,7 +1,8 @@
 """Figures: tables of measures as charts that read in grey, by colour-blind readers and without a mouse."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import altair as alt
@@ -12,8 +13,11 @@ from actstore.errors import ActstoreError
 from actstore_analyze.charts import lines
 
 __all__ = [
+    "Axis",
+    "Draw",
+    "Figure",
+    "behind",
     "beside",
-    "ceiling",
     "chance",
     "check",
     "counts",
@@ -21,38 +25,19 @@ __all__ = [
     "draw",
     "error_band",
     "heading",
-    "overlap",
     "pale",
     "save",
     "series",
+    "short",
     "svg",
+    "titled",
 ]
 
 GREY, FONT = "#5f5f5f", "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 PNG_SCALE = 2
-
 Figure = alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.ConcatChart
-
-
-def overlap(
-    table: pl.DataFrame, *, title: str, reference: pl.DataFrame | None = None, end: float | None = None
-) -> alt.LayerChart:
-    """Label overlap over layers, one line per role, chance as a rule; `table` as `actstore overlap` makes it.
-
-    reference: published curves (published.overlap), drawn pale at the same relative depth for the roles of `table`.
-    end: of the y axis, for charts that are set beside each other.
-    """
-    behind = _behind(reference, table)
-    chart = lines.over_layers(
-        _drawn(table),
-        y_title=f"label overlap χ (k = {table['k'][0]})",
-        ceiling=end or ceiling([table], reference),
-        rules=chance(table),
-        behind=behind,
-    )
-    note = f"n = {counts(table)} samples, {table['metric'][0]} distance{error_band(table)}"
-    titled: alt.LayerChart = chart.properties(title=heading(title, [note, *pale(reference if behind.height else None)]))
-    return titled
+Draw = Callable[..., Figure]
+Axis = tuple[float, float]
 
 
 def heading(title: str, subtitle: str | list[str]) -> alt.TitleParams:
@@ -86,13 +71,6 @@ def beside(charts: Sequence[Figure]) -> alt.HConcatChart:
         color="independent", shape="independent", strokeDash="independent"
     )
     return joined
-
-
-def ceiling(tables: Sequence[pl.DataFrame], reference: pl.DataFrame | None = None) -> float:
-    """The end of a y axis that the overlaps of all tables fit under, their chance and what is drawn behind."""
-    behind = [_behind(reference, table)["value"] for table in tables]
-    own = [pl.concat([table["overlap"].fill_nan(None), table["chance"]]) for table in tables]
-    return lines.top(pl.concat([*own, *behind]).to_list())
 
 
 def save(chart: Figure, data: pl.DataFrame, folder: Path, name: str) -> list[Path]:
@@ -134,47 +112,9 @@ def series() -> pl.Expr:
     return pl.when(plain).then("role").otherwise(pl.concat_str("role", "condition", separator=", ")).alias("series")
 
 
-def _drawn(table: pl.DataFrame) -> pl.DataFrame:
-    """What the marks need: NaN as a gap, the band of the standard error, the text of each point."""
-    value, error = pl.col("overlap").fill_nan(None), pl.col("se")
-    said = pl.format("{}, layer {}: overlap {}", series(), "layer", decimals(value))
-    band = pl.format(" ± {} (se)", decimals(error)).fill_null("")
-    rest = pl.format(", chance {}, n = {}", decimals(pl.col("chance")), "n")
-    text = pl.concat_str(said, band, rest).alias("text")
-    return table.select(
-        series(),
-        "role",
-        "layer",
-        value.alias("value"),
-        (value - error).alias("low"),
-        (value + error).alias("high"),
-        text,
-    )
-
-
 def decimals(value: pl.Expr, count: int = 3) -> pl.Expr:
     """A number between 0 and 1 as text with so many decimals."""
     return value.round(count).cast(pl.String).str.pad_end(count + 2, "0")
-
-
-def _behind(reference: pl.DataFrame | None, table: pl.DataFrame) -> pl.DataFrame:
-    """The published curves of roles that the table has, on its layers: the same relative depth."""
-    if reference is None:
-        return lines.NOTHING_BEHIND
-    own = set(table["role"])
-    inner = (pl.col("role") == "image") & ("image" not in own)  # the paper's words say image, its code the mean
-    role = pl.when(inner).then(pl.lit("image-mean")).otherwise("role").alias("role")
-    per_depth = table.filter(pl.col("depth") > 0).select((pl.col("layer") / pl.col("depth")).max()).item() or 1.0
-    where = pl.format("{}, {}, relative depth {}", "model", "series", decimals(pl.col("depth"), 2))
-    text = pl.concat_str(where, pl.format(": overlap {} (published, not measured here)", decimals(pl.col("overlap"))))
-    moved = reference.select(
-        pl.format("published {}", "series").alias("series"),
-        role,
-        (pl.col("depth") * per_depth).alias("layer"),
-        pl.col("overlap").alias("value"),
-        text.alias("text"),
-    )
-    return moved.filter(pl.col("role").is_in(own))
 
 
 def _styled(chart: Figure) -> Figure:
@@ -191,3 +131,33 @@ def _styled(chart: Figure) -> Figure:
     view = alt.ViewConfig(stroke=None)
     styled: Figure = chart.configure(font=FONT, background="white", padding=8, axis=axis, title=title, view=view)
     return styled
+
+
+def titled(
+    drawn: pl.DataFrame, title: str, note: str | list[str], y_title: str, axis: Axis, pale: pl.DataFrame | None = None
+) -> alt.LayerChart:
+    """Lines over layers under a title and a grey line; pale: published curves behind them."""
+    floor, ceiling = axis
+    chart = lines.over_layers(drawn, y_title=y_title, floor=floor, ceiling=max(ceiling, floor + 0.1), behind=pale)
+    headed: alt.LayerChart = chart.properties(title=heading(title, note))
+    return headed
+
+
+def behind(reference: pl.DataFrame | None, table: pl.DataFrame, role: str) -> pl.DataFrame | None:
+    """A published curve at the same relative depth as the layers of a table, in the colour of a role."""
+    if reference is None:
+        return None
+    per_depth = table.filter(pl.col("depth") > 0).select((pl.col("layer") / pl.col("depth")).max()).item() or 1.0
+    text = pl.format("{}, layer {}: {} (published, not measured here)", "model", "layer", decimals(pl.col("value")))
+    return reference.select(
+        pl.format("published {}", "model").alias("series"),
+        pl.lit(role).alias("role"),
+        (pl.col("depth") * per_depth).alias("layer"),
+        "value",
+        text.alias("text"),
+    )
+
+
+def short(*values: pl.Expr) -> list[pl.Expr]:
+    """Numbers as text with two decimals."""
+    return list(map(partial(decimals, count=2), values))

@@ -12,24 +12,13 @@ from actstore.store import Store
 from actstore_analyze.cluster import measure as clustering
 from actstore_analyze.cluster.measure import Clusters
 from actstore_analyze.gap.sides import IMAGE, TEXT, sides
-from actstore_analyze.overlap.study import (
-    PLACE,
-    Classes,
-    Unit,
-    Vectors,
-    constant,
-    described,
-    enough,
-    said_where,
-    vectors,
-)
+from actstore_analyze.published import curves
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
+from actstore_analyze.study.units import PLACE, Classes, Unit, Vectors, constant, described, enough, said_where, vectors
 
 __all__ = ["TOGETHER", "Cluster"]
-
 TOGETHER = "text + image"  # the role of the union of both modalities, as The Narrow Gate clusters it
-
 NAN = float("nan")
 
 
@@ -88,6 +77,10 @@ class Cluster(Prepared):
         """The call with its roles and layers checked; without roles, modality is the label, else label."""
         chosen = () if roles is None else known_roles(store, roles)
         return super().of(store, roles=chosen, label=label or ("label" if chosen else "modality"), **other)
+
+    def _published(self, model: str) -> pl.DataFrame | None:
+        """Of both modalities together."""
+        return None if self.roles or self.label != "modality" else curves.homogeneity(model)
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Both modalities, or the roles, under each condition and at every layer."""

@@ -9,7 +9,9 @@ import polars as pl
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.dimension.measure import gride
-from actstore_analyze.overlap.study import (
+from actstore_analyze.study.selection import Say, choose, groups, known_roles
+from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
+from actstore_analyze.study.units import (
     PLACE,
     Unit,
     Vectors,
@@ -20,8 +22,6 @@ from actstore_analyze.overlap.study import (
     sampled,
     vectors,
 )
-from actstore_analyze.study.selection import Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
 
 __all__ = ["Dimension"]
 

@@ -12,11 +12,11 @@ from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.gap.measure import cosine_counts, quartiles
 from actstore_analyze.gap.sides import IMAGE, TEXT, Sides, sides
+from actstore_analyze.published import curves
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, Prepared, depth
 
 __all__ = ["Gap"]
-
 PART_BYTES = 1 << 28  # of texts or images in memory at a time
 PAIRS = {
     "all": "all pairs of a text and an image vector",
@@ -64,6 +64,10 @@ class Gap(Prepared):
             f"Modality gap (Serra et al., The Narrow Gate): quartiles of the cosines of {PAIRS[self.pairs]}, "
             f"counted in bins of 1e-6. Text: {self.text}. Image: {self.image}. Rows: {self.sql}. {self.source}"
         )
+
+    def _published(self, model: str) -> pl.DataFrame | None:
+        """Of signed cosines."""
+        return None if self.absolute else curves.gap(model)
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:  # noqa: ARG002
         """The two sides under each condition, at every layer."""

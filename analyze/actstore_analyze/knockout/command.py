@@ -1,12 +1,12 @@
 """The command that reads knockouts from a store."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
 
-from actstore_analyze.commands import measured, numbers, referenced, show
-from actstore_analyze.replay_options import RUNNING, of_replays_alone, replayed
+from actstore_analyze.commands import RUNNING, measured, numbers, of_replays_alone, referenced, replayed, show
 
 REPLAYED = (*RUNNING, "mode", "windows", "blocks", "heads", "repeats")
 
@@ -34,7 +34,7 @@ def knockouts(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.option("--repeats", type=click.IntRange(min=1), help="Of a replay of random keys: so many draws.")
 @replayed
 @referenced
-def knockout(**asked: Any) -> None:
+def knockout(store: Path, **asked: Any) -> None:
     """What is left when attention is knocked out: one table of all knockouts that the samples of STORE ran under.
 
     By knockout and window (its last blocks; 0 is the model as it is): label overlap of the last token at the output, or
@@ -54,13 +54,28 @@ def knockout(**asked: Any) -> None:
       actstore knockout demo/gated-replay --replay eoi,image --mode pre -k 10
       actstore knockout demo/gated-replay --replay "{ keys = ['eoi', 'last-image'], heads = [0, 1] }" --blocks 2..5
     """
+    from actstore_analyze.knockout import figure, study
+    from actstore_analyze.knockout import replayed as replays
+
     replay = asked.pop("replay")
     if replay is None:
         of_replays_alone(REPLAYED, "say which keys are knocked out, by --replay")
-        show(measure="knockout", **{name: value for name, value in asked.items() if name not in REPLAYED})
+        show(
+            store,
+            study.Knockout,
+            figure.knockout,
+            **{name: value for name, value in asked.items() if name not in REPLAYED},
+        )
         return
     role = asked.pop("role")
     if role != "last":
         raise click.UsageError("--role is of knockouts that ran: of a replay the last token is compared")
     listed = {name: None if asked[name] is None else tuple(asked[name]) for name in ("blocks", "heads")}
-    show(measure="knockout_replayed", replay=tuple(replay), forced=asked["force"], **{**asked, **listed})
+    show(
+        store,
+        replays.KnockoutReplayed,
+        figure.knockout,
+        replay=tuple(replay),
+        forced=asked["force"],
+        **{**asked, **listed},
+    )

@@ -14,13 +14,13 @@ from actstore.store import Store
 from actstore_analyze.knockout.knocked import Knocked, as_knocked
 from actstore_analyze.knockout.study import FOUND, averaged
 from actstore_analyze.overlap.measure import chance_level, label_overlap
-from actstore_analyze.overlap.study import constant
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.patch.replayed import compared
 from actstore_analyze.study.conditions import NONE
 from actstore_analyze.study.said import SPACES, wilson
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, PerLayer, n_layers
+from actstore_analyze.study.units import constant
 from actstore_analyze.study.words import tokens_of
 
 __all__ = ["KnockoutReplayed"]

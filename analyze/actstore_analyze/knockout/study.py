@@ -11,15 +11,15 @@ from actstore.sql.views import literal
 from actstore.store import Store
 from actstore_analyze.knockout.knocked import Knocked, knocked
 from actstore_analyze.overlap.measure import chance_level, label_overlap
-from actstore_analyze.overlap.study import Unit, constant, enough, said_where, vectors
+from actstore_analyze.published import curves
 from actstore_analyze.score.study import ALL, Scored
 from actstore_analyze.study import answers, executor, said
 from actstore_analyze.study.conditions import samples_under
 from actstore_analyze.study.selection import Say, choose, groups
 from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, PerLayer, n_layers
+from actstore_analyze.study.units import Unit, constant, enough, said_where, vectors
 
 __all__ = ["FOUND", "WORDS", "Knockout", "averaged"]
-
 LAST = "last"
 TASKS = {"vqa": "answers", "cider": "captions"}  # scored where the samples have the column
 WORDS = {
@@ -99,6 +99,9 @@ class Knockout(PerLayer):
             "random knockout is measured by itself; the value is their mean, the spread their standard deviation. "
             f"Rows: {self.sql}."
         )
+
+    def _published(self, model: str) -> pl.DataFrame | None:
+        return curves.windows(model)
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """The role under each condition; none where there are no such vectors or no labels."""

@@ -12,9 +12,9 @@ from actstore.errors import ActstoreError
 from actstore.format.lens import Lens
 from actstore.store import Store
 from actstore_analyze.lens.measure import Readings, read
-from actstore_analyze.overlap.study import sampled
 from actstore_analyze.study.selection import USUAL, Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, n_layers
+from actstore_analyze.study.units import sampled
 
 __all__ = ["LogitLens"]
 

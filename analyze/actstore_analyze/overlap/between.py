@@ -11,9 +11,10 @@ from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
 from actstore.store import open as open_store
-from actstore_analyze.overlap import study as curves
 from actstore_analyze.overlap.measure import data_overlap
-from actstore_analyze.overlap.study import (
+from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
+from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
+from actstore_analyze.study.units import (
     PLACE,
     SPREAD,
     Vectors,
@@ -21,11 +22,11 @@ from actstore_analyze.overlap.study import (
     described,
     enough,
     mean_and_error,
+    said_where,
     sampled,
     vectors,
 )
-from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
+from actstore_analyze.study.units import Unit as Side
 
 __all__ = ["DataOverlap"]
 
@@ -35,8 +36,8 @@ ORDER = "/(image-text|text-image|text)$"  # ends the sample_id where a store has
 class Unit(NamedTuple):
     """A role at a layer, and what it is compared with: the same samples in the same order."""
 
-    own: curves.Unit
-    other: curves.Unit
+    own: Side
+    other: Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +141,8 @@ class DataOverlap(Prepared):
             pair = sampled(pair[0], self.positions, self.seed), sampled(pair[1], self.positions, self.seed)
             found += [
                 Unit(
-                    curves.Unit(pair[0], layer),
-                    curves.Unit(pair[1], layer if self.with_layer is None else self.with_layer),
+                    Side(pair[0], layer),
+                    Side(pair[1], layer if self.with_layer is None else self.with_layer),
                 )
                 for layer in self.layers
             ]
@@ -175,10 +176,10 @@ class DataOverlap(Prepared):
     def _other(self, store: Store) -> Store:
         return store if self.with_store is None else open_store(self.with_store)
 
-    def _value(self, x: Vectors, z: Vectors, unit: curves.Unit) -> float:
+    def _value(self, x: Vectors, z: Vectors, unit: Side) -> float:
         if constant(x) or constant(z):
             return float("nan")
-        return curves.said_where(unit, lambda: data_overlap(x, z, self.k, metric=self.metric))
+        return said_where(unit, lambda: data_overlap(x, z, self.k, metric=self.metric))
 
 
 def _counterpart(store: Store, role: str, condition: str, say: Say) -> Group:

@@ -1,52 +1,38 @@
-"""Curves: a measure at each role and layer of a store, as one tidy table; label overlap is the first of them."""
+"""Label overlap at each role and layer of a store."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.overlap.measure import chance_level, label_overlap
-from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared, depth, n_layers
+from actstore_analyze.published import curves
+from actstore_analyze.study.selection import Say, choose, groups, known_roles
+from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
+from actstore_analyze.study.units import (
+    PLACE,
+    SPREAD,
+    Classes,
+    Unit,
+    Vectors,
+    constant,
+    described,
+    enough,
+    labels,
+    mean_and_error,
+    said_where,
+    sampled,
+    vectors,
+)
 
-__all__ = [
-    "Overlap",
-    "Unit",
-    "constant",
-    "described",
-    "enough",
-    "mean_and_error",
-    "n_layers",
-    "said_where",
-    "sampled",
-    "vectors",
-]
-
-BLOCK_BYTES = 1 << 29  # vectors of so many positions of a role are read at a time
-
-Vectors = NDArray[np.float32]
-Classes = NDArray[np.int64]
-T = TypeVar("T")
-
+__all__ = ["Overlap"]
 USUALLY = ("euclidean", "uniform")
 WEIGHTS = {
     "uniform": "averaged over samples, each counting once",
     "class": "averaged over classes, each counting once, as DADApy does",
 }
-PLACE = {"role": pl.String, "condition": pl.String, "layer": pl.Int32, "depth": pl.Float64}
-SPREAD = {"se": pl.Float64, "positions": pl.Int32}
-
-
-class Unit(NamedTuple):
-    """A role under a condition, at one layer."""
-
-    group: Group
-    layer: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +87,9 @@ class Overlap(Prepared):
         )
         return " ".join(sentences)
 
+    def _published(self, model: str) -> pl.DataFrame | None:
+        return curves.overlap(model) if model.lower() in curves.MODELS else None
+
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each at every layer."""
         chosen = choose(store, self.sql, self.roles, self.label, say=say)
@@ -121,7 +110,7 @@ class Overlap(Prepared):
         mean, se, counted = mean_and_error(values)
         return described(store, unit, se, counted).with_columns(
             overlap=pl.lit(mean),
-            chance=pl.lit(chance_level(_labels(unit.group.positions[0]), weights=self.weights)),
+            chance=pl.lit(chance_level(labels(unit.group.positions[0]), weights=self.weights)),
             k=pl.lit(self.k),
             metric=pl.lit(self.metric),
             weights=pl.lit(self.weights),
@@ -131,71 +120,3 @@ class Overlap(Prepared):
         if constant(x):  # a constant token at layer 0: every neighbour is a tie
             return float("nan")
         return said_where(unit, lambda: label_overlap(x, y, self.k, metric=self.metric, weights=self.weights))
-
-
-def constant(x: Vectors) -> bool:
-    """Whether all vectors are the same."""
-    return bool((x == x[0]).all())
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float | None, int]:
-    """The mean over positions, its standard error and how many were counted.
-
-    The error is the standard deviation over positions / sqrt(positions), None for a single one.
-    A position where the measure is NaN is not counted; NaN if there is no other.
-
-    >>> mean_and_error([1.0, float("nan"), 3.0]), mean_and_error([float("nan")])
-    ((2.0, 1.0, 2), (nan, None, 0))
-    """
-    all_values = np.array(values)
-    counted = all_values[~np.isnan(all_values)]
-    mean = float(counted.mean()) if len(counted) else float("nan")
-    se = float(counted.std(ddof=1) / np.sqrt(len(counted))) if len(counted) > 1 else None
-    return mean, se, len(counted)
-
-
-def described(store: Store, unit: Unit, se: float | None, positions: int) -> pl.DataFrame:
-    """One row: role, condition, layer, depth, se, positions, n."""
-    group, layer = unit
-    row = (group.role, group.condition, layer, depth(store, layer), se, positions, group.n)
-    return pl.DataFrame([row], schema={**PLACE, **SPREAD, "n": pl.Int64}, orient="row")
-
-
-def said_where(unit: Unit, value: Callable[[], T]) -> T:
-    """What `value` returns; its errors say which role and layer."""
-    try:
-        return value()
-    except ActstoreError as error:
-        raise ActstoreError(f"role '{unit.group.role}', layer {unit.layer}: {error}") from None
-
-
-def enough(group: Group, k: int, *, name: str = "k", option: str = "-k") -> None:
-    """Raise ActstoreError for a role with too few samples for k neighbours."""
-    if group.n <= k:
-        raise ActstoreError(
-            f"{name} = {k}, but role '{group.role}' has {group.n} samples: "
-            f"take {name} < {group.n} ({option}), or select more rows"
-        )
-
-
-def vectors(store: Store, unit: Unit) -> Iterator[tuple[Vectors, Classes]]:
-    """Vectors (n, d) and labels (n,) of each position; several positions share one pass over the store."""
-    group, layer = unit
-    step = max(1, BLOCK_BYTES // (group.n * store.header.d_model * 4))
-    for start in range(0, len(group.positions), step):
-        block = group.positions[start : start + step]
-        x = store.residual(pl.concat(block), layer)
-        for position, own in zip(block, x.reshape(len(block), group.n, -1), strict=True):
-            yield own, _labels(position)
-
-
-def _labels(rows: pl.DataFrame) -> Classes:
-    return rows["label"].to_numpy()
-
-
-def sampled(group: Group, count: int | None, seed: int) -> Group:
-    """The group with at most `count` of its positions, drawn without replacement."""
-    if count is None or count >= len(group.positions):
-        return group
-    drawn = np.sort(np.random.default_rng(seed).choice(len(group.positions), count, replace=False))
-    return Group(group.role, group.condition, [group.positions[i] for i in drawn])

@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from actstore_analyze.commands import measured, names, referenced, say, show
-from actstore_analyze.replay_options import of_replays_alone, replayed
+from actstore_analyze.commands import measured, names, of_replays_alone, referenced, replayed, say, show
 
 SOURCES = ("pairs", "source", "vector")
 OWN = ("sql", "layers", "jobs", "force", "figure", "reference", "style", "output")  # of patches that ran, too
@@ -63,15 +62,18 @@ def patch(store: Path, estimate: bool, **asked: Any) -> None:
           --minus "from rows where role = 'eoi' and label = 'three'"
       actstore patch demo/gated-patch
     """
+    from actstore_analyze.patch import figure, study
+    from actstore_analyze.patch import replayed as replays
+
     given = {**asked, "pairs": tuple(asked["pairs"] or ()), "word": tuple(asked["word"] or ())}
     if not any(given[name] for name in SOURCES):
         of_replays_alone([*(given.keys() - {*OWN}), "estimate"], "say what is put in, by --pairs, --source or --vector")
-        show(store, "patched", **{name: asked[name] for name in OWN})
+        show(store, study.Patched, figure.patched, **{name: asked[name] for name in OWN})
         return
     if estimate:
         _estimate(store, **given)
         return
-    show(store, "replayed", forced=given["force"], **given)
+    show(store, replays.Replayed, figure.patched, forced=given["force"], **given)
 
 
 def _estimate(

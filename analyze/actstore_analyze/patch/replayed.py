@@ -15,13 +15,13 @@ from actstore.storage import local
 from actstore.store import Store
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.patch.study import SCHEMA, say_of_one_class
+from actstore_analyze.published import curves
 from actstore_analyze.study.said import wilson
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
 from actstore_analyze.study.words import tokens_of
 
 __all__ = ["Replayed", "compared"]
-
 Floats = NDArray[np.float64]
 Point = Literal["residual", "attention-input"]
 WAYS = {"packed": "all layers of a sample in one pass", "suffix": "layer by layer from the patched position on"}
@@ -166,6 +166,9 @@ class Replayed(PerLayer):
             "P(receiver's word), with its 95 % Wilson interval; sign flips: the share whose preference changes sign by "
             f"the patch, in either direction. Rows: {self.sql}."
         )
+
+    def _published(self, model: str) -> pl.DataFrame | None:
+        return curves.patching(model)
 
     def units(self, store: Store, *, say: Say) -> list[Any]:  # noqa: ARG002
         """None: nothing is measured apart."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.patch import measure as patching
+from actstore_analyze.published import curves
 from actstore_analyze.study import answers
 from actstore_analyze.study.conditions import NONE, samples_under, specs
 from actstore_analyze.study.said import wilson
@@ -17,7 +18,6 @@ from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
 
 __all__ = ["Patched", "has_patches", "patched", "say_of_one_class"]
-
 KEYS = ("role", "point", "layers", "pairs")  # of a patch
 SCHEMA = {
     **dict.fromkeys(("patch", "role", "point"), pl.String),
@@ -79,6 +79,9 @@ class Patched(PerLayer):
             "interval; sign flips, as the authors' code counts: the share of runs whose preference changes sign by the "
             f"patch, in either direction. Rows: {self.sql}."
         )
+
+    def _published(self, model: str) -> pl.DataFrame | None:
+        return curves.patching(model)
 
     def units(self, store: Store, *, say: Say) -> list[Any]:  # noqa: ARG002
         """None: nothing is measured apart."""

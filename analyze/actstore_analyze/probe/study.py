@@ -8,7 +8,11 @@ import polars as pl
 
 from actstore.errors import ActstoreError, nearest
 from actstore.store import Store
-from actstore_analyze.overlap.study import (
+from actstore_analyze.probe.measure import Probed, folded, held_out
+from actstore_analyze.study.said import wilson
+from actstore_analyze.study.selection import Say, choose, groups, known_roles
+from actstore_analyze.study.study import EVERYTHING, Prepared
+from actstore_analyze.study.units import (
     PLACE,
     Classes,
     Unit,
@@ -19,10 +23,6 @@ from actstore_analyze.overlap.study import (
     sampled,
     vectors,
 )
-from actstore_analyze.probe.measure import Probed, folded, held_out
-from actstore_analyze.study.said import wilson
-from actstore_analyze.study.selection import Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, Prepared
 
 __all__ = ["Probe"]
 

@@ -11,13 +11,13 @@ import polars.selectors as cs
 from actstore.errors import ActstoreError
 from actstore.format.results import Result
 from actstore.store import Store
+from actstore_analyze import registry
 from actstore_analyze.knockout.knocked import has_knockouts
 from actstore_analyze.knockout.replayed import KnockoutReplayed
 from actstore_analyze.knockout.study import Knockout
 from actstore_analyze.overlap.study import Overlap
 from actstore_analyze.patch.replayed import Replayed
 from actstore_analyze.patch.study import Patched, has_patches
-from actstore_analyze.registry import KINDS, Kind
 from actstore_analyze.report.runcard import Subject
 from actstore_analyze.study.conditions import specs
 from actstore_analyze.study.recall import answer
@@ -76,16 +76,18 @@ def others(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
     """
     return [
         experiment
-        for measure, kind in KINDS.items()
-        if measure != Overlap.measure
-        for experiment in _together([(subject, _answers(subject.store, kind, say)) for subject in subjects], None)
+        for name in registry.MEASURES
+        if name != Overlap.measure
+        for experiment in _together(
+            [(subject, _answers(subject.store, registry.load(name).study, say)) for subject in subjects], None
+        )
     ]
 
 
-def _answers(store: Store, kind: Kind, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
+def _answers(store: Store, study: type[PerLayer], say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
     """Saved answers, or that to the usual call on a store of interventions."""
-    found = _saved(store, kind)
-    call = None if found else _intervened(store, kind)
+    found = _saved(store, study)
+    call = None if found else _intervened(store, study)
     if call is None:
         return found
     say(f"{store.path}: no saved {call.title.lower()}; computing it")
@@ -96,19 +98,19 @@ def _answers(store: Store, kind: Kind, say: Say) -> list[tuple[PerLayer, pl.Data
         return []
 
 
-def _intervened(store: Store, kind: Kind) -> PerLayer | None:
+def _intervened(store: Store, study: type[PerLayer]) -> PerLayer | None:
     """The usual call of a measure of interventions, where the store has such."""
-    if kind.call is Knockout and has_knockouts(store):
+    if study is Knockout and has_knockouts(store):
         return Knockout.of(store, k=_fitting_k(store))
-    if kind.call is Patched and has_patches(store):
+    if study is Patched and has_patches(store):
         return Patched.of(store)
     return None
 
 
-def _saved(store: Store, kind: Kind) -> list[tuple[PerLayer, pl.DataFrame]]:
+def _saved(store: Store, study: type[PerLayer]) -> list[tuple[PerLayer, pl.DataFrame]]:
     """Calls of a measure with their tables, newest first."""
-    found = [one for one in store.results() if one.measure == kind.call.measure and one.state == store.state]
-    return [(kind.call.again(one.parameters), one.table()) for one in sorted(found, key=_age, reverse=True)]
+    found = [one for one in store.results() if one.measure == study.measure and one.state == store.state]
+    return [(study.again(one.parameters), one.table()) for one in sorted(found, key=_age, reverse=True)]
 
 
 def _together(

@@ -13,11 +13,11 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
+from actstore_analyze import registry
 from actstore_analyze.charts import charts as figures
+from actstore_analyze.overlap import figure as overlap
 from actstore_analyze.patch.steered import has_steers
 from actstore_analyze.published import curves as published
-from actstore_analyze.published.references import reference as published_of
-from actstore_analyze.registry import KINDS
 from actstore_analyze.report import both_ways, experiments, prose, runcard, sections
 from actstore_analyze.report.experiments import Experiment, Shown
 from actstore_analyze.report.runcard import Subject
@@ -104,9 +104,9 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
 
 def _figure(experiment: Experiment, curves: pl.DataFrame | None, folder: Path, number: int) -> Figure:
     tables = [shown.table for shown in experiment.shown]
-    end = figures.ceiling(tables, curves)
+    end = overlap.ceiling(tables, curves)
     charts = [
-        figures.overlap(shown.table, title=shown.subject.title, reference=curves, end=end) for shown in experiment.shown
+        overlap.overlap(shown.table, title=shown.subject.title, reference=curves, end=end) for shown in experiment.shown
     ]
     name = f"{experiment.name}-{number + 1}" if number else experiment.name
     panels = [
@@ -131,9 +131,9 @@ def _distinct(others: Sequence[Experiment], number: int) -> str:
 
 def _other(experiment: Experiment, folder: Path, number: int, name: str, reference: str | None) -> Figure:
     """The figure of any measure but label overlap: its table as it is."""
-    curve = None if reference is None else published_of(experiment.call, reference)
+    curve = None if reference is None else experiment.call.published(reference)
     behind = {} if curve is None else {"reference": curve}
-    draw = KINDS[experiment.call.measure].draw
+    draw = registry.load(experiment.call.measure).draw
     tables = [shown.table for shown in experiment.shown]
     charts = [draw(shown.table, title=shown.subject.title, tables=tables, **behind) for shown in experiment.shown]
     return Figure(

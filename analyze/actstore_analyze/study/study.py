@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
+from actstore_analyze.published import curves
 from actstore_analyze.study import executor
 from actstore_analyze.study.selection import Say, known_layers
 
 __all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "depth", "n_layers"]
-
 EVERYTHING = "from rows"
 UNWRITTEN = ("sql", "jobs", "with_state", "vector_state", "blocked")  # fields that are no options
 FIRST = ("roles", "layers")  # options that a command line begins with
@@ -28,7 +28,6 @@ METRICS = {
     "normalised": "euclidean distance between the vectors divided by their norms",
     "cosine": "1 - cosine similarity of the vectors",
 }
-
 Vectors = NDArray[np.float32]
 
 
@@ -86,6 +85,17 @@ class PerLayer(ABC):
     @property
     def about(self) -> str | None:
         """What tells the call from others of a store, under its figure's title; None where it needs none."""
+        return None
+
+    def published(self, model: str) -> pl.DataFrame | None:
+        """What the papers published of a model in the same experiment; None where they published nothing.
+
+        Raises ActstoreError for a model of which no paper has anything.
+        """
+        curves.check(model)
+        return self._published(model)
+
+    def _published(self, model: str) -> pl.DataFrame | None:  # noqa: ARG002
         return None
 
     @property

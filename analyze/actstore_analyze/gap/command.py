@@ -1,0 +1,43 @@
+"""actstore gap: the modality gap."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from actstore_analyze.commands import (
+    both_sides,
+    measured,
+    prepared,
+    referenced,
+    show,
+)
+
+
+@click.command()
+@measured
+@both_sides
+@click.option(
+    "--pairs",
+    default="unmatched",
+    show_default=True,
+    type=click.Choice(["unmatched", "all", "lower", "matched"]),
+    help="unmatched: not of one sample; lower: i > j, as the authors' code.",
+)
+@click.option("--absolute", is_flag=True, help="Of |cos| instead.")
+@referenced
+@prepared
+def gap(store: Path, **asked: Any) -> None:
+    """Modality gap: quartiles of the cosine between text vectors and image vectors, by layer.
+
+    Unless told otherwise, text tokens come from prompts that begin with the image, image tokens from prompts that
+    begin with the text, one of each per sample, so that the store needs both orders. SQL chooses among all rows.
+
+    \b
+    Example:
+      actstore gap runs/both --figure gap.png
+      actstore gap runs/both "from rows where split = 'test'" --text "role = 'last'" --image "role = 'image-mean'"
+    """
+    from actstore_analyze.gap import figure, study
+
+    show(store, study.Gap, figure.gap, **asked)

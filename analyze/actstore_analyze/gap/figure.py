@@ -1,0 +1,41 @@
+"""Figure of the modality gap."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import polars as pl
+
+from actstore_analyze.charts import lines
+from actstore_analyze.charts.charts import behind, counts, decimals, pale, titled
+
+__all__ = ["gap"]
+
+QUARTILES = ("median", "q25", "q75")
+
+
+def gap(
+    table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = (), reference: pl.DataFrame | None = None
+) -> alt.LayerChart:
+    """Median cosine of text and image vectors over layers, with its interquartile band, as The Narrow Gate's figure.
+
+    tables: of the charts that stand beside it, so that all have one y axis. reference: a published curve, drawn pale.
+    """
+    text = pl.format(
+        "layer {}: median cosine {}, quartiles {} to {}", "layer", *(decimals(pl.col(c)) for c in QUARTILES)
+    )
+    drawn = table.select(
+        _condition("text · image").alias("series"), role=pl.lit("image"), layer="layer",
+        value="median", low="q25", high="q75", text=text,
+    )  # fmt: skip
+    published = [] if reference is None else reference["value"].to_list()
+    what = "|cosine|" if table["absolute"][0] else "cosine"
+    note = [
+        f"n = {counts(table, 'n_text')} texts, {counts(table, 'n_image')} images; band: q25 to q75",
+        *pale(reference),
+    ]
+    axis = lines.halves([value for one in (table, *tables) for c in QUARTILES for value in one[c]] + published)
+    return titled(drawn, title, note, f"{what} of text and image vectors", axis, behind(reference, table, "eoi"))
+
+
+def _condition(plain: str) -> pl.Expr:
+    return pl.when(pl.col("condition") == "none").then(pl.lit(plain)).otherwise("condition")

@@ -1,0 +1,75 @@
+"""actstore overlap: neighbourhood overlap with labels, or with other vectors."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from actstore_analyze.commands import (
+    drawn,
+    measured,
+    metric,
+    prepared,
+    referenced,
+    roles,
+    show,
+)
+
+WITH = ("with_role", "with_layer", "with_condition", "with_store")
+
+
+@click.command()
+@measured
+@roles("eoi, last-image, image-mean if stored")
+@click.option("--label", default="label", show_default=True, help="Column of the labels, of SQL or of the view rows.")
+@click.option("-k", default=30, show_default=True, type=click.IntRange(min=1), help="Neighbours of each point.")
+@metric("euclidean")
+@click.option(
+    "--weights",
+    default="uniform",
+    show_default=True,
+    type=click.Choice(["uniform", "class"]),
+    help="Average over points, as the paper, or over classes, as DADApy.",
+)
+@drawn("the draw")
+@click.option("--with-role", metavar="ROLE", help="Data overlap instead, with another role.")
+@click.option("--with-layer", metavar="LAYER", type=click.IntRange(min=0), help="Data overlap, with one layer.")
+@click.option("--with-condition", metavar="NAME", help="Data overlap, with another condition.")
+@click.option(
+    "--with-store", metavar="STORE", type=click.Path(path_type=Path), help="Data overlap, with another store."
+)
+@referenced
+@prepared
+@click.pass_context
+def overlap(context: click.Context, /, store: Path, label: str, weights: str, **asked: Any) -> None:
+    """Label overlap: the share of each vector's k nearest neighbours that carry its label, by role and layer.
+
+    With any of --with-role, -layer, -condition, -store, data overlap: the share of the neighbours that are its
+    neighbours there too. Samples are matched by sample_id, and no label is needed.
+
+    SQL chooses rows; it gives at least row_id. A role with several positions in a sample (image) is measured at
+    each position and averaged. Rows without a label are left out. The table is kept under results/.
+
+    \b
+    Example:
+      actstore overlap demo/fusion --roles eoi,last-image,image-mean --label label -k 10 --figure overlap.png
+      actstore overlap demo/fusion "from rows where split = 'test'" --roles eoi --metric cosine
+      actstore overlap demo/fusion --roles eoi,last --with-layer 6
+      actstore overlap demo/fusion --roles last-image --with-store demo/gated --with-role eoi
+    """
+    from actstore_analyze.overlap import between, figure, study
+
+    if all(asked[name] is None for name in WITH):
+        show(
+            store,
+            study.Overlap,
+            figure.overlap,
+            label=label,
+            weights=weights,
+            **{n: v for n, v in asked.items() if n not in WITH},
+        )
+        return
+    for name in ("label", "weights"):
+        if context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name} is of label overlap; leave it out with --with-...")
+    show(store, between.DataOverlap, figure.data_overlap, **asked)

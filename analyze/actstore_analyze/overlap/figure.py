@@ -1,0 +1,107 @@
+"""Figures of neighbourhood overlap: with labels, and with other vectors."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import polars as pl
+
+from actstore_analyze.charts import charts, lines
+from actstore_analyze.charts.charts import chance, counts, decimals, error_band, heading, pale, series
+
+__all__ = ["ceiling", "data_overlap", "overlap"]
+
+
+def overlap(
+    table: pl.DataFrame, *, title: str, reference: pl.DataFrame | None = None, end: float | None = None
+) -> alt.LayerChart:
+    """Label overlap over layers, one line per role, chance as a rule; `table` as `actstore overlap` makes it.
+
+    reference: published curves (published.overlap), drawn pale at the same relative depth for the roles of `table`.
+    end: of the y axis, for charts that are set beside each other.
+    """
+    behind = _behind(reference, table)
+    chart = lines.over_layers(
+        _drawn(table),
+        y_title=f"label overlap χ (k = {table['k'][0]})",
+        ceiling=end or ceiling([table], reference),
+        rules=chance(table),
+        behind=behind,
+    )
+    note = f"n = {counts(table)} samples, {table['metric'][0]} distance{error_band(table)}"
+    titled: alt.LayerChart = chart.properties(title=heading(title, [note, *pale(reference if behind.height else None)]))
+    return titled
+
+
+def ceiling(tables: Sequence[pl.DataFrame], reference: pl.DataFrame | None = None) -> float:
+    """The end of a y axis that the overlaps of all tables fit under, their chance and what is drawn behind."""
+    behind = [_behind(reference, table)["value"] for table in tables]
+    own = [pl.concat([table["overlap"].fill_nan(None), table["chance"]]) for table in tables]
+    return lines.top(pl.concat([*own, *behind]).to_list())
+
+
+def _drawn(table: pl.DataFrame) -> pl.DataFrame:
+    """What the marks need: NaN as a gap, the band of the standard error, the text of each point."""
+    value, error = pl.col("overlap").fill_nan(None), pl.col("se")
+    said = pl.format("{}, layer {}: overlap {}", series(), "layer", decimals(value))
+    band = pl.format(" ± {} (se)", decimals(error)).fill_null("")
+    rest = pl.format(", chance {}, n = {}", decimals(pl.col("chance")), "n")
+    text = pl.concat_str(said, band, rest).alias("text")
+    return table.select(
+        series(),
+        "role",
+        "layer",
+        value.alias("value"),
+        (value - error).alias("low"),
+        (value + error).alias("high"),
+        text,
+    )
+
+
+def _behind(reference: pl.DataFrame | None, table: pl.DataFrame) -> pl.DataFrame:
+    """The published curves of roles that the table has, on its layers: the same relative depth."""
+    if reference is None:
+        return lines.NOTHING_BEHIND
+    own = set(table["role"])
+    inner = (pl.col("role") == "image") & ("image" not in own)  # the paper's words say image, its code the mean
+    role = pl.when(inner).then(pl.lit("image-mean")).otherwise("role").alias("role")
+    per_depth = table.filter(pl.col("depth") > 0).select((pl.col("layer") / pl.col("depth")).max()).item() or 1.0
+    where = pl.format("{}, {}, relative depth {}", "model", "series", decimals(pl.col("depth"), 2))
+    text = pl.concat_str(where, pl.format(": overlap {} (published, not measured here)", decimals(pl.col("overlap"))))
+    moved = reference.select(
+        pl.format("published {}", "series").alias("series"),
+        role,
+        (pl.col("depth") * per_depth).alias("layer"),
+        pl.col("overlap").alias("value"),
+        text.alias("text"),
+    )
+    return moved.filter(pl.col("role").is_in(own))
+
+
+def data_overlap(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = ()) -> alt.LayerChart:
+    """Data overlap over layers, one line per role, chance as a rule."""
+    value, error = pl.col("overlap").fill_nan(None), pl.col("se")
+    other = pl.format("{} at layer {}", "with_role", "with_layer")
+    text = pl.format("{}, layer {}: overlap {} with {}", charts.series(), "layer", decimals(value), other)
+    drawn = table.select(
+        charts.series(), "role", "layer", value=value, low=value - error, high=value + error, text=text
+    )  # fmt: skip
+    chart = lines.over_layers(
+        drawn,
+        y_title=f"data overlap (k = {table['k'][0]})",
+        ceiling=ceiling([table, *tables]),
+        rules=charts.chance(table),
+    )
+    note = f"n = {counts(table)} samples, {table['metric'][0]} distance; with {_partner(table)}{error_band(table)}"
+    titled: alt.LayerChart = chart.properties(title=heading(title, note))
+    return titled
+
+
+def _partner(table: pl.DataFrame) -> str:
+    """What the roles were compared with, as far as it is one thing."""
+    roles, layers, conditions = (
+        table[name].unique().to_list() for name in ("with_role", "with_layer", "with_condition")
+    )
+    said = [roles[0] if len(roles) == 1 else "the same role"]
+    said += [f"layer {layers[0]}" if len(layers) == 1 else "the same layer"]
+    said += [conditions[0]] if len(conditions) == 1 and conditions[0] != "none" else []
+    return ", ".join(said)

@@ -1,0 +1,31 @@
+"""actstore report: one page about some stores."""
+
+from pathlib import Path
+
+import click
+
+from actstore_analyze.commands import (
+    say,
+)
+
+
+@click.command()
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=click.Path(path_type=Path))
+@click.option("-o", "--output", default="report.html", show_default=True, type=click.Path(path_type=Path))
+@click.option("--reference", metavar="MODEL", help="Draw a published curve behind: chameleon-7b or pixtral-12b.")
+def report(stores: tuple[Path, ...], output: Path, reference: str | None) -> None:
+    """Write one page with the run cards, figures, tables and methods of some stores; it works offline.
+
+    Beside it, in a folder named after it, each figure as PNG, SVG and CSV. It shows the saved results of the stores
+    as they are now: run the measures you want in it first. Label overlap is measured where a store has none, and
+    knockouts and patches where its samples ran under some.
+
+    \b
+    Example:
+      actstore report demo/fusion demo/gated -o report.html --reference chameleon-7b
+    """
+    from actstore.store import open as open_store
+    from actstore_analyze.report.page import write
+
+    written = write([open_store(store) for store in stores], output, reference=reference, say=say)
+    say(f"{output}: {written.bytes / 1e3:.0f} kB; {len(written.files)} files of its figures in {written.folder}")
