@@ -21,7 +21,8 @@ from actstore.handing import handed_on
 if TYPE_CHECKING:
     from actstore.creation import create
     from actstore.limits import Limits
-    from actstore.store import Attention, Store, open  # noqa: A004  (actstore.open reads as it should)
+    from actstore.read.vectors import Attention
+    from actstore.store import Store, open  # noqa: A004  (actstore.open reads as it should)
 
 __all__ = [
     "ActstoreError",
@@ -38,4 +39,6 @@ __all__ = [
     "open",
 ]
 
-__getattr__, __dir__ = handed_on(__name__, __all__, "store", create="creation", Limits="limits")
+__getattr__, __dir__ = handed_on(
+    __name__, __all__, "store", Attention="read.vectors", create="creation", Limits="limits"
+)

@@ -14,8 +14,8 @@ from actstore.format.commits import Commit, File
 from actstore.format.layout import RESIDUAL
 from actstore.format.names import COMMITS, PARTS
 from actstore.format.tables import write_table
-from actstore.read import arrays
 from actstore.storage import local
+from actstore.write import arrays
 from actstore.write.batch import Values
 
 LAYERS = (0, 1, 2)

@@ -14,7 +14,6 @@ from actstore.format import checkpoint
 from actstore.format.commits import Commit
 from actstore.maintain import damage as damaged
 from actstore.maintain import verify
-from actstore.sql import index
 from actstore.storage import local
 
 
@@ -24,7 +23,7 @@ def path(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "MANY", 2)
     made = making.store(tmp_path / "s", 4)
     time.sleep(0.05)  # what was touched in the same tick of the clock is read again
-    index.build_in_store(made)
+    made.write_index()
     return made.path
 
 
@@ -74,7 +73,7 @@ def test_batches_after_the_checkpoint_are_read(tmp_path, monkeypatch, read):
 
 def test_few_batches_have_none(path, monkeypatch):
     monkeypatch.setattr(checkpoint, "MANY", 4)
-    index.build_in_store(actstore.open(path))
+    actstore.open(path).write_index()
     assert not (path / "commits.checkpoint").exists()
 
 
@@ -184,6 +183,6 @@ def test_where_none_can_be_written(path, monkeypatch):
 
     before = (path / "commits.checkpoint").read_bytes()
     monkeypatch.setattr(os, "utime", full)
-    index.build_in_store(actstore.open(path))
+    actstore.open(path).write_index()
     assert (path / "commits.checkpoint").read_bytes() == before
     assert not list(path.glob(".*"))

@@ -399,5 +399,5 @@ def test_arrays_that_format_1_does_not_know(store, change):
     path = making.record(store.path, 0)
     arrays = records.load(path)["arrays"]
     making.change(path, arrays={**arrays, "residual/eoi": {**arrays["residual/eoi"], **change}})
-    with pytest.raises(CorruptError, match=r"array residual/eoi: not a layout of format 1|at `\$.arrays\[...\]"):
+    with pytest.raises(CorruptError, match=r"array residual/eoi: (not a layout of format 1|Expected|Object)"):
         actstore.open(store.path)

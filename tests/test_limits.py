@@ -16,7 +16,6 @@ import making
 from actstore import ActstoreError, Limits, QueryError, process
 from actstore.commands import main
 from actstore.maintain import compaction, orphans, verify
-from actstore.sql import index
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +166,7 @@ def test_a_question_blocks_no_writer(tmp_path):
     asked.start()
     for batch in (1, 2, 3):
         writer.write(batch, **making.content(batch))
-    index.build_in_store(actstore.open(path))
+    actstore.open(path).write_index()
     (done,) = compaction.compact(path)
     assert done.batches == (0, 1, 2, 3)
     assert orphans.find(path, older_than=0) == []
@@ -190,12 +189,12 @@ HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); held.sql('from r
 def test_an_index_that_another_program_holds_open_is_written_anew(tmp_path):
     store = making.create(tmp_path / "s", 2)
     store.write(0, **making.content(0))
-    built = index.build_in_store(actstore.open(store.path))
+    built = actstore.open(store.path).write_index()
     command = [sys.executable, "-c", HOLD, built]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "\n"
         store.write(1, **making.content(1))
-        index.build_in_store(actstore.open(store.path))
+        actstore.open(store.path).write_index()
         other.communicate("")
     with duckdb.connect(built, read_only=True) as connection:
         assert connection.sql("select count(*) from rows").fetchall() == [(18,)]

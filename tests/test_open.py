@@ -43,24 +43,29 @@ def test_a_newer_record(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "why"),
     [
-        {"capture": {}},
-        {"capture": {"layers": [], "d_model": 8, "dtype": "float32"}},
-        {"capture": {"layers": [1, 0], "d_model": 8, "dtype": "float32"}},
-        {"capture": {"layers": [0], "d_model": 8, "dtype": "object"}},
-        {"capture": {"layers": [0], "d_model": 0, "dtype": "float32"}},
-        {"capture": {"layers": [0], "d_model": 8, "dtype": []}},
-        {"capture": {"layers": ["a"], "d_model": 0, "dtype": "float32"}},
-        {"files": {}},
-        {"files": {"../plan.parquet": [1, "00000000"], "vocab.parquet": [1, "00000000"]}},
-        {"run": [1]},
+        ({"capture": {}}, "missing required field `layers`"),
+        ({"capture": {"layers": [], "d_model": 8, "dtype": "float32"}}, ""),
+        ({"capture": {"layers": [1, 0], "d_model": 8, "dtype": "float32"}}, ""),
+        ({"capture": {"layers": [0], "d_model": 8, "dtype": "object"}}, ""),
+        ({"capture": {"layers": [0], "d_model": 0, "dtype": "float32"}}, ""),
+        ({"capture": {"layers": [0], "d_model": 8, "dtype": []}}, r"Expected `str`.* at `\$\.capture\.dtype`"),
+        ({"capture": {"layers": ["a"], "d_model": 0, "dtype": "float32"}}, r"`int`.* at `\$\.capture\.layers\[0\]`"),
+        ({"capture": {"layers": [0], "d_model": 8.0, "dtype": "float32"}}, ""),
+        ({"capture": {"layers": [0], "d_model": "8", "dtype": "float32"}}, r"`int`.* at `\$\.capture\.d_model`"),
+        ({"files": {}}, ""),
+        ({"files": {"../plan.parquet": [1, "00000000"], "vocab.parquet": [1, "00000000"]}}, ""),
+        ({"run": [1]}, r"Expected `object`.* at `\$\.run`"),
+        ({"created": None}, r"Expected `str`.* at `\$\.created`"),
+        ({"lens": None}, r"at `\$\.lens`"),
+        ({"lens": {"norm": "rmsnorm"}}, r"missing required field `eps`"),
     ],
 )
-def test_a_header_that_format_1_does_not_allow(tmp_path, fields):
+def test_a_header_that_format_1_does_not_allow(tmp_path, fields, why):
     store = making.create(tmp_path / "s")
     making.change(store.path / "actstore.json", **fields)
-    with pytest.raises(CorruptError, match="not a header of format 1"):
+    with pytest.raises(CorruptError, match=f"not a header of format 1.*{why}"):
         actstore.open(store.path)
 
 
@@ -75,7 +80,11 @@ def test_a_header_that_format_1_does_not_allow(tmp_path, fields):
         ({"batches": [1]}, r"holds batches \[1\]"),
         ({"batches": []}, r"holds batches \[\]"),
         ({"replaces": ["b00000001.json"]}, "which is not what its name says"),
-        ({"arrays": {"residual/../../eoi": {}}}, r"missing required field `shape` - at `\$.arrays"),
+        (
+            {"arrays": {"residual/../../eoi": {}}},
+            r"array residual/\.\./\.\./eoi: Object missing required field `shape`",
+        ),
+        ({"files": {"rows.parquet": [1.5, "00000000"]}}, r"file rows\.parquet: Expected `int`, got `float`"),
         ({"rows": None}, r"not a commit record of format 1 \(Expected `int`, got `null` - at `\$.rows`\)"),
         ({"batches": [0.0]}, r"Expected `int`, got `float` - at `\$.batches\[0\]`"),
         ({"files": {"rows.parquet": [1]}}, "Expected `array` of length 2, got 1"),

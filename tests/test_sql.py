@@ -12,7 +12,7 @@ import actstore
 import making
 from actstore import QueryError
 from actstore.format import schema
-from actstore.sql import index, overview
+from actstore.sql import overview
 
 SECRET = "a line that no query may show"
 
@@ -259,7 +259,7 @@ def test_a_changed_table_is_not_read(tmp_path):
 
 
 def test_any_duckdb_reads_the_index(store):
-    path = index.build_in_store(store)
+    path = store.write_index()
     query = "select row_id, role, sample_id, label from rows order by row_id"
     with duckdb.connect(path, read_only=True) as other:
         assert other.sql(query).pl().equals(store.sql(query))

@@ -19,7 +19,6 @@ from actstore.errors import DamagedWarning
 from actstore.format import records
 from actstore.format.lens import Lens, Optics
 from actstore.maintain import verify
-from actstore.sql import index
 
 # One file of each kind, of the second batch.
 KINDS = {
@@ -321,12 +320,12 @@ def test_a_stranger_among_results(path):
 
 def foreign(file):
     """The index of a store with other numbers."""
-    file.write_bytes(index.build_in_store(actstore.open(_strangers(file))).read_bytes())
+    file.write_bytes(actstore.open(_strangers(file)).write_index().read_bytes())
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, lengthen, flip, delete, link, foreign])
 def test_an_index_is_never_read(path, original, damage):
-    file = index.build_in_store(actstore.open(path))
+    file = actstore.open(path).write_index()
     damage(file)
     assert same(read_all(path), read_all(original))
 

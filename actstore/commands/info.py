@@ -1,21 +1,17 @@
 """What a store holds, in words and as a table."""
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from actstore.format.commits import File
 from actstore.format.header import span
 from actstore.format.layout import VECTORS
 from actstore.sql import overview
-
-if TYPE_CHECKING:
-    from actstore.store import Store
+from actstore.store import Store
 
 CARD = ("model", "architecture", "family", "recipe_name", "revision", "dtype", "attention", "blocked", "device", "seed")
 
 
-def summary(store: "Store") -> str:
+def summary(store: Store) -> str:
     """Some lines: run card, progress, layers, bytes."""
     counts = store.sql(
         "select count(*) filter (status = 'ok') as ok, count(*) filter (status = 'failed') as failed from samples"
@@ -36,10 +32,10 @@ def summary(store: "Store") -> str:
     return "".join(f"{name:<{width}}  {value}\n" for name, value in lines.items())
 
 
-def card(store: "Store") -> pl.DataFrame:
+def card(store: Store) -> pl.DataFrame:
     """The same for programs: one row with the run card, the counts and the arrays."""
     counts = store.sql("select status, count(*) as n from samples group by all order by all")
-    return overview.run(store).with_columns(
+    return overview.run(store.header).with_columns(
         planned=pl.lit(store.plan.height),
         samples=pl.Series([counts.to_dicts()]),
         parts=pl.lit(len(store.parts)),
@@ -48,7 +44,7 @@ def card(store: "Store") -> pl.DataFrame:
     )
 
 
-def roles(store: "Store") -> pl.DataFrame:
+def roles(store: Store) -> pl.DataFrame:
     """One row for each array: kind, role, its number of vectors or samples, bytes on disk."""
     found = [
         (*name.split("/", 1), spec.shape[1], _bytes(commit.files, name))

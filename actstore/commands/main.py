@@ -139,10 +139,9 @@ def index(store: Path) -> None:
       actstore index demo/fusion
       duckdb demo/fusion/index.duckdb "from rows limit 5"
     """
-    from actstore.sql.index import build_in_store
     from actstore.store import open as open_store
 
-    click.echo(build_in_store(open_store(store)))
+    click.echo(open_store(store).write_index())
 
 
 @cli.command()

@@ -25,4 +25,5 @@ def results(store: Path, style: str | None, output: Path | None) -> None:
     from actstore.store import open as open_store
 
     columns = ("name", "measure", "created", "current", "sql", "parameters", "commits", "versions")
-    render(overview.results(open_store(store)).select(columns), style, output)
+    opened = open_store(store)
+    render(overview.results(opened.results(), opened.state).select(columns), style, output)

@@ -101,7 +101,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return msgspec.convert(record, cls).named(path.name)
         except (ValueError, RecursionError) as error:
-            raise CorruptError(f"{path}: not a commit record of format {FORMAT} ({error})") from None
+            raise CorruptError(f"{path}: not a commit record of format {FORMAT} ({_named(record, error)})") from None
 
     def named(self, name: str) -> "Commit":
         """The commit with the name of its record; raises ValueError if that is no commit of format 1."""
@@ -160,6 +160,18 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
         """Raise CorruptError if the part's folder, or one below it that holds its files, is a link."""
         for name in _folders(tuple(self.files)):
             _refuse_link(f"{store}/{PARTS}/{self.part}{name}")
+
+
+def _named(record: records.Record, error: Exception) -> str:
+    """What is wrong with a record; of a wrong field of a file or an array, with the name of that."""
+    for members, kind in (("files", File), ("arrays", ArraySpec)):
+        found = record.get(members)
+        for name, value in found.items() if isinstance(found, dict) else ():
+            try:
+                msgspec.convert(value, kind)
+            except (ValueError, RecursionError) as wrong:
+                return f"{members[:-1]} {name}: {wrong}"
+    return str(error)
 
 
 @lru_cache(maxsize=64)  # the parts of a store have mostly the same names

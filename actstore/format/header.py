@@ -5,15 +5,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from actstore.errors import ActstoreError, CorruptError, NotAStoreError
 from actstore.format import records, tables
 from actstore.format.commits import Commit, File
 from actstore.format.layout import VECTORS
 from actstore.format.lens import FOLDER as LENS
-from actstore.format.lens import Optics
+from actstore.format.lens import Numbers, Optics
 from actstore.format.names import COMMITS, DTYPES, FORMAT, HEADER, PARTS, PLAN, RESULTS, VOCABULARY, WIDEST, dtype_named
 from actstore.format.schema import PLAN as PLAN_COLUMNS
 from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
+
+
+class _Capture(msgspec.Struct, frozen=True):
+    layers: tuple[int, ...]
+    d_model: int
+    dtype: str
+    blocks: tuple[int, ...] = ()
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """The header as its file has it."""
+
+    created: str
+    capture: _Capture
+    run: dict[str, Any]
+    files: dict[str, File]
+    crc32c: str
+    lens: Numbers | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True)
@@ -47,19 +67,20 @@ class Header:
         if linked := [name for name in (PARTS, COMMITS, RESULTS, LENS) if (store / name).is_symlink()]:
             raise CorruptError(f"{store / linked[0]}: not a plain folder; a store holds no links")
         try:
+            parsed = msgspec.convert(record, _Record)
             header = cls(
-                layers=tuple(int(layer) for layer in record["capture"]["layers"]),
-                d_model=int(record["capture"]["d_model"]),
-                dtype=str(record["capture"]["dtype"]),
-                run=dict(record["run"]),
-                created=str(record["created"]),
-                files={name: File(int(size), str(crc)) for name, (size, crc) in record["files"].items()},
-                blocks=tuple(int(block) for block in record["capture"].get("blocks", ())),
-                lens=Optics.parse(record["lens"]) if "lens" in record else None,
-                crc32c=str(record["crc32c"]),
+                layers=parsed.capture.layers,
+                d_model=parsed.capture.d_model,
+                dtype=parsed.capture.dtype,
+                run=parsed.run,
+                created=parsed.created,
+                files=parsed.files,
+                blocks=parsed.capture.blocks,
+                lens=Optics.of(parsed.lens) if isinstance(parsed.lens, Numbers) else None,
+                crc32c=parsed.crc32c,
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ActstoreError) as error:
-            raise CorruptError(f"{path}: not a header of format {FORMAT} ({error!r})") from None
+        except (ValueError, RecursionError, ActstoreError) as error:
+            raise CorruptError(f"{path}: not a header of format {FORMAT} ({error})") from None
         ascending = bool(header.layers) and list(header.layers) == sorted(set(header.layers))
         if (
             not ascending

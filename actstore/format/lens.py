@@ -1,18 +1,19 @@
 """The lens of a store: the model's final norm and unembedding, which turn vectors of the stream into logits."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, CorruptError
 from actstore.format.names import dtype_named, from_bfloat16
 
-__all__ = ["FILES", "FOLDER", "Lens", "Optics"]
+__all__ = ["FILES", "FOLDER", "Lens", "Numbers", "Optics"]
 
 FOLDER = "lens"
 NORM, BIAS, UNEMBEDDING = FILES = ("lens/norm.bin", "lens/bias.bin", "lens/unembedding.bin")
@@ -21,6 +22,16 @@ MOST_TOKENS = 10_000_000
 BLOCK_BYTES = 2**25  # of the unembedding, as float32, decoded at a time
 
 Floats = NDArray[np.float32]
+
+
+class Numbers(msgspec.Struct, frozen=True):
+    """The optics of a lens as the header has them."""
+
+    norm: str
+    eps: float
+    n_tokens: int
+    scale: float
+    softcap: float | None
 
 
 @dataclass(frozen=True)
@@ -47,16 +58,9 @@ class Optics:
             raise ActstoreError(f"a lens with softcap {self.softcap}")
 
     @classmethod
-    def parse(cls, record: Mapping[str, Any]) -> "Optics":
-        """From the header; raises KeyError, TypeError, ValueError or ActstoreError for what format 1 does not allow."""
-        softcap = record["softcap"]
-        return cls(
-            norm=str(record["norm"]),
-            eps=float(record["eps"]),
-            n_tokens=int(record["n_tokens"]),
-            scale=float(record["scale"]),
-            softcap=None if softcap is None else float(softcap),
-        )
+    def of(cls, numbers: Numbers) -> "Optics":
+        """From the header; raises ActstoreError for what no lens has."""
+        return cls(**msgspec.structs.asdict(numbers))
 
     def record(self) -> dict[str, Any]:
         """As JSON."""

@@ -1,40 +1,28 @@
 """The index: the tables of a store copied into one DuckDB file, for any DuckDB client and for stores of many parts."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 
 from actstore.errors import ActstoreError
-from actstore.format import checkpoint
-from actstore.format.names import INDEX, PLAN, VOCABULARY
 from actstore.sql import views
+from actstore.sql.tables import Tables
 from actstore.storage import cache, local
-
-if TYPE_CHECKING:
-    from actstore.store import Store
 
 STORAGE_VERSION = "v1.2.0"  # read by every DuckDB since 1.2; the default of DuckDB 2 is not
 
 
-def build(store: "Store", path: Path) -> Path:
-    """Write the tables and views of `store` into a DuckDB file at `path`, replacing one that is there."""
+def build(tables: Tables, path: Path) -> Path:
+    """Write the tables and views of a store into a DuckDB file at `path`, replacing one that is there."""
     draft = local.draft_of(path)
+    attached, version = views.literal(draft), views.literal(STORAGE_VERSION)
     try:
         with duckdb.connect(":memory:") as connection:
-            connection.execute(
-                f"attach {views.literal(draft)} as built (storage_version {views.literal(STORAGE_VERSION)})"
-            )
+            connection.execute(f"attach {attached} as built (storage_version {version})")
             connection.execute("use built")
-            views.create_tables(
-                connection,
-                [part.rows_path for part in store.parts],
-                [part.samples_path for part in store.parts],
-                store.checked(PLAN),
-                "table",
-            )
+            views.create_tables(connection, tables.rows(), tables.samples(), tables.plan(), "table")
             connection.execute(views.VIEWS)
-            connection.execute(f"create table vocab as from {views.literal(store.checked(VOCABULARY))}")
+            connection.execute(f"create table vocab as from {views.literal(tables.vocabulary())}")
             connection.execute("use memory; detach built")
         local.replace(path, draft)
     except (OSError, duckdb.Error) as error:
@@ -44,39 +32,33 @@ def build(store: "Store", path: Path) -> Path:
     return path
 
 
-def build_in_store(store: "Store") -> Path:
-    """Write index.duckdb beside the parts, and the checkpoint of a store of many."""
-    checkpoint.write(store.path, store.header)
-    return build(store, store.path / INDEX)
-
-
-def cached(store: "Store") -> Path | None:
-    """The index of exactly these commits in the user's own cache folder, built when it is not there.
+def cached(tables: Tables) -> Path | None:
+    """The index of exactly these contents in the user's own cache folder, built when it is not there.
 
     None where that folder cannot be written. A `.duckdb` file that came with a store is never opened: a view in it
     could read any file.
     """
-    path, name = _cached_path(store), cache.name_of(store.path)
+    path = _path(tables)
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            build(store, path)
+            build(tables, path)
         except (OSError, ActstoreError):
             return None
-        for older in path.parent.glob(f"{name}-*.duckdb"):
+        for older in path.parent.glob(f"{cache.name_of(tables.store)}-*.duckdb"):
             if older != path:
                 older.unlink(missing_ok=True)
     return path
 
 
-def discard(store: "Store") -> bool:
-    """Remove the index of these commits from the cache folder; returns whether there was one."""
+def discard(tables: Tables) -> bool:
+    """Remove the index of these contents from the cache folder; returns whether there was one."""
     try:
-        _cached_path(store).unlink()
+        _path(tables).unlink()
     except OSError:
         return False
     return True
 
 
-def _cached_path(store: "Store") -> Path:
-    return cache.folder() / f"{cache.name_of(store.path)}-{store.state}.duckdb"
+def _path(tables: Tables) -> Path:
+    return cache.folder() / f"{cache.name_of(tables.store)}-{tables.state}.duckdb"

@@ -1,15 +1,13 @@
-"""The small views of a store: run, parts, vocab, results and every saved result."""
+"""The small views of a store: run, parts and results."""
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import polars as pl
 
-from actstore.format.names import VOCABULARY
-
-if TYPE_CHECKING:
-    from actstore.store import Store
+from actstore.format.commits import Commit
+from actstore.format.header import Header
+from actstore.format.results import Result
 
 PARTS = {
     "part": pl.String,
@@ -31,52 +29,42 @@ RESULTS = {
 }
 
 
-def tables(store: "Store") -> dict[str, pl.DataFrame]:
-    """The small tables, by name."""
-    return {"run": run(store), "parts": parts(store), "results": results(store)}
-
-
-def files(store: "Store") -> dict[str, Path]:
-    """The Parquet files that are views of their own, by name, each checked."""
-    return {"vocab": store.checked(VOCABULARY), **{result.name: result.path for result in store.results()}}
-
-
-def run(store: "Store") -> pl.DataFrame:
+def run(header: Header) -> pl.DataFrame:
     """One row: the run card; what is no text or number is JSON."""
     own = {
-        "created": store.header.created,
-        "d_model": store.header.d_model,
-        "stored_dtype": store.header.dtype,
-        "layers": list(store.layers),
-        **({"blocks": list(store.blocks)} if store.blocks else {}),
+        "created": header.created,
+        "d_model": header.d_model,
+        "stored_dtype": header.dtype,
+        "layers": list(header.layers),
+        **({"blocks": list(header.blocks)} if header.blocks else {}),
     }
     plain = str | int | float | None
-    card = {name: value if isinstance(value, plain) else json.dumps(value) for name, value in store.run.items()}
+    card = {name: value if isinstance(value, plain) else json.dumps(value) for name, value in header.run.items()}
     return pl.DataFrame([{**card, **own}])
 
 
-def parts(store: "Store") -> pl.DataFrame:
+def parts(commits: Sequence[Commit]) -> pl.DataFrame:
     """One row for each batch that is committed."""
     found = [
         (commit.part, batch, commit.samples, commit.rows, commit.bytes, commit.written)
-        for commit in store.commits
+        for commit in commits
         for batch in commit.batches
     ]
     return pl.DataFrame(found, schema=PARTS, orient="row")
 
 
-def results(store: "Store") -> pl.DataFrame:
-    """One row for each saved result; `current` is whether the store still holds what it was computed from.
+def results(saved: Sequence[Result], state: str) -> pl.DataFrame:
+    """One row for each saved result; `current` is whether it was computed from a store in this state.
 
     parameters and versions are JSON; commits are the records it was computed from, NULL where they were not kept.
     """
     found = [
         (
             *(result.name, result.measure, result.created, result.sql, json.dumps(result.parameters)),
-            result.state == store.state,
+            result.state == state,
             None if result.commits is None else ", ".join(result.commits),
             json.dumps(result.versions),
         )
-        for result in store.results()
+        for result in saved
     ]
     return pl.DataFrame(found, schema=RESULTS, orient="row")

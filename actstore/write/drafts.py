@@ -69,7 +69,7 @@ class Draft:
     def _commit(
         self, content: Batch, header_crc32c: str, by: dict[str, Any], replaced: Mapping[str, Sequence[int]]
     ) -> Commit:
-        from actstore.read import arrays  # zarr takes longer to import than a query runs
+        from actstore.write import arrays  # zarr takes longer to import than a query runs
 
         self._check_space(content.bytes + SPARE_BYTES)
         specs = {

@@ -25,7 +25,7 @@ from actstore.format import checkpoint, records
 from actstore.format.names import CHECKPOINT
 from actstore.format.schema import PLAN, ROWS, SAMPLES, Columns
 from actstore.limits import Limits
-from actstore.sql import views
+from actstore.sql import query, views
 
 PER_SAMPLE = 100
 QUERIES = {
@@ -84,7 +84,7 @@ def asking(folder: Path, n_rows: int, repeats: int) -> list[dict[str, Any]]:
         else:
             views.create_tables(connection, [made["rows"]], [made["samples"]], made["plan"], "view")
         connection.execute(views.VIEWS)
-        calls = {name: partial(views.select, connection, query, Limits()) for name, query in QUERIES.items()}
+        calls = {name: partial(query.select, connection, text, Limits()) for name, text in QUERIES.items()}
         spent = taking_turns(calls, repeats)
         for name, one in spent.items():
             what = f"{name}, {n_rows / 1e6:g} million rows, {kind}"

@@ -25,7 +25,8 @@ from actstore import Store
 from actstore.format import shards
 from actstore.format.layout import RESIDUAL
 from actstore.format.names import from_bfloat16, to_bfloat16
-from actstore.read import arrays
+from actstore.read import arrays as coding
+from actstore.write import arrays
 
 LAYERS, WIDTH, LAYER = 8, 4096, 3
 READ, DISK = Goal(">=", 0.5), Goal("<=", 0.72)
@@ -172,7 +173,7 @@ def touched(store: Store, rows: pl.DataFrame) -> int:
 
 def threads(root: Path, x: Bits, repeats: int) -> list[dict[str, Any]]:
     """Reading and writing an array with one thread and with as many as there are."""
-    before, found = arrays.THREADS, []
+    before, found = coding.THREADS, []
     store = actstore.open(root / "s0")
     reader = store.parts[0].array("residual/eoi")
     count = iter(range(100))
@@ -181,8 +182,8 @@ def threads(root: Path, x: Bits, repeats: int) -> list[dict[str, Any]]:
         arrays.write(root / f"a{next(count)}", "residual/eoi", x, "bfloat16", RESIDUAL)
 
     def with_threads(n: int, call: Callable[[], object]) -> Spent:
-        arrays.THREADS = n
-        arrays._pool.cache_clear()
+        coding.THREADS = n
+        coding.pool.cache_clear()
         call()
         return taking_turns({"": call}, repeats)[""]
 
@@ -191,8 +192,8 @@ def threads(root: Path, x: Bits, repeats: int) -> list[dict[str, Any]]:
             one, all_of_them = with_threads(1, call), with_threads(before, call)
             found += speed(f"{what}, {before} threads", all_of_them, "one thread", one)
     finally:
-        arrays.THREADS = before
-        arrays._pool.cache_clear()
+        coding.THREADS = before
+        coding.pool.cache_clear()
     return found
 
 

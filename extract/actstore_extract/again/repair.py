@@ -17,7 +17,6 @@ from actstore.maintain import merging
 from actstore.maintain.damage import Damage
 from actstore.progress import bar
 from actstore.read.parts import Part
-from actstore.sql import index
 from actstore.write.batch import Batch
 from actstore.write.drafts import Draft
 from actstore_extract.again.differences import between, tolerance
@@ -67,7 +66,7 @@ def repair(
         if done := _retried(again, part):
             yield done
     if (path / INDEX).exists():
-        index.build_in_store(actstore.open(path))
+        actstore.open(path).write_index()
 
 
 def _to_retry(path: Path) -> list[Part]:

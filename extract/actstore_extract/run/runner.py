@@ -20,7 +20,6 @@ from actstore.format.lens import Lens
 from actstore.format.names import HEADER, INDEX, PART_SAMPLES, SHARD_BYTES
 from actstore.format.plan import prepare
 from actstore.progress import Bar, bar
-from actstore.sql import index
 from actstore.store import Store
 from actstore.write import drafts
 from actstore_extract.families import Model, Prompt, load
@@ -153,7 +152,7 @@ class Run:
                 commits += self._work(store, self.extractor(batch_size), todo, progress)
         left = len(store.remaining)
         if not left and (commits or not (path / INDEX).exists()):
-            index.build_in_store(actstore.open(path))
+            actstore.open(path).write_index()
         return Summary(
             samples=sum(commit.samples for commit in commits),
             failed=sum(int(commit.by["failed"]) for commit in commits),

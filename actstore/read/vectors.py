@@ -1,0 +1,128 @@
+"""Vectors of rows, in the order of the rows, from whichever parts hold them; and attention, part after part."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.errors import ActstoreError, nearest
+from actstore.format.header import Header
+from actstore.limits import Limits
+from actstore.read.parts import Part
+
+__all__ = ["Attention", "Rows", "Vectors", "row_ids_of"]
+
+Rows = pl.DataFrame | Sequence[int] | NDArray[np.int64]
+
+
+class Attention(NamedTuple):
+    """Columns of attention (samples, heads or 1, queries), NaN past a sample's last query, and their samples."""
+
+    values: NDArray[np.float32]
+    samples: pl.DataFrame
+
+
+class Vectors:
+    """The vectors in the committed parts of a store, within limits of memory."""
+
+    def __init__(self, store: Path, header: Header, parts: Sequence[Part], limits: Limits) -> None:
+        self.store, self.header, self.parts, self.limits = store, header, parts, limits
+        self.part_of = {number: part for part in parts for number in part.commit.batches}
+
+    def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
+        """Vectors (n, d) of rows at one layer."""
+        return self._take("residual", rows, self.header.layer_index(layer), self.header.d_model)
+
+    def of_block(self, kind: str, rows: Rows, block: int) -> NDArray[np.float32]:
+        """Keys or values (n, key heads * head width) of rows in one block."""
+        return self._take(kind, rows, self.header.block_index(block), self._width(kind))
+
+    def _take(self, kind: str, rows: Rows, first: int, width: int) -> NDArray[np.float32]:
+        """Vectors (n, width) of a kind of array, at index `first` of its layers or blocks."""
+        row_ids = row_ids_of(rows)
+        instead = "read them by store.batches" if kind == "residual" else "ask for fewer rows at a time"
+        self.limits.check_array(4 * len(row_ids) * width, f"{len(row_ids)} vectors", instead)
+        out = np.empty((len(row_ids), width), np.float32)
+        for part, chosen in self._by_part(row_ids):
+            part.take(kind, row_ids, chosen, first, out)
+        return out
+
+    def _width(self, kind: str) -> int:
+        """Width of the keys or values, which all parts share; 0 before the first part is written."""
+        arrays = [array for part in self.parts for array in part.commit.arrays.items()]
+        widths = {spec.shape[-1] for name, spec in arrays if name.startswith(f"{kind}/")}
+        if len(widths) > 1:
+            raise ActstoreError(f"{self.store}: {kind} of widths {sorted(widths)} in different parts; read store.parts")
+        return widths.pop() if widths else 0
+
+    def batches(
+        self, rows: pl.DataFrame, layer: int, *, size: int
+    ) -> Iterator[tuple[pl.DataFrame, NDArray[np.float32]]]:
+        """Rows with their vectors, by row_id, at most `size` at a time and never from two parts at once."""
+        row_ids = row_ids_of(rows)
+        self.header.layer_index(layer)
+        for _, chosen in self._by_part(row_ids):
+            part = rows[chosen].sort("row_id")
+            for piece in part.iter_slices(size):
+                yield piece, self.residual(piece, layer)
+
+    def _by_part(self, row_ids: NDArray[np.int64]) -> Iterator[tuple[Part, NDArray[np.int64]]]:
+        """Each part that holds some of the rows, with the indices of those."""
+        numbers, group = np.unique(row_ids >> 32, return_inverse=True)
+        found = [self.part_of.get(int(number)) for number in numbers]
+        for number, part in zip(numbers, found, strict=True):
+            if part is None:
+                raise ActstoreError(f"row_id {row_ids[row_ids >> 32 == number][0]} is not in this store: {self.store}")
+        parts = {part: code for code, part in enumerate(dict.fromkeys(found))}
+        codes = np.array([parts[part] for part in found], np.intp)[group]
+        order = np.argsort(codes, kind="stable")
+        edges = np.searchsorted(codes[order], np.arange(len(parts) + 1))
+        for code, part in enumerate(parts):
+            assert part is not None
+            yield part, order[edges[code] : edges[code + 1]]
+
+    def attention(self, role: str, layer: int) -> Attention:
+        """The attention to the key `role`, or to `mass`, at one layer; ActstoreError if nothing is stored for it."""
+        position = self.header.layer_index(layer)
+        name = f"attention/{role}"
+        holding = [part for part in self.parts if name in part.commit.arrays]
+        if not holding:
+            kept = ", ".join(self.kept("attention")) or "none"
+            raise ActstoreError(f"no attention to '{role}' in {self.store}; it has {kept}")
+        shapes = [part.commit.arrays[name].shape for part in holding]
+        if len({shape[2:-1] for shape in shapes}) > 1:
+            raise ActstoreError(
+                f"attention to '{role}' has other numbers of heads in other parts: read it by store.parts"
+            )
+        width = max(shape[-1] for shape in shapes)
+        n_values = sum(math.prod(shape[1:-1]) for shape in shapes) * width
+        self.limits.check_array(8 * n_values, f"attention to '{role}'", "read it part by part: store.parts")
+        values = [part.array(name).layer(position) for part in holding]
+        padded = [
+            np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, width - value.shape[-1])], constant_values=np.nan)
+            for value in values
+        ]
+        return Attention(np.concatenate(padded), pl.concat(part.samples() for part in holding))
+
+    def kept(self, kind: str) -> list[str]:
+        """Roles that have arrays of a kind, sorted."""
+        names = {name for part in self.parts for name in part.commit.arrays if name.startswith(f"{kind}/")}
+        return sorted(name.removeprefix(f"{kind}/") for name in names)
+
+
+def row_ids_of(rows: Rows) -> NDArray[np.int64]:
+    """The row ids (n,) of rows with a column row_id, or that are row ids; ActstoreError for anything else."""
+    if not isinstance(rows, pl.DataFrame):
+        return np.asarray(rows, np.int64).reshape(-1)
+    if "row_id" not in rows.columns:
+        raise ActstoreError(
+            f"the rows have no column row_id, only {', '.join(rows.columns)}{nearest('row_id', rows.columns)}: "
+            "select row_id too, for example: select row_id, label from rows where role = 'eoi'"
+        )
+    if rows["row_id"].null_count():
+        raise ActstoreError("a row_id is NULL")
+    return rows["row_id"].cast(pl.Int64).to_numpy()
