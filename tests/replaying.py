@@ -11,9 +11,9 @@ from actstore_extract.families import Encoded, Model
 from actstore_extract.forward.capture import Selection, capture
 from actstore_extract.forward.points import reading, writing
 from actstore_extract.interventions.blocks import Block, block_attention
-from actstore_extract.interventions.conditions import Point
 from actstore_extract.interventions.sources import slots
 from actstore_extract.replay import Kept
+from actstore_extract.roles import Point
 
 Logits = NDArray[np.float32]
 At = NDArray[np.int64]

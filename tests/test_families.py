@@ -19,6 +19,7 @@ from actstore_extract import hub
 from actstore_extract.families import LoadError, Model, Prompt, SampleError, families, load
 from actstore_extract.families.sample import LayoutError
 from actstore_extract.forward.capture import Selection, capture
+from actstore_extract.interventions.blocks import always_blocked
 
 IMAGE_TEXT, TEXT_IMAGE, TEXT = "<image> this digit is a", "this digit is a <image>", "this digit is a"
 
@@ -321,7 +322,7 @@ def test_load(model: Model, folder: Path) -> None:
     batches = [m.collate([encode(m, IMAGE_TEXT)]) for m in (model, loaded)]
     assert alike(model(batches[0]).logits, loaded(batches[1]).logits)
     assert load(str(folder)).dtype == torch.bfloat16
-    blocked = load(str(folder), attention="eager", blocked=[{"queries": "text", "keys": "image"}])
+    blocked = always_blocked(load(str(folder), attention="eager"), [{"queries": "text", "keys": "image"}])
     assert blocked.facts()["blocked"] == ["text -> image, all layers"]
     assert blocked.facts()["attention"] == "eager"
 

@@ -9,7 +9,7 @@ import tiny
 from actstore_extract.families import Batch, Model
 from actstore_extract.forward import generation
 from actstore_extract.forward.generation import GenerationError, generate
-from actstore_extract.interventions.blocks import block_attention, parse_block
+from actstore_extract.interventions.blocks import always_blocked, block_attention, own_blocks, parse_block
 
 TEXTS = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a", "one two <image>"]
 N = 6
@@ -45,7 +45,7 @@ def recomputed(model: Model, batch: Batch, blocks: Sequence[dict[str, object]] =
     inputs, start = dict(batch.inputs), batch.n_slots
     parsed = [parse_block(block, n_layers=model.n_layers) for block in blocks]
     for _ in range(n):
-        with block_attention(model, batch, [*model.blocks, *parsed]):
+        with block_attention(model, batch, [*own_blocks(model), *parsed]):
             logits = model.module(**inputs, use_cache=False).logits[:, -1]
         logits[:, model.image_token_id] = -torch.inf
         inputs["input_ids"] = torch.cat([inputs["input_ids"], logits.argmax(-1, keepdim=True)], 1)
@@ -94,7 +94,7 @@ def test_knocked_out_with_a_cache_as_without(model: Model, block: dict[str, obje
 
 def test_the_models_own_blocks_hold() -> None:
     plain = tiny.model("chameleon")
-    gated = Model(plain.module, plain.processor, blocked=[KNOCKOUTS[0]])
+    gated = always_blocked(Model(plain.module, plain.processor), [KNOCKOUTS[0]])
     batch = make(plain, TEXTS[:2])
     found = generate(gated, batch, max_new_tokens=N)
     assert found == recomputed(plain, batch, [KNOCKOUTS[0]])

@@ -7,7 +7,7 @@ import torch
 import tiny
 from actstore_extract.families import Batch, Model
 from actstore_extract.forward.capture import Selection, capture
-from actstore_extract.interventions.blocks import InterventionError, block_attention, parse_block
+from actstore_extract.interventions.blocks import InterventionError, always_blocked, block_attention, parse_block
 
 TEXTS = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a"]
 SPEC = {"queries": "text", "keys": "image"}
@@ -117,7 +117,7 @@ def test_only_the_layers_named(model: Model) -> None:
 
 
 def test_blocks_of_the_model_itself_hold_in_every_forward(model: Model) -> None:
-    gated = Model(model.module, model.processor, blocked=[SPEC])
+    gated = always_blocked(Model(model.module, model.processor), [SPEC])
     batch = make(model, TEXTS)
     text = [Selection(layout.text) for layout in batch.layouts]
     with block_attention(model, batch, [parse_block(SPEC, n_layers=4)]):

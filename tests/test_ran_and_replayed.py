@@ -5,8 +5,9 @@ import pytest
 
 import actstore
 from actstore.commands.main import run
-from actstore_analyze.report import experiments, runcard
+from actstore_analyze.report import experiments
 from actstore_analyze.report.both_ways import EXACT, compared
+from actstore_analyze.study.subjects import subjects as subjects_of
 from extracting import extract
 from test_report import Page
 
@@ -50,7 +51,7 @@ def folder(tmp_path_factory):
 
 
 def both(folder):
-    subjects = runcard.subjects([actstore.open(folder / name) for name in ("ran", "kept")])
+    subjects = subjects_of([actstore.open(folder / name) for name in ("ran", "kept")])
     return compared(experiments.others(subjects, say=silent))
 
 

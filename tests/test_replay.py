@@ -11,12 +11,12 @@ import actstore
 import tiny
 from actstore.format.plan import prepare
 from actstore_extract.families import LoadError, Model
-from actstore_extract.interventions.blocks import parse_block
+from actstore_extract.interventions.blocks import always_blocked, parse_block
 from actstore_extract.recipe import recipe
 from actstore_extract.replay import Branch, Job, Put, Reader, Replay, ReplayError, load_decoder
 from actstore_extract.replay import prefix as prefixes
+from actstore_extract.replay.reader import stored
 from actstore_extract.replay.steps import Forward
-from actstore_extract.replay.stored import stored
 from actstore_extract.run.extractor import Extractor
 from replaying import apart, captured, knocked_out, online, without_cache
 
@@ -116,7 +116,7 @@ def test_knockouts_of_what_comes_after_the_image(name, what):
 
 
 def test_a_gate_of_the_model_itself_holds_in_every_way():
-    model = tiny.model("chameleon", blocked=[{"queries": "text", "keys": "image"}])
+    model = always_blocked(tiny.model("chameleon"), [{"queries": "text", "keys": "image"}])
     encoded = [model.encode(prompt) for prompt in tiny.prompts(TEXTS)]
     (source, _), (receiver, _) = (captured(model, one) for one in encoded)
     of, at = (np.array([one.layout.image_end]) for one in encoded)

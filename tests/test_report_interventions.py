@@ -120,10 +120,11 @@ def test_published_knockouts_stand_beside(reported):
 
 
 def test_how_to_read_says_which_stores_answer_the_question(tmp_path):
-    from actstore_analyze.report import experiments, prose, runcard
+    from actstore_analyze.report import experiments, prose
+    from actstore_analyze.study.subjects import subjects as subjects_of
 
     paths = [test_knockout_command.make_store(tmp_path / "k"), test_patched.make_store(tmp_path / "p").path]
-    subjects = runcard.subjects([actstore.open(path) for path in paths])
+    subjects = subjects_of([actstore.open(path) for path in paths])
     others = experiments.others(subjects, say=lambda _: None)
     assert prose._causal(others) == "This page holds knockouts of chameleon-7b and patches of m."
     assert prose._causal([]) == "This page holds neither."

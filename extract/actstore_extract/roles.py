@@ -4,13 +4,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, nearest
 
-__all__ = ["Layout", "Positions", "Role", "RoleError", "parse_role", "positions"]
+__all__ = ["Layout", "Point", "Positions", "Role", "RoleError", "parse_role", "positions"]
+
+Point = Literal["residual", "attention-input"]  # what a block receives, or the normed stream that its attention reads
 
 Positions = NDArray[np.int64]
 

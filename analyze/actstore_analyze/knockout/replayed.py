@@ -63,7 +63,7 @@ class KnockoutReplayed(PerLayer):
 
     def _conditions(self, store: Store) -> list[Any]:  # Conditions, of a package that loads late
         """The model as it is, and the knockouts."""
-        from actstore_extract.interventions.knockouts import conditions_of
+        from actstore_extract.recipe.inline import conditions_of
 
         given = {"windows": self.windows, "layers": self.blocks, "heads": self.heads, "repeats": self.repeats}
         usual = {name: list(one) if isinstance(one, tuple) else one for name, one in given.items() if one is not None}

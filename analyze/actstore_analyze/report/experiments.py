@@ -18,11 +18,11 @@ from actstore_analyze.knockout.study import Knockout
 from actstore_analyze.overlap.study import Overlap
 from actstore_analyze.patch.replayed import Replayed
 from actstore_analyze.patch.study import Patched, has_patches
-from actstore_analyze.report.runcard import Subject
 from actstore_analyze.study.conditions import specs
 from actstore_analyze.study.recall import answer
 from actstore_analyze.study.selection import USUAL, Say
 from actstore_analyze.study.study import EVERYTHING, PerLayer
+from actstore_analyze.study.subjects import Subject
 
 __all__ = ["Experiment", "Shown", "others", "overlaps"]
 

@@ -20,12 +20,13 @@ from actstore_analyze.patch.steered import has_steers
 from actstore_analyze.published import curves as published
 from actstore_analyze.report import both_ways, experiments, prose, runcard, sections
 from actstore_analyze.report.experiments import Experiment, Shown
-from actstore_analyze.report.runcard import Subject
 from actstore_analyze.report.sections import Table
 from actstore_analyze.score.board import Board, boards
 from actstore_analyze.study import said
 from actstore_analyze.study.conditions import NONE, specs
 from actstore_analyze.study.selection import Say
+from actstore_analyze.study.subjects import Subject
+from actstore_analyze.study.subjects import subjects as subjects_of
 
 __all__ = ["Written", "write"]
 
@@ -72,7 +73,7 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
     if reference:
         published.check(reference)
     curves = published.overlap(reference) if reference and reference.lower() in published.MODELS else None
-    subjects = runcard.subjects(stores)
+    subjects = subjects_of(stores)
     shown = experiments.overlaps(subjects, say=say)
     folder = output.with_name(f"{output.stem}_files")
     drawn = [_figure(experiment, curves, folder, number) for number, experiment in enumerate(shown)]

@@ -10,7 +10,7 @@ from actstore_analyze.overlap.study import Overlap
 from actstore_analyze.patch.study import Patched
 from actstore_analyze.report import runcard
 from actstore_analyze.report.experiments import Experiment, Shown
-from actstore_analyze.report.runcard import Subject
+from actstore_analyze.study.subjects import Subject
 
 __all__ = ["how_to_read", "methods"]
 

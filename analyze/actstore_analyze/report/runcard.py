@@ -3,37 +3,15 @@
 import json
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from actstore.format.header import span
 from actstore.store import Store
 
-__all__ = ["Subject", "command", "lines", "listed", "shipped_card", "subjects"]
-
+__all__ = ["command", "lines", "listed", "shipped_card"]
 HASH_DIGITS = 12
 SHIPPED = re.compile(r"digits-[a-z]+")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A store under the name it has on a page."""
-
-    store: Store
-    title: str
-
-
-def subjects(stores: Sequence[Store]) -> list[Subject]:
-    """The stores, each once, named by their models; where that is no name of one store, by their folders too."""
-    distinct = list({store.path.resolve(): store for store in stores}.values())
-    models = [str(store.run.get("model") or "").rstrip("/").split("/")[-1] for store in distinct]
-    folders = [store.path.resolve().name for store in distinct]
-    return [
-        Subject(store, model if models.count(model) == 1 and model else f"{model} ({folder})" if model else folder)
-        for store, model, folder in zip(distinct, models, folders, strict=True)
-    ]
 
 
 def lines(store: Store) -> dict[str, str]:

@@ -10,9 +10,9 @@ from actstore.commands.table import render
 from actstore_analyze.patch.steered import steered
 from actstore_analyze.report import both_ways, causal
 from actstore_analyze.report.experiments import Experiment
-from actstore_analyze.report.runcard import Subject
 from actstore_analyze.report.side_by_side import Side, side_by_side
 from actstore_analyze.study.conditions import NONE
+from actstore_analyze.study.subjects import Subject
 
 __all__ = ["STEERING", "Table", "as_table", "ran_and_replayed", "sentences", "steering", "tables", "text"]
 

@@ -11,9 +11,9 @@ from actstore.store import Store
 from actstore_analyze.charts import lines
 from actstore_analyze.charts.charts import decimals, heading
 from actstore_analyze.charts.lines import GREY, INK, WIDTH
-from actstore_analyze.report.runcard import Subject
 from actstore_analyze.score.reviews import Reviewed
 from actstore_analyze.score.study import ALL, EVERY_SAMPLE, Scored
+from actstore_analyze.study.subjects import Subject
 
 __all__ = ["Board", "boards"]
 

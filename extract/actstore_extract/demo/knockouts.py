@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actstore_extract.families import Model, Prompt, load
+from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.samples.digits import Scans
 
 __all__ = ["BLOCKS", "knockouts", "sentence"]
@@ -18,7 +19,7 @@ BLOCKS = {"none": (), "text -> eoi": ("eoi",), "text -> image": ("image",), "tex
 def knockouts(folder: Path, scans: Scans, rows: NDArray[np.int64]) -> dict[str, float]:
     """Part of the scans in `rows` that the model names under each of BLOCKS, before softmax in all layers, float32."""
     return {
-        name: _accuracy(load(str(folder), dtype="float32", blocked=_blocked(keys)), scans, rows)
+        name: _accuracy(always_blocked(load(str(folder), dtype="float32"), _blocked(keys)), scans, rows)
         for name, keys in BLOCKS.items()
     }
 

@@ -1,9 +1,10 @@
 """Model families: each a small file of facts and of the functions that differ."""
 
+from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
 from actstore_extract.families.loading import load, sources
 from actstore_extract.families.model import Model
-from actstore_extract.families.registry import LoadError, families
+from actstore_extract.families.registry import families
 from actstore_extract.families.sample import MARKER, Batch, Encoded, Prompt, SampleError
 
 __all__ = [

@@ -13,7 +13,7 @@ from torch import nn
 
 from actstore.errors import nearest
 from actstore.storage import local
-from actstore_extract.families.registry import LoadError
+from actstore_extract.families.errors import LoadError
 
 __all__ = ["SCALES", "Adapter", "digest", "read_adapter", "write_adapter"]
 

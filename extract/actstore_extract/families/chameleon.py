@@ -3,14 +3,12 @@
 The image tokens are VQ codes: `input_ids` hold a placeholder for each, the model looks the codes up itself.
 """
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from transformers import ChameleonProcessor
 
 from actstore_extract.families.family import Family
-
-if TYPE_CHECKING:
-    from actstore_extract.families.model import Model
+from actstore_extract.families.wrapped import Wrapped
 
 
 class Chameleon(Family):
@@ -22,16 +20,16 @@ class Chameleon(Family):
     # Without it the processor ends every prompt with the separator of chats, and `last` would be that token.
     process_options = {"return_for_text_completion": True}  # noqa: RUF012
 
-    def n_image_tokens(self, model: "Model") -> int:
+    def n_image_tokens(self, model: Wrapped) -> int:
         """1024 in the published models."""
         return int(cast(ChameleonProcessor, model.processor).image_seq_length)
 
-    def wrappers(self, model: "Model") -> tuple[frozenset[int], frozenset[int]]:
+    def wrappers(self, model: Wrapped) -> tuple[frozenset[int], frozenset[int]]:
         """`<racm3:break>` and `<eoss>`."""
         processor = cast(ChameleonProcessor, model.processor)
         return frozenset({processor.image_start_token_id}), frozenset({processor.image_end_token_id})
 
-    def never_said(self, model: "Model") -> list[int]:
+    def never_said(self, model: Wrapped) -> list[int]:
         """Its image tokens: the published forward says text alone."""
         return list(model.module.model.vocabulary_mapping.image_tokens)
 

@@ -17,7 +17,7 @@ The model is a folder with a file `parts.toml` (or the path of such a file):
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -34,14 +34,12 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from actstore_extract.families.adapter import SCALES, Adapter, digest, read_adapter
+from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
 from actstore_extract.families.halves import language_model, n_patches, n_prefix, vision_tower
 from actstore_extract.families.parts import Parts
-from actstore_extract.families.registry import LoadError
 from actstore_extract.families.sample import MARKER, Prompt
-
-if TYPE_CHECKING:
-    from actstore_extract.families.model import Model
+from actstore_extract.families.wrapped import Wrapped
 
 __all__ = ["ClipGemmaModel", "assemble", "processor"]
 
@@ -126,11 +124,11 @@ class ClipGemma(Family):
     architectures = ("ClipGemmaModel",)
     parts = ("vision", "language")
 
-    def n_image_tokens(self, model: "Model") -> int:
+    def n_image_tokens(self, model: Wrapped) -> int:
         """One per patch: 256 of CLIP ViT-L/14."""
         return n_patches(cast(ClipGemmaModel, model.module).model.vision_tower)
 
-    def wrappers(self, model: "Model") -> tuple[frozenset[int], frozenset[int]]:  # noqa: ARG002
+    def wrappers(self, model: Wrapped) -> tuple[frozenset[int], frozenset[int]]:  # noqa: ARG002
         """None: what stands around the image is text."""
         return frozenset(), frozenset()
 
@@ -149,11 +147,11 @@ class ClipGemma(Family):
         module = assemble(vision, language, adapter.to(device), cast(int, words.convert_tokens_to_ids(token)))
         return module, processor(images, words, module, token)
 
-    def on_logits(self, model: "Model") -> tuple[float, float | None]:
+    def on_logits(self, model: Wrapped) -> tuple[float, float | None]:
         """Gemma's soft cap, which is in the head."""
         return 1.0, getattr(model.module.lm_head, "cap", None)
 
-    def notes(self, model: "Model") -> list[str]:
+    def notes(self, model: Wrapped) -> list[str]:
         """Whether the adapter's other scale would fit better: its vectors should be about as long as those of words."""
         adapter = cast(Adapter, cast(ClipGemmaModel, model.module).model.multi_modal_projector)
         other = next(name for name in SCALES if name != adapter.scale)
@@ -166,7 +164,7 @@ class ClipGemma(Family):
         )
         return [f"adapter scale {adapter.scale!r}: {lengths}. See that the scale is the one of its training"]
 
-    def facts(self, model: "Model") -> dict[str, object]:
+    def facts(self, model: Wrapped) -> dict[str, object]:
         """Scale and training of the adapter, and which models it stands between."""
         module = cast(ClipGemmaModel, model.module).model
         adapter = cast(Adapter, module.multi_modal_projector)
@@ -176,7 +174,7 @@ class ClipGemma(Family):
 
 
 @torch.no_grad()
-def _length_of_images(model: "Model") -> float:
+def _length_of_images(model: Wrapped) -> float:
     """The median norm of what the adapter makes of the patches of a picture of noise."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     batch = model.collate([model.encode(Prompt("noise", MARKER, fromarray(pixels)))])
@@ -185,7 +183,7 @@ def _length_of_images(model: "Model") -> float:
 
 
 @torch.no_grad()
-def _length_of_words(model: "Model") -> float:
+def _length_of_words(model: Wrapped) -> float:
     """The median norm of some words' vectors as block 0 receives them."""
     table = cast(nn.Embedding, model.module.get_input_embeddings())
     some = torch.linspace(0, table.num_embeddings - 1, min(512, table.num_embeddings), device=table.weight.device)

@@ -2,7 +2,7 @@
 
 import torch
 
-from actstore_extract.families.registry import LoadError
+from actstore_extract.families.errors import LoadError
 
 __all__ = ["find_device"]
 

@@ -6,7 +6,7 @@ The image tokens are VQ codes, H lines of W with a line end each. A line end has
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,10 +16,8 @@ from transformers import Emu3ForConditionalGeneration
 from actstore_extract.families.family import Family, Lines
 from actstore_extract.families.grid import lines
 from actstore_extract.families.sample import LayoutError
+from actstore_extract.families.wrapped import Wrapped
 from actstore_extract.roles import Layout, Positions
-
-if TYPE_CHECKING:
-    from actstore_extract.families.model import Model
 
 
 class Emu3(Family):
@@ -31,7 +29,7 @@ class Emu3(Family):
 
     def lines(
         self,
-        model: "Model",
+        model: Wrapped,
         token_ids: NDArray[np.int64],  # noqa: ARG002
         placeholders: Positions,
         inputs: Mapping[str, torch.Tensor],
@@ -42,13 +40,13 @@ class Emu3(Family):
         image, eol = lines(placeholders, (height, width))
         return Lines(image, eol, (height, width))
 
-    def image_words(self, model: "Model", inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def image_words(self, model: Wrapped, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Codes and line ends, as the vocabulary names them."""
         module = cast(Emu3ForConditionalGeneration, model.module)
         with torch.no_grad():
             return cast(torch.Tensor, module.model.get_image_tokens(inputs["pixel_values"], inputs["image_sizes"]))
 
-    def ends(self, model: "Model", token_ids: NDArray[np.int64], start: int, stop: int) -> tuple[int, int]:
+    def ends(self, model: Wrapped, token_ids: NDArray[np.int64], start: int, stop: int) -> tuple[int, int]:
         """`<|image start|>` stands before the size, `<|image end|>` after the end of the frame."""
         begins, ends = self.wrappers(model)
         boi = np.flatnonzero(np.isin(token_ids[:start], sorted(begins)))
@@ -58,14 +56,14 @@ class Emu3(Family):
             raise LayoutError("no end of frame and image after the image: the prompt was cut")
         return int(boi[-1]), stop + 1
 
-    def layout(self, model: "Model", token_ids: NDArray[np.int64], inputs: Mapping[str, torch.Tensor]) -> Layout:
+    def layout(self, model: Wrapped, token_ids: NDArray[np.int64], inputs: Mapping[str, torch.Tensor]) -> Layout:
         """The usual one, and where the frame ends."""
         layout = super().layout(model, token_ids, inputs)
         assert layout.eoi is not None
         return replace(layout, special={"frame-end": layout.eoi - 1})
 
 
-def _id(model: "Model", name: str) -> int:
+def _id(model: Wrapped, name: str) -> int:
     """Id of one of the tokens that Emu3's tokenizer names."""
     return int(getattr(model.tokenizer, f"{name}_id"))
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,12 +17,10 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
+from actstore_extract.families.parts import Parts
 from actstore_extract.families.sample import MARKER, Encoded, LayoutError
+from actstore_extract.families.wrapped import Wrapped
 from actstore_extract.roles import Layout, Positions
-
-if TYPE_CHECKING:
-    from actstore_extract.families.model import Model
-    from actstore_extract.families.parts import Parts
 
 __all__ = ["Family", "Lines"]
 
@@ -71,7 +69,7 @@ class Family:
 
     def assemble(
         self,
-        parts: "Parts",  # noqa: ARG002
+        parts: Parts,  # noqa: ARG002
         options: Mapping[str, object],  # noqa: ARG002
     ) -> tuple[PreTrainedModel, ProcessorMixin]:
         """The model made of the parts that a file names; `options` are those of `from_pretrained`."""
@@ -85,26 +83,26 @@ class Family:
                 return int(token)
         return None
 
-    def n_image_tokens(self, model: "Model") -> int | None:  # noqa: ARG002
+    def n_image_tokens(self, model: Wrapped) -> int | None:  # noqa: ARG002
         """How many tokens an image has, where that is the same for all images."""
         return None
 
-    def wrappers(self, model: "Model") -> tuple[frozenset[int], frozenset[int]]:
+    def wrappers(self, model: Wrapped) -> tuple[frozenset[int], frozenset[int]]:
         """Ids of the tokens that may begin and end an image; empty where the model declares none."""
         return _declared(model, _BOI), _declared(model, _EOI)
 
-    def marker(self, model: "Model") -> str:
+    def marker(self, model: Wrapped) -> str:
         """What stands for the image in a prompt of this model."""
         own = getattr(model.processor, "image_token", None)
         return own if isinstance(own, str) else MARKER
 
-    def process(self, model: "Model", text: str, image: Image | None) -> BatchFeature:
+    def process(self, model: Wrapped, text: str, image: Image | None) -> BatchFeature:
         """The processor's tensors for one sample, first axis of one."""
         images = {} if image is None else {"images": [image]}
         inputs = model.processor(text=[text], **images, **self.process_options, return_tensors="pt")
         return cast(BatchFeature, inputs)
 
-    def layout(self, model: "Model", token_ids: NDArray[np.int64], inputs: Mapping[str, torch.Tensor]) -> Layout:
+    def layout(self, model: Wrapped, token_ids: NDArray[np.int64], inputs: Mapping[str, torch.Tensor]) -> Layout:
         """Where everything is in a sample with an image; LayoutError when it is not as it should be."""
         placeholders = np.flatnonzero(token_ids == model.image_token_id)
         expected = self.n_image_tokens(model)
@@ -118,7 +116,7 @@ class Family:
 
     def lines(
         self,
-        model: "Model",  # noqa: ARG002
+        model: Wrapped,  # noqa: ARG002
         token_ids: NDArray[np.int64],
         placeholders: Positions,
         inputs: Mapping[str, torch.Tensor],  # noqa: ARG002
@@ -130,7 +128,7 @@ class Family:
         return Lines(placeholders, eol, _grid(placeholders, eol))
 
     def ends(
-        self, model: "Model", token_ids: NDArray[np.int64], start: int, stop: int
+        self, model: Wrapped, token_ids: NDArray[np.int64], start: int, stop: int
     ) -> tuple[int | None, int | None]:
         """Positions of what begins and ends the image start..stop, if the tokens there are what the model declares."""
         begins, ends = self.wrappers(model)
@@ -143,7 +141,7 @@ class Family:
         return boi, eoi
 
     def text(
-        self, model: "Model", token_ids: NDArray[np.int64], start: int, stop: int
+        self, model: Wrapped, token_ids: NDArray[np.int64], start: int, stop: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """`text` and `text_before` of a sample whose image, with all its machinery, is start..stop.
 
@@ -154,7 +152,7 @@ class Family:
         only_specials = np.isin(token_ids[after], model.tokenizer.all_special_ids).all()
         return (before if only_specials else after), before
 
-    def image_words(self, model: "Model", inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:  # noqa: ARG002
+    def image_words(self, model: Wrapped, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:  # noqa: ARG002
         """The tokens (n,) that images are, in the order of their placeholders; None where images are no tokens."""
         return None
 
@@ -175,21 +173,21 @@ class Family:
             for name, tensors in batch.items()
         }
 
-    def on_logits(self, model: "Model") -> tuple[float, float | None]:
+    def on_logits(self, model: Wrapped) -> tuple[float, float | None]:
         """What the model's forward does to its logits: the factor, and the soft cap if there is one."""
         config = model.module.config
         factor = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
         return float(factor), getattr(config, "final_logit_softcapping", None)
 
-    def never_said(self, model: "Model") -> list[int]:  # noqa: ARG002
+    def never_said(self, model: Wrapped) -> list[int]:  # noqa: ARG002
         """Ids of tokens whose logits the model's forward takes away."""
         return []
 
-    def facts(self, model: "Model") -> dict[str, object]:  # noqa: ARG002
+    def facts(self, model: Wrapped) -> dict[str, object]:  # noqa: ARG002
         """What the run card should say beyond what it says of every model."""
         return {}
 
-    def notes(self, model: "Model") -> list[str]:  # noqa: ARG002
+    def notes(self, model: Wrapped) -> list[str]:  # noqa: ARG002
         """What whoever runs the model should be told once, a sentence each."""
         return []
 
@@ -199,7 +197,7 @@ class Family:
         return "mrope_section" not in rope and "position_ids" in inspect.signature(type(module).forward).parameters
 
 
-def _declared(model: "Model", names: Sequence[str]) -> frozenset[int]:
+def _declared(model: Wrapped, names: Sequence[str]) -> frozenset[int]:
     """Token ids that the configuration, the processor or the tokenizer gives under one of the names."""
     places = (model.module.config, model.processor, model.tokenizer)
     ids = {getattr(place, name, None) for place in places for name in names}

@@ -4,12 +4,8 @@ Image begin, end and line ends count only where the model declares them or the t
 what was not found are NULL, and `Model.facts` names them.
 """
 
-from typing import TYPE_CHECKING
-
 from actstore_extract.families.family import Family
-
-if TYPE_CHECKING:
-    from actstore_extract.families.model import Model
+from actstore_extract.families.wrapped import Wrapped
 
 
 class Generic(Family):
@@ -17,7 +13,7 @@ class Generic(Family):
 
     name = "generic"
 
-    def notes(self, model: "Model") -> list[str]:
+    def notes(self, model: Wrapped) -> list[str]:
         """What could not be found, and what that means."""
         name = type(model.module).__name__
         if model.image_token_id is None:

@@ -19,8 +19,8 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from actstore_extract.families.errors import LoadError
 from actstore_extract.families.pretrained import explained, pretrained
-from actstore_extract.families.registry import LoadError
 
 __all__ = ["language_model", "n_patches", "n_prefix", "vision_tower"]
 

@@ -4,14 +4,12 @@ Its processor pads on the left and may put a system prompt in front, which then 
 encoded one by one, so the padding is ours.
 """
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from transformers import JanusProcessor
 
 from actstore_extract.families.family import Family
-
-if TYPE_CHECKING:
-    from actstore_extract.families.model import Model
+from actstore_extract.families.wrapped import Wrapped
 
 
 class Janus(Family):
@@ -21,7 +19,7 @@ class Janus(Family):
     architectures = ("JanusForConditionalGeneration",)
     wrapped = True
 
-    def n_image_tokens(self, model: "Model") -> int:
+    def n_image_tokens(self, model: Wrapped) -> int:
         """576 in the published models."""
         return int(cast(JanusProcessor, model.processor).num_image_tokens)
 

@@ -7,7 +7,7 @@ overview first and then the lines; `grid` is that of the lines. The model has no
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from transformers.models.llava_onevision.modeling_llava_onevision import get_any
 
 from actstore_extract.families.family import Family, Lines
 from actstore_extract.families.grid import lines
+from actstore_extract.families.wrapped import Wrapped
 from actstore_extract.roles import Positions
-
-if TYPE_CHECKING:
-    from actstore_extract.families.model import Model
 
 _START, _END = "<|im_start|>", "<|im_end|>"
 
@@ -32,7 +30,7 @@ class LlavaOnevision(Family):
     architectures = ("LlavaOnevisionForConditionalGeneration",)
     ragged = frozenset({"pixel_values"})
 
-    def wrappers(self, model: "Model") -> tuple[frozenset[int], frozenset[int]]:
+    def wrappers(self, model: Wrapped) -> tuple[frozenset[int], frozenset[int]]:
         """What begins and ends a turn of a chat: around an image alone only in the prompt form above."""
         known = model.tokenizer.get_vocab()
         begin, end = (frozenset({known[token]} if token in known else ()) for token in (_START, _END))
@@ -40,7 +38,7 @@ class LlavaOnevision(Family):
 
     def lines(
         self,
-        model: "Model",
+        model: Wrapped,
         token_ids: NDArray[np.int64],  # noqa: ARG002
         placeholders: Positions,
         inputs: Mapping[str, torch.Tensor],
@@ -53,7 +51,7 @@ class LlavaOnevision(Family):
         return Lines(np.concatenate([placeholders[: side**2], image]), eol, grid)
 
     def ends(
-        self, model: "Model", token_ids: NDArray[np.int64], start: int, stop: int
+        self, model: Wrapped, token_ids: NDArray[np.int64], start: int, stop: int
     ) -> tuple[int | None, int | None]:
         """Both or none: `<|im_end|>` after an image that ends a longer turn is not the image's."""
         boi, eoi = super().ends(model, token_ids, start, stop)

@@ -1,7 +1,7 @@
 """Models from a folder or the Hugging Face hub."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import cast
 
@@ -18,11 +18,12 @@ from transformers.processing_utils import ProcessorMixin
 from actstore.errors import nearest
 from actstore_extract.families.adapter import digest
 from actstore_extract.families.device import find_device
+from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
 from actstore_extract.families.model import Model
 from actstore_extract.families.parts import Parts, read_parts
 from actstore_extract.families.pretrained import DTYPES, explained, pretrained, quiet
-from actstore_extract.families.registry import LoadError, family_named, family_of
+from actstore_extract.families.registry import family_named, family_of
 
 __all__ = ["load", "sources"]
 
@@ -39,16 +40,14 @@ def load(
     revision: str | None = None,
     device_map: str | Mapping[str, int | str] | None = None,
     attention: str | None = None,
-    blocked: Sequence[Mapping[str, object]] = (),
     settings: Mapping[str, object] = MappingProxyType({}),
 ) -> Model:
     """The model in a folder, or on the hub under that name, or of the parts that a parts.toml names, ready to run.
 
     `device` may be auto: a GPU, if there is one. `device_map` spreads a model over several devices, as in
     Transformers, instead. `attention` is the
-    attention implementation (the model's default otherwise). `blocked` lists attention blocks that belong to the
-    model, such as {"queries": "text", "keys": "image"}. `settings` change what the processor does to images, such as
-    {"min_pixels": 65536}. LoadError says what is missing and where to get it.
+    attention implementation (the model's default otherwise). `settings` change what the processor does to images, such
+    as {"min_pixels": 65536}. LoadError says what is missing and where to get it.
     """
     if dtype not in DTYPES:
         raise LoadError(f"dtype {dtype!r}{nearest(dtype, list(DTYPES))}; choose {', '.join(DTYPES)}")
@@ -62,7 +61,7 @@ def load(
     if device_map is None:
         _move(module, device)
     _set(processor, settings)
-    return Model(module, processor, family=kind.name, blocked=blocked)
+    return Model(module, processor, family=kind.name)
 
 
 def _move(module: PreTrainedModel, device: str) -> None:

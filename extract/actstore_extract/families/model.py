@@ -1,9 +1,10 @@
 """A model and its processor, wrapped: encode samples, batch them, run them."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -15,13 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.processing_utils import ProcessorMixin
 
-from actstore_extract.families.registry import LoadError, family_of
+from actstore_extract.families.errors import LoadError
+from actstore_extract.families.registry import family_of
 from actstore_extract.families.sample import MARKER, Batch, Encoded, LayoutError, Prompt, SampleError
-from actstore_extract.interventions.blocks import block_attention, parse_block
 from actstore_extract.roles import Layout
 from actstore_extract.transfers import sent
 
-__all__ = ["Model"]
+__all__ = ["Always", "Model"]
 
 # Names under which decoders keep their blocks, and the norm after the last one.
 _LAYERS = ("layers", "h", "blocks")
@@ -30,11 +31,21 @@ _NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 _BAD_SAMPLE = (DecompressionBombError, OSError, SyntaxError, ValueError)
 
 
+class Always(Protocol):
+    """An intervention that belongs to a model itself."""
+
+    def held(self, model: "Model", batch: Batch) -> AbstractContextManager[None]:
+        """Inside, forwards of the batch run under it."""
+
+    def facts(self) -> list[str]:
+        """What the run card says of it."""
+
+
 class Model:
     """A Hugging Face model with its processor, in eval mode, and the family that knows its ways.
 
-    `layers` are the decoder's blocks, `norm` what follows the last one. `blocks` are attention blocks that belong to
-    the model itself: they hold in every forward.
+    `layers` are the decoder's blocks, `norm` what follows the last one. `always` is what belongs to the model itself
+    and holds in every forward; whoever loads it says so.
     """
 
     def __init__(
@@ -43,7 +54,6 @@ class Model:
         processor: ProcessorMixin | PreTrainedTokenizerBase,
         *,
         family: str | None = None,
-        blocked: Sequence[Mapping[str, object]] = (),
     ) -> None:
         self.module = module.eval()  # type: ignore[no-untyped-call]
         self.processor = processor
@@ -53,7 +63,7 @@ class Model:
         self.norm = _child(self.decoder, _NORMS, nn.Module)
         if self.kind.architectures:
             self._check_image_token()
-        self.blocks = tuple(parse_block(block, n_layers=self.n_layers) for block in blocked)
+        self.always: Always | None = None
 
     @property
     def family(self) -> str:
@@ -183,10 +193,14 @@ class Model:
         there = sent(tensor, self.device)
         return there.to(self.dtype) if there.is_floating_point() else there  # rounded by the device
 
+    def held(self, batch: Batch) -> AbstractContextManager[None]:
+        """Inside, forwards of the batch run under what always holds."""
+        return nullcontext() if self.always is None else self.always.held(self, batch)
+
     @torch.no_grad()
     def __call__(self, batch: Batch) -> CausalLMOutput:
-        """One forward without cache, under the model's own attention blocks."""
-        with block_attention(self, batch, self.blocks):
+        """One forward without cache, under what always holds."""
+        with self.held(batch):
             return cast(CausalLMOutput, self.module(**batch.inputs, use_cache=False))
 
     def notes(self) -> list[str]:
@@ -215,7 +229,7 @@ class Model:
             "not_found": [what for what, there in found.items() if not there],
             "padding": "right",
             "position_ids": self.kind.takes_position_ids(self.module),
-            "blocked": [str(block) for block in self.blocks],
+            "blocked": [] if self.always is None else self.always.facts(),
             **self.kind.facts(self),
         }
 

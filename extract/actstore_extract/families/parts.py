@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actstore.errors import nearest
-from actstore_extract.families.registry import LoadError
+from actstore_extract.families.errors import LoadError
 from actstore_extract.shipped import MODELS
 
 __all__ = ["Parts", "read_parts"]

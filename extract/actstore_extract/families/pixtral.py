@@ -4,7 +4,7 @@ Nothing begins an image. The architecture is Llava's; it is the vision model tha
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from transformers import PretrainedConfig
 from actstore_extract.families.family import Family, Lines
 from actstore_extract.families.grid import lines
 from actstore_extract.families.sample import LayoutError
+from actstore_extract.families.wrapped import Wrapped
 from actstore_extract.roles import Positions
-
-if TYPE_CHECKING:
-    from actstore_extract.families.model import Model
 
 _BREAK, _END = "[IMG_BREAK]", "[IMG_END]"
 
@@ -35,12 +33,12 @@ class Pixtral(Family):
         vision = getattr(config, "vision_config", None)
         return super().serves(architecture, config) and getattr(vision, "model_type", None) == "pixtral"
 
-    def wrappers(self, model: "Model") -> tuple[frozenset[int], frozenset[int]]:
+    def wrappers(self, model: Wrapped) -> tuple[frozenset[int], frozenset[int]]:
         """`[IMG_END]` alone."""
         return frozenset(), frozenset({_id(model, _END, "image_end_token")})
 
     def lines(
-        self, model: "Model", token_ids: NDArray[np.int64], placeholders: Positions, inputs: Mapping[str, torch.Tensor]
+        self, model: Wrapped, token_ids: NDArray[np.int64], placeholders: Positions, inputs: Mapping[str, torch.Tensor]
     ) -> Lines:
         """The end of the last line is that of the image, and no `eol`."""
         grid = (inputs["image_sizes"][0] // model.module.config.vision_config.patch_size).tolist()
@@ -52,7 +50,7 @@ class Pixtral(Family):
         return Lines(image, eol, (grid[0], grid[1]))
 
 
-def _id(model: "Model", token: str, name: str) -> int:
+def _id(model: Wrapped, token: str, name: str) -> int:
     """Id of a token that the processor may call otherwise."""
     return cast(int, model.tokenizer.convert_tokens_to_ids(getattr(model.processor, name, token)))
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from actstore.errors import nearest
-from actstore_extract.families.registry import LoadError
+from actstore_extract.families.errors import LoadError
 from actstore_extract.hub import unless_out_of_reach
 from actstore_extract.shipped import MODELS
 

@@ -6,14 +6,11 @@ from functools import cache
 
 from transformers import PretrainedConfig
 
-from actstore.errors import ActstoreError, nearest
+from actstore.errors import nearest
+from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
 
-__all__ = ["LoadError", "families", "family_named", "family_of"]
-
-
-class LoadError(ActstoreError):
-    """The model cannot be used."""
+__all__ = ["families", "family_named", "family_of"]
 
 
 @cache

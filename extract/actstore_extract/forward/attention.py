@@ -1,20 +1,17 @@
 """Attention columns: what the text of a sample gives to chosen keys, gathered on the device during a forward."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from actstore_extract.families import Batch, Model
+from actstore_extract.forward.slots import chosen_slots, role_slots
 from actstore_extract.forward.tap import AttentionError, Reader
 from actstore_extract.forward.weights import Rows, padded
-from actstore_extract.interventions.blocks import role_slots
-from actstore_extract.roles import Layout, Positions, Role
+from actstore_extract.roles import Layout, Role
 from actstore_extract.transfers import Landing, sent
-
-if TYPE_CHECKING:
-    from actstore_extract.families import Batch, Model
 
 __all__ = ["AttentionSelection", "CapturedAttention", "Columns", "Cost", "cost"]
 
@@ -84,14 +81,14 @@ def _n_keys(layout: Layout) -> int:
 class Columns:
     """Where a forward leaves its attention: on the device of the first block read, for all layers."""
 
-    def __init__(self, model: "Model", batch: "Batch", selection: AttentionSelection, *, n_layers: int) -> None:
+    def __init__(self, model: Model, batch: Batch, selection: AttentionSelection, *, n_layers: int) -> None:
         self.selection = selection
         self.n_slots = batch.n_slots
         self.taken = torch.zeros(n_layers, dtype=torch.bool)
-        self.rows, self.real = padded(_chosen(batch, [layout.text for layout in batch.layouts]))
+        self.rows, self.real = padded(chosen_slots(batch, [layout.text for layout in batch.layouts]))
         roles = [role_slots(batch, [role], selection.seed) for role in selection.keys]
         self.keys = torch.stack(roles, 2).float() if roles else torch.zeros(len(batch), batch.n_slots, 0)
-        self.ends, self.inside = padded(_chosen(batch, [np.arange(_n_keys(layout)) for layout in batch.layouts]))
+        self.ends, self.inside = padded(chosen_slots(batch, [np.arange(_n_keys(layout)) for layout in batch.layouts]))
         heads = model.n_heads if selection.per_head else 1
         self.columns = torch.full((len(roles), n_layers, len(batch), heads, self.rows.shape[1]), torch.nan)
         self.mass = torch.full((n_layers, *self.ends.shape), torch.nan)
@@ -150,11 +147,3 @@ class Columns:
         columns = self.columns.where(real[:, None, :, None], torch.nan)
         mass = self.mass.where(self.inside, torch.nan) if self.selection.mass else None
         return CapturedAttention({role.name: columns[i] for i, role in enumerate(self.selection.keys)}, mass)
-
-
-def _chosen(batch: "Batch", at: Sequence[Positions]) -> torch.Tensor:
-    """Which slots (samples, slots) hold these positions of each sample."""
-    chosen = torch.zeros(len(batch), batch.n_slots, dtype=torch.bool)
-    for i, here in enumerate(at):
-        chosen[i, here + int(batch.offset[i])] = True
-    return chosen

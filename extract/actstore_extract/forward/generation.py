@@ -3,17 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import ERROR
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging
 
 from actstore.errors import ActstoreError
-from actstore_extract.interventions.blocks import block_attention
-
-if TYPE_CHECKING:
-    from actstore_extract.families import Batch, Model
+from actstore_extract.families import Batch, Model
 
 __all__ = ["GenerationError", "generate"]
 
@@ -23,13 +19,13 @@ class GenerationError(ActstoreError):
 
 
 @torch.no_grad()
-def generate(model: "Model", batch: "Batch", *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+def generate(model: Model, batch: Batch, *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
     """What the model says after each prompt of a batch padded on the left, most probable token by token.
 
     The text ends at `max_new_tokens`, at the model's own end token or in front of the first of the `stop` texts; it
     holds no special tokens. The model's generation config counts in all but the sampling, and the image token is never
-    said. The model's own attention blocks hold in every step; others do inside `block_attention`. GenerationError for
-    a batch padded on the right.
+    said. What always holds for the model does in every step; attention blocks do inside `block_attention`.
+    GenerationError for a batch padded on the right.
     """
     if any(int(batch.offset[i]) + layout.length != batch.n_slots for i, layout in enumerate(batch.layouts)):
         raise GenerationError("generation continues the end of each row: collate the batch with left=True")
@@ -37,7 +33,7 @@ def generate(model: "Model", batch: "Batch", *, max_new_tokens: int, stop: Seque
         raise GenerationError(f"max_new_tokens {max_new_tokens}: at least one token is wanted")
     # Position ids are left to Transformers, which goes on counting from the attention mask.
     inputs = {name: tensor for name, tensor in batch.inputs.items() if name != "position_ids"}
-    with block_attention(model, batch, model.blocks), _quiet():
+    with model.held(batch), _quiet():
         tokens = model.module.generate(
             **inputs,
             **_greedy(model),
@@ -47,7 +43,7 @@ def generate(model: "Model", batch: "Batch", *, max_new_tokens: int, stop: Seque
     return [_cut(text, stop) for text in _texts(model, tokens[:, batch.n_slots :])]
 
 
-def _greedy(model: "Model") -> dict[str, object]:
+def _greedy(model: Model) -> dict[str, object]:
     """What the model's generation config must not decide: None would leave it to that."""
     options: dict[str, object] = {
         "do_sample": False,
@@ -78,7 +74,7 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def _texts(model: "Model", tokens: torch.Tensor) -> list[str]:
+def _texts(model: Model, tokens: torch.Tensor) -> list[str]:
     return [str(text) for text in model.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
@@ -95,7 +91,7 @@ def _cut(text: str, stop: Sequence[str]) -> str:
 class _Stop(StoppingCriteria):
     """Samples are done when their text holds one of the stops."""
 
-    def __init__(self, model: "Model", n_slots: int, stop: Sequence[str]) -> None:
+    def __init__(self, model: Model, n_slots: int, stop: Sequence[str]) -> None:
         self.model, self.n_slots, self.stop = model, n_slots, stop
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:  # noqa: ARG002

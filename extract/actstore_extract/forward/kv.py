@@ -1,18 +1,15 @@
 """Keys and values of chosen rows, gathered on the device as the blocks' attention receives them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from actstore_extract.families import Batch
 from actstore_extract.forward.tap import AttentionError, Reader
 from actstore_extract.forward.weights import Rows
 from actstore_extract.transfers import sent
-
-if TYPE_CHECKING:
-    from actstore_extract.families import Batch
 
 __all__ = ["KeysValues"]
 
@@ -25,7 +22,7 @@ class KeysValues:
     Keys are as attention uses them, after their norm and rotation, and not repeated for the queries' heads.
     """
 
-    def __init__(self, batch: "Batch", at: Sequence[NDArray[np.int64]], *, n_blocks: int) -> None:
+    def __init__(self, batch: Batch, at: Sequence[NDArray[np.int64]], *, n_blocks: int) -> None:
         self.n_slots, self.n_blocks = batch.n_slots, n_blocks
         self.owner = np.repeat(np.arange(len(batch)), [len(each) for each in at])
         slots = [each + offset for each, offset in zip(at, batch.offset, strict=True)]

@@ -10,7 +10,7 @@ from transformers import Cache
 
 from actstore_extract.families import Batch, Model
 from actstore_extract.forward.tap import attention_modules
-from actstore_extract.interventions.conditions import Point
+from actstore_extract.roles import Point
 
 __all__ = ["hooked", "points", "reading", "writing"]
 

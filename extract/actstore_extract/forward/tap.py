@@ -7,7 +7,7 @@ kernel, its mask and, where nothing is edited, every bit of its output stay as t
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -16,12 +16,11 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from actstore.errors import ActstoreError
+from actstore_extract.families import Model
+from actstore_extract.forward.slots import at_slots
 from actstore_extract.forward.weights import Cut, Edit, Rows
 
-if TYPE_CHECKING:
-    from actstore_extract.families import Model
-
-__all__ = ["AttentionError", "Reader", "Slotted", "at_slots", "attention_modules", "tapped", "window"]
+__all__ = ["AttentionError", "Reader", "Slotted", "attention_modules", "tapped", "window"]
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _KERNELS = ("sdpa", "eager")
@@ -45,7 +44,7 @@ class Slotted(Protocol):
         """Slots of the n queries and of the keys in this forward."""
 
 
-def attention_modules(model: "Model") -> list[nn.Module]:
+def attention_modules(model: Model) -> list[nn.Module]:
     """The attention module of each block; AttentionError where one has none."""
     found = [
         next((getattr(block, name) for name in _ATTENTION if hasattr(block, name)), None) for block in model.layers
@@ -69,7 +68,7 @@ def window(module: nn.Module, past: Cache | Slotted | None, n: int) -> tuple[tor
 
 
 @contextmanager
-def tapped(model: "Model", taps: Iterable[tuple[int, Reader | Edit]]) -> Iterator[None]:
+def tapped(model: Model, taps: Iterable[tuple[int, Reader | Edit]]) -> Iterator[None]:
     """Inside, readers see the attention of their block (0-based) in every forward, and edits change it.
 
     Readers see edited weights. Contexts may be nested. AttentionError for a model whose attention does not run
@@ -84,7 +83,7 @@ def tapped(model: "Model", taps: Iterable[tuple[int, Reader | Edit]]) -> Iterato
 
 
 @contextmanager
-def _switched(model: "Model") -> Iterator[None]:
+def _switched(model: Model) -> Iterator[None]:
     """The text decoder, and nothing else, runs under our functions around those it has."""
     config = model.decoder.config
     before = str(config._attn_implementation)
@@ -161,13 +160,6 @@ def _cut(edit: Edit, rows: Rows, query_slots: torch.Tensor, key_slots: torch.Ten
     queries = at_slots(edit.queries, query_slots, beyond=edit.is_open)
     keys = at_slots(edit.keys, key_slots, beyond=False)
     return Cut(queries.to(rows.device), keys.to(rows.device), heads.to(rows.device), edit.mode)
-
-
-def at_slots(chosen: torch.Tensor, slots: torch.Tensor, *, beyond: bool) -> torch.Tensor:
-    """`chosen` (samples, slots) at these slots; `beyond` for slots after the prompt."""
-    n_slots = chosen.shape[1]
-    inside = chosen[:, slots.clamp(max=n_slots - 1)]
-    return torch.where(slots < n_slots, inside, torch.tensor(beyond))
 
 
 _Attention = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]

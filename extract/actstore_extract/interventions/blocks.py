@@ -1,30 +1,30 @@
 """Interventions in a model's forward: attention blocks, and vectors read at some points and written at them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TypeVar, cast, get_args
 
 import torch
 from torch import nn
 from transformers import Cache
 
 from actstore.errors import ActstoreError, nearest
-from actstore_extract.forward.tap import at_slots, attention_modules, tapped, window
+from actstore_extract.families import Batch, Model
+from actstore_extract.forward.slots import at_slots, role_slots
+from actstore_extract.forward.tap import attention_modules, tapped, window
 from actstore_extract.forward.weights import Edit, Mode
-from actstore_extract.roles import Role, parse_role, positions
-
-if TYPE_CHECKING:
-    from actstore_extract.families import Batch, Model
+from actstore_extract.roles import Role, parse_role
 
 __all__ = [
     "Block",
+    "Blocked",
     "InterventionError",
-    "attention_modules",
+    "always_blocked",
     "block_attention",
     "check_blocks",
+    "own_blocks",
     "parse_block",
-    "role_slots",
 ]
 
 _MASKLESS = ("flash", "flex", "paged")
@@ -113,8 +113,38 @@ def _mode(value: object) -> Mode:
     return cast(Mode, value)
 
 
+@dataclass(frozen=True)
+class Blocked:
+    """Attention blocks that belong to a model itself."""
+
+    blocks: tuple[Block, ...]
+
+    def held(self, model: Model, batch: Batch) -> AbstractContextManager[None]:
+        """Inside, forwards of the batch run without what is blocked."""
+        return block_attention(model, batch, self.blocks)
+
+    def facts(self) -> list[str]:
+        """What the run card says of it."""
+        return [str(block) for block in self.blocks]
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+def always_blocked(model: AnyModel, specs: Sequence[Mapping[str, object]]) -> AnyModel:
+    """The model, which from now on is without this attention in every forward, such as {"queries": "text", ...}."""
+    if specs:
+        model.always = Blocked(tuple(parse_block(spec, n_layers=model.n_layers) for spec in specs))
+    return model
+
+
+def own_blocks(model: Model) -> tuple[Block, ...]:
+    """The attention blocks that belong to the model itself."""
+    return model.always.blocks if isinstance(model.always, Blocked) else ()
+
+
 @contextmanager
-def block_attention(model: "Model", batch: "Batch", blocks: Sequence[Block], *, seed: int = 0) -> Iterator[None]:
+def block_attention(model: Model, batch: Batch, blocks: Sequence[Block], *, seed: int = 0) -> Iterator[None]:
     """Forwards of the batch run without what is blocked: before the softmax ("pre") or after it ("post").
 
     Holds for generation too: tokens that follow the prompt are blocked where the queries' role reaches its end.
@@ -137,7 +167,7 @@ def block_attention(model: "Model", batch: "Batch", blocks: Sequence[Block], *, 
         yield
 
 
-def check_blocks(model: "Model", blocks: Sequence[Block]) -> None:
+def check_blocks(model: Model, blocks: Sequence[Block]) -> None:
     """Raise InterventionError for a block that this model cannot have."""
     implementation = str(model.decoder.config._attn_implementation)
     if blocks and any(kind in implementation for kind in _MASKLESS):
@@ -145,17 +175,6 @@ def check_blocks(model: "Model", blocks: Sequence[Block]) -> None:
     for block in blocks:
         if block.heads is not None and max(block.heads) >= model.n_heads:
             raise InterventionError(f"{block}: this model has heads 0 to {model.n_heads - 1}")
-
-
-def role_slots(batch: "Batch", roles: Sequence[Role], seed: int) -> torch.Tensor:
-    """Which slots (samples, slots) of the batch the roles name; none in a sample without them."""
-    chosen = torch.zeros(len(batch), batch.n_slots, dtype=torch.bool)
-    for i, (sample_id, layout) in enumerate(zip(batch.sample_ids, batch.layouts, strict=True)):
-        for role in roles:
-            at = positions(role, layout, seed=seed, sample_id=sample_id)
-            if at is not None:
-                chosen[i, at + int(batch.offset[i])] = True
-    return chosen
 
 
 _Hook = Callable[[nn.Module, tuple[object, ...], dict[str, object]], tuple[tuple[object, ...], dict[str, object]]]

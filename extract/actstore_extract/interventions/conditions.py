@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from actstore.errors import ActstoreError, nearest
-from actstore_extract.roles import RoleError, parse_role
+from actstore_extract.roles import Point, RoleError, parse_role
 
 __all__ = [
     "NONE",
@@ -20,7 +20,6 @@ __all__ = [
     "ConditionError",
     "ConditionSection",
     "Patch",
-    "Point",
     "RoleSection",
     "Steer",
     "checked",
@@ -29,7 +28,6 @@ __all__ = [
 ]
 
 NONE = "none"  # the model as it is
-Point = Literal["residual", "attention-input"]
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 

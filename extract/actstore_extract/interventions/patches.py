@@ -4,7 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
-from actstore_extract.interventions.conditions import Condition, Patch, Point, RoleSection, checked
+from actstore_extract.interventions.conditions import Condition, Patch, RoleSection, checked
+from actstore_extract.roles import Point
 from actstore_extract.samples.synsets import papers
 
 __all__ = ["PatchSection"]

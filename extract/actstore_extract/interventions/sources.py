@@ -10,8 +10,8 @@ import torch
 from actstore_extract.families import Batch, Encoded, Model
 from actstore_extract.forward.capture import Selection, capture
 from actstore_extract.forward.points import reading, writing
-from actstore_extract.interventions.conditions import Condition, Patch, Point
-from actstore_extract.roles import Positions, Role, parse_role, positions
+from actstore_extract.interventions.conditions import Condition, Patch
+from actstore_extract.roles import Point, Positions, Role, parse_role, positions
 
 __all__ = ["Source", "Sources", "slots"]
 

@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import nn
 from transformers import Cache
 
+from actstore_extract.families import Batch, Model
 from actstore_extract.forward.points import hooked, points
-from actstore_extract.interventions.blocks import role_slots
+from actstore_extract.forward.slots import role_slots
 from actstore_extract.interventions.conditions import ConditionError, Steer
 from actstore_extract.roles import parse_role
-
-if TYPE_CHECKING:
-    from actstore_extract.families import Batch, Model
 
 __all__ = ["check_width", "steered"]
 
@@ -29,7 +27,7 @@ def check_width(name: str, steer: Steer, d_model: int) -> None:
 
 
 @contextmanager
-def steered(model: "Model", batch: "Batch", steer: Steer, *, seed: int = 0) -> Iterator[None]:
+def steered(model: Model, batch: Batch, steer: Steer, *, seed: int = 0) -> Iterator[None]:
     """Forwards of the batch run steered at the role's positions of the prompt; also at tokens generated, if it says so.
 
     What the block of the layer reads is changed (at L: what the final norm reads).

@@ -2,15 +2,15 @@
 
 from actstore_extract.replay.check import Check, Deviation
 from actstore_extract.replay.checkpoint import recorded_decoder
+from actstore_extract.replay.cost import Estimate, estimate, report
 from actstore_extract.replay.decoder import Decoder, load_decoder
-from actstore_extract.replay.estimate import Estimate, estimate, report
 from actstore_extract.replay.knocked import KnockedOut, knocked_out
 from actstore_extract.replay.pairing import Asked, Pairing, chosen, known_class, paired
 from actstore_extract.replay.patched import METHODS, Outcome, Patched, method
+from actstore_extract.replay.reader import Reader, stored
 from actstore_extract.replay.replay import Replay
 from actstore_extract.replay.sample import Branch, Job, Kept, Put, Vectors
 from actstore_extract.replay.steps import ReplayError
-from actstore_extract.replay.stored import Reader, stored
 
 __all__ = [
     "METHODS",

@@ -12,6 +12,7 @@ from actstore_extract.families import LoadError, Model
 from actstore_extract.families.parts import read_parts
 from actstore_extract.families.pretrained import explained
 from actstore_extract.families.registry import family_of
+from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.replay.shards import Shards
 
 __all__ = ["Decoder", "load_decoder"]
@@ -29,10 +30,9 @@ class Decoder(Model):
         tokenizer: PreTrainedTokenizerBase,
         shards: Shards,
         *,
-        blocked: Sequence[Mapping[str, object]] = (),
         low_memory: bool = False,
     ) -> None:
-        super().__init__(module, tokenizer, family="generic", blocked=blocked)
+        super().__init__(module, tokenizer, family="generic")
         self.shards, self.low_memory = shards, low_memory
         self.names = {id(one): name for name, one in module.named_modules()}
         head = module.get_output_embeddings()  # type: ignore[no-untyped-call]
@@ -138,7 +138,7 @@ def load_decoder(
         module = _empty(config, family if parts is None else None, dtype, attention)
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
         shards = Shards(module, path, revision)
-        return Decoder(module, tokenizer, shards, blocked=blocked, low_memory=low_memory)
+        return always_blocked(Decoder(module, tokenizer, shards, low_memory=low_memory), blocked)
 
 
 def _empty(config: PretrainedConfig, family: str | None, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:

@@ -13,7 +13,7 @@ from actstore_extract.families import Batch, Model
 from actstore_extract.forward.points import hooked
 from actstore_extract.forward.tap import attention_modules
 from actstore_extract.forward.threads import fitting_threads
-from actstore_extract.interventions.blocks import Block, block_attention
+from actstore_extract.interventions.blocks import Block, block_attention, own_blocks
 from actstore_extract.replay.decoder import Decoder
 from actstore_extract.replay.prefix import Catch, Caught, Prefix
 from actstore_extract.replay.sample import Branch, Job, Kept, Put, Vectors
@@ -49,7 +49,7 @@ class Replay:
     """
 
     def __init__(self, model: Model, *, blocked: Sequence[Block] = (), seed: int = 0) -> None:
-        self.model, self.blocked, self.seed = model, (*model.blocks, *blocked), seed
+        self.model, self.blocked, self.seed = model, (*own_blocks(model), *blocked), seed
         self.forward = Forward(model)
         self._made: dict[tuple[int, int], list[Step]] = {}
 

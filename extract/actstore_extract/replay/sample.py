@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from actstore_extract.interventions.conditions import Point
-from actstore_extract.roles import Layout, Positions
+from actstore_extract.roles import Layout, Point, Positions
 
 __all__ = ["Branch", "Job", "Kept", "Put", "Vectors"]
 

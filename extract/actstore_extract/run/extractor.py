@@ -19,8 +19,9 @@ from actstore_extract.families import Batch, Encoded, Model
 from actstore_extract.forward.attention import AttentionSelection, CapturedAttention
 from actstore_extract.forward.capture import Begun, Captured, NotFiniteError, Selection, begin
 from actstore_extract.forward.generation import generate
+from actstore_extract.forward.slots import role_slots
 from actstore_extract.forward.threads import fitting_threads
-from actstore_extract.interventions.blocks import Block, block_attention, check_blocks, parse_block, role_slots
+from actstore_extract.interventions.blocks import Block, block_attention, check_blocks, parse_block
 from actstore_extract.interventions.conditions import Condition, expand
 from actstore_extract.interventions.sources import Source, Sources
 from actstore_extract.interventions.steering import check_width, steered

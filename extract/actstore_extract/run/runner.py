@@ -23,6 +23,7 @@ from actstore.progress import Bar, bar
 from actstore.store import Store
 from actstore.write import drafts
 from actstore_extract.families import Model, Prompt, load
+from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.interventions.conditions import Condition, crossed, expand
 from actstore_extract.recipe import prompts
 from actstore_extract.recipe.recipe import Recipe, RecipeError, recorded
@@ -76,7 +77,7 @@ class Run:
     def model(self) -> Model:
         """The model, loaded when something is to be run."""
         section = self.recipe.model
-        return load(
+        model = load(
             self.folder,
             family=section.family,
             dtype=section.dtype,
@@ -84,9 +85,9 @@ class Run:
             revision=section.revision,
             device_map=section.device_map,
             attention=section.attention,
-            blocked=section.blocked,
             settings=section.processor,
         )
+        return always_blocked(model, section.blocked)
 
     @cached_property
     def conditions(self) -> dict[str, Condition]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from actstore_extract.replay.pairing import Pairing
 from actstore_extract.replay.patched import METHODS, Patched, able, kept, lacking
-from actstore_extract.replay.stored import together
+from actstore_extract.replay.reader import together
 
 __all__ = ["Estimate", "estimate", "report"]
 
