@@ -4,7 +4,7 @@ import pytest
 
 from actstore.commands import demo
 from actstore.commands.main import cli, run
-from test_report import Page
+from pages import Page
 
 
 def test_every_step_is_a_command_with_options_that_it_has(tmp_path):

@@ -24,6 +24,7 @@ MEASURES = {
     "probe": ("probe.study:Probe", "probe.figure:probe"),
     "lens": ("lens.study:LogitLens", "lens.figure:lens"),
     "data_overlap": ("overlap.between:DataOverlap", "overlap.figure:data_overlap"),
+    "cka": ("cka.study:Cka", "cka.figure:cka"),
     "outliers": ("outliers.study:Outliers", "outliers.figure:outliers"),
     "sae": ("sae.study:Rebuilt", "sae.figure:rebuilt"),
     "sae_match": ("sae.matches:Matched", "sae.figure:matched"),

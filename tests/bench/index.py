@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 from measuring import Goal, finish, parser, row, taking_turns
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 import actstore
 import making
 from actstore.format import checkpoint, records

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from measuring import Goal, Spent, finish, parser, row
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 import making
 
 LIMIT = 0.6  # CPU seconds

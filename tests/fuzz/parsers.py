@@ -25,10 +25,8 @@ HERE = Path(__file__).parent
 MEGABYTES = 2048
 SECONDS = 10  # for one input
 PARSERS = ("record", "commit", "header", "places", "chunk", "rows", "samples", "plan", "result")
-WATCHED = [
-    f"actstore.{name}"
-    for name in ("arrays", "commits", "header", "layout", "parts", "plan", "records", "results", "shards", "tables")
-]
+FORMAT = ("commits", "header", "layout", "plan", "records", "results", "shards", "tables")
+WATCHED = ["actstore.read.arrays", "actstore.read.parts", *(f"actstore.format.{name}" for name in FORMAT)]
 
 Parser = Callable[[bytes], object]
 
@@ -151,7 +149,7 @@ def fuzz(name: str, inputs: int, folder: Path) -> None:
     """Try that many inputs on one parser; ends the process, with status 0 if nothing was found."""
     import atheris
 
-    sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+    sys.path[:0] = [str(HERE.parent / "store"), str(HERE.parent.parent)]
     with atheris.instrument_imports(include=WATCHED):  # before anything else imports them
         for watched in WATCHED:
             import_module(watched)

@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 
 from actstore.commands.table import render
+from actstore_analyze.knockout.table import Side, side_by_side
 from actstore_analyze.patch.steered import steered
 from actstore_analyze.report import both_ways, causal
 from actstore_analyze.report.experiments import Experiment
-from actstore_analyze.report.side_by_side import Side, side_by_side
 from actstore_analyze.study.conditions import NONE
 from actstore_analyze.study.subjects import Subject
 

@@ -1,0 +1,96 @@
+"""Linear CKA against naive lines: the definition, the unbiased estimator as it is written, and blocks that add up."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actstore import ActstoreError
+from actstore_analyze.cka import Sums, linear_cka
+from actstore_analyze.cka.measure import centred
+
+
+def naive(x, y):
+    """Kornblith et al. 2019, eq. 4."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    return np.linalg.norm(y.T @ x) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+
+
+def hsic(x, y):
+    """Song et al. 2012, eq. 5, on Gram matrices as they are."""
+    n, one = len(x), np.ones(len(x))
+    k, m = x @ x.T, y @ y.T
+    np.fill_diagonal(k, 0)
+    np.fill_diagonal(m, 0)
+    product = (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+    return (np.trace(k @ m) + product - 2 / (n - 2) * (one @ k @ m @ one)) / (n * (n - 3))
+
+
+def unbiased(x, y):
+    return hsic(x, y) / np.sqrt(hsic(x, x) * hsic(y, y))
+
+
+def sides(n=60, d=8, e=5, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d)) + 3
+    return x, x @ rng.standard_normal((d, e)) + 2 * rng.standard_normal((n, e))
+
+
+@pytest.mark.parametrize(("n", "d", "e"), [(60, 8, 5), (5, 30, 2), (4, 3, 3), (200, 1, 64)])
+def test_equal_to_the_definitions(n, d, e):
+    x, y = sides(n, d, e)
+    assert linear_cka(x, y) == pytest.approx(naive(x, y), rel=1e-5)
+    assert linear_cka(x, y, unbiased=True) == pytest.approx(unbiased(x, y), rel=1e-4, abs=1e-6)
+    assert linear_cka(y, x) == pytest.approx(linear_cka(x, y), rel=1e-6)
+
+
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-3, 1e3), shift=st.floats(-10, 10))
+def test_neither_rotation_nor_scale_nor_shift_matters(seed, scale, shift):
+    x, y = sides(seed=seed)
+    turn = np.linalg.qr(np.random.default_rng(seed).standard_normal((8, 8)))[0]
+    moved = scale * (x @ turn) + shift * scale
+    assert linear_cka(moved, x) == pytest.approx(1, rel=1e-5)
+    assert linear_cka(moved, y) == pytest.approx(linear_cka(x, y), rel=1e-4)
+
+
+def test_few_samples_of_many_dimensions_look_alike_only_where_it_is_biased():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 2000)), rng.standard_normal((30, 2000))
+    assert linear_cka(x, y) > 0.9
+    assert abs(linear_cka(x, y, unbiased=True)) < 0.1
+
+
+def test_blocks_add_up():
+    """Layers of both sides, in blocks of 7 samples beside those that follow."""
+    (x, y), (z, _) = sides(), sides(d=3, seed=1)
+    layers, others = [[centred(one, one.mean(0)) for one in side] for side in ((x, z), (y, x, z))]
+
+    def block(start, stop=None):
+        return [one[start:stop] for one in layers], [one[start:stop] for one in others]
+
+    starts = range(0, 60, 7)
+    parts = [Sums.of(block(at, at + 7), (block(to, to + 7) for to in starts if to > at)) for at in starts]
+    whole = Sums(*(sum(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
+    for kind, own in ((False, naive), (True, unbiased)):
+        expected = [[own(a, b) for b in (y, x, z)] for a in (x, z)]
+        np.testing.assert_allclose(whole.cka(60, unbiased=kind), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_side_that_does_not_vary_has_none():
+    x, _ = sides()
+    for kind in (False, True):
+        assert np.isnan(linear_cka(x, np.full((60, 3), 7.3), unbiased=kind))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "kind", "message"),
+    [
+        (np.ones((3, 2)), np.ones((4, 2)), False, r"of the same samples, not \(3, 2\) with \(4, 2\)"),
+        (np.ones(3), np.ones((3, 2)), False, "vectors"),
+        (np.ones((1, 2)), np.ones((1, 2)), False, "CKA needs 2 samples; these are 1"),
+        (np.ones((3, 2)), np.ones((3, 2)), True, "unbiased CKA needs 4 samples; these are 3"),
+    ],
+)
+def test_bad_input(x, y, kind, message):
+    with pytest.raises(ActstoreError, match=message):
+        linear_cka(x, y, unbiased=kind)

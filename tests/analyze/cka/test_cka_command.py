@@ -1,0 +1,155 @@
+"""actstore cka, end to end on small stores made with numpy."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import actstore
+from actstore.commands.main import run
+from actstore_analyze.charts import charts
+from actstore_analyze.cka import figure, linear_cka, measure, study
+from labelled import DIGITS, LAYERS, POSITIONS, N, make_store, sample_ids, vectors
+
+
+@pytest.fixture
+def store(tmp_path):
+    return make_store(tmp_path / "store")
+
+
+def command(capsys, *arguments):
+    """Exit status, the table, and what was said on standard error."""
+    status = run(["cka", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return status, [json.loads(line) for line in out.splitlines()], err
+
+
+def narrow(path, ids, width=3):
+    """A store of role eoi in another width and other layers, its samples in another order."""
+    plan = pl.DataFrame({"sample_id": ids})
+    made = actstore.create(path, plan=plan, layers=(0, 4), d_model=width, dtype="float32", run={"n_layers": 4})
+    x = other(ids, width)
+    made.write(0, samples=plan, rows=plan.with_columns(role=pl.lit("eoi")), residual={"eoi": x})
+    return path
+
+
+def other(ids, width=3):
+    """(2, n, width): what `narrow` holds, by sample."""
+    turn = np.random.default_rng(7).standard_normal((2, 8, width))
+    own = vectors("eoi", 2)[[int(name[1:]) for name in ids], 0]
+    return np.stack([own @ turn[0], own @ turn[1] + 5]).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [[], ["--unbiased"]])
+def test_every_layer_with_every_layer(store, capsys, kind):
+    status, rows, err = command(capsys, store, "--roles", "eoi,image", *kind)
+    assert status == 0, err
+    found = {(row["role"], row["layer"], row["with_layer"]): row for row in rows}
+    assert len(rows) == len(found) == 2 * len(LAYERS) ** 2
+    for (role, layer, with_layer), row in found.items():
+        positions = 1 if role == "eoi" else POSITIONS
+        one, two = (vectors(role, at, positions) for at in (layer, with_layer))
+        each = [linear_cka(one[:, k], two[:, k], unbiased=bool(kind)) for k in range(positions)]
+        assert row["cka"] == pytest.approx(np.mean(each), rel=1e-5, abs=1e-6, nan_ok=True) or row["cka"] is None
+        assert (row["cka"] is None or np.isnan(row["cka"])) == (role == "eoi" and 0 in (layer, with_layer))
+        if role == "image":
+            assert row["se"] == pytest.approx(np.std(each, ddof=1) / np.sqrt(POSITIONS), rel=1e-3, abs=1e-6)
+        assert (row["n"], row["depth"], row["with_depth"]) == (N, layer / 4, with_layer / 4)
+        assert (row["with_role"], row["with_store"], row["unbiased"]) == (role, None, bool(kind))
+
+
+def test_blocks_and_processes_change_nothing(store, capsys, monkeypatch):
+    whole = study.Cka.of(actstore.open(store), roles=["image"]).table(actstore.open(store), say=print)
+    monkeypatch.setattr(study, "COLUMNS", 5)
+    monkeypatch.setattr(measure, "COLUMNS", 5)
+    monkeypatch.setattr(study, "BLOCK_BYTES", (4 * 8 + 8 * 5) * 2 * len(LAYERS) * 12)
+    call = study.Cka.of(actstore.open(store), roles=["image"])
+    units = call.units(actstore.open(store), say=print)
+    assert [(unit.start, unit.step) for unit in units[:9]] == [(start, 7) for start in range(0, N, 7)]
+    floats = [pl.col("cka"), pl.col("se")]
+    assert call.table(actstore.open(store), say=print).drop("cka", "se").equals(whole.drop("cka", "se"))
+    for column in floats:
+        one, two = (table.select(column).to_numpy() for table in (whole, call.table(actstore.open(store), say=print)))
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+    monkeypatch.undo()
+    status, rows, _ = command(capsys, store, "--roles", "image,eoi", "--jobs", 2)
+    assert status == 0
+    assert [row["cka"] for row in rows if row["role"] == "image"] == pytest.approx(whole["cka"].to_list(), rel=1e-6)
+
+
+def test_another_store_of_another_width_whose_samples_are_in_another_order(store, tmp_path, capsys):
+    ids = sample_ids()[::-1][:40]
+    there = narrow(tmp_path / "narrow", ids)
+    status, rows, err = command(capsys, store, "--roles", "eoi", "--layers", "1,2", "--with-store", there)
+    assert status == 0
+    assert "role 'eoi': 20 of 60 samples have no counterpart; left out" in err
+    assert [(row["layer"], row["with_layer"]) for row in rows] == [(1, 0), (1, 4), (2, 0), (2, 4)]
+    places = [int(name[1:]) for name in ids]
+    for row in rows:
+        own = vectors("eoi", row["layer"])[places, 0]
+        assert row["cka"] == pytest.approx(linear_cka(own, other(ids)[row["with_layer"] // 4]), rel=1e-5)
+        assert (row["with_store"], row["n"], row["with_depth"]) == ("narrow", 40, row["with_layer"] / 4)
+
+
+def test_another_role(store, capsys):
+    asked = ("--roles", "image", "--with-role", "eoi", "--layers", "2", "--with-layers", "1..2", "--positions", 1)
+    status, rows, _ = command(capsys, store, *asked)
+    assert status == 0
+    candidates = [
+        [linear_cka(vectors("image", 2, POSITIONS)[:, k], vectors("eoi", at)[:, 0]) for at in (1, 2)]
+        for k in range(POSITIONS)
+    ]
+    found = [row["cka"] for row in rows]
+    assert any(found == pytest.approx(one, rel=1e-5) for one in candidates)
+
+
+def test_the_same_call_is_recalled_and_stands_in_a_report(store, tmp_path, capsys):
+    assert "saved as" in command(capsys, store, "--roles", "eoi")[2]
+    assert "recalled from" in command(capsys, store, "--roles", "eoi")[2]
+    assert run(["report", str(store), "-o", str(tmp_path / "r.html")]) == 0
+    text = (tmp_path / "r.html").read_text()
+    assert "Linear CKA with other layers" in text
+    assert (tmp_path / "r_files" / "linear-cka-with-other-layers.csv").exists()
+
+
+def test_figure(store, tmp_path, capsys):
+    status, _, _ = command(capsys, store, "--roles", "eoi,image", "--figure", tmp_path / "f.png")
+    assert status == 0
+    assert (tmp_path / "f.png").stat().st_size > 1000
+    opened = actstore.open(store)
+    table = study.Cka.of(opened, roles=["image"]).table(opened, say=print)
+    marks = charts.svg(figure.cka(table, title="tiny"), "a")
+    best = table.filter(pl.col("layer") == 2, pl.col("with_layer") != 2).sort("cka")["with_layer"][-1]
+    value = table.filter(layer=2, with_layer=best)["cka"][0]
+    assert marks.count(f"image, layer 2 with image, layer {best}: {value:.3f}") >= 1
+    assert "ring: the layer that a row is most like" in marks
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--roles", "nobody"], "no role 'nobody'"),
+        (["--layers", "9"], "layer 9 is not in this store"),
+        (["--with-layers", "9"], "layer 9 is not in this store"),
+        (["--with-role", "nobody"], "no role 'nobody'"),
+        (["--with-store", "nowhere"], "nowhere is not a store"),
+        (["--with-condition", "eoi-knockout"], "no rows of role 'eoi' under condition 'eoi-knockout'"),
+        (["from rows where sample_id < 's003'", "--unbiased"], "unbiased CKA needs 4 samples; these are 3"),
+    ],
+)
+def test_bad_input_is_one_clear_line(store, capsys, options, message):
+    status, rows, err = command(capsys, store, *options)
+    assert (status, rows) == (1, [])
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_samples_of_no_store_in_common(store, tmp_path, capsys):
+    plan = pl.DataFrame({"sample_id": [f"other{name}" for name in DIGITS]})
+    there = actstore.create(tmp_path / "other", plan=plan, layers=(0,), d_model=2, dtype="float32")
+    rows = plan.with_columns(role=pl.lit("eoi"))
+    there.write(0, samples=plan, rows=rows, residual={"eoi": np.ones((1, 3, 2), np.float32)})
+    status, _, err = command(capsys, store, "--roles", "eoi", "--with-store", tmp_path / "other")
+    assert status == 1
+    assert "no sample in common" in err

@@ -1,0 +1,53 @@
+"""actstore cluster, end to end on a small store made with numpy."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import homogeneity_score
+
+from actstore_analyze.cluster.measure import density_peaks
+from two_sided import N, both, command
+
+
+def test_clusters_of_both_modalities(store, capsys):
+    _, rows, _ = command(capsys, "cluster", store, "--min-size", 30)
+    truth = np.repeat([1, 0], N)
+    for row in rows:
+        x = np.concatenate(both(row["layer"]))
+        labels = density_peaks(x).labels
+        assert row["homogeneity_all"] == pytest.approx(homogeneity_score(truth, labels))
+        kept = np.bincount(labels)[labels] >= 30
+        assert row["kept"] == pytest.approx(kept.mean())
+        assert row["homogeneity"] == pytest.approx(homogeneity_score(truth[kept], labels[kept]))
+        assert row["clusters"] == labels.max() + 1
+        assert (row["role"], row["label"], row["n"]) == ("text + image", "modality", 2 * N)
+    assert rows[2]["homogeneity"] == pytest.approx(1)
+
+
+def test_small_clusters_are_left_out_of_one_score_only(store, capsys):
+    _, rows, _ = command(capsys, "cluster", store, "--layers", 2, "--min-size", 50)
+    assert (rows[0]["clusters"], rows[0]["large"], rows[0]["kept"]) == (4, 0, 0)
+    assert rows[0]["homogeneity"] is None or np.isnan(rows[0]["homogeneity"])
+    assert rows[0]["homogeneity_all"] == pytest.approx(1)
+
+
+def test_without_their_halo_clusters_have_fewer_points(store, capsys):
+    _, (row,), _ = command(capsys, "cluster", store, "--layers", 2, "--min-size", 10, "--halo")
+    x = np.concatenate(both(2))
+    labels = density_peaks(x, halo=True).labels
+    assert 0 < row["noise"] == pytest.approx((labels < 0).mean())
+    assert row["homogeneity_all"] == pytest.approx(
+        homogeneity_score(np.repeat([1, 0], N)[labels >= 0], labels[labels >= 0])
+    )
+    status, _, err = command(capsys, "cluster", store, "--halo", "--method", "hdbscan")
+    assert status == 1
+    assert "--halo is of density peaks; HDBSCAN has noise of its own" in err
+
+
+def test_clusters_of_a_role_by_label(store, capsys):
+    asked = ("cluster", store, "from rows where prompt_order = 'image-text'", "--roles", "eoi", "--method", "hdbscan")
+    _, rows, _ = command(capsys, *asked, "--min-size", 10, "-k", 3, "--metric", "euclidean")
+    assert [row["label"] for row in rows] == ["label"] * 3
+    assert rows[0]["homogeneity"] is None or np.isnan(rows[0]["homogeneity"])  # all vectors are the same
+    assert rows[0]["clusters"] == 0
+    assert rows[2]["homogeneity"] == pytest.approx(1)
+    assert rows[2]["clusters"] == 2

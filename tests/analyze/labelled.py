@@ -1,0 +1,58 @@
+"""A small store of labelled vectors, made with numpy: eoi with one vector a sample, image with three."""
+
+import numpy as np
+import polars as pl
+
+import actstore
+
+N, D, POSITIONS = 60, 8, 3
+LAYERS = (0, 1, 2)
+DIGITS = ["zero", "one", "two"]
+
+
+def vectors(role, layer, positions=1):
+    """(N, positions, D): constant at layer 0 for eoi, else classes that part with depth."""
+    rng = np.random.default_rng([layer, positions, len(role)])
+    centres = 0.4 * layer * rng.standard_normal((3, positions, D))
+    x = centres[np.arange(N) % 3] + rng.standard_normal((N, positions, D))
+    return np.ones_like(x) if role == "eoi" and layer == 0 else x
+
+
+def sample_ids(first=0, count=N):
+    return [f"s{i:03}" for i in range(first, first + count)]
+
+
+def write_batch(store, number, first, count):
+    """One batch: eoi with one vector per sample, image with POSITIONS."""
+    chosen = slice(first, first + count)
+    per_role = {"eoi": 1, "image": POSITIONS}
+    rows = [
+        {"sample_id": sample, "role": role, "k": k, "position": k, "token_id": 7, "modality": "image"}
+        for role, positions in per_role.items()
+        for sample in sample_ids(first, count)
+        for k in range(positions)
+    ]
+    residual = {
+        role: np.stack([vectors(role, layer, positions)[chosen].reshape(-1, D) for layer in LAYERS])
+        for role, positions in per_role.items()
+    }
+    said = [DIGITS[i % 3] if i % 10 else "nine" for i in range(first, first + count)]
+    samples = pl.DataFrame({"sample_id": sample_ids(first, count), "status": "ok", "next_token": said})
+    store.write(number, samples=samples, rows=pl.DataFrame(rows), residual=residual)
+
+
+def make_store(path, batches=2, labels=None):
+    """A store of two batches, of which some are written."""
+    plan = pl.DataFrame(
+        {
+            "batch": [0] * 40 + [1] * 20,
+            "sample_id": sample_ids(),
+            "label": labels or [DIGITS[i % 3] for i in range(N)],
+            "split": ["train" if i % 2 else "test" for i in range(N)],
+        }
+    )
+    card = {"model": "tiny", "n_layers": 4, "seed": 0, "versions": {"numpy": np.__version__}}
+    store = actstore.create(path, plan=plan, layers=LAYERS, d_model=D, dtype="float32", run=card)
+    for number, (first, count) in enumerate([(0, 40), (40, 20)][:batches]):
+        write_batch(store, number, first, count)
+    return path

@@ -1,0 +1,59 @@
+"""Data sets of the hub."""
+
+import pytest
+from PIL import Image
+
+from actstore_extract.samples import SamplesError
+from sampling import source
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    datasets.disable_progress_bars()
+    columns = {
+        "img": [Image.new("RGB", (4, 3), (i, 0, 0)) for i in range(3)],
+        "Answer Type": ["a", "b", None],
+        "answers": [["x"], ["y", "z"], []],
+        "thumb": [Image.new("RGB", (1, 1))] * 3,
+    }
+    kinds = {
+        "img": datasets.Image(),
+        "Answer Type": datasets.Value("string"),
+        "answers": datasets.Sequence(datasets.Value("string")),
+        "thumb": datasets.Image(),
+    }
+    (tmp_path / "data").mkdir()
+    made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    made.to_parquet(str(tmp_path / "data" / "test-00000-of-00001.parquet"))
+    return str(tmp_path / "data")
+
+
+def test_hub(hub):
+    found = source("hub", path=hub, split="test", image="img").samples()
+    assert found.table.rows() == [
+        ("row-000000", "a", ["x"], "0"),
+        ("row-000001", "b", ["y", "z"], "1"),
+        ("row-000002", None, [], "2"),
+    ]
+    assert found.table.columns == ["sample_id", "answer_type", "answers", "image"]
+    assert found.image("2").getpixel((0, 0)) == (2, 0, 0)
+    text = source("hub", path=hub, split="test", image="", columns=["answers"], shuffle=0).samples().table
+    assert text.columns == ["sample_id", "answers", "image"]
+    assert text["image"].null_count() == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"split": "tst"}, "split tst: .*; did you mean 'test'?"),
+        ({"image": "imgg"}, r"has no column 'imgg'; did you mean 'img'\?; it has img, Answer Type"),
+        ({"columns": ["answer"]}, "has no column 'answer'; did you mean 'answers'?"),
+        ({"path": "nobody/nothing-of-this-name"}, "data set nobody/nothing-of-this-name, split test: "),
+    ],
+)
+def test_hub_says_what_is_not_there(hub, keys, message):
+    with pytest.raises(SamplesError, match=message):
+        source("hub", **{"path": hub, "split": "test", "image": "img", **keys}).samples()

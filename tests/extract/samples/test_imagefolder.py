@@ -1,0 +1,35 @@
+"""A folder of images for each class."""
+
+import pytest
+
+from actstore_extract.samples import SamplesError
+from sampling import source
+
+
+def test_imagefolder(folder):
+    found = source("imagefolder", path=folder).samples()
+    assert found.table["sample_id"].to_list()[:4] == ["cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png"]
+    assert found.table["label"].to_list() == ["cat"] * 3 + ["dog"] * 5
+    assert found.image("dog/1.png").size == (7, 9)
+
+
+def test_imagefolder_draws_the_same_again_and_keeps_what_it_drew(folder):
+    two = source("imagefolder", path=folder, per_class=2, seed=1).samples().table["sample_id"].to_list()
+    again = source("imagefolder", path=folder, per_class=2, seed=1).samples().table["sample_id"].to_list()
+    three = source("imagefolder", path=folder, per_class=3, seed=1).samples().table["sample_id"].to_list()
+    assert two == again
+    assert len(two) == 4
+    assert set(two) <= set(three)
+
+
+def test_imagefolder_of_some_classes(folder):
+    assert source("imagefolder", path=folder, classes=["dog"]).samples().table["label"].unique().to_list() == ["dog"]
+    with pytest.raises(SamplesError, match="has no class folder 'dgo'; did you mean 'dog'?"):
+        source("imagefolder", path=folder, classes=["dgo"]).samples()
+
+
+def test_a_missing_or_empty_folder_is_said(tmp_path):
+    with pytest.raises(SamplesError, match="nowhere does not exist; set samples.path"):
+        source("imagefolder", path=tmp_path / "nowhere").samples()
+    with pytest.raises(SamplesError, match="holds no images"):
+        source("imagefolder", path=tmp_path).samples()

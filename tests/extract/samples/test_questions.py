@@ -1,0 +1,132 @@
+"""Images with questions: VQAv2, LLaVA's conversations and bench, POPE, GQA, MME."""
+
+import json
+
+import pytest
+
+import layouts
+from actstore_extract.samples import SamplesError
+from sampling import source
+
+
+def test_vqav2(tmp_path):
+    found = source("vqav2", path=layouts.vqav2(tmp_path)).samples()
+    assert found.table.row(0, named=True) == {
+        "sample_id": "262148000",
+        "question_id": 262148000,
+        "image_id": 262148,
+        "question": "What is this?",
+        "image": "val2014/COCO_val2014_000000262148.jpg",
+        "answers": ["dog"] * 9 + ["cat"],
+        "answer": "dog",
+        "answer_type": "other",
+        "question_type": "what is",
+    }
+    assert found.image(found.table["image"][0]).size == (9, 7)
+    test = source("vqav2", path=tmp_path, split="test2015").samples()
+    assert "answers" not in test.table.columns
+    assert test.image("test2015/COCO_test2015_000000262144.jpg").size == (9, 7)
+
+
+def test_llava(tmp_path):
+    found = source("llava", path=layouts.llava(tmp_path)).samples()
+    assert found.table.height == 6
+    assert found.table.row(1, named=True) == {
+        "sample_id": "000002/000000033471",
+        "conversation_id": "000000033471",
+        "question": "Is this a one?",
+        "answer": "This is a one.",
+        "turns": 4,
+        "image": "coco/train2017/000000033471.jpg",
+    }
+    assert found.image("coco/train2017/000000033471.jpg").size == (9, 7)
+    elsewhere = source("llava", path=tmp_path / "llava_v1_5_mix665k.json", images=tmp_path / "coco").samples()
+    assert elsewhere.image("train2017/000000033471.jpg").size == (9, 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conversations": []}, r"conversation 0 is not of LLaVA's releases .*: IndexError"),
+        ({"conversations": [{"role": "user"}]}, r"conversation 0 is not of LLaVA's releases .*: KeyError: 'from'"),
+        ({"image": None}, "has no conversation about an image"),
+    ],
+)
+def test_llava_says_which_conversation_is_not_as_it_should_be(tmp_path, change, message):
+    path = layouts.llava(tmp_path)
+    path.write_text(json.dumps([json.loads(path.read_text())[0] | change]))
+    with pytest.raises(SamplesError, match=message):
+        source("llava", path=path).samples()
+
+
+def test_pope(tmp_path):
+    found = source("pope", path=layouts.pope(tmp_path)).samples()
+    assert found.table["split"].to_list() == ["random"] * 2 + ["popular"] * 2 + ["adversarial"] * 2
+    assert found.table.row(3, named=True) == {
+        "sample_id": "popular/2",
+        "image": "COCO_val2014_000000310197.jpg",
+        "question": "Is there a popular dog?",
+        "label": "no",
+        "split": "popular",
+    }
+    assert found.image("COCO_val2014_000000310197.jpg").size == (9, 7)
+    assert source("pope", path=tmp_path, split="random", images=tmp_path / "val2014").samples().table.height == 2
+
+
+def test_gqa(tmp_path):
+    found = source("gqa", path=layouts.gqa(tmp_path)).samples()
+    assert found.table.row(0, named=True) == {
+        "sample_id": "201380000",
+        "image": "images/n161313.jpg",
+        "question": "What is this?",
+        "answer": "dog",
+        "question_type": "query",
+        "semantic_type": "rel",
+    }
+    assert found.image("images/n161313.jpg").size == (9, 7)
+
+
+def test_mme(tmp_path):
+    found = source("mme", path=layouts.mme(tmp_path)).samples()
+    assert found.table.height == 6
+    assert found.table.row(1, named=True) == {
+        "sample_id": "existence/000000006040/2",
+        "image": "existence/000000006040.jpg",
+        "question": "Is there a cat in this image? Please answer yes or no.",
+        "label": "no",
+        "split": "existence",
+    }
+    assert found.table.row(5)[:3] == ("code_reasoning/0001/2", "code_reasoning/images/0001.png", "Is it C?")
+    assert found.image("code_reasoning/images/0001.png").size == (9, 7)
+
+
+@pytest.mark.parametrize("text", ["Is it?\tYes\n", "Is it?\tYes\nIs it?\tMaybe\n", "Is it? Yes\nIs it? No\n"])
+def test_mme_has_two_questions_about_an_image(tmp_path, text):
+    (layouts.mme(tmp_path) / "existence" / "000000007816.txt").write_text(text)
+    with pytest.raises(SamplesError, match=r"000000007816.txt is not of MME's release .*: it has two lines"):
+        source("mme", path=tmp_path).samples()
+
+
+def test_mme_without_images_or_tasks(tmp_path):
+    (layouts.mme(tmp_path / "mme") / "existence" / "000000007816.jpg").unlink()
+    with pytest.raises(SamplesError, match=r"000000007816.txt has no image"):
+        source("mme", path=tmp_path / "mme").samples()
+    with pytest.raises(SamplesError, match="has none of the tasks existence"):
+        source("mme", path=tmp_path).samples()
+
+
+def test_llava_bench(tmp_path):
+    found = source("llava-bench", path=layouts.llava_bench(tmp_path)).samples()
+    assert found.table.row(2, named=True) == {
+        "sample_id": "2",
+        "image": "002.jpg",
+        "question": "What is this?",
+        "answer": "Answer 2.",
+        "context": "This is 002.jpg.",
+        "split": "complex",
+    }
+    assert found.image("002.jpg").size == (9, 7)
+    lines = (tmp_path / "answers_gpt4.jsonl").read_text().splitlines()
+    (tmp_path / "answers_gpt4.jsonl").write_text(lines[0])
+    with pytest.raises(SamplesError, match=r"answers_gpt4.jsonl lacks question 1"):
+        source("llava-bench", path=tmp_path).samples()

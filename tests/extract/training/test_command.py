@@ -1,0 +1,83 @@
+"""actstore train."""
+
+import io
+import sys
+
+import polars as pl
+import pytest
+
+import trainings
+from actstore.commands import main
+from actstore_extract.training import recipe
+
+
+def test_commands(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    trainings.adapter_recipe(folder)
+    out = str(tmp_path / "out")
+    assert main.run(["train", "adapter", "recipe.toml", out, "--device", "cpu", "--set", "training.max_length=11"]) == 0
+    said = capsys.readouterr().err
+    assert f"{out}: 6 steps, loss" in said
+    assert "24 of 24 examples were longer than max_length and cut at their end" in said
+    assert main.run(["train", "lora", "recipe.toml", out]) == 1
+    assert "recipe.toml is a recipe for: actstore train adapter" in capsys.readouterr().err
+    assert main.run(["train", "adapter", "digits-adaptor", out]) == 1
+    assert "did you mean 'digits-adapter'?; see them all with: actstore train recipes" in capsys.readouterr().err
+    assert main.run(["train", "recipes", "--format", "csv"]) == 0
+    table = pl.read_csv(io.StringIO(capsys.readouterr().out))
+    assert table["name"].to_list() == list(recipe.shipped())
+    first = table.row(by_predicate=pl.col("name") == "clip-gemma-2-2b-pretrain", named=True)
+    assert first["weights"] == "openai/clip-vit-large-patch14, google/gemma-2-2b-it"
+    assert first["data"] == "data/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json"
+    assert table.filter(pl.col("gpu_gb").is_null())["name"].to_list() == ["digits-adapter"]
+    assert main.run(["train", "recipes", "emu3-lora"]) == 0
+    assert capsys.readouterr().out == recipe.shipped()["emu3-lora"].text
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "reason"),
+    [
+        ("lora", "emu3-lora", "[data.vqav2] folder data/vqav2 does not exist; set data.vqav2.path to the folder with"),
+        (
+            "adapter",
+            "clip-gemma-2-2b-pretrain",
+            "[data.llava] data/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json does not",
+        ),
+    ],
+)
+def test_data_that_is_missing_is_named_by_its_key(tmp_path, capsys, monkeypatch, kind, name, reason):
+    monkeypatch.chdir(tmp_path)
+    assert main.run(["train", kind, name, "out", "--device", "cpu"]) == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_nothing_to_learn_is_no_success(folder, tmp_path, capsys):
+    """Not even the first stage of an adapter is written."""
+    trainings.adapter_recipe(folder)
+    call = ["train", "adapter", str(folder / "recipe.toml"), str(tmp_path / "out"), "--device", "cpu"]
+    assert main.run([*call, "--set", "training.max_length=5"]) == 1
+    assert (
+        "there is nothing to learn in an epoch of 12 examples: 12 have no answer left, 12 were cut at max_length 5, "
+        "0 cannot be used"
+    ) in capsys.readouterr().err
+    assert not (tmp_path / "out" / "adapter.safetensors").exists()
+
+
+def test_out_below_a_file(folder, capsys):
+    trainings.adapter_recipe(folder)
+    out = folder / "recipe.toml" / "out"
+    assert main.run(["train", "adapter", str(folder / "recipe.toml"), str(out), "--device", "cpu"]) == 1
+    assert f"{out} cannot be a folder: Not a directory; choose another" in capsys.readouterr().err
+
+
+def test_what_the_extra_brings(monkeypatch, capsys, tmp_path):
+    for module, extra in (("peft", "train"), ("accelerate", "extract")):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            for name in [name for name in sys.modules if name.startswith("actstore_extract.training")]:
+                patch.delitem(sys.modules, name)
+            made = ["train", "lora", "emu3-lora", str(tmp_path / "out"), "--set", "data.llava.limit=1"]
+            assert main.run(made) == 1
+        assert (
+            f"this command needs {module}; install it with: pip install 'actstore[{extra}]'" in capsys.readouterr().err
+        )
