@@ -1,10 +1,27 @@
-"""The store of two_sided, one for each file of tests: commands save in it what they measured."""
+"""What tests of measures share: the store of two_sided, and charts that are held against Vega-Lite's schema."""
 
 import pytest
 
+from actstore_analyze.charts import charts
 from two_sided import make
+
+VALIDATED = 3
+_drawn = {}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
+    """One for each file of tests: commands save in it what they measured."""
     return make(tmp_path_factory.mktemp("two") / "store")
+
+
+@pytest.fixture(autouse=True)
+def schema(request, monkeypatch):
+    """The first charts that a file of tests draws are held against the schema: all would take a tenth of the time."""
+    drawn, made = _drawn.setdefault(request.path, []), charts.vega_lite
+
+    def vega_lite(chart):
+        drawn.append(chart)
+        return made(chart, validate=len(drawn) <= VALIDATED)
+
+    monkeypatch.setattr(charts, "vega_lite", vega_lite)

@@ -31,6 +31,7 @@ __all__ = [
     "short",
     "svg",
     "titled",
+    "vega_lite",
 ]
 
 GREY, FONT = "#5f5f5f", "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
@@ -76,8 +77,9 @@ def beside(charts: Sequence[Figure]) -> alt.HConcatChart:
 def save(chart: Figure, data: pl.DataFrame, folder: Path, name: str) -> list[Path]:
     """Write a chart as PNG and SVG and its data as CSV into a folder; returns their paths."""
     paths = [folder / f"{name}{suffix}" for suffix in (".png", ".svg", ".csv")]
-    draw(chart, paths[0])
-    draw(chart, paths[1])
+    vega = vega_lite(chart)
+    for path in paths[:2]:
+        _write(vega, path)
     render(data, "csv", paths[2])
     return paths
 
@@ -85,11 +87,26 @@ def save(chart: Figure, data: pl.DataFrame, folder: Path, name: str) -> list[Pat
 def draw(chart: Figure, path: Path) -> None:
     """Write a chart as .png or .svg, its folder made if need be; raises ActstoreError for another suffix."""
     check(path)
+    _write(vega_lite(chart), path)
+
+
+def _write(vega: str, path: Path) -> None:
+    import vl_convert
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _styled(chart).save(path, scale_factor=PNG_SCALE if path.suffix == ".png" else 1)
+        if path.suffix == ".png":
+            path.write_bytes(vl_convert.vegalite_to_png(vega, scale=PNG_SCALE))
+        else:
+            path.write_text(vl_convert.vegalite_to_svg(vega), encoding="utf-8")
     except OSError as error:
         raise ActstoreError(f"{path.parent}: cannot be written: {error.strerror or error}") from error
+
+
+def vega_lite(chart: Figure, *, validate: bool = False) -> str:
+    """The chart as JSON of Vega-Lite; its schema is a matter of tests, which validate what every measure draws."""
+    text: str = _styled(chart).to_json(validate=validate)
+    return text
 
 
 def check(path: Path) -> None:
@@ -102,7 +119,7 @@ def svg(chart: Figure, prefix: str) -> str:
     """The chart as SVG to stand inside a page: ids begin with `prefix`, so that several charts do not meet."""
     import vl_convert
 
-    text: str = vl_convert.vegalite_to_svg(_styled(chart).to_json())
+    text: str = vl_convert.vegalite_to_svg(vega_lite(chart))
     return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", text)
 
 
