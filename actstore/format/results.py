@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from actstore.errors import ActstoreError, CorruptError, DamagedWarning
 from actstore.format.names import RESULTS
-from actstore.format.tables import MEANINGLESS, read_table
+from actstore.format.tables import MEANINGLESS, read_table, write_arrow
 from actstore.storage import local
 
 MEASURE_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -89,7 +89,7 @@ def save(
     draft = local.draft_of(store / RESULTS / f"{call}.parquet")
     try:
         local.make_folders(draft.parent)
-        pq.write_table(arrow, draft, compression="zstd", write_page_checksum=True)
+        write_arrow(draft, arrow)
         path = store / RESULTS / f"{call}-{local.crc32c(draft)}.parquet"
         local.replace(path, draft)
         (newest, *older), damaged = _each_of_call(store, call)
@@ -118,7 +118,8 @@ def load(path: Path) -> Result:
     try:
         if not match or local.crc32c(path) != match["crc32c"]:
             raise CorruptError(f"{path}: its bytes differ from what was saved (crc32c); remove it")
-        return _parse(path, json.loads(pq.read_schema(path).metadata[PROVENANCE]))
+        with path.open("rb") as file:
+            return _parse(path, json.loads(pq.read_schema(file).metadata[PROVENANCE]))
     except (*MEANINGLESS, KeyError, TypeError, RecursionError) as error:
         raise CorruptError(f"{path}: not a result of actstore ({error}); remove it") from None
 

@@ -27,7 +27,13 @@ MEANINGLESS = (
 
 def write_table(path: Path, frame: pl.DataFrame) -> None:
     """Write a frame as Parquet with page checksums."""
-    pq.write_table(frame.to_arrow(), path, compression="zstd", write_page_checksum=True)
+    write_arrow(path, frame.to_arrow())
+
+
+def write_arrow(path: Path, table: pa.Table) -> None:
+    """Write an Arrow table so; opened here: Arrow itself takes `~` for a folder and `file:` for an address."""
+    with path.open("wb") as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, height: int | None = None) -> pl.DataFrame:
@@ -36,7 +42,8 @@ def read_table(path: Path, height: int | None = None) -> pl.DataFrame:
     Raises CorruptError if it is none or has another height, ActstoreError if its content does not fit into memory.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # pq.read_table first imports pandas
+        # opened here, as in write_arrow; pq.read_table first imports pandas
+        with path.open("rb") as raw, pq.ParquetFile(raw, page_checksum_verification=True) as file:
             if height not in (None, file.metadata.num_rows):
                 raise CorruptError(f"{path}: {file.metadata.num_rows} rows, {height} were committed")
             table = pa.Table.from_batches(_pieces(file, path), file.schema_arrow)
@@ -52,7 +59,8 @@ def read_table(path: Path, height: int | None = None) -> pl.DataFrame:
 def check_columns(path: Path, columns: Columns, *, own: bool = False) -> None:
     """Raise CorruptError unless the columns of a Parquet table are these, and with `own` others after them."""
     try:
-        schema = pq.read_schema(path).remove_metadata()
+        with path.open("rb") as file:
+            schema = pq.read_schema(file).remove_metadata()
         found = pl.from_arrow(pa.Table.from_batches([], schema))  # schema.empty_table() imports pandas
         assert isinstance(found, pl.DataFrame)
         if own:

@@ -13,16 +13,21 @@ STORAGE_VERSION = "v1.2.0"  # read by every DuckDB since 1.2; the default of Duc
 
 
 def build(tables: Tables, path: Path) -> Path:
-    """Write the tables and views of a store into a DuckDB file at `path`, replacing one that is there."""
+    """Write the tables and views of a store into a DuckDB file at `path`, replacing one that is there.
+
+    Raises ActstoreError where it cannot be written, which it cannot below a folder with a `?` in its name either.
+    """
+    if "?" in str(path.resolve()):  # whatever the link to it: DuckDB cuts the name of its log there
+        raise ActstoreError(f"{path}: DuckDB writes no index below a folder with a ? in its name; rename the folder")
     draft = local.draft_of(path)
-    attached, version = views.literal(draft), views.literal(STORAGE_VERSION)
+    attached, version = views.file(draft), views.literal(STORAGE_VERSION)
     try:
         with duckdb.connect(":memory:") as connection:
             connection.execute(f"attach {attached} as built (storage_version {version})")
             connection.execute("use built")
             views.create_tables(connection, tables.rows(), tables.samples(), tables.plan(), "table")
             connection.execute(views.VIEWS)
-            connection.execute(f"create table vocab as from {views.literal(tables.vocabulary())}")
+            connection.execute(f"create table vocab as {views.parquet([tables.vocabulary()])}")
             connection.execute("use memory; detach built")
         local.replace(path, draft)
     except (OSError, duckdb.Error) as error:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from actstore.format.schema import LISTS, PLAN, ROWS, SAMPLES, Columns
 from actstore.limits import Limits
+from actstore.storage.links import plain
 
 # One relation for each table of the store; the views users see are made of these.
 TABLES = ("stored_rows", "stored_samples", "plan")
@@ -40,25 +41,31 @@ SQL_TYPES: dict[object, str] = {
 Vectors = Callable[[pa.ChunkedArray, pa.ChunkedArray], pa.Array]
 
 
-def literal(text: str | Path) -> str:
+def literal(text: str) -> str:
     """Text as a SQL string.
 
     >>> literal("it's")
     "'it''s'"
     """
-    return "'" + str(text).replace("'", "''") + "'"
+    return "'" + text.replace("'", "''") + "'"
+
+
+def file(path: Path) -> str:
+    """A path as a SQL string that stands for this file and no other."""
+    return literal(str(plain(path)))
 
 
 def relation(paths: Iterable[Path], columns: Columns) -> str:
     """The SQL that reads these Parquet files, or an empty table with the same columns if there are none."""
     if listed := list(paths):
-        return _parquet(listed)
+        return parquet(listed)
     fields = (f"null::{_sql_type(kind)} as {name}" for name, kind in columns.items())
     return f"select {', '.join(fields)} limit 0"
 
 
-def _parquet(paths: list[Path]) -> str:
-    return f"select * from read_parquet([{', '.join(map(literal, paths))}], hive_partitioning = false)"
+def parquet(paths: Iterable[Path]) -> str:
+    """The SQL that reads these Parquet files; folders called name=value are no columns."""
+    return f"select * from read_parquet([{', '.join(map(file, paths))}], hive_partitioning = false)"
 
 
 def create_tables(
@@ -72,7 +79,7 @@ def create_tables(
 
 def attach_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Take the store's tables from an index file of our own making."""
-    connection.execute(f"attach {literal(path)} as indexed (read_only)")
+    connection.execute(f"attach {file(path)} as indexed (read_only)")
     for name in TABLES:
         connection.execute(f"create view {name} as from indexed.{name}")
 
@@ -92,7 +99,7 @@ def _sql_type(kind: pl.DataType | type[pl.DataType]) -> str:
 
 def create_view(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
     """Make one Parquet file known as a view."""
-    connection.execute(f"create view {name} as {_parquet([path])}")
+    connection.execute(f"create view {name} as {parquet([path])}")
 
 
 def lock(
@@ -104,5 +111,5 @@ def lock(
     )
     connection.execute(f"set global memory_limit = '{int(limits.gigabytes * 1e6)}KB'")
     connection.execute("set global temp_directory = ''")  # a reader writes nothing, and fills no disk
-    connection.execute(f"set allowed_paths = [{', '.join(literal(path) for path in readable)}]")
+    connection.execute(f"set allowed_paths = [{', '.join(map(file, readable))}]")
     connection.execute(LOCK)

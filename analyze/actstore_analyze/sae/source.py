@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from glob import glob
+from glob import escape, glob
 from importlib.resources import files
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def _in_folder(folder: Path) -> Iterator[tuple[int, Path]]:
 
 def _of_pattern(pattern: str) -> Iterator[tuple[int, Path]]:
     shape = re.escape(pattern).replace(r"\*", "[^/]*").replace(re.escape(PLACE), r"(\d+)", 1)
-    for name in sorted(glob(pattern.replace(PLACE, "*"))):  # noqa: PTH207  (the pattern may be absolute)
+    for name in sorted(glob(escape(pattern).replace("[*]", "*").replace(PLACE, "*"))):  # noqa: PTH207  (the pattern may be absolute)
         if match := re.fullmatch(shape, name):
             yield int(match[1]), Path(name)
 

@@ -123,11 +123,13 @@ def _npy(path: Path, layer: int) -> NDArray[np.generic]:  # noqa: ARG001
 
 def _parquet(path: Path, layer: int) -> NDArray[np.generic]:
     """The column of the layer, or the only one there is."""
-    columns = [name for name in pl.read_parquet_schema(path) if name.startswith(_COLUMN)]
-    name = f"{_COLUMN}{layer}" if len(columns) != 1 else columns[0]
-    if name not in columns:
-        raise ValueError(f"no column {name}, only {', '.join(columns) or 'others'}")
-    return np.array(pl.read_parquet(path, columns=[name])[name].to_list(), np.float32)
+    with path.open("rb") as file:  # polars would take its path for a pattern
+        columns = [name for name in pl.read_parquet_schema(file) if name.startswith(_COLUMN)]
+        name = f"{_COLUMN}{layer}" if len(columns) != 1 else columns[0]
+        if name not in columns:
+            raise ValueError(f"no column {name}, only {', '.join(columns) or 'others'}")
+        file.seek(0)
+        return np.array(pl.read_parquet(file, columns=[name])[name].to_list(), np.float32)
 
 
 _READERS = {".npy": _npy, ".parquet": _parquet}

@@ -110,7 +110,8 @@ def _parquet(path: Path) -> dict[int, Vectors]:
     if path.suffix != ".parquet":
         raise ReplayError(f"{path}: a vector is read from .npy or .parquet")
     try:
-        table = pl.read_parquet(path)
+        with path.open("rb") as file:  # polars would take its path for a pattern
+            table = pl.read_parquet(file)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ReplayError(f"{path}: {error}") from None
     lists = [name for name, kind in table.schema.items() if isinstance(kind, pl.List | pl.Array)]

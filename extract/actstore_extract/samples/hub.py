@@ -2,12 +2,14 @@
 
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 from PIL.Image import Image
 
 from actstore.errors import nearest
+from actstore.storage.links import MEANT
 from actstore_extract.hub import unless_out_of_reach
 from actstore_extract.samples.source import Samples, SamplesError, Source
 
@@ -79,6 +81,16 @@ def _identifier(name: str) -> str:
     return plain if plain[:1].isalpha() else f"column_{plain}"
 
 
+def _literal(path: str) -> str:
+    """A folder as load_dataset reads it, which sees through links; anything else as it is."""
+    if not Path(path).is_dir():
+        return path
+    folder = str(Path(path).resolve())
+    if MEANT.search(folder):
+        raise SamplesError(f"data set {path}: load_dataset would take {folder} for a pattern; rename the folder")
+    return folder
+
+
 def _loaded(path: str, name: str | None, split: str, revision: str | None) -> "Dataset":
     import datasets
 
@@ -86,7 +98,7 @@ def _loaded(path: str, name: str | None, split: str, revision: str | None) -> "D
         datasets.disable_progress_bars()
     try:
         with unless_out_of_reach():
-            return datasets.load_dataset(path, name, split=split, revision=revision)
+            return datasets.load_dataset(_literal(path), name, split=split, revision=revision)
     except (OSError, RuntimeError, ValueError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         known = re.findall(r"'([\w.-]+)'", line.partition("Should be one of")[2])

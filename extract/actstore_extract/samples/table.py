@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import polars as pl
 
@@ -10,7 +10,7 @@ from actstore_extract.samples.source import Samples, SamplesError, Source, open_
 
 __all__ = ["Table"]
 
-READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
+READERS: dict[str, Callable[[IO[bytes]], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
     ".csv": pl.read_csv,
     ".jsonl": pl.read_ndjson,
@@ -30,7 +30,8 @@ class Table(Source):
         if self.path.suffix not in READERS:
             raise SamplesError(f"{self.path}: a table of samples is one of {', '.join(READERS)}")
         try:
-            table = READERS[self.path.suffix](self.path)
+            with self.path.open("rb") as file:  # polars would take its path for a pattern
+                table = READERS[self.path.suffix](file)
         except FileNotFoundError:
             raise SamplesError(f"table {self.path} does not exist; set samples.path") from None
         except (OSError, pl.exceptions.PolarsError) as error:

@@ -54,7 +54,8 @@ def write_log(folder: Path, rows: list[Row]) -> pl.DataFrame:
     """Keep the log, in the place of what was there; returns it as a table."""
     table = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
     draft = local.draft_of(folder / FILE)
-    table.write_parquet(draft)
+    with draft.open("wb") as file:
+        table.write_parquet(file)
     local.replace(folder / FILE, draft)
     return table
 
@@ -62,7 +63,8 @@ def write_log(folder: Path, rows: list[Row]) -> pl.DataFrame:
 def read_log(folder: Path) -> list[Row] | None:
     """The rows that are kept there; None where they are missing or damaged."""
     try:
-        return [Row(*row) for row in pl.read_parquet(folder / FILE).select(list(_SCHEMA)).iter_rows()]
+        with (folder / FILE).open("rb") as file:
+            return [Row(*row) for row in pl.read_parquet(file).select(list(_SCHEMA)).iter_rows()]
     except (OSError, pl.exceptions.PolarsError):
         return None
 
