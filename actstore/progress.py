@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from actstore.errors import visible
+
 
 @contextmanager
 def bar(total: int, unit: str) -> Iterator["Bar"]:
@@ -36,7 +38,8 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Print a line on standard error without tearing the bar."""
-        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        shown = visible(text, lines=True)
+        self._progress.console.print(shown, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

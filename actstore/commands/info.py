@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from actstore.errors import visible
 from actstore.format.commits import File
 from actstore.format.header import span
 from actstore.format.layout import VECTORS
@@ -29,7 +30,7 @@ def summary(store: Store) -> str:
         "results": ", ".join(result.name for result in store.results()) or "none",
     }
     width = max(map(len, lines))
-    return "".join(f"{name:<{width}}  {value}\n" for name, value in lines.items())
+    return "".join(f"{name:<{width}}  {visible(str(value))}\n" for name, value in lines.items())
 
 
 def card(store: Store) -> pl.DataFrame:

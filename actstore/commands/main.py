@@ -14,7 +14,7 @@ from actstore import process
 from actstore.commands.options import output_options, store_argument
 from actstore.commands.plugins import Commands
 from actstore.commands.results import results
-from actstore.errors import ActstoreError, DamagedWarning
+from actstore.errors import ActstoreError, DamagedWarning, visible
 
 INTERRUPTED = 130
 
@@ -52,7 +52,7 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("actstore: interrupted", err=True)
         return INTERRUPTED
     except ActstoreError as error:
-        click.echo(f"actstore: {error}", err=True)
+        click.echo(visible(f"actstore: {error}", lines=True), err=True)
         return 1
 
 
@@ -72,7 +72,7 @@ def _warnings_as_lines() -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, DamagedWarning):
-                click.echo(f"actstore: {message}", err=True)
+                click.echo(visible(f"actstore: {message}", lines=True), err=True)
             else:
                 usual(message, category, filename, lineno, file, line)
 
@@ -197,7 +197,7 @@ def gc(store: Path, older_than: float, dry_run: bool) -> None:
     found = orphans.find(store, older_than=older_than)
     for orphan in found:
         done = "would remove" if dry_run else "removed" if orphans.remove(orphan) else "left, in use:"
-        click.echo(f"{done} {orphan.path} ({orphan.bytes / 1e6:.1f} MB)")
+        click.echo(visible(f"{done} {orphan.path} ({orphan.bytes / 1e6:.1f} MB)"))
     click.echo(f"{store}: {len(found)} orphans older than {older_than:g} hours", err=True)
 
 

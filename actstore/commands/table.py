@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, visible
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,12 +48,13 @@ def resolve(style: str | None, output: Path | None) -> str:
 def _table(frame: "pl.DataFrame", file: IO[bytes]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, kind in frame.schema.items():
-        table.add_column(name, justify="right" if kind.is_numeric() else "left", overflow="fold")
+        table.add_column(Text(visible(name)), justify="right" if kind.is_numeric() else "left", overflow="fold")
     for row in frame.iter_rows():
-        table.add_row(*(_cell(value, whole=frame.width <= PAIR) for value in row))
+        table.add_row(*(Text(_cell(value, whole=frame.width <= PAIR)) for value in row))
     console = Console(width=None if sys.stdout.isatty() else 200)
     with console.capture() as capture:
         console.print(table)
@@ -63,19 +64,21 @@ def _table(frame: "pl.DataFrame", file: IO[bytes]) -> None:
 def _cell(value: object, *, whole: bool = False) -> str:
     """A value in a table: four significant digits, long lists cut, and text if it need not be whole.
 
+    Control characters are made visible.
+
     >>> _cell(0.123456), _cell(None), _cell("eoi"), _cell(list(range(99)))[-6:]
     ('0.1235', '', 'eoi', '16, …]')
     """
     if value is None:
         return ""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else visible(str(value))
     if len(text) <= WIDEST or (whole and isinstance(value, str)):
         return text
     return f"{text[: WIDEST - 2].rstrip(', ')}, …{']' if text[-1] == ']' else ''}"
 
 
 def _markdown(frame: "pl.DataFrame", file: IO[bytes]) -> None:
-    lines = [frame.columns, ["---:" if kind.is_numeric() else "---" for kind in frame.dtypes]]
+    lines = [list(map(visible, frame.columns)), ["---:" if kind.is_numeric() else "---" for kind in frame.dtypes]]
     lines += [[_cell(value).replace("|", "\\|") for value in row] for row in frame.iter_rows()]
     file.write("".join(f"| {' | '.join(line)} |\n" for line in lines).encode())
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from actstore.commands.options import output_options, store_argument
+from actstore.errors import visible
 
 if TYPE_CHECKING:
     from actstore_analyze.charts.charts import Draw
@@ -36,7 +37,7 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 def say(text: str) -> None:
     """A line on standard error."""
-    click.echo(text, err=True)
+    click.echo(visible(text, lines=True), err=True)
 
 
 def names(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:

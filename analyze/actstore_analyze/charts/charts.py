@@ -1,5 +1,6 @@
 """Figures: tables of measures as charts that read in grey, by colour-blind readers and without a mouse."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,7 +10,7 @@ import altair as alt
 import polars as pl
 
 from actstore.commands.table import render
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, visible
 from actstore_analyze.charts import lines
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
 
 GREY, FONT = "#5f5f5f", "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 PNG_SCALE = 2
+ESCAPED = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u....|.)")  # a character, as JSON may write it
 Figure = alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.ConcatChart
 Draw = Callable[..., Figure]
 Axis = tuple[float, float]
@@ -104,9 +106,11 @@ def _write(vega: str, path: Path) -> None:
 
 
 def vega_lite(chart: Figure, *, validate: bool = False) -> str:
-    """The chart as JSON of Vega-Lite; its schema is a matter of tests, which validate what every measure draws."""
-    text: str = _styled(chart).to_json(validate=validate)
-    return text
+    """The chart as JSON of Vega-Lite; its schema is a matter of tests, which validate what every measure draws.
+
+    Control characters in it are made visible: over one, vl_convert aborts the process.
+    """
+    return ESCAPED.sub(_shown, _styled(chart).to_json(validate=validate, ensure_ascii=True))
 
 
 def check(path: Path) -> None:
@@ -121,6 +125,10 @@ def svg(chart: Figure, prefix: str) -> str:
 
     text: str = vl_convert.vegalite_to_svg(vega_lite(chart))
     return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", text)
+
+
+def _shown(escaped: re.Match[str]) -> str:
+    return json.dumps(visible(json.loads(f'"{escaped[0]}"'), lines=True))[1:-1]
 
 
 def series() -> pl.Expr:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, visible
 from actstore.store import Store
 from actstore_analyze import registry
 from actstore_analyze.charts import charts as figures
@@ -269,7 +269,12 @@ def _page(
 
     loader = PackageLoader("actstore_analyze.report")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value, lines=True) if type(value) is str else value,  # figures are Markup
     )
     accuracies = _accuracies(subjects, shown)
     cards = [runcard.lines(subject.store) for subject in subjects]

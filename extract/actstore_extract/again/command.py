@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from actstore.commands.options import output_options, store_argument
+from actstore.errors import visible
 
 if TYPE_CHECKING:
     import polars as pl
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(visible(text, lines=True), err=True)
 
 
 device_option = click.option(

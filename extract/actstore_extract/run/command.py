@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from actstore.commands.options import output_options, store_argument
+from actstore.errors import visible
 from actstore.progress import duration
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(visible(text, lines=True), err=True)
 
 
 @click.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from actstore.commands.options import output_options
+from actstore.errors import visible
 
 if TYPE_CHECKING:
     from actstore_extract.training.log import Row
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def _say(text: str) -> None:
     """On standard error; under torchrun the first process speaks for all."""
     if os.environ.get("RANK", "0") == "0":
-        click.echo(text, err=True)
+        click.echo(visible(text, lines=True), err=True)
 
 
 @click.group()

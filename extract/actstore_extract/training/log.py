@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from actstore.errors import visible
 from actstore.storage import local
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _loss(table: pl.DataFrame, title: str) -> "alt.LayerChart":
     dots = alt.Chart(table).mark_circle(size=8, color="#999999", opacity=0.5).encode(x=x, y=y)
     line = alt.Chart(table).mark_line(color="#0072B2", strokeWidth=2).encode(x=x, y=alt.Y("mean:Q"))
     layers = alt.LayerChart(layer=[dots, line])
-    chart: alt.LayerChart = layers.properties(width=420, height=220, title=title)
+    chart: alt.LayerChart = layers.properties(width=420, height=220, title=visible(title))
     return chart
 
 

@@ -211,3 +211,13 @@ def test_neighbours_in_a_stack_of_many_shares_part_in_grey():
 def test_a_share_is_named_by_a_mark_that_looks_like_it():
     marks = [one["mark"] for one in stack(0.7).to_dict()["layer"]]
     assert [mark["opacity"] for mark in marks if mark["type"] in ("bar", "point")] == [0.7] * 5
+
+
+def test_control_characters_are_drawn_as_they_are_written(tmp_path):
+    chart = overlap(table(roles=("eoi", "a\x07\x1b[1m")), title="🐈 \\x07 \x00\ud800")
+    drawing = charts.svg(chart, "a")
+    assert {"🐈 \\x07 \\x00\\ud800", "a\\x07\\x1b[1m"} <= set(re.findall(r">([^<>]+)</text>", drawing))
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", drawing)
+    charts.draw(chart, tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.size[0] > 100

@@ -230,3 +230,12 @@ def test_labels_that_are_no_tokens_are_no_accuracy(tmp_path):
     rows = pl.DataFrame({"sample_id": ["a", "b"], "role": ["eoi", "eoi"]})
     store.write(0, samples=said, rows=rows, residual={"eoi": np.zeros((1, 2, 2), np.float32)})
     assert accuracy(actstore.open(tmp_path / "s")) is None
+
+
+def test_a_page_holds_no_control_characters(tmp_path):
+    store = make_store(tmp_path / "o\x07\x1b[1mne", batches=1)
+    output = tmp_path / "r.html"
+    assert run(["report", str(store), "-o", str(output)]) == 0
+    text = output.read_text()
+    assert r"o\x07\x1b[1mne" in text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", text)
