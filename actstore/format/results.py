@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from actstore.errors import ActstoreError, CorruptError, DamagedWarning
 from actstore.format.names import RESULTS
-from actstore.format.tables import MEANINGLESS, read_table, write_arrow
+from actstore.format.tables import MEANINGLESS, arrow_of, read_table, write_arrow
 from actstore.storage import local
 
 MEASURE_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -84,7 +84,7 @@ def save(
         "versions": _versions(),
         "commits": runs(commits),
     }
-    arrow = table.to_arrow().replace_schema_metadata({PROVENANCE: json.dumps(provenance)})
+    arrow = arrow_of(table).replace_schema_metadata({PROVENANCE: json.dumps(provenance)})
     call = _call(measure, parameters, state)
     draft = local.draft_of(store / RESULTS / f"{call}.parquet")
     try:

@@ -25,15 +25,35 @@ MEANINGLESS = (
 )
 
 
+UNHELD = (pl.Object, pl.Int128, pl.UInt128)  # Arrow has no such type; of an object it would get the address
+
+
 def write_table(path: Path, frame: pl.DataFrame) -> None:
-    """Write a frame as Parquet with page checksums."""
-    write_arrow(path, frame.to_arrow())
+    """Write a frame as Parquet with page checksums; ActstoreError for a type that Parquet does not have."""
+    write_arrow(path, arrow_of(frame))
 
 
 def write_arrow(path: Path, table: pa.Table) -> None:
     """Write an Arrow table so; opened here: Arrow itself takes `~` for a folder and `file:` for an address."""
     with path.open("wb") as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+
+def arrow_of(frame: pl.DataFrame) -> pa.Table:
+    """A frame for Parquet; ActstoreError for a column of a type that no table holds."""
+    for name, kind in frame.schema.items():
+        if any(one in UNHELD for one in _kinds(kind)):
+            raise ActstoreError(f"no table holds column '{name}' of type {kind}: cast it, to pl.Int64 or pl.String")
+    return frame.to_arrow()
+
+
+def _kinds(kind: pl.DataType) -> Iterator[pl.DataType]:
+    """A type and all inside it."""
+    yield kind
+    inside = [field.dtype for field in getattr(kind, "fields", ())] + [getattr(kind, "inner", None)]
+    for one in inside:
+        if isinstance(one, pl.DataType):
+            yield from _kinds(one)
 
 
 def read_table(path: Path, height: int | None = None) -> pl.DataFrame:

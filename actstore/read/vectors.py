@@ -115,14 +115,26 @@ class Vectors:
 
 
 def row_ids_of(rows: Rows) -> NDArray[np.int64]:
-    """The row ids (n,) of rows with a column row_id, or that are row ids; ActstoreError for anything else."""
-    if not isinstance(rows, pl.DataFrame):
-        return np.asarray(rows, np.int64).reshape(-1)
-    if "row_id" not in rows.columns:
-        raise ActstoreError(
-            f"the rows have no column row_id, only {', '.join(rows.columns)}{nearest('row_id', rows.columns)}: "
-            "select row_id too, for example: select row_id, label from rows where role = 'eoi'"
-        )
-    if rows["row_id"].null_count():
-        raise ActstoreError("a row_id is NULL")
-    return rows["row_id"].cast(pl.Int64).to_numpy()
+    """The row ids (n,) of rows with a column row_id, or that are row ids; ActstoreError for anything but integers."""
+    if isinstance(rows, pl.DataFrame):
+        if "row_id" not in rows.columns:
+            raise ActstoreError(
+                f"the rows have no column row_id, only {', '.join(rows.columns)}{nearest('row_id', rows.columns)}: "
+                "select row_id too, for example: select row_id, label from rows where role = 'eoi'"
+            )
+        ids = rows["row_id"]
+        if ids.null_count():
+            raise ActstoreError("a row_id is NULL")
+    else:
+        given = np.asarray(rows).reshape(-1)
+        if given.dtype == bool:
+            raise ActstoreError(
+                "row ids are wanted, not a mask of True and False; filter the rows by it: rows.filter(mask)"
+            )
+        ids = pl.Series(given if given.size else given.astype(np.int64))
+    if not ids.dtype.is_integer():
+        raise ActstoreError(f"a row_id is an integer; these are {ids.dtype}")
+    try:
+        return ids.cast(pl.Int64).to_numpy()
+    except pl.exceptions.InvalidOperationError:
+        raise ActstoreError("a row_id is not in the store: it has more than 63 bits") from None

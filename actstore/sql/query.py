@@ -12,6 +12,7 @@ from actstore.sql.views import literal
 
 ROWS_AT_A_TIME = 16_384
 HUGE = pl.Decimal(38, 0)
+UNHELD = re.compile(r"\b(UHUGEINT|BIGNUM|BIT)\b")  # Arrow gets other numbers than DuckDB has
 COLUMNS = "select distinct column_name from duckdb_columns() where not internal and table_name in "
 NAMED = "select table_name from information_schema.tables"
 NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
@@ -49,16 +50,35 @@ def _fetch(cursor: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> pl.
     """The result of a query, some rows at a time: DuckDB's own limit does not count what it has given away."""
     with limits.watch(cursor):
         relation = cursor.sql(query)
+        for name, kind in zip(relation.columns, map(str, relation.types), strict=True):
+            if held := UNHELD.search(kind):
+                raise QueryError(
+                    f"no table here holds the {held[0]} of column '{name}'; cast it: x::hugeint or x::varchar"
+                )
         read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch  # before DuckDB 1.5
         reader: pa.RecordBatchReader = read(ROWS_AT_A_TIME)
         found, n_bytes = [], 0
         for rows in reader:
+            _check_digits(rows)
             found.append(rows)
             n_bytes += rows.nbytes
             limits.check_result(n_bytes)
     frame = pl.from_arrow(pa.Table.from_batches(found, reader.schema))
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def _check_digits(rows: pa.RecordBatch) -> None:
+    """QueryError for an integer of 39 digits, however deep: DuckDB's hugeint has them, the decimals it becomes not."""
+    for name, column in zip(rows.schema.names, rows.columns, strict=True):
+        if "decimal128(38, 0)" in str(column.type):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid:
+                raise QueryError(
+                    f"column '{name}' has integers of more than 38 digits, which no table here holds; cast it: "
+                    "x::varchar"
+                ) from None
 
 
 def _narrowed(sums: pl.Series) -> pl.Series:

@@ -134,6 +134,23 @@ def test_no_rows_have_no_vectors(store):
         (lambda store: store.residual(store.sql("select label from rows"), 0), "no column row_id, only label: select"),
         (lambda store: store.residual(pl.DataFrame({"row_idx": [1]}), 0), "did you mean 'row_idx'"),
         (lambda store: store.residual(pl.DataFrame({"row_id": [None]}), 0), "a row_id is NULL"),
+        (
+            lambda store: store.residual(np.array([True, False]), 0),
+            "not a mask of True and False; filter the rows by it",
+        ),
+        (lambda store: store.residual([True], 0), "not a mask of True and False"),
+        (
+            lambda store: store.residual(pl.DataFrame({"row_id": [True]}), 0),
+            "a row_id is an integer; these are Boolean",
+        ),
+        (lambda store: store.residual([1.5], 0), "a row_id is an integer; these are Float64"),
+        (lambda store: store.residual(["1"], 0), "a row_id is an integer; these are String"),
+        (lambda store: store.residual([2**63], 0), "it has more than 63 bits"),
+        (
+            lambda store: store.residual(store.sql("select 1.5 as row_id"), 0),
+            "a row_id is an integer; these are Decimal",
+        ),
+        (lambda store: store.residual(store.sql("select 1::double as row_id"), 0), "these are Float64"),
         (lambda store: store.attention("last", 0), "no attention to 'last' in .*; it has eoi"),
         (lambda store: next(store.batches("from rows", 9)), "layer 9 is not in this store"),
         (lambda store: next(store.batches("from samples", 0)), "no column row_id"),

@@ -342,3 +342,20 @@ def test_an_index_that_came_with_a_store_is_never_opened(many, store):
 def test_every_module_can_be_imported():
     for module in pkgutil.iter_modules(actstore.__path__):
         importlib.import_module(f"actstore.{module.name}")
+
+
+@pytest.mark.parametrize(
+    "value", ["{0}", "[{0}]", "{{'a': {0}}}", "map {{{0}: 1}}"], ids=["plain", "list", "struct", "map"]
+)
+def test_integers_are_exact_or_refused(store, value):
+    most = 10**38 - 1
+    assert str(most) in str(store.sql(f"select {value.format(f'{most}::hugeint')} as x").rows())
+    for number, said in (
+        (f"{most + 1}::hugeint", "column 'x' has integers of more than 38 digits"),
+        (f"{2**128 - 1}::uhugeint", "no table here holds the UHUGEINT of column 'x'"),
+        (f"{10**50}::bignum", "the BIGNUM of column 'x'; cast it"),
+        ("'101'::bit", "the BIT of column 'x'; cast it"),
+    ):
+        with pytest.raises(QueryError, match=said):
+            store.sql(f"select {value.format(number)} as x")
+    assert store.sql(f"select {2**128 - 1}::uhugeint::varchar as x").item() == str(2**128 - 1)

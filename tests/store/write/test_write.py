@@ -273,3 +273,24 @@ def test_a_new_store_is_on_the_disk_before_it_appears(tmp_path, done):
     names = ("actstore.json", "plan.parquet", "vocab.parquet", "parts", "commits", "results")
     assert {f"/runs/DRAFT/{name}" for name in names} <= set(synced)
     assert synced[-2:] == ["/runs/DRAFT", "/runs"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.Series([2**100] * 4, dtype=pl.Int128),
+        pl.Series([2**127] * 4, dtype=pl.UInt128),
+        pl.Series([Path("a")] * 4, dtype=pl.Object),
+        pl.Series([[2**100]] * 4, dtype=pl.List(pl.Int128)),
+        pl.Series([{"a": [2**100]}] * 4, dtype=pl.Struct({"a": pl.List(pl.Int128)})),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_columns_that_no_table_holds_are_refused(tmp_path, column):
+    with pytest.raises(ActstoreError, match=r"no table holds column 'x' of type .*: cast it, to pl.Int64 or pl.String"):
+        actstore.create(tmp_path / "s", plan=making.plan(1).with_columns(x=column), layers=[0], d_model=8)
+    assert not (tmp_path / "s" / "actstore.json").exists()
+    store = making.store(tmp_path / "t")
+    with pytest.raises(ActstoreError, match="no table holds column 'x'"):
+        store.save_result("mine", pl.DataFrame({"x": column}), {})
+    assert store.results() == []
