@@ -51,12 +51,13 @@ def repair(
 ) -> Iterator[Repaired]:
     """Make anew what is damaged, and with `failed` the samples that failed; yields each part when it is committed.
 
-    Raises ActstoreError where the model or the samples are not at hand, and for a part that comes out otherwise: that
-    part is not written, and those before it stay.
+    Raises ActstoreError where the model or the samples are not at hand, for a model that is not that of the run card,
+    and for a part that comes out otherwise: that part is not written, and those before it stay.
     """
     if not found and not (failed and _to_retry(path)):
         return
     again = Rerun(path, device=device, overrides=overrides, say=say)
+    _check_model(again)
     total = again.plan.filter(pl.col("batch").is_in([batch for one in found for batch in one.batches])).height
     with bar(total, "samples") as progress:
         for damage in found:
@@ -67,6 +68,15 @@ def repair(
             yield done
     if (path / INDEX).exists():
         actstore.open(path).write_index()
+
+
+def _check_model(again: Rerun) -> None:
+    """Raise ActstoreError, with the difference, unless the model at hand is that of the run card."""
+    if lines := [f"\n  {name}: {then!r} in its run card, {now!r} here" for name, (then, now) in again.changed.items()]:
+        raise ActstoreError(
+            f"{again.path} was made with another model than that in {again.run.folder}: nothing was written; "
+            f"say where its model is: --set model.path=FOLDER{''.join(lines)}"
+        )
 
 
 def _to_retry(path: Path) -> list[Part]:

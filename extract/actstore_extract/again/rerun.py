@@ -18,8 +18,8 @@ from actstore_extract.families.pretrained import explained
 from actstore_extract.recipe.recipe import recorded
 from actstore_extract.run.card import flat, made_on
 from actstore_extract.run.extractor import NOT_RUN, Extractor
-from actstore_extract.run.fingerprint import fingerprint
 from actstore_extract.run.runner import Run
+from actstore_extract.run.settings import changed
 
 __all__ = ["Rerun"]
 
@@ -29,6 +29,7 @@ class Rerun:
 
     Raises ActstoreError where the run card has no recipe, or the model or the samples are not at hand, or the weights
     are other ones and `other_weights` does not ask for that; `overrides` (section.key=value) say where they are now.
+    `changed` is in what else the model differs from that of the run card: then and now, by name.
     """
 
     def __init__(
@@ -48,22 +49,15 @@ class Rerun:
             )
         self.plan = plan.load(self.header.checked(path, PLAN))
         self.run = Run(recorded(record, f"{path}: the recipe in its run card", overrides), device=device, say=say)
-        self.prints = self._prints(other_weights)
-
-    def _prints(self, other_weights: bool) -> dict[str, str]:
-        """The fingerprints of the model at hand; raises ActstoreError if there is none, or one of other weights that
-        are not asked for.
-        """
         with explained(self.run.folder):
-            found = fingerprint(self.run.folder, self.run.recipe.model.revision)
-        then, now = self.header.run.get("weights_sha256"), found["weights_sha256"]
-        if then != now and not other_weights:
+            self.changed = changed(self.header.run, self.run.prints)
+        then, now = self.changed.get("weights_sha256", (None, None))
+        if now is not None and not other_weights:
             raise ActstoreError(
                 f"{self.path} was made with other weights than those in {self.run.folder}: weights_sha256 "
-                f"{str(then)[:12]} in its run card, {now[:12]} here; say where its model is: --set model.path=FOLDER "
-                "(recompute --other-weights compares it all the same)"
+                f"{str(then)[:12]} in its run card, {str(now)[:12]} here; say where its model is: --set "
+                "model.path=FOLDER (recompute --other-weights compares it all the same)"
             )
-        return found
 
     @cached_property
     def _extractors(self) -> dict[int, Extractor]:
@@ -123,9 +117,8 @@ class Rerun:
         """In what this run differs from that of a batch: then and now, by name."""
         card, then = self.header.run, self.made_by(number)
         now = {"batch_size": batch_size, **made_on(self.run.model.device)}
-        facts = {"attention": self.run.model.facts()["attention"], **self.prints}
         found = {name.replace("_", " "): (then[name], now[name]) for name in ("batch_size", "device")}
-        found |= {name: (card.get(name), value) for name, value in facts.items()}
+        found |= {"attention": (card.get("attention"), self.run.model.facts()["attention"]), **self.changed}
         found |= {name: ((then["versions"] or {}).get(name), value) for name, value in now["versions"].items()}
         recipe, mine = flat(card["recipe"]), flat(self.run.recipe.record())
         own = {key for key in recipe if not key.endswith(".path")} - {"model.attention"}

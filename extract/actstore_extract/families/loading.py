@@ -84,13 +84,14 @@ def _set(processor: ProcessorMixin | PreTrainedTokenizerBase, settings: Mapping[
         setattr(images, name, value)
 
 
-def sources(path: str, revision: str | None = None) -> list[tuple[str, str | None]]:
-    """The folders, or names on the hub and their revisions, whose files make up the model that `load` takes there."""
+def sources(path: str, revision: str | None = None) -> dict[str, tuple[str, str | None]]:
+    """The folders, or names on the hub and their revisions, whose files make up the model that `load` takes there: ""
+    is its own, the others are by their entry in a parts file."""
     parts = read_parts(path)
     if parts is None:
-        return [(path, revision)]
+        return {"": (path, revision)}
     models = (_BASE,) if _LORA in parts.entries else family_named(parts.family).parts
-    return [(str(parts.file.parent), None), *map(parts.model, models)]
+    return {"": (str(parts.file.parent), None), **{name: parts.model(name) for name in models}}
 
 
 _Loaded = tuple[Family, PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]

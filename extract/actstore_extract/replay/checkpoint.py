@@ -9,6 +9,7 @@ from actstore_extract.replay.decoder import Decoder, load_decoder
 from actstore_extract.replay.steps import ReplayError
 from actstore_extract.run.card import made_on
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
+from actstore_extract.run.settings import changed_decoder
 from actstore_extract.shipped import MODELS
 
 __all__ = ["here", "model_section", "recorded_decoder"]
@@ -28,7 +29,7 @@ def recorded_decoder(
     """The decoder that made a store, by its run card, or the one at `path`, a folder or a shipped name, in its number
     type or another.
 
-    ReplayError for weights with another hash, unless `force`.
+    ReplayError for weights with another hash, or a configuration or tokenizer that differs, unless `force`.
     """
     section = model_section(run)
     name = path or section["path"]
@@ -41,6 +42,12 @@ def recorded_decoder(
         what = f"the weights at {where} are not those that made the store: sha256 {found[:12]}, not {then[:12]}"
         if not force:
             raise ReplayError(f"{what}; give their folder with --model, or replay others with --force")
+        say(f"{what}; replayed all the same, as asked")
+    if differing := changed_decoder(run.get("settings"), where, revision):
+        lines = (f"{key} {before!r} then, {now!r} now" for key, (before, now) in differing.items())
+        what = f"the model at {where} is not set up as the one that made the store: {'; '.join(lines)}"
+        if not force:
+            raise ReplayError(f"{what}; give its folder with --model, or replay another with --force")
         say(f"{what}; replayed all the same, as asked")
     attention = run.get("attention") if run.get("attention") in KERNELS else None
     if attention is None:

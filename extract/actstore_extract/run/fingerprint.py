@@ -1,6 +1,6 @@
 """Fingerprints: which weights and which processor a store was made with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from actstore_extract.families import sources
 from actstore_extract.families.parts import read_parts
 from actstore_extract.families.pretrained import explained
 
-__all__ = ["decoder_weights", "fingerprint"]
+__all__ = ["LANGUAGE", "WEIGHTS", "decoder_weights", "fingerprint", "folder_of", "hashed", "matching"]
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 LANGUAGE = "language"  # entry of a parts file
@@ -19,8 +19,11 @@ PROCESSOR = ("tokenizer*", "*preprocessor_config.json", "processor_config.json",
 
 def fingerprint(path: str, revision: str | None = None) -> dict[str, str]:
     """sha256 of a model's weights and of its processor's files, in its folders or in the hub's cache."""
-    folders = [_folder(*source) for source in sources(path, revision)]
-    return {"weights_sha256": _hash(folders, WEIGHTS), "processor_sha256": _hash(folders, PROCESSOR)}
+    folders = [folder_of(*source) for source in sources(path, revision).values()]
+    return {
+        "weights_sha256": hashed(matching(folders, WEIGHTS)),
+        "processor_sha256": hashed(matching(folders, PROCESSOR)),
+    }
 
 
 def decoder_weights(path: str) -> str | None:
@@ -31,7 +34,8 @@ def decoder_weights(path: str) -> str | None:
     return fingerprint(*parts.model(LANGUAGE))["weights_sha256"]
 
 
-def _folder(path: str, revision: str | None) -> Path:
+def folder_of(path: str, revision: str | None) -> Path:
+    """The folder of a checkpoint, or where the hub's cache has it."""
     if Path(path).is_dir():
         return Path(path)
     with explained(path):
@@ -40,13 +44,18 @@ def _folder(path: str, revision: str | None) -> Path:
     return Path(found).parent
 
 
-def _hash(folders: Sequence[Path], patterns: tuple[str, ...]) -> str:
-    """One hash over names and contents, in the order of the folders and of the names."""
+def matching(folders: Sequence[Path], patterns: Sequence[str]) -> list[Path]:
+    """The files of any of these patterns, in the order of the folders and of their names."""
+    found = ({path for pattern in patterns for path in folder.glob(pattern)} for folder in folders)
+    return [path for one in found for path in sorted(one) if path.is_file()]
+
+
+def hashed(paths: Iterable[Path]) -> str:
+    """One sha256 of the names of files and what is in them."""
     total = sha256()
-    for folder in folders:
-        for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
-            total.update(f"{path.name}\n".encode())
-            with path.open("rb") as file:
-                while block := file.read(2**24):
-                    total.update(block)
+    for path in paths:
+        total.update(f"{path.name}\n".encode())
+        with path.open("rb") as file:
+            while block := file.read(2**24):
+                total.update(block)
     return total.hexdigest()

@@ -33,6 +33,7 @@ from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.lens import lens_of
 from actstore_extract.run.ranks import device_of, share
+from actstore_extract.run.settings import changed, settings
 from actstore_extract.samples import Samples
 from actstore_extract.shipped import MODELS
 
@@ -88,6 +89,13 @@ class Run:
             settings=section.processor,
         )
         return always_blocked(model, section.blocked)
+
+    @cached_property
+    def prints(self) -> dict[str, Any]:
+        """What the model is, to be held against that of a run card: hashes of its files, and its settings."""
+        path, revision = self.folder, self.recipe.model.revision
+        generates = self.recipe.capture.max_new_tokens > 0
+        return {**fingerprint(path, revision), "settings": settings(path, revision, generates=generates)}
 
     @cached_property
     def conditions(self) -> dict[str, Condition]:
@@ -218,7 +226,7 @@ class Run:
         if not (path / HEADER).exists():
             return self._create(path)
         store = actstore.open(path)
-        _check_same(store, self.recipe.record(), fingerprint(self.folder, self.recipe.model.revision))
+        _check_same(store, self.recipe.record(), self.prints)
         return store
 
     def _create(self, path: Path) -> Store:
@@ -284,7 +292,7 @@ class Run:
         return {
             "model": self.recipe.model.path,
             **self.model.facts(),
-            **fingerprint(self.folder, self.recipe.model.revision),
+            **self.prints,
             "decoder_sha256": decoder_weights(self.folder),
             "recipe_name": self.recipe.name,
             "seed": self.recipe.seed,
@@ -308,16 +316,15 @@ def samples_per_part(content: Content, batch_size: int) -> int:
     return max(batch_size, whole)
 
 
-def _check_same(store: Store, recipe: dict[str, Any], prints: dict[str, str]) -> None:
-    """Raise PlanError, with the difference, unless the store was made from this recipe and these weights."""
+def _check_same(store: Store, recipe: dict[str, Any], prints: dict[str, Any]) -> None:
+    """Raise PlanError, with the difference, unless the store was made from this recipe and this model."""
     card = store.run.get("recipe")
     then = recorded(card, f"{store.path}: the recipe in its run card").record() if isinstance(card, dict) else {}
-    there = {**flat(then), **{name: store.run.get(name) for name in prints}}
-    wanted = {**flat(recipe), **prints}
-    keys = [key for key in {**there, **wanted} if key not in MAY_CHANGE]
-    differing = [key for key in keys if there.get(key) != wanted.get(key)]
+    there, wanted = flat(then), flat(recipe)
+    pairs = {key: (there.get(key), wanted.get(key)) for key in {**there, **wanted} if key not in MAY_CHANGE}
+    differing = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]} | changed(store.run, prints)
     if differing:
-        lines = [f"  {key}: {there.get(key)!r} in the store, {wanted.get(key)!r} now" for key in differing]
+        lines = [f"  {key}: {before!r} in the store, {now!r} now" for key, (before, now) in differing.items()]
         samples = any(key.startswith("samples.") for key in differing)
         fixed = ", since its samples are those it was made for" if samples else ""
         raise PlanError(

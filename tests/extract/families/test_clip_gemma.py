@@ -223,9 +223,13 @@ def test_parts_files(copy: Path) -> None:
     assert parts.model("language") == ("google/gemma-2-2b-it", "299a8560")
     assert parts.model("vision") == (str(copy / "vision"), None)
     assert read_parts("google/gemma-2-2b-it") is None
-    of_parts = [(str(copy), None), (str(copy / "vision"), None), ("google/gemma-2-2b-it", "299a8560")]
+    of_parts = {
+        "": (str(copy), None),
+        "vision": (str(copy / "vision"), None),
+        "language": ("google/gemma-2-2b-it", "299a8560"),
+    }
     assert sources(str(copy)) == sources(str(copy / "parts.toml")) == of_parts
-    assert sources("google/gemma-2-2b-it", "299a8560") == [("google/gemma-2-2b-it", "299a8560")]
+    assert sources("google/gemma-2-2b-it", "299a8560") == {"": ("google/gemma-2-2b-it", "299a8560")}
     (copy / "parts.toml").write_text("scale = 1")
     with pytest.raises(LoadError, match=r'scale = 1 is not text; write scale = "..."'):
         load(str(copy))

@@ -214,7 +214,7 @@ def test_what_is_kept(folder, trained):
     assert facts["steps"] == 8
     assert facts["recipe"]["lora"]["rank"] == 4
     assert len(facts["base"]["weights_sha256"]) == 64
-    assert sources(str(trained)) == [(str(trained), None), (str(trained / "../emu3"), None)]
+    assert sources(str(trained)) == {"": (str(trained), None), "model": (str(trained / "../emu3"), None)}
     prints = fingerprint(str(trained))
     assert prints != fingerprint(str(folder / "emu3"))
     (trained / "checkpoint.state").rename(trained / "elsewhere")
