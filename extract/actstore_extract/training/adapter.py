@@ -17,6 +17,7 @@ from actstore_extract.families.clip_gemma import assemble, processor
 from actstore_extract.families.halves import language_model, vision_tower
 from actstore_extract.families.pretrained import DTYPES, quiet
 from actstore_extract.run.fingerprint import fingerprint
+from actstore_extract.run.settings import settings
 from actstore_extract.shipped import MODELS
 from actstore_extract.training.examples import Encoder
 from actstore_extract.training.loop import Done, Learner
@@ -65,7 +66,8 @@ def learner(recipe: AdapterRecipe, device: torch.device) -> Learner:
     model = Model(module, processor(images, words, module, section.image_token), family="clip_gemma")
     weights = dict(learns.linear.named_parameters())
     words.chat_template = section.chat_template or words.chat_template
-    return Learner(model, weights, Encoder(model, recipe.training.max_length, image_first=True), facts)
+    encode = Encoder(model, recipe.training.max_length, image_first=True)
+    return Learner(model, weights, encode, facts, _settings(section))
 
 
 def write(recipe: AdapterRecipe, trained: Learner, done: Done, out: Path) -> None:
@@ -126,6 +128,12 @@ def _facts(section: AdapterModel, vision: PreTrainedModel, language: PreTrainedM
     if section.adapter is not None:
         facts["first_digest"] = digest(first.linear)
     return facts
+
+
+def _settings(section: AdapterModel) -> dict[str, object]:
+    """How both models are set up, by part, file and key."""
+    parts = {"vision": section.vision, "language": section.language}
+    return {f"{part}/{key}": value for part, path in parts.items() for key, value in settings(*_named(path)).items()}
 
 
 def _first(section: AdapterModel, vision: PreTrainedModel, language: PreTrainedModel, seed: int) -> Adapter:

@@ -33,12 +33,14 @@ class TrainingError(ActstoreError):
 
 @dataclass(frozen=True)
 class Learner:
-    """A model, what of it learns, in float32, and how its examples are made; `facts` say what it was made from."""
+    """A model, what of it learns, in float32, and how its examples are made; `facts` say what it was made from, and
+    `settings` how that is set up."""
 
     model: Model
     weights: dict[str, torch.nn.Parameter]
     encode: Encoder
     facts: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 class Done(NamedTuple):
@@ -97,7 +99,7 @@ class _Loop:
         if len(data) < accelerator.num_processes:
             raise TrainingError(f"{len(data)} examples for {accelerator.num_processes} processes: use fewer processes")
         self.order = Order(len(data), self.how.batch_size, self.how.epochs, recipe.seed)
-        self.made = {**recipe.record(), "made_from": learner.facts, **data.record()}
+        self.made = {**recipe.record(), "made_from": learner.facts, "settings": learner.settings, **data.record()}
         self.parameters = list(learner.weights.values())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=self.how.learning_rate, betas=self.how.betas, weight_decay=self.how.weight_decay

@@ -17,6 +17,7 @@ from actstore_extract.families import LoadError, Model, load
 from actstore_extract.families.adapter import digest
 from actstore_extract.families.pretrained import quiet
 from actstore_extract.run.fingerprint import fingerprint
+from actstore_extract.run.settings import settings
 from actstore_extract.shipped import MODELS
 from actstore_extract.training.examples import Encoder
 from actstore_extract.training.loop import Done, Learner
@@ -50,7 +51,8 @@ def learner(recipe: LoraRecipe, device: torch.device) -> tuple[Learner, PeftMode
             module.train()
     weights = {name: weight for name, weight in model.module.named_parameters() if weight.requires_grad}
     model.tokenizer.chat_template = section.chat_template or model.tokenizer.chat_template
-    return Learner(model, weights, Encoder(model, recipe.training.max_length, image_first=False), facts), tuned
+    encode = Encoder(model, recipe.training.max_length, image_first=False)
+    return Learner(model, weights, encode, facts, settings(path, section.revision)), tuned
 
 
 def write(recipe: LoraRecipe, trained: Learner, tuned: PeftModel, done: Done, out: Path, *, merge: bool) -> None:

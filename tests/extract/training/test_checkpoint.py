@@ -1,13 +1,17 @@
 """A training that goes on as if it had never stopped, from nothing but its own checkpoint."""
 
 import json
+import random
+import shutil
 
 import pytest
 from safetensors.torch import load_file
 
 import trainings
+from actstore.commands import main
 from actstore.errors import ActstoreError
 from actstore_extract.training import loop
+from actstore_extract.training.checkpoint import FILE, read_checkpoint
 from actstore_extract.training.loss import losses
 from actstore_extract.training.program import train_adapter
 
@@ -104,3 +108,47 @@ def test_other_folders_are_left_alone(folder, tmp_path):
     (tmp_path / "out" / "thesis.tex").touch()
     with pytest.raises(ActstoreError, match="holds other files and no checkpoint.state: choose an empty folder"):
         train_adapter(trainings.adapter_recipe(folder), tmp_path / "out")
+
+
+def test_another_setup_of_a_frozen_model_is_refused(folder, trained):
+    out, _ = trained
+    config = json.loads((folder / "language" / "config.json").read_text())
+    config |= {"rms_norm_eps": 0.5, "transformers_version": "4.1"}
+    (folder / "language" / "config.json").write_text(json.dumps(config))
+    said = r"settings.language/config.json: rms_norm_eps: 1e-06 in the checkpoint, 0.5 now$"
+    with pytest.raises(ActstoreError, match=said) as caught:
+        train_adapter(trainings.adapter_recipe(folder), out, device="cpu")
+    assert "transformers_version" not in str(caught.value)
+
+
+# Damage
+
+
+def flipped(content, bit):
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def test_no_flipped_bit_is_gone_on_from(made, trained, tmp_path, capfd):
+    out = shutil.copytree(trained[0], tmp_path / "out")
+    content = (out / FILE).read_bytes()
+    wanted = made_by(trained[0])
+    head = 8 * (8 + int.from_bytes(content[:8], "little"))  # of safetensors: its length, then JSON
+    rng = random.Random(0)
+    bits = [*rng.sample(range(head), 150), *rng.sample(range(head, 8 * len(content)), 50)]
+    for bit in bits:
+        (out / FILE).write_bytes(flipped(content, bit))
+        with pytest.raises(ActstoreError, match="checkpoint.state"):
+            read_checkpoint(out, wanted)
+    trainings.adapter_recipe(made)
+    assert main.run(["train", "adapter", str(made / "recipe.toml"), str(out), "--device", "cpu"]) == 1
+    assert "is not what was written: its sha256 is another" in capfd.readouterr().err
+
+
+def made_by(out):
+    """What the checkpoint in a folder says it was made by."""
+    from safetensors import safe_open
+
+    with safe_open(out / FILE, framework="pt") as file:
+        return json.loads(file.metadata()["made"])
