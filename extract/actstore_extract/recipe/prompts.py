@@ -2,13 +2,16 @@
 
 import re
 import string
+from collections.abc import Sequence
 
 import polars as pl
 
-from actstore.errors import nearest
+from actstore.errors import ActstoreError, nearest
+from actstore.format.schema import check_own_columns
 from actstore_extract.families import MARKER
 from actstore_extract.recipe.recipe import Recipe, RecipeError
 from actstore_extract.samples import Samples
+from actstore_extract.samples.columns import identifier
 
 __all__ = ["plan", "texts"]
 
@@ -19,8 +22,10 @@ def plan(recipe: Recipe, samples: Samples) -> pl.DataFrame:
     """The samples with their columns prompt and prompt_order: image-text, text-image or text.
 
     Where the recipe has several orders, each sample is there once in each, as `SAMPLE/ORDER`, one after the other. A
-    sample of order text has no image. Raises RecipeError for a {column} that the samples do not have.
+    sample of order text has no image. Raises RecipeError for a {column} that the samples do not have, and for a column
+    that a plan cannot have.
     """
+    _check_columns(samples.table.columns)
     text = recipe.prompt.text
     if not isinstance(text, dict):
         prompts = _own(samples.table) if text is None else texts(text, samples.table)
@@ -28,6 +33,18 @@ def plan(recipe: Recipe, samples: Samples) -> pl.DataFrame:
     tables = [_in_order(order, template, samples.table, alone=len(text) == 1) for order, template in text.items()]
     n = samples.table.height
     return pl.concat(tables)[[i + n * j for i in range(n) for j in range(len(tables))]]
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    for name in names:
+        if name == "sample_id":
+            continue
+        try:
+            check_own_columns([name])
+        except ActstoreError as error:
+            plain = identifier(name)
+            free = plain if plain != name and plain not in names else f"own_{plain}"
+            raise RecipeError(f'{error}: [samples] columns = {{ {free} = "{name}" }}') from None
 
 
 def _in_order(order: str, template: str, table: pl.DataFrame, *, alone: bool) -> pl.DataFrame:

@@ -19,7 +19,7 @@ class RecipeError(ActstoreError):
 def read(name: str, known: Sequence[str], listed_by: str) -> dict[str, Any]:
     """A recipe's file; `known` ship, and the command `listed_by` lists them."""
     try:
-        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(name).read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError):
         raise RecipeError(
             f"no recipe '{name}': neither a file nor one that ships{nearest(name, list(known))}; "

@@ -1,5 +1,6 @@
 """Files of data sets: found where their publishers put them, or missed in one line that says where they come from."""
 
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -43,7 +44,7 @@ def read_json_lines(path: Path, form: type[Form], origin: str) -> list[Form]:
 
 def _bytes(path: Path, origin: str) -> bytes:
     try:
-        return path.read_bytes()
+        return path.read_bytes().removeprefix(BOM_UTF8)
     except FileNotFoundError:
         raise SamplesError(f"{path} does not exist: get {path.name} from {origin}, and put it there") from None
     except OSError as error:

@@ -57,7 +57,7 @@ def _with_splits(table: pl.DataFrame, file: Path) -> pl.DataFrame:
 
 def _read_csv(path: Path) -> pl.DataFrame:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [_row(number, row, path) for number, row in enumerate(csv.DictReader(file), start=1)]
     except KeyError as error:
         raise SamplesError(f"{path} has no column {error}; it is not the file of {_ORIGIN}") from None
@@ -86,7 +86,7 @@ def _read_token(path: Path) -> pl.DataFrame:
     """Captions by image, in the order of the file."""
     captions: dict[str, list[str]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SamplesError(f"{path}: {error}") from None
     for number, line in enumerate(lines, start=1):

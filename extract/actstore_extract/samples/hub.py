@@ -11,6 +11,7 @@ from PIL.Image import Image
 from actstore.errors import nearest
 from actstore.storage.links import MEANT
 from actstore_extract.hub import unless_out_of_reach
+from actstore_extract.samples.columns import check_present, identifier
 from actstore_extract.samples.source import Samples, SamplesError, Source
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ _MEDIA = ("Audio", "Image", "Pdf", "Video")  # features that are files; they wou
 class Hub(Source):
     """`path` and `name` as load_dataset takes them; `image` is the column of images ("" where there are none).
 
-    `columns` picks some of the other columns; without it all are kept but images, sounds and the like. Their names
-    become lower-case identifiers.
+    All other columns are kept but images, sounds and the like, or those that `columns` lists. Names that it does not
+    give become lower-case identifiers.
     """
 
     source: Literal["hub"]
@@ -34,51 +35,39 @@ class Hub(Source):
     split: str = "train"
     revision: str | None = None
     image: str = "image"
-    columns: list[str] | None = None
 
     def everything(self) -> Samples:
-        """sample_id = row-NUMBER, unless the data set has a column sample_id; image; the other columns."""
+        """The rows' numbers as image, where there is one; the other columns."""
         data = _loaded(self.path, self.name, self.split, self.revision)
         arrow = data.with_format("arrow")
-        table = pl.DataFrame({plain: pl.Series(arrow[name][:]) for plain, name in self._kept(data).items()})
-        numbers = pl.int_range(len(data), eager=True).cast(pl.String)
-        if "sample_id" not in table.columns:
-            table.insert_column(0, ("row-" + numbers.str.zfill(6)).alias("sample_id"))
-        images = numbers if self.image else pl.lit(None, pl.String)
-        return Samples(
-            table.with_columns(pl.col("sample_id").cast(pl.String), image=images),
-            lambda number: self._image(data, int(number)),
-        )
+        table = pl.DataFrame([pl.Series(name, arrow[name][:]) for name in self._kept(data)])
+        if image := self._image_column:
+            numbers = pl.int_range(len(data), eager=True).cast(pl.String)
+            table = table.with_columns(numbers.alias(image)) if table.width else numbers.to_frame(image)
+        return Samples(table, lambda number: self._image(data, int(number)))
 
-    def _kept(self, data: "Dataset") -> dict[str, str]:
-        """Columns to keep beside the image: name in the plan -> name in the data set."""
+    def called(self, column: str) -> str:
+        """A column's name as the plan takes it."""
+        return "image" if column == self._image_column else identifier(column)
+
+    @property
+    def _image_column(self) -> str:
+        return self.named.get("image", self.image)
+
+    def _kept(self, data: "Dataset") -> list[str]:
+        """Columns to keep beside the image."""
         present: list[str] = data.column_names
-        for name in [*(self.columns or []), *filter(None, [self.image])]:
-            if name not in present:
-                hint = nearest(name, present)
-                raise SamplesError(f"{self.path} has no column '{name}'{hint}; it has {', '.join(present)}")
-        plain = [name for name in present if type(data.features[name]).__name__ not in _MEDIA]
-        names = [name for name in self.columns or plain if name != self.image]
-        kept = {_identifier(name): name for name in names}
-        if len(kept) < len(names) or "image" in kept:
-            raise SamplesError(f"{self.path}: columns that become one, or image: pick some of {', '.join(names)}")
-        return kept
+        wanted = self.columns if isinstance(self.columns, list) else [*self.named.values()]
+        check_present([*wanted, *filter(None, [self._image_column])], present, self.path)
+        media = {name for name in present if type(data.features[name]).__name__ in _MEDIA}
+        chosen = wanted if isinstance(self.columns, list) else [name for name in present if name not in media]
+        return [name for name in present if name in chosen and name != self._image_column]
 
     def _image(self, data: "Dataset", number: int) -> Image:
-        found = data[number][self.image]
+        found = data[number][self._image_column]
         if not isinstance(found, Image):
-            raise OSError(f"row {number} of {self.path}: column {self.image} holds a {type(found).__name__}")
+            raise OSError(f"row {number} of {self.path}: column {self._image_column} holds a {type(found).__name__}")
         return found
-
-
-def _identifier(name: str) -> str:
-    """A column's name as the plan takes it.
-
-    >>> _identifier("Answer Type"), _identifier("2nd")
-    ('answer_type', 'column_2nd')
-    """
-    plain = re.sub(r"[^a-z0-9_]+", "_", name.lower())
-    return plain if plain[:1].isalpha() else f"column_{plain}"
 
 
 def _literal(path: str) -> str:

@@ -49,7 +49,7 @@ def _texts(task: Path) -> list[Path]:
 
 def _questions(root: Path, task: str, text: Path) -> Iterator[tuple[str, str, str, str, str]]:
     """The two questions about an image."""
-    lines = [line.split("\t") for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split("\t") for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if len(lines) != 2 or any(len(line) != 2 or line[1].strip().lower() not in ("yes", "no") for line in lines):
         raise SamplesError(f"{text} is not of {_ORIGIN}: it has two lines, each a question, a tab, and Yes or No")
     image = _image(root / task, text).relative_to(root).as_posix()

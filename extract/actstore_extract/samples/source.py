@@ -1,9 +1,10 @@
 """A source of samples: what a recipe says about it, and the table of samples it makes."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,10 @@ import polars as pl
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from actstore.errors import ActstoreError
+from actstore_extract.samples.columns import KEPT, check_present, completed, renamed
+from actstore_extract.samples.errors import SamplesError
 
 __all__ = ["Samples", "SamplesError", "Source", "drawn", "open_image"]
-
-
-class SamplesError(ActstoreError):
-    """The samples cannot be found or read."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class Samples:
 class Source(BaseModel):
     """What every source takes; a subclass adds its own keys and says what there is.
 
+    `columns` names columns, { label = "Class" }, or is a list of those to keep beside sample_id and image.
     `shuffle`, a seed, puts the samples in random order, the same on every machine, and `limit` takes the first of them:
     a larger limit only adds samples. `resize` makes every image a square of that many pixels before the model's own
     processor sees it.
@@ -43,18 +42,43 @@ class Source(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str
+    columns: list[str] | dict[str, str] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     shuffle: int | None = None
     resize: Annotated[int, Field(ge=1)] | None = None
 
     @abstractmethod
     def everything(self) -> Samples:
-        """All that the source holds, in its own order; raises SamplesError for what is missing."""
+        """All that the source holds, in its own order and called as it calls them; raises SamplesError for what is
+        missing."""
+
+    def called(self, column: str) -> str:
+        """The name of a column that `columns` does not name."""
+        return column
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Columns that get a name: name -> column."""
+        return self.columns if isinstance(self.columns, dict) else {}
+
+    def _names(self, present: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(name, column) of what is kept of the columns that are `present`, in their order."""
+        check_present(self.columns if isinstance(self.columns, list) else self.named.values(), present, self._where)
+        for column in present:
+            given = [name for name, own in self.named.items() if own == column] or [self.called(column)]
+            if not isinstance(self.columns, list) or column in self.columns or given[0] in KEPT:
+                yield from ((name, column) for name in given)
+
+    @property
+    def _where(self) -> str:
+        """The source in words, for errors."""
+        return str(getattr(self, "path", self.source))
 
     def samples(self) -> Samples:
         """The samples that a recipe runs; raises SamplesError for what is missing."""
         found = self.everything()
-        table = found.table
+        table = renamed(found.table, list(self._names(found.table.columns)), self._where)
+        table = completed(table, self._where)
         if self.shuffle is not None:
             names = table["sample_id"].to_list()
             place = {name: i for i, name in enumerate(drawn(names, seed=self.shuffle))}
@@ -79,9 +103,9 @@ def drawn(names: Iterable[str], *, seed: int, prefix: str = "") -> list[str]:
     return sorted(names, key=lambda name: sha256(f"{seed}/{prefix}{name}".encode()).digest())
 
 
-def open_image(path: Path) -> Image.Image:
-    """An image file, decoded; raises OSError for one that cannot be read."""
-    with Image.open(path) as image:
+def open_image(file: Path | bytes) -> Image.Image:
+    """An image file, or its bytes, decoded; raises OSError for one that cannot be read."""
+    with Image.open(file if isinstance(file, Path) else BytesIO(file)) as image:
         image.load()
         return image.copy()
 

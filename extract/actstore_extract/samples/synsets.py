@@ -78,7 +78,7 @@ def wnid_names(folder: Path) -> dict[str, str]:
 def _read(path: Path) -> dict[str, str]:
     """`n02088364 beagle` or `n02086079<TAB>Pekinese, Pekingese, Peke`: the first name is the synset's."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SamplesError(f"{path}: {error}") from None
     matches = [_LINE.match(line) for line in lines]

@@ -57,3 +57,16 @@ def test_hub(hub):
 def test_hub_says_what_is_not_there(hub, keys, message):
     with pytest.raises(SamplesError, match=message):
         source("hub", **{"path": hub, "split": "test", "image": "img", **keys}).samples()
+
+
+def test_hub_names_columns(hub):
+    """Any may be the id, the image or the label, by the name that the data set has for it."""
+    found = source("hub", path=hub, split="test", columns={"label": "Answer Type", "image": "thumb"}).samples()
+    assert found.table.columns == ["sample_id", "label", "answers", "image"]
+    assert found.image("1").size == (1, 1)
+
+
+def test_hub_of_images_alone(hub, tmp_path):
+    found = source("hub", path=hub, split="test", image="img", columns=[]).samples()
+    assert found.table.rows() == [("row-000000", "0"), ("row-000001", "1"), ("row-000002", "2")]
+    assert found.image("1").getpixel((0, 0)) == (1, 0, 0)

@@ -1,10 +1,22 @@
-"""Tables of samples."""
+"""Tables of samples: what is in the file is what is in the store."""
+
+import json
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from actstore_extract.samples import SamplesError
+from actstore_extract.samples.formats import read_table
 from sampling import source
+from tabled import extract, lines, picture
+
+
+@pytest.fixture
+def grey(tmp_path):
+    (tmp_path / "0.png").write_bytes(picture(9))
+    return tmp_path
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
@@ -27,3 +39,134 @@ def test_a_table_that_is_not_there_or_none(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"nonsense")
     with pytest.raises(SamplesError, match=r"bad.parquet: "):
         source("table", path=tmp_path / "bad.parquet").samples()
+
+
+def test_ids_labels_and_names_of_a_csv_are_text(grey):
+    (grey / "t.csv").write_bytes(
+        b"\xef\xbb\xbfsample_id,image,label,coco_id,score,turns\n"
+        b"000123,0.png,007,000000391895,0.50,1\n1e5,0.png,1.0,2,.25,20\n01,0.png,dog,3,1e-3,\n1,0.png,,4,,3\n"
+    )
+    found = extract(grey / "t.csv").select("sample_id", "label", "coco_id", "score", "turns")
+    assert found.rows() == [
+        ("000123", "007", "000000391895", 0.5, 1),
+        ("01", "dog", "3", 0.001, None),
+        ("1", None, "4", None, 3),
+        ("1e5", "1.0", "2", 0.25, 20),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (["1", "-20", ""], [1, -20, None]),
+        (["1", "01"], ["1", "01"]),
+        (["-0", "0"], [0.0, -0.0]),
+        (["1.5", "1.50"], ["1.5", "1.50"]),
+        (["1e3", "2e7"], ["1e3", "2e7"]),
+        (["1e+3", "nan"], [1000.0, float("nan")]),
+        (["12345678901234567890", "1"], ["12345678901234567890", "1"]),
+        (["1234567890123456.5", "1"], ["1234567890123456.5", "1"]),
+        (["1.00000000000000001", "1"], ["1.00000000000000001", "1"]),
+        (["True", "False"], [True, False]),
+        (["true", "True"], ["true", "True"]),
+        (["yes", "1"], ["yes", "1"]),
+    ],
+)
+def test_a_column_of_a_csv_is_numbers_where_nothing_is_lost(tmp_path, texts, values):
+    pl.DataFrame({"other": [text or None for text in texts], "b": ["x"] * len(texts)}).write_csv(tmp_path / "t.csv")
+    found = read_table(tmp_path / "t.csv")["other"].to_list()
+    if texts == ["-0", "0"]:  # one number, two texts
+        values = texts
+    assert repr(found) == repr(values)
+
+
+def test_types_are_those_of_all_rows(grey):
+    rows = [{"image": "0.png", "label": None, "answers": [], "n": i} for i in range(120)]
+    rows += [{"image": "0.png", "label": "dog", "answers": ["zero", "one"], "n": 0.5, "split": "test"}]
+    found = extract(lines(grey / "t.jsonl", rows, before=b"\xef\xbb\xbf"))
+    assert found.height == 121
+    last = found.select("label", "answers", "n", "split").rows()[-2:]
+    assert last == [(None, [], 119, None), ("dog", ["zero", "one"], 0.5, "test")]
+    (grey / "t.csv").write_text("image,label\n" + "".join(f"0.png,{i}\n" for i in range(120)) + "0.png,dog\n")
+    assert read_table(grey / "t.csv")["label"].to_list() == [*map(str, range(120)), "dog"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [{"answer": "a"}, {"confidence": 3, "answer": "b"}],
+        [[{"answer": "a"}], [], None, [{"answer": "b", "confidence": 3}]],
+        [[None], ["x", None]],
+        [2**60 + 1, None, -3],
+        [True, None, False],
+        [None, None],
+        [[], []],
+    ],
+)
+def test_json_lines_give_what_json_gives(tmp_path, values):
+    """Late keys at any depth: the oracle is Python's own reader."""
+
+    def bare(value):  # without keys that are NULL, which JSON lines need not write
+        if isinstance(value, dict):
+            return {key: bare(one) for key, one in value.items() if one is not None}
+        return [bare(one) for one in value] if isinstance(value, list) else value
+
+    rows = [{"a": value} for value in values]
+    found = read_table(lines(tmp_path / "t.jsonl", rows))
+    assert bare(found["a"].to_list()) == bare(values)
+
+
+def test_json_of_several_kinds_is_text_or_refused(tmp_path):
+    rows = [{"id": 7}, {"id": "07"}, {"id": True}, {"id": 2**70}]
+    assert read_table(lines(tmp_path / "t.jsonl", rows))["id"].to_list() == ["7", "07", "true", str(2**70)]
+    mixed = {
+        "a.jsonl": ([{"a": ["x"]}, {"a": "y"}], "column 'a': values are of several kinds: list, str; write them alike"),
+        "b.jsonl": ([{"a": [1]}, {"a": ["x"]}], "b.jsonl: column 'a': Could not convert 'x'"),
+        "c.jsonl": ([{"a": 1}, [3]], r"c.jsonl: line 2 is no object such as"),
+        "d.jsonl": ([{"a": {}}], "column 'a' holds objects without keys"),
+    }
+    for name, (rows, message) in mixed.items():
+        with pytest.raises(SamplesError, match=message):
+            read_table(lines(tmp_path / name, rows))
+    (tmp_path / "cut.jsonl").write_text('{"a": 1}\n{"a": ')
+    with pytest.raises(SamplesError, match=r"cut.jsonl: line 2: .*perhaps its download was cut"):
+        read_table(tmp_path / "cut.jsonl")
+    (tmp_path / "two.csv").write_text("a,a\n1,2\n")
+    with pytest.raises(SamplesError, match="two columns are called 'a'"):
+        read_table(tmp_path / "two.csv")
+
+
+@pytest.mark.parametrize("held", ["struct", "binary"])
+def test_pictures_in_parquet_as_sets_of_the_hub_have_them(tmp_path, held):
+    files = [picture(value) for value in (0, 200)]
+    images = [{"bytes": one, "path": "a.png"} for one in files] if held == "struct" else files
+    table = {"img": images, "thumb": images, "Label": [3, 5]}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    keys = f"columns={{image='img', label='Label'}}, source='table', path='{tmp_path / 't.parquet'}'"
+    found = extract(tmp_path / "t.parquet", f"samples={{ {keys} }}")
+    assert found.select("label", "image", "status").rows() == [(3, "0", "ok"), (5, "1", "ok")]
+    assert "thumb" not in found.columns
+    samples = source("table", path=tmp_path / "t.parquet", columns={"image": "img", "label": "Label"}).samples()
+    assert [samples.image(name).getpixel((0, 0)) for name in samples.table["image"]] == [(0,) * 3, (200,) * 3]
+
+
+def test_pictures_in_parquet_that_are_elsewhere_or_half(grey):
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    paths = pa.array([{"bytes": None, "path": "0.png"}, None], kind)
+    pq.write_table(pa.table({"image": paths}), grey / "t.parquet")
+    found = source("table", path=grey / "t.parquet").samples()
+    assert found.table["image"].to_list() == ["0.png", None]
+    assert found.image("0.png").getpixel((0, 0)) == (9, 9, 9)
+    half = pa.array([{"bytes": None, "path": "0.png"}, {"bytes": picture(1), "path": None}], kind)
+    pq.write_table(pa.table({"image": half}), grey / "h.parquet")
+    with pytest.raises(SamplesError, match="has the bytes of some pictures, and the paths of others"):
+        source("table", path=grey / "h.parquet").samples()
+    pq.write_table(pa.table({"image": [["0.png"], ["0.png"]]}), grey / "l.parquet")
+    with pytest.raises(SamplesError, match=r"l.parquet: column 'image' holds List\(String\), not one text"):
+        source("table", path=grey / "l.parquet").samples()
+
+
+def test_a_path_is_no_pattern(tmp_path):
+    for name in ("t[1].csv", "t1.csv"):
+        (tmp_path / name).write_text(json.dumps(f"from {name}") + "\nx\n")
+    assert read_table(tmp_path / "t[1].csv").columns == ["from t[1].csv"]
