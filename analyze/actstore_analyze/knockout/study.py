@@ -11,6 +11,7 @@ from actstore.sql.views import literal
 from actstore.store import Store
 from actstore_analyze.knockout.knocked import Knocked, knocked
 from actstore_analyze.overlap.measure import chance_level, label_overlap
+from actstore_analyze.overlap.study import say_highest
 from actstore_analyze.published import curves
 from actstore_analyze.score.study import ALL, Scored
 from actstore_analyze.study import answers, executor, said
@@ -118,6 +119,7 @@ class Knockout(PerLayer):
             return []
         for group in found:
             enough(group, self.k)
+        say_highest(found, self.k, say=say)
         return [Unit(group, self.layers[0]) for group in found]
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:

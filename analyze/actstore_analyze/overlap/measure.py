@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import Neighbors, nearest
 
-__all__ = ["chance_level", "data_overlap", "label_overlap", "label_overlap_from", "label_overlap_per_point"]
+__all__ = ["chance_level", "data_overlap", "highest", "label_overlap", "label_overlap_from", "label_overlap_per_point"]
 
 Floats = NDArray[np.float64]
 Classes = NDArray[np.intp]
@@ -87,6 +87,16 @@ def chance_level(y: ArrayLike, *, weights: str = "uniform") -> float:
     if len(own) < 2:
         raise ActstoreError(f"{len(own)} labels: the chance level needs at least two points")
     return average((np.bincount(own)[own] - 1) / (len(own) - 1), own)
+
+
+def highest(y: ArrayLike, k: int, *, weights: str = "uniform") -> float:
+    """The label overlap [0, 1] that no arrangement of points exceeds: the average of min(n_c - 1, k) / k.
+
+    >>> highest(["a", "a", "a", "b", "b"], 2), highest(["a", "a", "a", "b", "b"], 1)
+    (0.8, 1.0)
+    """
+    average, own = _average(weights), _classes(y, np.size(y))
+    return average(np.minimum(np.bincount(own)[own] - 1, k) / k, own)
 
 
 def _classes(y: ArrayLike, n: int) -> Classes:

@@ -1,15 +1,16 @@
 """Label overlap at each role and layer of a store."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import polars as pl
 
 from actstore.store import Store
-from actstore_analyze.overlap.measure import chance_level, label_overlap
+from actstore_analyze.overlap.measure import chance_level, highest, label_overlap
 from actstore_analyze.published import curves
-from actstore_analyze.study.selection import Say, choose, groups, known_roles
+from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
 from actstore_analyze.study.units import (
     PLACE,
@@ -27,7 +28,7 @@ from actstore_analyze.study.units import (
     vectors,
 )
 
-__all__ = ["Overlap"]
+__all__ = ["Overlap", "say_highest"]
 USUALLY = ("euclidean", "uniform")
 WEIGHTS = {
     "uniform": "averaged over samples, each counting once",
@@ -97,6 +98,7 @@ class Overlap(Prepared):
         found = list(groups(chosen, self.roles, say=say))
         for group in found:
             enough(group, self.k)
+        say_highest(found, self.k, self.weights, say=say)
         return [
             Unit(sampled(group, self.positions, self.seed), layer) for group in found for layer in sorted(self.layers)
         ]
@@ -120,3 +122,11 @@ class Overlap(Prepared):
         if constant(x):  # a constant token at layer 0: every neighbour is a tie
             return float("nan")
         return said_where(unit, lambda: label_overlap(x, y, self.k, metric=self.metric, weights=self.weights))
+
+
+def say_highest(groups: Iterable[Group], k: int, weights: str = "uniform", *, say: Say) -> None:
+    """Say, once, that a class too small for k neighbours of its own keeps the overlap below 1."""
+    found = [labels(group.positions[0]) for group in groups]
+    limits = [(int(np.bincount(y)[np.unique(y)].min()), highest(y, k, weights=weights)) for y in found]
+    for smallest, most in dict.fromkeys(limit for limit in limits if limit[0] <= k):
+        say(f"k = {k}, but the smallest class has {smallest} samples: the overlap cannot reach 1, at most {most:.3g}")

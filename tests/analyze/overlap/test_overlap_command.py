@@ -53,6 +53,20 @@ def test_one_vector_per_sample(store, capsys):
     assert "saved as" in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("weights", ["uniform", "class"])
+def test_classes_too_small_for_k_are_said(tmp_path, capsys, weights):
+    """Of 60 samples 50 are a, 10 are b; perfectly apart, they reach the ceiling that is said."""
+    store = make_store(tmp_path / "s", labels=["b" if i % 6 == 0 else "a" for i in range(N)])
+    sizes = np.array([10 if i % 6 == 0 else 50 for i in range(N)])
+    share = np.minimum((sizes - 1) / 12, 1)
+    most = share.mean() if weights == "uniform" else (9 / 12 + 1) / 2
+    asked = ("overlap", store, "--roles", "eoi,image", "--layers", "1", "--weights", weights)
+    said = f"k = 12, but the smallest class has 10 samples: the overlap cannot reach 1, at most {most:.3g}"
+    assert command(capsys, *asked, "-k", 12)[2].count(said) == 1
+    assert command(capsys, *asked, "-k", 10)[2].count("at most") == 1
+    assert "cannot reach 1" not in command(capsys, *asked, "-k", 9)[2]
+
+
 def test_undefined_where_all_vectors_are_the_same(store, capsys, tmp_path):
     kept = tmp_path / "table.parquet"
     assert run(["overlap", str(store), "--roles", "eoi", "-k", "5", "-o", str(kept)]) == 0
