@@ -64,7 +64,7 @@ def test_a_store_that_is_half_extracted_goes_on(work, name, capfd):
 
 def test_a_key_that_a_run_card_lacks_means_what_was_done_then(work, capfd):
     path = work / "fusion"
-    forget(path, "capture.per_head", "model.processor")
+    forget(path, "capture.per_head", "model.processor", "model.dtype")
     actstore_("extract", f"{path}.toml", path, "--device", "cpu")
     assert actstore.open(path).remaining == []
     forget(path := work / "mapped", "capture.lens")

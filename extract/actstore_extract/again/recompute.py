@@ -64,7 +64,7 @@ def recompute(
     units = chosen(store, sql, n, seed)
     again = Rerun(path, device=device, overrides=overrides, other_weights=other_weights, say=say)
     if allowed is None:
-        allowed = tolerance(again.run.recipe.model.dtype, store.header.dtype)
+        allowed = tolerance(again.run.computed, store.header.dtype)
     found, differing, damaged = [], [], list[CorruptError]()
     with bar(units.height, "samples") as progress:
         for (number,), wanted in store.plan.join(units, on=KEY, how="semi").group_by("batch", maintain_order=True):

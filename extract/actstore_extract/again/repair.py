@@ -174,7 +174,7 @@ def _check_alike(again: Rerun, damage: Damage, part: Part, made: Batch) -> None:
         for number in damage.batches
         for name, pair in again.differing(number, again.batch_size(number)).items()
     }
-    allowed = tolerance(again.run.recipe.model.dtype, again.header.dtype)
+    allowed = tolerance(again.run.computed, again.header.dtype)
     beyond = summary(found, allowed, same_run=not differing).filter(~pl.col("within"))
     for row in beyond.iter_rows(named=True):
         other = "".join(f"; {name}: {then} then, {now} now" for name, (then, now) in differing.items())

@@ -120,7 +120,7 @@ class Rerun:
         found = {name.replace("_", " "): (then[name], now[name]) for name in ("batch_size", "device")}
         found |= {"attention": (card.get("attention"), self.run.model.facts()["attention"]), **self.changed}
         found |= {name: ((then["versions"] or {}).get(name), value) for name, value in now["versions"].items()}
-        recipe, mine = flat(card["recipe"]), flat(self.run.recipe.record())
+        recipe, mine = flat(card["recipe"]), flat(self.run.record())
         own = {key for key in recipe if not key.endswith(".path")} - {"model.attention"}
         found |= {f"recipe {key}": (recipe[key], mine.get(key)) for key in sorted(own)}
         return {name: pair for name, pair in found.items() if pair[0] != pair[1]}

@@ -38,6 +38,7 @@ from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
 from actstore_extract.families.halves import language_model, n_patches, n_prefix, vision_tower
 from actstore_extract.families.parts import Parts
+from actstore_extract.families.pretrained import keep_unplaced, unplaced
 from actstore_extract.families.sample import MARKER, Prompt
 from actstore_extract.families.wrapped import Wrapped
 
@@ -145,6 +146,7 @@ class ClipGemma(Family):
         device = cast(torch.Tensor, language.get_input_embeddings().weight).device
         vision.to(device)  # type: ignore[arg-type]
         module = assemble(vision, language, adapter.to(device), cast(int, words.convert_tokens_to_ids(token)))
+        keep_unplaced(module, unplaced(language))  # of the tower's checkpoint half is left out as a matter of course
         return module, processor(images, words, module, token)
 
     def on_logits(self, model: Wrapped) -> tuple[float, float | None]:

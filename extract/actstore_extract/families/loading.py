@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
 import torch
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -25,7 +27,7 @@ from actstore_extract.families.parts import Parts, read_parts
 from actstore_extract.families.pretrained import DTYPES, explained, pretrained, quiet
 from actstore_extract.families.registry import family_named, family_of
 
-__all__ = ["load", "sources"]
+__all__ = ["load", "own_dtype", "sources"]
 
 _BASE, _LORA = "model", "lora"  # entries of a parts file: a model, and the folder of what LoRA taught it
 _TRAINING = "training.json"
@@ -92,6 +94,29 @@ def sources(path: str, revision: str | None = None) -> dict[str, tuple[str, str 
         return {"": (path, revision)}
     models = (_BASE,) if _LORA in parts.entries else family_named(parts.family).parts
     return {"": (str(parts.file.parent), None), **{name: parts.model(name) for name in models}}
+
+
+def own_dtype(path: str, revision: str | None = None) -> str:
+    """The number type of the checkpoint that `load` takes there, as Transformers finds it: what its configuration says,
+    else that of its first weight; of a model of parts the language model's. LoadError for none of those that run."""
+    *_, (path, revision) = sources(path, revision).values()
+    with explained(path):
+        config = AutoConfig.from_pretrained(path, revision=revision)
+        found = str(config.dtype or _of_weights(Path(path))).removeprefix("torch.")
+    if found not in DTYPES:
+        what = "says no number type" if found == "None" else f"is in {found}"
+        raise LoadError(f"{path} {what}: set dtype in [model], to {', '.join(DTYPES)}")
+    return found
+
+
+def _of_weights(folder: Path) -> torch.dtype | None:
+    """The number type of the first floating weight in the safetensors of a folder."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if (dtype := file.get_tensor(name).dtype).is_floating_point:
+                    return cast(torch.dtype, dtype)
+    return None
 
 
 _Loaded = tuple[Family, PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]

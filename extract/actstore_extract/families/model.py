@@ -17,6 +17,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from transformers.processing_utils import ProcessorMixin
 
 from actstore_extract.families.errors import LoadError
+from actstore_extract.families.pretrained import unplaced
 from actstore_extract.families.registry import family_of
 from actstore_extract.families.sample import MARKER, Batch, Encoded, LayoutError, Prompt, SampleError
 from actstore_extract.roles import Layout
@@ -205,7 +206,14 @@ class Model:
 
     def notes(self) -> list[str]:
         """What whoever runs the model should be told once: what could not be found, what looks wrong."""
-        return self.kind.notes(self)
+        return [*self._unplaced(), *self.kind.notes(self)]
+
+    def _unplaced(self) -> list[str]:
+        """Weights that do nothing: of blocks beyond the number that the configuration says, or of another kind."""
+        if not (names := unplaced(self.module)):
+            return []
+        count = f"{len(names)} weights of the checkpoint have" if len(names) > 1 else "1 weight of the checkpoint has"
+        return [f"{count} no place in {type(self.module).__name__} and did nothing, such as {names[-1]}"]
 
     def facts(self) -> dict[str, object]:
         """What the run card should say about the model."""

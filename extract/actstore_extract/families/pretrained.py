@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from textwrap import shorten
@@ -18,13 +18,17 @@ from actstore_extract.families.errors import LoadError
 from actstore_extract.hub import unless_out_of_reach
 from actstore_extract.shipped import MODELS
 
-__all__ = ["DTYPES", "explained", "pretrained", "quiet"]
+__all__ = ["DTYPES", "explained", "keep_unplaced", "pretrained", "quiet", "unplaced"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_UNPLACED = "actstore_unplaced"
 
 
 def pretrained(auto: Any, path: str, **options: object) -> PreTrainedModel:
-    """A model of the class `auto`; LoadError for weights that Transformers would draw at random."""
+    """A model of the class `auto`; LoadError for weights that Transformers would draw at random.
+
+    What the checkpoint has and the model has no place for is kept with it, for `unplaced`.
+    """
     with _without_report():
         module, info = auto.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     for what in ("missing", "mismatched"):
@@ -33,7 +37,18 @@ def pretrained(auto: Any, path: str, **options: object) -> PreTrainedModel:
             raise LoadError(
                 f"{path}: {len(names)} weights that {type(module).__name__} needs are {what}, such as {names[0]}"
             )
+    keep_unplaced(module, info["unexpected_keys"])
     return cast(PreTrainedModel, module)
+
+
+def keep_unplaced(module: PreTrainedModel, names: Iterable[str]) -> None:
+    """Keep with a model the weights of its checkpoint that it has no place for."""
+    module.__dict__[_UNPLACED] = sorted(names)
+
+
+def unplaced(module: PreTrainedModel) -> list[str]:
+    """The weights of its checkpoint that a model has no place for, by name."""
+    return list(vars(module).get(_UNPLACED, ()))
 
 
 @contextmanager

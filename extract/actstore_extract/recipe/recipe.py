@@ -27,12 +27,15 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """Which model: a folder, a name on the hub, or one that ships; `processor` changes settings of its processor."""
+    """Which model: a folder, a name on the hub, or one that ships; `processor` changes settings of its processor.
+
+    Without `dtype` it runs in its checkpoint's own.
+    """
 
     path: str
     family: str | None = None
     revision: str | None = None
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
     attention: str | None = None
     device_map: str | None = None
     blocked: list[dict[str, Any]] = []
@@ -138,6 +141,8 @@ def recorded(record: Mapping[str, Any], where: str, overrides: Sequence[str] = (
     A key that an older card lacks means what that version did: so the default of a new key is what was done before it.
     """
     data = deepcopy(dict(record))
+    if isinstance(data.get("model"), dict):
+        data["model"].setdefault("dtype", "bfloat16")
     for change in overrides:
         override(data, change)
     return _recipe(data, where)

@@ -22,7 +22,7 @@ from actstore.format.plan import prepare
 from actstore.progress import Bar, bar
 from actstore.store import Store
 from actstore.write import drafts
-from actstore_extract.families import Model, Prompt, load
+from actstore_extract.families import Model, Prompt, load, own_dtype
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.interventions.conditions import Condition, crossed, expand
 from actstore_extract.recipe import prompts
@@ -71,8 +71,27 @@ class Run:
         self.samples: Samples = recipe.samples.samples()
         self.asked = prompts.plan(recipe, self.samples)
         self.folder = str(MODELS.get(recipe.model.path, recipe.model.path))
-        self.dtype = recipe.capture.dtype or recipe.model.dtype
-        self.attention_dtype = "float32" if self.dtype == "float32" else "float16"
+
+    @cached_property
+    def computed(self) -> str:
+        """The number type that the model runs in: what the recipe says, or the checkpoint's own."""
+        section = self.recipe.model
+        return section.dtype or own_dtype(self.folder, section.revision)
+
+    @property
+    def dtype(self) -> str:
+        """The number type of the vectors that are kept."""
+        return self.recipe.capture.dtype or self.computed
+
+    @property
+    def attention_dtype(self) -> str:
+        """That of attention, which bfloat16 would round too much."""
+        return "float32" if self.dtype == "float32" else "float16"
+
+    def record(self) -> dict[str, Any]:
+        """The recipe as it is kept in the run card and compared on resume, with nothing left open."""
+        record = self.recipe.record()
+        return {**record, "model": {**record["model"], "dtype": self.computed}}
 
     @cached_property
     def model(self) -> Model:
@@ -81,7 +100,7 @@ class Run:
         model = load(
             self.folder,
             family=section.family,
-            dtype=section.dtype,
+            dtype=self.computed,
             device=device_of(self.device, section.device_map),
             revision=section.revision,
             device_map=section.device_map,
@@ -226,17 +245,21 @@ class Run:
         if not (path / HEADER).exists():
             return self._create(path)
         store = actstore.open(path)
-        _check_same(store, self.recipe.record(), self.prints)
+        if self.recipe.model.dtype is None:
+            self.computed = _computed(store) or self.computed
+        _check_same(store, self.record(), self.prints)
         return store
 
     def _create(self, path: Path) -> Store:
         batch_size = self.batch_size or self.recipe.capture.batch_size
         prepare(self.asked)  # refuses bad columns before the model runs
+        if self.recipe.model.dtype is None:
+            self.say(f"{self.recipe.model.path} runs in {self.computed}, as its checkpoint is; --dtype says another")
         for note in self.model.notes():
             self.say(note)
         content = self.probe(batch_size)
-        for role in self.missing_roles(content):
-            self.say(f"role '{role}': {self.model.facts()['architecture']} has none here; nothing is stored for it")
+        for what in self.missing(content):
+            self.say(f"{what}: {self.model.facts()['architecture']} has none here; nothing is stored for it")
         lens = self.lens(content)
         size = self.recipe.capture.part_samples or samples_per_part(content, batch_size)
         batch = pl.int_range(self.planned.height, eager=True) // size
@@ -281,11 +304,14 @@ class Run:
                 raise RecipeError(f"none of the roles {roles} exists in {self.model.facts()['architecture']}")
         raise RecipeError(f"none of the first {planned.height} samples can be run; the first: {first}")
 
-    def missing_roles(self, content: Content) -> list[str]:
-        """Roles of the recipe that no sample has."""
+    def missing(self, content: Content) -> list[str]:
+        """What the recipe wants kept and no sample has: roles, and attention to roles."""
         capture = self.recipe.capture
         lost = [role for role in capture.roles if role not in content.residual]
-        return list(dict.fromkeys([*lost, *(role for role in capture.kv if role not in content.keys)]))
+        lost += [role for role in capture.kv if role not in content.keys]
+        unseen = [f"attention to '{role}'" for role in capture.attention if role not in content.attention]
+        mass = ["attention mass"] if capture.mass and "mass" not in content.attention else []
+        return [*dict.fromkeys(f"role '{role}'" for role in lost), *unseen, *mass]
 
     def card(self, batch_size: int) -> dict[str, Any]:
         """The run card: everything that says who produced the store."""
@@ -299,7 +325,7 @@ class Run:
             "batch_size": batch_size,
             **made_on(self.model.device),
             "conditions": {name: condition.card() for name, condition in self.conditions.items()},
-            "recipe": self.recipe.record(),
+            "recipe": self.record(),
             **self._answers(batch_size),
         }
 
@@ -314,6 +340,12 @@ def samples_per_part(content: Content, batch_size: int) -> int:
     each = max(1, content.bytes // content.done)
     whole = min(SHARD_BYTES // each, PART_SAMPLES) // batch_size * batch_size
     return max(batch_size, whole)
+
+
+def _computed(store: Store) -> str | None:
+    """The number type that the recipe in a run card says."""
+    card = store.run.get("recipe")
+    return recorded(card, f"{store.path}: the recipe in its run card").model.dtype if isinstance(card, dict) else None
 
 
 def _check_same(store: Store, recipe: dict[str, Any], prints: dict[str, Any]) -> None:
