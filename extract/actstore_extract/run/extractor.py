@@ -356,10 +356,12 @@ def _attention(recipe: Recipe) -> AttentionSelection | None:
 
 
 def _attention_of(captured: CapturedAttention | None, sample: int) -> dict[str, Array]:
-    """The attention of one sample: columns (layers, heads or 1, queries) by key role, and the mass (layers, keys)."""
+    """The attention of one sample: columns (layers, heads or 1, queries) by key role, and the mass (layers, keys); none
+    to a role that it has not."""
     if captured is None:
         return {}
-    found = {name: columns[:, sample].numpy() for name, columns in captured.columns.items()}
+    columns = {name: columns[:, sample].numpy() for name, columns in captured.columns.items()}
+    found: dict[str, Array] = {name: one for name, one in columns.items() if not np.isnan(one).all()}
     return found if captured.mass is None else found | {"mass": captured.mass[:, sample].numpy()}
 
 

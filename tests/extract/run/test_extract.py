@@ -277,6 +277,26 @@ def test_a_role_the_model_has_not_is_said_and_not_stored(tmp_path):
     assert not (tmp_path / "t").exists()
 
 
+def test_attention_to_a_role_the_model_has_not_is_said_and_not_stored(tmp_path, capfd):
+    """digits-mapped has no end of image; a text alone has no image whose keys could be given mass."""
+    table = "samples={source='table', path='%s'}" % (tmp_path / "prompts.jsonl")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "this digit is a"}\n{"prompt": "a"}')
+    kept = ("capture.roles=['last']", "capture.attention=['eoi', 'last']", "capture.mass=true")
+    for name, changes, lost in (
+        ("s", ["samples.limit=4"], ["to 'eoi'"]),
+        ("t", [table, "prompt={}"], ["to 'eoi'", "mass"]),
+    ):
+        words = [word for change in (*changes, *kept) for word in ("--set", change)]
+        assert main.run(["extract", "digits-mapped", str(tmp_path / name), "--device", "cpu", *words]) == 0
+        said = capfd.readouterr().err
+        for what in lost:
+            assert f"attention {what}: LlavaForConditionalGeneration has none here; nothing is stored for it" in said
+        arrays = actstore.open(tmp_path / name).commits[0].arrays
+        assert {array for array in arrays if array.startswith("attention/")} == (
+            {"attention/last", "attention/mass"} if name == "s" else {"attention/last"}
+        )
+
+
 def test_a_layer_out_of_range(tmp_path):
     with pytest.raises(RecipeError, match=r"layer 7 is out of range: this model has 0..6"):
         extract(tmp_path / "s", "capture.layers=[0, 7]")
