@@ -10,7 +10,7 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.format.commits import File
-from actstore.format.header import Header, check_capture
+from actstore.format.header import Header, around, check_capture
 from actstore.format.lens import FILES as LENS_FILES
 from actstore.format.lens import Lens
 from actstore.format.names import COMMITS, HEADER, PARTS, PLAN, RESULTS, VOCABULARY
@@ -38,7 +38,7 @@ def create(
     plan: one row for each sample (and condition): sample_id and the sample's own columns (label, prompt, ...);
     without a column `batch` it is cut into batches of 2,048. layers: residual points, ascending. blocks: those whose
     keys and values are kept, ascending. lens: the model's final norm and unembedding, for `actstore lens`.
-    Raises ActstoreError if `path` exists, PlanError if a sample occurs twice.
+    Raises ActstoreError if `path` exists or lies in a store, PlanError if a sample occurs twice.
     """
     target = Path(path)
     check_capture(layers, d_model, dtype, run or {}, blocks)
@@ -48,6 +48,8 @@ def create(
     tables = {PLAN: prepare(plan), VOCABULARY: pl.DataFrame(words, schema=VOCABULARY_COLUMNS).sort("token_id")}
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ActstoreError(f"{target} exists already; open it, or choose another folder")
+    if inside := around(target):
+        raise ActstoreError(f"{target} is inside the store {inside}: choose a folder elsewhere")
     draft = local.draft_of(target)
     try:
         local.make_folders(draft.parent)

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from actstore.commands import outputs
+from actstore.commands.outputs import written
 from actstore.errors import ActstoreError
-from actstore.format.names import HEADER
 from actstore.format.tables import write_table
 from actstore.storage import local
+from actstore.storage.links import plain
 from actstore.store import Store
 
 ROWS_AT_A_TIME = 16_384
@@ -44,42 +46,45 @@ def export(
 
     .parquet: one table, a column layer_L (keys_B, values_B) of float lists for each layer or block. .npy: an array
     (n, d), or (n, columns, d) for several, and .safetensors: one tensor layer_L (n, d) for each layer; both with the
-    rows in a file of their own, NAME.rows.parquet. .sae-lens: a folder in the form of sae-lens' cached activations.
-    Returns what was written. Raises ActstoreError for another suffix,
-    for rows without row_id or what is asked, and for a path inside a store.
+    rows in a file of their own, x.npy.rows.parquet. .sae-lens: a folder in the form of sae-lens' cached activations.
+    Returns what was written: each file whole or not at all. Raises ActstoreError for another suffix, for no rows, for
+    rows without row_id or what is asked, and for a path inside a store.
     """
     if output.suffix not in WRITERS:
         raise ActstoreError(f"{output}: export writes {', '.join(WRITERS)}, not '{output.suffix}'")
-    inside = next((folder for folder in output.resolve().parents if (folder / HEADER).exists()), None)
-    if inside is not None:
-        raise ActstoreError(f"{output} is inside the store {inside}: write it elsewhere, a store is never edited")
+    outputs.check(output)
     rows = store.sql(query)
+    if not rows.height:
+        raise ActstoreError(f"{output}: not written, the query chooses no rows")
     columns = [
         *(_column(f"layer_{layer}", partial(store.residual, layer=layer), rows) for layer in layers),
         *(_column(f"keys_{block}", partial(store.keys, block=block), rows) for block in keys),
         *(_column(f"values_{block}", partial(store.values, block=block), rows) for block in values),
     ]
-    try:
-        WRITERS[output.suffix](rows, columns, output)
-    except OSError as error:
-        raise ActstoreError(f"{output}: cannot be written: {error.strerror or error}") from error
-    written = [output, _rows_beside(output)]
-    return written[:1] if output.suffix == ".parquet" else written
+    if output.suffix == ".parquet":
+        with written(output) as draft:
+            _parquet(rows, columns, draft)
+        return [output]
+    beside = output.with_name(f"{output.name}.rows.parquet")
+    if output.suffix == ".sae-lens":
+        with written(beside) as table:
+            write_table(table, rows)
+            _sae_lens(rows, columns, output)
+    else:
+        with written(output) as draft, written(beside) as table:
+            WRITERS[output.suffix](rows, columns, draft)
+            write_table(table, rows)
+    return [output, beside]
 
 
 def _column(name: str, read: Callable[[pl.DataFrame], NDArray[np.float32]], rows: pl.DataFrame) -> Column:
     return Column(name, read(rows.head(0)).shape[1], read)
 
 
-def _rows_beside(output: Path) -> Path:
-    """Where the rows of an array go: never over an export in Parquet of the same name."""
-    return output.with_suffix(".rows.parquet")
-
-
 def _parquet(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> None:
     vectors = [pa.field(column.name, pa.list_(pa.float32(), column.width)) for column in columns]
     schema = pa.schema([*rows.to_arrow().schema, *vectors])
-    with pq.ParquetWriter(output, schema, compression="zstd") as writer:
+    with output.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for piece in rows.iter_slices(ROWS_AT_A_TIME):
             found = [
                 pa.FixedSizeListArray.from_arrays(pa.array(column.read(piece).reshape(-1)), column.width)
@@ -90,14 +95,14 @@ def _parquet(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> Non
 
 def _npy(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> None:
     if len(widths := {column.width for column in columns}) > 1:
-        raise ActstoreError(f"{output}: vectors of widths {sorted(widths)} make no array; write .safetensors")
+        raise ActstoreError(f"vectors of widths {sorted(widths)} make no array; write .safetensors")
     shape = (rows.height, len(columns), columns[0].width)
     flat = shape if len(columns) > 1 else (shape[0], shape[2])
-    array = np.lib.format.open_memmap(output, mode="w+", dtype=np.float32, shape=flat)
-    for index, column in enumerate(columns):
-        array.reshape(shape)[:, index] = column.read(rows)
-    array.flush()
-    write_table(_rows_beside(output), rows)
+    facts = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": flat}
+    with output.open("wb") as file:  # not mapped: a full disk ends a process that writes to a map
+        np.lib.format.write_array_header_1_0(file, facts)
+        for piece in rows.iter_slices(ROWS_AT_A_TIME):
+            file.write(np.stack([column.read(piece) for column in columns], axis=1).data)
 
 
 def _safetensors(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> None:
@@ -109,7 +114,6 @@ def _safetensors(rows: pl.DataFrame, columns: Sequence[Column], output: Path) ->
     except SafetensorError as error:
         raise OSError(str(error)) from error
     local.open_to_readers(output)
-    write_table(_rows_beside(output), rows)
 
 
 def _sae_lens(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> None:
@@ -118,12 +122,12 @@ def _sae_lens(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> No
     from datasets.arrow_writer import ArrowWriter
 
     if output.exists():
-        raise OSError("it exists; remove it, or choose another name")
+        raise ActstoreError(f"{output}: it exists; remove it, or choose another name")
     names = {column.name: _hook(column.name) for column in columns}
     vectors = {names[column.name]: datasets.Array2D((1, column.width), "float32") for column in columns}
     features = datasets.Features({**vectors, "token_ids": datasets.Sequence(datasets.Value("int32"), length=1)})
     tokens = rows["token_id"] if "token_id" in rows.columns else pl.repeat(None, rows.height, eager=True)
-    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+    with TemporaryDirectory(dir=plain(output.parent), prefix=".sae-lens.") as folder:
         file = f"{folder}/data.arrow"
         with ArrowWriter(features=features, path=file) as writer:
             for start in range(0, rows.height, ROWS_AT_A_TIME):
@@ -134,10 +138,10 @@ def _sae_lens(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> No
             writer.finalize()
         silent = datasets.are_progress_bars_disabled()
         datasets.disable_progress_bars()
-        datasets.Dataset.from_file(file).save_to_disk(output)
+        datasets.Dataset.from_file(file).save_to_disk(f"{folder}/made")
         if not silent:
             datasets.enable_progress_bars()
-    write_table(_rows_beside(output), rows)
+        Path(folder, "made").rename(output)
 
 
 def _hook(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TextIO
 import click
 
 from actstore import process
-from actstore.commands.options import output_options, store_argument
+from actstore.commands.options import OutputPath, output_options, store_argument
 from actstore.commands.plugins import Commands
 from actstore.commands.results import results
 from actstore.errors import ActstoreError, DamagedWarning, visible
@@ -231,11 +231,13 @@ def compact(store: Path, size: float) -> None:
 @click.option("--layer", "layers", type=int, multiple=True, help="Residual point; may be repeated.")
 @click.option("--keys", type=int, multiple=True, metavar="BLOCK", help="Keys in a block, where they are stored.")
 @click.option("--values", type=int, multiple=True, metavar="BLOCK", help="Values in a block, where they are stored.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("-o", "--output", type=OutputPath(dir_okay=True), required=True)
 def export(
     store: Path, sql: str, layers: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], output: Path
 ) -> None:
-    """Write rows with their vectors as .parquet, .npy or .safetensors; the latter two with NAME.rows.parquet beside.
+    """Write rows with their vectors as .parquet, .npy or .safetensors; the latter two with a table of the rows beside.
+
+    Of x.npy these are in x.npy.rows.parquet. A query that chooses no rows is an error.
 
     NAME.sae-lens is a folder that sae-lens trains on: its cached_activations_path, with context_size=1 and as hook_name
     the column of a layer, blocks.5.hook_resid_post for layer 6. PAPERS.md of actstore_analyze has the whole call.
@@ -256,7 +258,7 @@ def export(
 
 
 @cli.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="demo", show_default=True)
+@click.option("--out", type=OutputPath(file_okay=False, dir_okay=True), default="demo", show_default=True)
 def demo(out: Path) -> None:
     """Run the whole pipeline on the tiny models that ship with the package; ends by naming the report.
 

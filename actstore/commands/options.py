@@ -1,11 +1,13 @@
 """Options that several commands share, so that they are the same everywhere."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from actstore.commands import outputs
 from actstore.commands.table import STYLES
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -13,10 +15,23 @@ Command = TypeVar("Command", bound=Callable[..., object])
 store_argument = click.argument("store", type=click.Path(path_type=Path))
 
 
+class OutputPath(click.Path):
+    """A file or folder to be written; one inside a store is refused before anything is computed for it."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = False) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay, dir_okay=dir_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, checked."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        outputs.check(path)
+        return path
+
+
 def output_options(command: Command) -> Command:
     """--format and --output of everything that prints a table."""
     style = click.option(
         "--format", "style", type=click.Choice(STYLES), help="How to print it: a table on a terminal, else JSON lines."
     )
-    output = click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+    output = click.option("-o", "--output", type=OutputPath(), help="Write to this file.")
     return style(output(command))

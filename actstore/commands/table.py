@@ -6,7 +6,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from actstore.errors import ActstoreError, visible
+from actstore.commands.outputs import written
+from actstore.errors import visible
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,6 +19,7 @@ PAIR = 2  # columns, of names and what is said of them: there is room for all of
 def render(frame: "pl.DataFrame", style: str | None = None, output: Path | None = None) -> None:
     """Write a frame to `output` or standard output as table, csv, json, jsonl, parquet or markdown.
 
+    A file is written whole or not at all, and never inside a store (ActstoreError).
     Without a style: what the file's suffix says, else a table on a terminal and JSON lines in a pipe.
     """
     chosen = resolve(style, output)
@@ -27,11 +29,8 @@ def render(frame: "pl.DataFrame", style: str | None = None, output: Path | None 
         sys.stdout.buffer.write(text.getbuffer())
         sys.stdout.flush()
         return
-    try:
-        with output.open("wb") as file:
-            _WRITERS[chosen](frame, file)
-    except OSError as error:
-        raise ActstoreError(f"{output}: cannot be written: {error.strerror or error}") from error
+    with written(output) as draft, draft.open("wb") as file:
+        _WRITERS[chosen](frame, file)
 
 
 def resolve(style: str | None, output: Path | None) -> str:

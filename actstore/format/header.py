@@ -194,3 +194,8 @@ def span(layers: Sequence[int]) -> str:
     """
     contiguous = list(layers) == list(range(layers[0], layers[-1] + 1)) and len(layers) > 2
     return f"{layers[0]}..{layers[-1]}" if contiguous else ", ".join(map(str, layers))
+
+
+def around(path: Path) -> Path | None:
+    """The store that a path lies in, if it lies in one."""
+    return next((folder for folder in path.resolve().parents if (folder / HEADER).exists()), None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from actstore.commands.options import output_options, store_argument
+from actstore.commands.options import OutputPath, output_options, store_argument
 from actstore.errors import visible
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def measured(command: Command) -> Command:
             "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that share the work."
         ),
         click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer."),
-        click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), help="Draw it, as .png or .svg."),
+        click.option("--figure", type=OutputPath(), help="Draw it, as .png or .svg."),
         output_options,
     )
     for decorate in reversed(shared):

@@ -9,6 +9,8 @@ from pathlib import Path
 import altair as alt
 import polars as pl
 
+from actstore.commands import outputs
+from actstore.commands.outputs import written
 from actstore.commands.table import render
 from actstore.errors import ActstoreError, visible
 from actstore_analyze.charts import lines
@@ -87,7 +89,9 @@ def save(chart: Figure, data: pl.DataFrame, folder: Path, name: str) -> list[Pat
 
 
 def draw(chart: Figure, path: Path) -> None:
-    """Write a chart as .png or .svg, its folder made if need be; raises ActstoreError for another suffix."""
+    """Write a chart as .png or .svg, its folder made if need be, whole or not at all; raises ActstoreError for another
+    suffix, and for a path inside a store.
+    """
     check(path)
     _write(vega_lite(chart), path)
 
@@ -97,12 +101,13 @@ def _write(vega: str, path: Path) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".png":
-            path.write_bytes(vl_convert.vegalite_to_png(vega, scale=PNG_SCALE))
-        else:
-            path.write_text(vl_convert.vegalite_to_svg(vega), encoding="utf-8")
     except OSError as error:
         raise ActstoreError(f"{path.parent}: cannot be written: {error.strerror or error}") from error
+    with written(path) as draft:
+        if path.suffix == ".png":
+            draft.write_bytes(vl_convert.vegalite_to_png(vega, scale=PNG_SCALE))
+        else:
+            draft.write_text(vl_convert.vegalite_to_svg(vega), encoding="utf-8")
 
 
 def vega_lite(chart: Figure, *, validate: bool = False) -> str:
@@ -114,7 +119,8 @@ def vega_lite(chart: Figure, *, validate: bool = False) -> str:
 
 
 def check(path: Path) -> None:
-    """Raise ActstoreError for a suffix that no figure has, before anything is computed for it."""
+    """Raise ActstoreError for a suffix that no figure has or a path in a store, before anything is computed for it."""
+    outputs.check(path)
     if path.suffix not in (".png", ".svg"):
         raise ActstoreError(f"{path}: a figure is written as .png or .svg, not '{path.suffix}'")
 

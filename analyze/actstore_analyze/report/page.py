@@ -11,7 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from actstore.errors import ActstoreError, visible
+from actstore.commands.outputs import written
+from actstore.errors import visible
 from actstore.store import Store
 from actstore_analyze import registry
 from actstore_analyze.charts import charts as figures
@@ -96,10 +97,8 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
     ]
     measured += [one.call.command(one.subject.store.path) for board in ranked for one in board.scores]
     page = _page(subjects, shown, others, drawn, _commands(subjects, measured, output, reference), folder)
-    try:
-        output.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ActstoreError(f"{output}: cannot be written: {error.strerror or error}") from error
+    with written(output) as draft:
+        draft.write_text(page, encoding="utf-8")
     return Written(len(page.encode()), folder, [path for figure in drawn for path in figure.files])
 
 

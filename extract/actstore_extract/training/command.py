@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actstore.commands.options import output_options
+from actstore.commands.options import OutputPath, output_options
 from actstore.errors import visible
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
         ),
-        click.argument("out", type=click.Path(path_type=Path, file_okay=False)),
+        click.argument("out", type=OutputPath(file_okay=False, dir_okay=True)),
         click.argument("recipe"),
     ):
         command = decorate(command)

@@ -67,12 +67,12 @@ def test_sae_lens_reads_each_row_once(folder, layer):
 
 
 def test_the_rows_lie_beside_and_nothing_else(folder):
-    assert sorted(path.name for path in folder.iterdir()) == ["store", "x.rows.parquet", "x.sae-lens"]
-    assert pl.read_parquet(folder / "x.rows.parquet").equals(open_store(folder / "store").sql(QUERY))
+    assert sorted(path.name for path in folder.iterdir()) == ["store", "x.sae-lens", "x.sae-lens.rows.parquet"]
+    assert pl.read_parquet(folder / "x.sae-lens.rows.parquet").equals(open_store(folder / "store").sql(QUERY))
 
 
 def test_a_folder_that_is_there_is_not_written_over(folder):
-    with pytest.raises(ActstoreError, match="cannot be written: it exists; remove it, or choose another name"):
+    with pytest.raises(ActstoreError, match="x.sae-lens: it exists; remove it, or choose another name"):
         export(open_store(folder / "store"), QUERY, [0], folder / "x.sae-lens")
 
 
