@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore.errors import AlreadyCommittedError, CorruptError, PlanError
+from actstore.errors import AlreadyCommittedError, CorruptError, PlanError, QueryError
 from actstore.format import checkpoint, commits, header, plan, records, results
 from actstore.format.commits import Commit
 from actstore.format.header import Header
@@ -47,6 +47,7 @@ class Store:
         self.commits = checkpoint.opened(path, self.header)
         self.parts = [Part(path, commit) for commit in self.commits]
         self._vectors = Vectors(path, self.header, self.parts, self.limits)
+        self._saved: list[Result] = []
 
     def __repr__(self) -> str:
         done = len(self._vectors.part_of)
@@ -124,12 +125,16 @@ class Store:
         Raises QueryError for anything but a SELECT, for SQL that DuckDB refuses and for what goes beyond the limits,
         CorruptError for a table that cannot be read.
         """
-        try:
-            return select(self._connection, query, self.limits)
-        except CorruptError:
-            self.close()  # DuckDB may refuse to go on
-            if not index.discard(self._tables):
-                raise
+        for _ in range(results.TRIES):
+            try:
+                return select(self._connection, query, self.limits)
+            except (CorruptError, QueryError) as error:
+                saved_anew = any(not one.path.exists() for one in self._saved)
+                if isinstance(error, QueryError) and not saved_anew:
+                    raise
+                self.close()  # DuckDB may refuse to go on
+                if not (saved_anew or index.discard(self._tables)):
+                    raise
         return select(self._connection, query, self.limits)
 
     def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
@@ -246,7 +251,7 @@ class Store:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        saved = self.results()
+        saved = self._saved = self.results()
         made = connection.connect(
             self._tables,
             {

@@ -8,7 +8,7 @@ import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from actstore.storage import local
 MEASURE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 NAME = re.compile(rf"(?P<call>{MEASURE_NAME.pattern}-[0-9a-f]{{8}})-(?P<crc32c>[0-9a-f]{{8}})\.parquet")
 PROVENANCE = b"actstore"
+TRIES = 100  # to see a result that others save again and again
 LIBRARIES = (
     *("actstore", "numpy", "polars", "duckdb", "zarr"),
     *("faiss-cpu", "hdbscan", "sae-lens", "scikit-learn", "scipy", "torch", "transformers"),
@@ -57,8 +58,14 @@ class Result:
         return self.path.stem.rpartition("-")[0].replace("-", "_")
 
     def table(self) -> pl.DataFrame:
-        """The result itself."""
-        return read_table(self.path)
+        """The result itself; of one that was saved anew since it was found, what took its place."""
+        try:
+            return read_table(self.path)
+        except CorruptError:
+            newer = saved(self.path.parents[1], self.measure, self.parameters, self.state)
+            if newer is None or newer.path == self.path or self.path.exists():
+                raise
+            return newer.table()
 
 
 def save(
@@ -76,30 +83,39 @@ def save(
     """
     if not MEASURE_NAME.fullmatch(measure):
         raise ActstoreError(f"measure '{measure}': use lower-case letters, digits and underscores")
+    call = _call(measure, parameters, state)
+    before, damaged = _each_of_call(store, call)
     provenance = {
         "measure": measure,
         "parameters": parameters,
         "state": state,
-        "created": datetime.now(UTC).isoformat(),
+        "created": _after(before).isoformat(),
         "versions": _versions(),
         "commits": runs(commits),
     }
     arrow = arrow_of(table).replace_schema_metadata({PROVENANCE: json.dumps(provenance)})
-    call = _call(measure, parameters, state)
     draft = local.draft_of(store / RESULTS / f"{call}.parquet")
     try:
         local.make_folders(draft.parent)
         write_arrow(draft, arrow)
         path = store / RESULTS / f"{call}-{local.crc32c(draft)}.parquet"
         local.replace(path, draft)
-        (newest, *older), damaged = _each_of_call(store, call)
-        for other in [*(result.path for result in older), *damaged]:
+        for other in {*(result.path for result in before), *damaged} - {path}:  # not what another program saves now
             other.unlink(missing_ok=True)
+        return load(path)
     except OSError as error:
         raise ActstoreError(f"{store}: the result could not be saved: {error.strerror or error}") from error
     finally:
         local.discard(draft)
-    return newest
+
+
+def _after(found: Sequence[Result]) -> datetime:
+    """Now, or later than all of these were created: a clock may have been set back since."""
+    now = datetime.now(UTC)
+    for one in found:
+        with contextlib.suppress(ValueError, TypeError, OverflowError):  # no time, or one without a zone
+            now = max(now, datetime.fromisoformat(one.created) + timedelta(microseconds=1))
+    return now
 
 
 def saved(store: Path, measure: str, parameters: dict[str, Any], state: str) -> Result | None:
@@ -111,7 +127,10 @@ def saved(store: Path, measure: str, parameters: dict[str, Any], state: str) -> 
 
 
 def load(path: Path) -> Result:
-    """The result at `path`; raises CorruptError if its bytes are not those its name promises, or it is none."""
+    """The result at `path`; raises CorruptError if its bytes or its call are not those of its name, or it is none.
+
+    Raises FileNotFoundError where it is gone, as one is that was saved anew.
+    """
     match = NAME.fullmatch(path.name)
     if not stat.S_ISREG(path.lstat().st_mode):
         raise CorruptError(f"{path}: not a plain file; a store holds no links")
@@ -119,7 +138,12 @@ def load(path: Path) -> Result:
         if not match or local.crc32c(path) != match["crc32c"]:
             raise CorruptError(f"{path}: its bytes differ from what was saved (crc32c); remove it")
         with path.open("rb") as file:
-            return _parse(path, json.loads(pq.read_schema(file).metadata[PROVENANCE]))
+            result = _parse(path, json.loads(pq.read_schema(file).metadata[PROVENANCE]))
+        if _call(result.measure, result.parameters, result.state) != match["call"]:
+            raise CorruptError(f"{path}: the result of another call than its name says; remove it")
+        return result
+    except FileNotFoundError:
+        raise
     except (*MEANINGLESS, KeyError, TypeError, RecursionError) as error:
         raise CorruptError(f"{path}: not a result of actstore ({error}); remove it") from None
 
@@ -158,7 +182,7 @@ def runs(names: Sequence[str]) -> list[str]:
 
 def _call(measure: str, parameters: dict[str, Any], state: str) -> str:
     """The name of a call: the same call on the same commits has the same name."""
-    call = json.dumps([measure, parameters, state], sort_keys=True)
+    call = json.dumps(json.loads(json.dumps([measure, parameters, state])), sort_keys=True)  # as it is read again
     return f"{measure}-{hashlib.sha256(call.encode()).hexdigest()[:8]}"
 
 
@@ -175,14 +199,19 @@ def _of_call(store: Path, call: str) -> list[Result]:
 
 def _each_of_call(store: Path, call: str) -> tuple[list[Result], dict[Path, CorruptError]]:
     """Results of one call, newest first, and what is wrong with others: two programs may have saved it at once."""
-    found, damaged = [], {}
-    for path in (store / RESULTS).glob(f"{call}-*.parquet"):
-        try:
-            found += [load(path)] if NAME.fullmatch(path.name) else []
-        except FileNotFoundError:  # the other program has replaced it since
-            continue
-        except CorruptError as error:
-            damaged[path] = error
+    found: list[Result] = []
+    damaged: dict[Path, CorruptError] = {}
+    for _ in range(TRIES):
+        found, damaged, gone = [], {}, False
+        for path in (store / RESULTS).glob(f"{call}-*.parquet"):
+            try:
+                found += [load(path)] if NAME.fullmatch(path.name) else []
+            except FileNotFoundError:  # the other program has replaced it since: what took its place may not be listed
+                gone = True
+            except CorruptError as error:
+                damaged[path] = error
+        if not gone:
+            break
     return sorted(found, key=lambda result: (result.created, result.path.name), reverse=True), damaged
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def steps(path: Path) -> list[Step]:
         found.append(Step(CHECKPOINT, lambda: checkpoint.check(path, header)))
     found += _steps_of_commits(path, header)
     for saved in sorted((path / RESULTS).glob("[!.]*")):
-        found.append(Step(f"{RESULTS}/{saved.name}", lambda saved=saved: results.load(saved)))  # type: ignore[misc]
+        found.append(Step(f"{RESULTS}/{saved.name}", _result(saved)))
     return found
 
 
@@ -85,6 +86,14 @@ def _of_header(path: Path, header: Header, name: str) -> Check:
     if name == PLAN:
         return lambda: plan.load(header.checked(path, name))
     return lambda: header.checked(path, name)
+
+
+def _result(path: Path) -> Check:
+    def check() -> None:
+        with suppress(FileNotFoundError):  # it was saved anew since it was listed
+            results.load(path)
+
+    return check
 
 
 def _whole(path: Path, file: commits.File) -> Check:

@@ -174,7 +174,77 @@ def test_odd_provenance_is_no_result(store, odd):
 
 
 @pytest.mark.parametrize("other", [{"parameters": {"k": 2}}, {"measure": "mean"}, {"state": "0123456789abcdef"}])
-def test_a_call_whose_name_is_that_of_another_is_not_answered_by_it(store, other):
-    saved_with(store, **other)
-    assert len(store.results()) == 1
+def test_a_result_under_the_name_of_another_call_is_left_out(store, other):
+    path = saved_with(store, **other)
+    with pytest.warns(DamagedWarning, match="the result of another call than its name says"):
+        assert store.results() == []
+    with pytest.warns(DamagedWarning):
+        assert store.saved_result("count", {"k": 1}) is None
+    assert [problem.file for problem in verify.run(verify.steps(store.path))] == [f"results/{path.name}"]
+
+
+def test_results_renamed_onto_each_other_are_believed_by_nobody(store, capsys):
+    one, two = (store.save_result("count", TABLE * k, {"k": k}).path for k in (1, 2))
+    (first, crc), (second, other) = (path.stem.rsplit("-", 1) for path in (one, two))
+    one.rename(one.with_name(f"{second}-{crc}.parquet"))
+    two.rename(two.with_name(f"{first}-{other}.parquet"))
+    with pytest.warns(DamagedWarning):
+        assert actstore.open(store.path).results() == []
+    assert main.run(["verify", str(store.path), "--format", "csv"]) == 1
+    assert capsys.readouterr().out.count("the result of another call than its name says") == 2
+
+
+def test_a_call_whose_name_is_that_of_another_is_not_answered_by_it(store, monkeypatch):
+    monkeypatch.setattr(results, "_call", lambda measure, *_: f"{measure}-00000000")
+    store.save_result("count", TABLE, {"k": 2})
     assert store.saved_result("count", {"k": 1}) is None
+
+
+@pytest.mark.parametrize("created", ["2999-01-01T00:00:00+00:00", "2999-01-01T00:00:00", "never"])
+def test_what_is_saved_is_kept_though_the_clock_was_set_back(store, created):
+    saved_with(store, created=created)
+    newer = store.save_result("count", TABLE * 2, {"k": 1})
+    assert newer.table().equals(TABLE * 2)
+    assert store.saved_result("count", {"k": 1}) == newer
+    assert list((store.path / "results").iterdir()) == [newer.path]
+
+
+def test_a_clock_set_back_makes_no_result_older_for_others(store):
+    older = results.load(saved_with(store, created="2999-01-01T00:00:00+00:00"))
+    content = older.path.read_bytes()
+    newer = store.save_result("count", TABLE * 2, {"k": 1})
+    older.path.write_bytes(content)  # as of a program that saves at the same time
+    assert newer.created == "2999-01-01T00:00:00.000001+00:00"
+    assert store.saved_result("count", {"k": 1}) == newer
+
+
+def test_readers_beside_who_saves_again_find_a_whole_result(store, monkeypatch):
+    """Lists, tables, SQL and verification: the file that each of them has found is gone when it reads it."""
+    first = store.save_result("count", TABLE, {"k": 1})
+    opened = actstore.open(store.path)
+    assert opened.sql(f"from {first.name}").equals(TABLE)
+    checks = [step for step in verify.steps(store.path) if step.file.startswith("results/")]
+    second = store.save_result("count", TABLE, {"k": 1})
+    assert not first.path.exists()
+    assert first.table().equals(TABLE)
+    assert opened.sql(f"from {first.name}").equals(TABLE)
+    assert verify.run(checks) == []
+    load, left = results.load, [second.path]
+
+    def late(path):
+        if left:
+            left.clear()
+            store.save_result("count", TABLE, {"k": 1})
+        return load(path)
+
+    monkeypatch.setattr(results, "load", late)
+    (found,) = actstore.open(store.path).results()
+    assert not second.path.exists()
+    assert found.table().equals(TABLE)
+
+
+def test_a_result_that_is_lost_is_still_missed(store):
+    saved = store.save_result("count", TABLE, {"k": 1})
+    saved.path.unlink()
+    with pytest.raises(CorruptError):
+        saved.table()
