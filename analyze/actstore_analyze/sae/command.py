@@ -66,7 +66,9 @@ def sae(store: Path, force: bool, figure: Path | None, style: str | None, output
     of the vectors: read relative_error and fvu beside it.
 
     An autoencoder trained on resid_post of block l, as Gemma Scope, is of layer l + 1 here (layer 0 is the input of
-    block 0). Folders that sae-lens saved, releases (--sae-id), and Gemma Scope's params.npz can be read.
+    block 0). Each is measured where its own configuration says; one of attention, an MLP or a transcoder is refused:
+    a store keeps the residual stream. Folders that sae-lens saved, releases (--sae-id), and Gemma Scope's params.npz
+    can be read.
 
     \b
     Example:

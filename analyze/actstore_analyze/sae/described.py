@@ -20,7 +20,7 @@ from actstore_analyze.sae.features import Activity, top_features
 from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, untrained_groups, vectors
 from actstore_analyze.sae.measure import moments, rotation
 from actstore_analyze.sae.neuronpedia import Descriptions
-from actstore_analyze.sae.source import numbered, source
+from actstore_analyze.sae.source import Source, numbered, source
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer
 
@@ -46,7 +46,7 @@ class Described(PerLayer):
 
     saes: str
     sae_id: str | None
-    hook: str
+    hook: str | None
     fingerprints: tuple[str, ...]
     descriptions: str
     description_fingerprints: tuple[str, ...]
@@ -77,11 +77,11 @@ class Described(PerLayer):
     ) -> Self:
         """The call with everything found and checked; without layers all that have vectors, SAE and descriptions."""
         found = source(saes, sae_id, hook)
-        files = _files(descriptions, found.hook)
+        files = _files(descriptions, found)
         points = tuple(layer for layer in points_of(store, found, layers) if layer in files)
         if (layers is not None and set(points) < set(layers)) or not points:
             raise ActstoreError(
-                f"{descriptions} describes layer {span(sorted(files))} (numbers read with --hook {found.hook}), "
+                f"{descriptions} describes layer {span(sorted(files))} (numbers read {found.read}), "
                 f"not {span(layers or found.points)}"
             )
         return cls(
@@ -134,8 +134,9 @@ class Described(PerLayer):
 
     def rows(self, store: Store, unit: int) -> pl.DataFrame:
         """SCHEMA: a row for each group, control and sample, at one layer."""
-        sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model)
-        known = neuronpedia.load(_files(self.descriptions, self.hook)[unit])
+        saes = source(self.saes, self.sae_id, self.hook)
+        sae = saes.load(unit, store.header.d_model)
+        known = neuronpedia.load(_files(self.descriptions, saes)[unit])
         rows: list[tuple[object, ...]] = []
         for held, group, control, pieces in self._versions(store, unit, sae.n_features):
             found = Activity(group.samples, sae.n_features, self.examples)
@@ -191,6 +192,7 @@ def _rows(
     ]
 
 
-def _files(described: str, hook: str) -> dict[int, Any]:
+def _files(described: str, found: Source) -> dict[int, Any]:
     """Descriptions by residual point: their numbers are those of the autoencoders."""
-    return {number + (hook == "post"): path for number, path in numbered(described, "file of descriptions").items()}
+    numbers = numbered(described, "file of descriptions")
+    return {found.of.get(number, number + (found.hook == "post")): path for number, path in numbers.items()}

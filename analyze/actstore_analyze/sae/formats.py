@@ -3,7 +3,8 @@
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, nearest
 from actstore.storage.local import crc32c
+from actstore_analyze.sae.configuration import Configuration
+from actstore_analyze.sae.hook import Hook, refused_of
 from actstore_analyze.sae.measure import Autoencoder
 
 if TYPE_CHECKING:
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "JumpRelu", "LensFolder", "Released", "ScopeFile", "Sized", "released_ids"]
 
 Features = NDArray[np.float32]
+FOLDED = ("expected_average_only_in", "covariance_whitening")  # ways to normalise whose factor goes into the weights
+SCALER = "activation_scaler.json"  # beside the weights in a checkpoint of sae-lens
+# Releases whose ids and files say nothing else of their place.
+ELSEWHERE = re.compile(
+    r"gemma-scope-[\w.-]*?-(?:mlp|att|transcoders?|clt)(?![a-z])|llama_scope_lx[am]_\w+|\w+-transcoders"
+)
 
 
 class Sized(Autoencoder, Protocol):
@@ -41,8 +50,12 @@ class Entry(Protocol):
     """One autoencoder that can be loaded."""
 
     @property
-    def hook(self) -> str | None:
-        """`pre` or `post` where it says so itself."""
+    def hook(self) -> Hook | None:
+        """Where it was trained, as far as can be said before it is loaded; raises ActstoreError for another place."""
+
+    @property
+    def said(self) -> Hook | None:
+        """Where its configuration says that it was trained; that of a release may be downloaded for it."""
 
     @property
     def fingerprint(self) -> str:
@@ -54,7 +67,7 @@ class Entry(Protocol):
 
 @dataclass(frozen=True)
 class LensFolder:
-    """A folder that sae-lens saved: cfg.json and sae_weights.safetensors."""
+    """A folder that sae-lens saved: cfg.json, sae_weights.safetensors, and factors of a normalisation not folded in."""
 
     path: Path
 
@@ -62,25 +75,35 @@ class LensFolder:
         return str(self.path)
 
     @cached_property
-    def hook(self) -> str | None:
-        """What cfg.json says, in the words of any version of sae-lens."""
+    def configuration(self) -> Configuration:
+        """What cfg.json says."""
         try:
-            config: dict[str, Any] = json.loads((self.path / "cfg.json").read_bytes())
+            config = json.loads((self.path / "cfg.json").read_bytes())
         except (OSError, ValueError) as error:
             raise ActstoreError(f"{self.path / 'cfg.json'}: cannot be read: {error}") from None
-        return _hook(config.get("hook_name") or (config.get("metadata") or {}).get("hook_name"))
+        return Configuration.of(str(self), config)
+
+    @property
+    def hook(self) -> Hook | None:
+        """Where cfg.json says."""
+        return self.configuration.hook
+
+    @property
+    def said(self) -> Hook | None:
+        """The same."""
+        return self.hook
 
     @property
     def fingerprint(self) -> str:
-        """Of configuration and weights."""
-        return "-".join(crc32c(file) for file in sorted(self.path.iterdir()) if file.is_file())
+        """Of configuration and weights, and of a factor that is put into them."""
+        kind = self.configuration.said.get("normalize_activations")
+        normalised = [kind] if kind in FOLDED else []
+        return "-".join([*normalised, *(crc32c(file) for file in sorted(self.path.iterdir()) if file.is_file())])
 
     def load(self) -> Sized:
         """In float32."""
-        try:
-            return _Lens(_sae_lens().load_from_disk(self.path, dtype="float32"))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ActstoreError(f"{self.path}: sae-lens cannot load it: {_first_line(error)}") from None
+        with _by_sae_lens(self):
+            return _Lens(_folded(_sae_lens().load_from_disk(self.path, dtype="float32"), self.path), str(self))
 
 
 @dataclass(frozen=True)
@@ -94,9 +117,22 @@ class Released:
         return f"{self.release} {self.sae_id}"
 
     @property
-    def hook(self) -> str | None:
+    def hook(self) -> Hook | None:
         """What its id says; the default is post."""
-        return _hook(self.sae_id)
+        if match := re.search(r"resid_(pre|post)", self.sae_id):
+            return Hook(match[1])
+        if match := re.search(r"(?:blocks\.\d+\.)?hook_\w+", self.sae_id) or ELSEWHERE.search(self.release):
+            raise refused_of(match[0], self)
+        return None
+
+    @cached_property
+    def said(self) -> Hook | None:
+        """What sae-lens says of it."""
+        _sae_lens()
+        from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+        with _by_sae_lens(self):
+            return Configuration.of(str(self), load_sae_config_from_huggingface(self.release, self.sae_id)).hook
 
     @property
     def fingerprint(self) -> str:
@@ -105,10 +141,8 @@ class Released:
 
     def load(self) -> Sized:
         """In float32."""
-        try:
-            return _Lens(_sae_lens().from_pretrained(self.release, self.sae_id))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ActstoreError(f"{self}: sae-lens cannot load it: {_first_line(error)}") from None
+        with _by_sae_lens(self):
+            return _Lens(_folded(_sae_lens().from_pretrained(self.release, self.sae_id)), str(self))
 
 
 def released_ids(release: str) -> list[str]:
@@ -130,12 +164,64 @@ def _sae_lens() -> "type[SAE[Any]]":
     return loader
 
 
+@contextmanager
+def _by_sae_lens(entry: Entry) -> Iterator[None]:
+    """What sae-lens cannot read is said in one line; its warnings are not: what they are about is obeyed or refused."""
+    from safetensors import SafetensorError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ActstoreError):
+            raise
+        raise ActstoreError(f"{entry}: sae-lens cannot load it: {_first_line(error)}") from None
+
+
+def _folded(sae: "SAE[Any]", folder: Path | None = None) -> "SAE[Any]":
+    """The autoencoder with what its training vectors were multiplied by in its weights.
+
+    sae-lens keeps the factor of a checkpoint beside it, and knows that of a release.
+    """
+    scaling, whitening = (None, None) if folder is None or not (folder / SCALER).is_file() else _kept(folder / SCALER)
+    kind = sae.cfg.normalize_activations
+    for name, factor in zip(FOLDED, (scaling, whitening), strict=True):
+        if kind == name and factor is None:
+            raise ValueError(f"it reads vectors normalised by {name}, and the factor is not beside it ({SCALER})")
+        if kind != name and factor is not None:
+            raise ValueError(f"{SCALER} has a factor of {name}, but the configuration says normalisation {kind}")
+    if scaling is not None:
+        sae.fold_activation_norm_scaling_factor(scaling)
+    if whitening is not None:
+        sae.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
+    return sae
+
+
+def _kept(file: Path) -> tuple[float | None, Any]:
+    """The factor and the whitening of a checkpoint, as sae-lens reads them."""
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    scaler = ActivationScaler()
+    scaler.load(file)
+    return scaler.scaling_factor, getattr(scaler, "whitening", None)
+
+
+def _finite(owner: object, weights: Iterable[tuple[str, NDArray[np.floating]]]) -> None:
+    """Raise ActstoreError for NaN, and for infinity but in thresholds and biases of features that are switched off."""
+    for name, values in weights:
+        bad = np.isnan(values) if name in ("threshold", "b_enc") else ~np.isfinite(values)
+        if bad.any():
+            raise ActstoreError(f"{owner}: {int(bad.sum())} of {bad.size} values of {name} are NaN or infinite")
+
+
 class _Lens:
     """An autoencoder of sae-lens, for arrays."""
 
-    def __init__(self, sae: "SAE[Any]") -> None:
+    def __init__(self, sae: "SAE[Any]", owner: str) -> None:
         self._sae = sae.eval()
         self.d_in, self.n_features = int(sae.cfg.d_in), int(sae.cfg.d_sae)
+        _finite(owner, ((name, self._numbers(value)) for name, value in sae.state_dict().items()))
 
     def encode(self, x: NDArray[np.floating], /) -> Features:
         import torch
@@ -165,9 +251,16 @@ class ScopeFile:
         return str(self.path)
 
     @property
-    def hook(self) -> str | None:
-        """Gemma Scope reads the output of a block."""
-        return "post"
+    def hook(self) -> Hook | None:
+        """Gemma Scope reads the output of a block; its other repositories have files of the same name and shape."""
+        if match := ELSEWHERE.search(str(self.path.absolute())):
+            raise refused_of(match[0], self)
+        return Hook("post")
+
+    @property
+    def said(self) -> Hook | None:
+        """The same."""
+        return self.hook
 
     @property
     def fingerprint(self) -> str:
@@ -179,9 +272,19 @@ class ScopeFile:
         names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
         try:
             with np.load(self.path, allow_pickle=False) as file:
-                return JumpRelu({name: np.asarray(file[name], np.float32) for name in names})
+                more = sorted(set(file.files) - set(names))
+                weights = {name: np.asarray(file[name], np.float32) for name in names}
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise ActstoreError(f"{self.path}: not a params.npz of Gemma Scope: {_first_line(error)}") from None
+        if more:
+            raise ActstoreError(f"{self.path}: it has {', '.join(more)} too: no autoencoder of the residual stream")
+        d, features = weights["W_enc"].shape if weights["W_enc"].ndim == 2 else (0, 0)
+        shapes = ((d, features), (features,), (features, d), (d,), (features,))
+        for name, shape in zip(names, shapes, strict=True):
+            if weights[name].shape != shape:
+                raise ActstoreError(f"{self.path}: {name} of shape {weights[name].shape}, not {shape} as W_enc says")
+        _finite(self, weights.items())
+        return JumpRelu(weights)
 
 
 class JumpRelu:
@@ -200,16 +303,6 @@ class JumpRelu:
         """Vectors (n, d) of features."""
         rebuilt: Features = np.asarray(features, np.float32) @ self._weights["W_dec"] + self._weights["b_dec"]
         return rebuilt
-
-
-def _hook(name: str | None) -> str | None:
-    """`pre` or `post` of a name such as blocks.5.hook_resid_post.
-
-    >>> _hook("blocks.5.hook_resid_post"), _hook("blocks.5.hook_mlp_out")
-    ('post', None)
-    """
-    match = re.search(r"resid_(pre|post)", name or "")
-    return match[1] if match else None
 
 
 def _first_line(error: Exception) -> str:

@@ -66,7 +66,7 @@ def points_of(store: Store, found: Source, layers: Sequence[int] | None) -> tupl
     if bare and (layers is not None or not both):
         raise ActstoreError(
             f"{found.name} has no autoencoder for layer {span(bare)}, only for {span(found.points)} "
-            f"(its numbers read with --hook {found.hook})"
+            f"(its numbers read {found.read})"
         )
     return both
 

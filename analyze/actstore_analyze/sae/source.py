@@ -1,7 +1,8 @@
 """Where sparse autoencoders come from: folders of sae-lens, Gemma Scope's params.npz, and releases that sae-lens knows.
 
-An autoencoder is numbered by block. One trained on the output of block l (resid_post, as Gemma Scope) belongs to
-residual point l + 1; one on the input of block l (resid_pre), or numbered by residual point, to point l.
+One trained on the output of block l (resid_post, as Gemma Scope) belongs to residual point l + 1; one on the input of
+block l (resid_pre) to point l. Each is where its own configuration says; one that says nothing is numbered by block,
+or by residual point. The number in its name is that of its block or of its residual point.
 """
 
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from actstore.errors import ActstoreError
 from actstore_analyze.sae.formats import Entry, LensFolder, Released, ScopeFile, Sized, released_ids
+from actstore_analyze.sae.hook import Hook
 
 __all__ = ["Source", "numbered", "source"]
 
@@ -22,16 +24,25 @@ PLACE = "{layer}"
 
 @dataclass(frozen=True)
 class Source:
-    """Autoencoders by number, and the hook that says which residual point each number is."""
+    """Autoencoders by the number in their names, and the residual point of each number.
+
+    hook: where all of them are, `pre` or `post`; None where some are before a block and others behind one.
+    """
 
     name: str
     entries: Mapping[int, Entry]
-    hook: str
+    of: Mapping[int, int]
+    hook: str | None
 
     @property
     def points(self) -> tuple[int, ...]:
         """Residual points that have one, ascending."""
-        return tuple(sorted(number + (self.hook == "post") for number in self.entries))
+        return tuple(sorted(self.of.values()))
+
+    @property
+    def read(self) -> str:
+        """How the numbers are read, in words."""
+        return "as each configuration says" if self.hook is None else f"with --hook {self.hook}"
 
     @cached_property
     def fingerprints(self) -> list[str]:
@@ -39,8 +50,18 @@ class Source:
         return [self.entries[number].fingerprint for number in sorted(self.entries)]
 
     def load(self, point: int, width: int) -> Sized:
-        """The autoencoder of a residual point; raises ActstoreError unless it reads vectors of that width."""
-        entry = self.entries[point - (self.hook == "post")]
+        """The autoencoder of a residual point.
+
+        Raises ActstoreError unless it reads vectors of that width, and where its configuration says another place.
+        """
+        (number,) = (number for number, own in self.of.items() if own == point)
+        entry = self.entries[number]
+        said = entry.said
+        if said is not None and said.side is not None and said.point(number) != point:
+            raise ActstoreError(
+                f"{entry}: its configuration says residual point {said.point(number)} ({said.side}), "
+                f"not {point}: take --hook {said.side}"
+            )
         loaded = entry.load()
         if loaded.d_in != width:
             raise ActstoreError(
@@ -53,14 +74,50 @@ def source(saes: str, sae_id: str | None = None, hook: str | None = None) -> Sou
     """Autoencoders of a folder (or a path with {layer}), of a release of sae-lens and an id with {layer}, or those that
     ship (`digits-mapped`).
 
-    hook: `post` or `pre`; without it what their configuration says, else post for releases and params.npz, and pre for
-    a folder, whose numbers then are residual points.
+    hook: `post` or `pre`, of those whose configuration does not say it; without it post for releases and params.npz,
+    and pre for a folder, whose numbers then are residual points.
+    Raises ActstoreError where a configuration says another hook, another layer than the name, or another place than
+    the residual stream, and where only some of several say anything.
     """
     entries = _local(saes) if sae_id is None else _released(saes, sae_id)
-    said = next(iter(entries.values())).hook
-    if hook and said and hook != said:
-        raise ActstoreError(f"{saes}: --hook {hook}, but its configuration says {said}; leave --hook out")
-    return Source(saes, entries, hook or said or ("pre" if sae_id is None else "post"))
+    said = {number: entry.hook for number, entry in entries.items()}
+    silent = [number for number, one in said.items() if one is None]
+    if silent and len(silent) < len(said) and hook is None:
+        raise ActstoreError(
+            f"{entries[silent[0]]} does not say where it was trained, others of {saes} do: say --hook pre or post"
+        )
+    usual = hook or ("pre" if sae_id is None else "post")
+    hooks = {number: _whole(entries[number], one or Hook(usual), hook) for number, one in said.items()}
+    points = {number: one.point(number) for number, one in hooks.items()}
+    _check_numbers(entries, hooks, points)
+    sides = {str(one.side) for one in hooks.values()}
+    return Source(saes, entries, points, sides.pop() if len(sides) == 1 else None)
+
+
+def _whole(entry: Entry, said: Hook, asked: str | None) -> Hook:
+    """A hook with its side, which the caller says where the name of a module does not."""
+    if said.side is None and asked is None:
+        raise ActstoreError(
+            f"{entry}: its configuration names block {said.block}, not whether its input or its output: "
+            "say --hook post for the output (what sae-lens takes of a module of Transformers), or --hook pre"
+        )
+    if asked and said.side and asked != said.side:
+        raise ActstoreError(f"{entry}: --hook {asked}, but its configuration says {said.side}; leave --hook out")
+    return Hook(said.side or asked, said.block)
+
+
+def _check_numbers(entries: Mapping[int, Entry], hooks: Mapping[int, Hook], points: Mapping[int, int]) -> None:
+    """Raise ActstoreError if a name has another number than its configuration, or two are of one residual point."""
+    owner: dict[int, int] = {}
+    for number, point in points.items():
+        if number not in (hooks[number].block, point) and hooks[number].block is not None:
+            raise ActstoreError(
+                f"{entries[number]}: its name says {number}, its configuration block {hooks[number].block} "
+                f"({hooks[number].side}, residual point {point}): mend one of them"
+            )
+        if point in owner:
+            raise ActstoreError(f"{entries[owner[point]]} and {entries[number]} are both of residual point {point}")
+        owner[point] = number
 
 
 def numbered(path: str, what: str) -> dict[int, Path]:

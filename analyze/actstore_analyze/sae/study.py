@@ -28,6 +28,7 @@ CONTROLS = ("rotated", "gaussian", "untrained")
 METRICS = ("squared_error", "mse", "relative_error", "fvu", "cosine", "l0", "l0_fraction")
 MOST_GAUSSIANS = 65_536
 HOOKS = {
+    None: "each of the input or the output of a block, as its configuration says",
     "pre": "number l of the input of block l (residual point l)",
     "post": "number l of the output of block l (residual point l + 1)",
 }
@@ -51,7 +52,7 @@ class Rebuilt(PerLayer):
 
     saes: str
     sae_id: str | None
-    hook: str
+    hook: str | None
     fingerprints: tuple[str, ...]
     roles: tuple[str, ...]
     average: str = "example"

@@ -331,7 +331,8 @@ def broken(tmp_path, what):
     folder = tmp_path / what / "layer-1"
     folder.mkdir(parents=True)
     if what == "wide":
-        np.savez(folder / "params.npz", **weights(0) | {"W_enc": np.ones((9, FEATURES), np.float32)})
+        wider = {"W_enc": np.ones((9, FEATURES)), "W_dec": np.ones((FEATURES, 9)), "b_dec": np.ones(9)}
+        np.savez(folder / "params.npz", **weights(0) | wider)
     if what == "two":
         for name in "ab":
             (folder / name).mkdir()
