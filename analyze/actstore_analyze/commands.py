@@ -22,6 +22,7 @@ __all__ = [
     "measured",
     "metric",
     "names",
+    "neighborly",
     "numbers",
     "of_replays_alone",
     "prepared",
@@ -101,6 +102,17 @@ def prepared(command: Command) -> Command:
         help="Leave out these dimensions, such as massive ones that actstore outliers lists.",
     )
     return center(drop(command))
+
+
+def neighborly(command: Command) -> Command:
+    """--unique and --group: which vectors may be neighbours."""
+    unique = click.option("--unique", is_flag=True, help="Of equal vectors measure the first alone.")
+    group = click.option(
+        "--group",
+        metavar="COLUMN",
+        help="Rows with one value here are never each other's neighbours, such as questions about one picture.",
+    )
+    return unique(group(command))
 
 
 def referenced(command: Command) -> Command:
@@ -230,6 +242,8 @@ def show(
     if reference is not None and (behind is None or figure is None):
         say(f"--reference {reference}: {'it is drawn with --figure' if figure is None else 'this was not published'}")
     found = answer(opened, call, force=force, say=say)
+    for line in call.remarks(found.table):
+        say(line)
     render(found.table, style, output)
     if figure is not None:
         pale = {} if behind is None else {"reference": behind}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.errors import nearest as did_you_mean
 
-__all__ = ["Neighbors", "nearest", "parse"]
+__all__ = ["Neighbors", "firsts", "nearest", "parse"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -49,19 +49,25 @@ class Neighbors:
         return Neighbors(self.distances[:, :k], self.indices[:, :k])
 
 
-def nearest(x: NDArray[np.number], k: int, *, metric: str = "euclidean") -> Neighbors:
+def nearest(
+    x: NDArray[np.number], k: int, *, metric: str = "euclidean", groups: NDArray[np.integer] | None = None
+) -> Neighbors:
     """The k nearest neighbours of each of the n points in x (n, d), a point never being its own.
 
     metric: `euclidean`; `normalised` (euclidean between unit vectors); `cosine` (1 - cos).
+    groups (n,): points of one group are never each other's neighbours.
     Exact in float64 for float32 and float64 points, whatever their mean and scale; equal distances
     are ordered by index, identical points included.
-    Raises ActstoreError for k < 1, n <= k, NaN or infinity, and a zero vector where directions are asked for.
+    Raises ActstoreError for k < 1, fewer than k points beside a point (or its group), NaN or infinity, and a zero
+    vector where directions are asked for.
 
     >>> found = nearest(np.array([[0.0], [1.0], [3.0], [3.0]]), 2)
     >>> found.indices.tolist()
     [[1, 2], [0, 2], [3, 1], [2, 1]]
     >>> found.distances.tolist()
     [[1.0, 3.0], [1.0, 2.0], [0.0, 2.0], [0.0, 2.0]]
+    >>> nearest(np.array([[0.0], [1.0], [3.0], [3.0]]), 2, groups=np.array([0, 0, 1, 1])).indices.tolist()
+    [[2, 3], [2, 3], [1, 0], [1, 0]]
     """
     points = parse(x, metric)
     if k < 1:
@@ -71,15 +77,61 @@ def nearest(x: NDArray[np.number], k: int, *, metric: str = "euclidean") -> Neig
             f"{len(points)} points have no {k} neighbours each; take k < {len(points)} or select more rows"
         )
     points, scale = _moderate(points)
+    tie = 0.0 if metric == "euclidean" else _UNIT_TIE
+    found = _of_all(points, k, tie) if groups is None else _of_others(points, k, tie, _numbered(groups, len(points), k))
+    return Neighbors(_METRICS[metric](found.distances * scale), found.indices)
+
+
+def firsts(x: NDArray[np.number]) -> Ints:
+    """For each of the points x (n, d) the lowest index of a point equal to it.
+
+    >>> firsts(np.array([[1.0, 0.0], [2.0, 0.0], [1.0, -0.0]])).tolist()
+    [0, 1, 0]
+    """
+    return _owners(parse(x))
+
+
+def _of_all(points: Points, k: int, tie: float) -> Neighbors:
+    """Neighbours among all points; identical ones are looked for once."""
     owner = _owners(points)
     distinct = np.unique(owner)
-    tie = 0.0 if metric == "euclidean" else _UNIT_TIE
     if len(distinct) == len(points):
-        found = _search(points, k, tie)
-    else:
-        among_distinct = _search(points[distinct], min(k, len(distinct) - 1), tie)
-        found = _expand(among_distinct, np.searchsorted(distinct, owner), k)
-    return Neighbors(_METRICS[metric](found.distances * scale), found.indices)
+        return _search(points, k, tie)
+    among_distinct = _search(points[distinct], min(k, len(distinct) - 1), tie)
+    return _expand(among_distinct, np.searchsorted(distinct, owner), k)
+
+
+def _of_others(points: Points, k: int, tie: float, groups: Ints) -> Neighbors:
+    """Neighbours of other groups: the nearest of all without the own group, which hides its size - 1 of them at most.
+
+    Points whose list is used up by a large group are compared with every other.
+    """
+    n = len(points)
+    hidden = int(np.bincount(groups).max()) - 1
+    found = _of_all(points, min(n - 1, k + min(hidden, max(32, k))), tie)
+    other = groups[found.indices] != groups[:, None]
+    order = np.argsort(~other, axis=1, kind="stable")[:, :k]
+    distances, indices = np.take_along_axis(found.distances, order, 1), np.take_along_axis(found.indices, order, 1)
+    left = np.flatnonzero(other.sum(axis=1) < k)
+    centre = _centre(points)
+    for part in _blocks(len(left), n * 8, _SCAN_BYTES):
+        some = left[part]
+        distances[some], indices[some] = _scanned(points, centre, some, k, tie, groups)
+    return Neighbors(distances, indices)
+
+
+def _numbered(groups: NDArray[np.integer], n: int, k: int) -> Ints:
+    """The number of each point's group (n,), 0, 1, ...; raises ActstoreError where k neighbours are not to be had."""
+    if groups.shape != (n,):
+        raise ActstoreError(f"{n} points but groups of shape {groups.shape}; give one per point")
+    own: Ints
+    _, own, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if n - sizes.max() < k:
+        raise ActstoreError(
+            f"{n} points, {sizes.max()} of them in one group: these have no {k} neighbours outside it; "
+            "take fewer neighbours or smaller groups"
+        )
+    return own
 
 
 def parse(x: NDArray[np.number], metric: str = "euclidean") -> Points:
@@ -130,12 +182,12 @@ def _moderate(points: Points) -> tuple[Points, float]:
 
 
 def _owners(points: Points) -> Ints:
-    """For each point the lowest index of a point with the same bytes; only those with the same sum are looked at."""
+    """For each point the lowest index of a point equal to it; only those with the same sum are looked at."""
     owners = np.arange(len(points))
     _, which, counts = np.unique(points.sum(axis=1), return_inverse=True, return_counts=True)
     seen: dict[bytes, int] = {}
     for i in np.flatnonzero(counts[which] > 1).tolist():
-        owners[i] = seen.setdefault(blake2b(points[i], digest_size=16).digest(), i)
+        owners[i] = seen.setdefault(blake2b(points[i] + 0.0, digest_size=16).digest(), i)
     return owners
 
 
@@ -155,10 +207,10 @@ def _search(points: Points, k: int, tie: float) -> Neighbors:
     found.distances[certain], found.indices[certain] = _settled(
         points, certain, row, columns[certain[row], place], k, tie
     )
-    doubtful = np.setdiff1d(np.arange(n), certain)
+    doubtful, own = np.setdiff1d(np.arange(n), certain), np.arange(n)
     for part in _blocks(len(doubtful), n * 8, _SCAN_BYTES):
         some = doubtful[part]
-        found.distances[some], found.indices[some] = _scanned(points, centre, some, k, tie)
+        found.distances[some], found.indices[some] = _scanned(points, centre, some, k, tie, own)
     return found
 
 
@@ -245,10 +297,10 @@ def _ordered(distances: Floats, columns: Ints, tie: float) -> tuple[Floats, Ints
     return _ordered(np.maximum.accumulate(np.where(apart, distances, 0), axis=1), columns, 0)
 
 
-def _scanned(points: Points, centre: Floats, rows: Ints, k: int, tie: float) -> tuple[Floats, Ints]:
-    """Distances and indices (len(rows), k) for rows that float32 leaves in doubt."""
+def _scanned(points: Points, centre: Floats, rows: Ints, k: int, tie: float, groups: Ints) -> tuple[Floats, Ints]:
+    """Distances and indices (len(rows), k) of neighbours of other groups, for rows that float32 leaves in doubt."""
     squares, error = _float64_squares(points, centre, rows)
-    squares[np.arange(len(rows)), rows] = np.inf
+    squares[groups[rows][:, None] == groups] = np.inf
     bound = np.partition(squares + error, k - 1, axis=1)[:, k - 1 : k]
     row, column = np.nonzero(squares - error <= (np.sqrt(bound) + 2 * tie) ** 2)
     return _settled(points, rows, row, column, k, tie)

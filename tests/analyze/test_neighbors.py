@@ -17,13 +17,14 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "overlap"
 METRICS = ["euclidean", "normalised", "cosine"]
 
 
-def brute_force(x, k):
+def brute_force(x, k, groups=None):
     """The naive way, one point at a time."""
     x = np.asarray(x, np.float64)
+    own = np.arange(len(x)) if groups is None else groups
     distances, indices = [], []
     for i, point in enumerate(x):
         away = np.sqrt(((x - point) ** 2).sum(axis=1))
-        away[i] = np.inf
+        away[own == own[i]] = np.inf
         order = np.lexsort((np.arange(len(x)), away))[:k]
         distances.append(away[order])
         indices.append(order)
@@ -270,3 +271,35 @@ def test_refuses(x, k, metric, message):
 def test_refuses_more_neighbours_than_found(k):
     with pytest.raises(ActstoreError, match=f"k = {k}, but 5 neighbours"):
         nearest(gauss(n=20, d=2), 5).first(k)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 3), (1, 9), (5, 60), (150, 150)])
+@pytest.mark.parametrize("kind", ["gauss", "copies", "lattice"])
+def test_points_of_one_group_are_never_neighbours(sizes, kind):
+    """Groups small and large, of points that are near each other, equal, or tied with others."""
+    rng = np.random.default_rng(len(kind))
+    groups = np.repeat(np.arange(300), rng.integers(sizes[0], sizes[1] + 1, 300))[:300]
+    x = rng.standard_normal((300, 8)).astype(np.float32)
+    if kind == "copies":
+        x = x[groups]
+    if kind == "lattice":
+        x = rng.integers(0, 3, (300, 4)).astype(np.float32)
+    order = rng.permutation(300)
+    x, groups = x[order], groups[order] * 7 - 3
+    found = nearest(x, 12, groups=groups)
+    distances, indices = brute_force(x, 12, groups)
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-14)
+    assert (groups[found.indices] != groups[:, None]).all()
+
+
+def test_groups_that_leave_too_few_are_refused():
+    with pytest.raises(ActstoreError, match="20 points, 15 of them in one group: these have no 6 neighbours"):
+        nearest(gauss(20), 6, groups=np.repeat([0, 1], [15, 5]))
+    with pytest.raises(ActstoreError, match=r"20 points but groups of shape \(3,\)"):
+        nearest(gauss(20), 6, groups=np.arange(3))
+
+
+def test_equal_points_are_found_whatever_the_sign_of_their_zeros():
+    x = np.array([[0.0, 1.0], [2.0, 0.0], [-0.0, 1.0], [2.0, -0.0], [1.0, 0.0]], np.float32)
+    assert neighbors.firsts(x).tolist() == [0, 1, 0, 1, 4]

@@ -9,6 +9,7 @@ from actstore_analyze.commands import (
     both_sides,
     measured,
     metric,
+    neighborly,
     prepared,
     referenced,
     roles,
@@ -38,6 +39,7 @@ from actstore_analyze.commands import (
 @metric("normalised")
 @click.option("--halo", is_flag=True, help="Leave out points less dense than their cluster's highest border.")
 @referenced
+@neighborly
 @prepared
 def cluster(store: Path, **asked: Any) -> None:
     """Clusters of vectors by layer, and their homogeneity: whether each holds one label only.

@@ -57,12 +57,14 @@ def density_peaks(
     metric: str = "normalised",
     dimension: float | None = None,
     halo: bool = False,
+    groups: NDArray[np.integer] | None = None,
 ) -> Clusters:
     """Clusters of points x (n, d) around the significant peaks of their density (Advanced Density Peaks).
 
     z: confidence, in standard errors, below which two peaks are one; k: neighbours that make a density;
     maxk: neighbours that settle which points are on a border; dimension: by default Gride's at rank 16;
-    halo: label -1 the points less dense than their cluster's highest border.
+    halo: label -1 the points less dense than their cluster's highest border;
+    groups (n,): points of one group are never each other's neighbours.
     d'Errico, Facco, Laio, Rodriguez, "Automatic topography of high-dimensional data sets by non-parametric
     density peak clustering" (2021), label for label as DADApy with a constant k wherever densities differ;
     equal densities go by the lowest index.
@@ -72,9 +74,10 @@ def density_peaks(
     >>> np.bincount(density_peaks(x, metric="euclidean", maxk=50).labels).tolist()
     [200, 200]
     """
-    found = nearest(x, min(max(maxk, _ID_RANK), max(k, len(x) - 1)), metric=metric)
+    others = len(x) - (1 if groups is None else int(np.unique(groups, return_counts=True)[1].max()))
+    found = nearest(x, min(max(maxk, _ID_RANK), max(k, others)), metric=metric, groups=groups)
     dimension = _dimension(found) if dimension is None else dimension
-    return density_peaks_from(found.first(min(maxk, len(x) - 1)), z=z, k=k, dimension=dimension, halo=halo)
+    return density_peaks_from(found.first(min(maxk, others)), z=z, k=k, dimension=dimension, halo=halo)
 
 
 def density_peaks_from(

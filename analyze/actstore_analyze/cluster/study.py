@@ -13,9 +13,10 @@ from actstore_analyze.cluster import measure as clustering
 from actstore_analyze.cluster.measure import Clusters
 from actstore_analyze.gap.sides import IMAGE, TEXT, sides
 from actstore_analyze.published import curves
+from actstore_analyze.study.neighborhood import Neighborhood, OfNeighbors
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
-from actstore_analyze.study.units import PLACE, Classes, Unit, Vectors, constant, described, enough, said_where, vectors
+from actstore_analyze.study.study import EVERYTHING, METRICS
+from actstore_analyze.study.units import PLACE, Unit, described, enough, said_where
 
 __all__ = ["TOGETHER", "Cluster"]
 TOGETHER = "text + image"  # the role of the union of both modalities, as The Narrow Gate clusters it
@@ -23,7 +24,7 @@ NAN = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster(Prepared):
+class Cluster(OfNeighbors):
     """Clusters of text and image vectors together (no roles), or of each role by itself, by layer."""
 
     roles: tuple[str, ...] = ()
@@ -91,29 +92,28 @@ class Cluster(Prepared):
 
     def _groups(self, store: Store, say: Say) -> list[Group]:
         if self.roles:
-            rows = choose(store, self.sql, self.roles, self.label, say=say)
+            rows = choose(store, self.sql, self.roles, self.label, group=self.group, say=say)
             return list(groups(_coded(rows), self.roles, say=say))
         both = sides(store, self.sql, self.text, self.image)
         query = self.sql.strip().rstrip(";")
         where = f"row_id in (select row_id from rows where (\n{self.text}\n) or (\n{self.image}\n))"
-        rows = _coded(choose(store, f"from (\n{query}\n) where {where}", store.roles, self.label, say=say))
+        chosen = f"from (\n{query}\n) where {where}"
+        rows = _coded(choose(store, chosen, store.roles, self.label, group=self.group, say=say))
         return [Group(TOGETHER, one.condition, [rows.filter(pl.col("condition") == one.condition)]) for one in both]
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """One row for each position of a role: how far its clusters and its labels say the same.
 
         homogeneity, completeness, v and kept leave clusters of fewer than min_size vectors out; homogeneity_all
-        does not. They are NaN where nothing is left; all are where the vectors are the same.
+        does not. They are NaN where nothing is left; all are where the vectors are the same, or too few are unique.
         """
-        return pl.concat(
-            self._row(store, unit, k, self.prepared(x), y) for k, (x, y) in enumerate(vectors(store, unit))
-        )
+        return pl.concat(self._row(store, unit, k, one) for k, one in enumerate(self.neighborhoods(store, unit)))
 
-    def _row(self, store: Store, unit: Unit, k: int, x: Vectors, y: Classes) -> pl.DataFrame:
+    def _row(self, store: Store, unit: Unit, k: int, one: Neighborhood) -> pl.DataFrame:
         place = described(store, unit, None, 1).select(*PLACE, pl.lit(k).alias("k"))
-        found = None if constant(x) else said_where(unit, lambda: self._clusters(x))
-        labels = np.full(len(x), -1) if found is None else found.labels
-        large, every = (clustering.homogeneity(y, labels, min_size=size) for size in (self.min_size, 1))
+        found = None if one.fewer(max(self.k, 16)) else said_where(unit, lambda: self._clusters(one))
+        labels = np.full(len(one.x), -1) if found is None else found.labels
+        large, every = (clustering.homogeneity(one.labels, labels, min_size=size) for size in (self.min_size, 1))
         return place.with_columns(
             homogeneity=pl.lit(large.homogeneity),
             completeness=pl.lit(large.completeness),
@@ -127,17 +127,22 @@ class Cluster(Prepared):
             method=pl.lit(self.method),
             label=pl.lit(self.label),
             min_size=pl.lit(self.min_size),
-            n=pl.lit(len(x)),
+            n=pl.lit(len(one.x)),
+            copies=pl.lit(one.copies),
         )  # fmt: skip
 
-    def _clusters(self, x: Vectors) -> Clusters:
+    def _clusters(self, one: Neighborhood) -> Clusters:
         if self.method == "adp":
-            return clustering.density_peaks(x, z=self.z, k=self.k, metric=self.metric, halo=self.halo)
+            return clustering.density_peaks(
+                one.x, z=self.z, k=self.k, metric=self.metric, halo=self.halo, groups=one.groups
+            )
+        if self.group:
+            raise ActstoreError("--group is of density peaks; with HDBSCAN take --unique, or select one row of each")
         if self.halo:
             raise ActstoreError("--halo is of density peaks; HDBSCAN has noise of its own")
         if self.metric == "cosine":
             raise ActstoreError("HDBSCAN takes --metric normalised or euclidean")
-        return clustering.hdbscan(x, min_cluster_size=self.min_size, min_samples=self.k, metric=self.metric)
+        return clustering.hdbscan(one.x, min_cluster_size=self.min_size, min_samples=self.k, metric=self.metric)
 
 
 def _coded(rows: pl.DataFrame) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from actstore_analyze.commands import (
     drawn,
     measured,
     metric,
+    neighborly,
     prepared,
     roles,
     show,
@@ -21,6 +22,7 @@ from actstore_analyze.commands import (
 @click.option("--rank", default=16, show_default=True, help="The farther of the two neighbours compared: 2, 4, 8, ...")
 @metric("euclidean")
 @drawn("the draw")
+@neighborly
 @prepared
 def dimension(store: Path, **asked: Any) -> None:
     """Intrinsic dimension (Gride) of each role's vectors, by layer.

@@ -16,12 +16,19 @@ _EPS = float(np.finfo(np.float64).eps)
 _SMALLEST, _LARGEST = 1e-3, 1e3  # dimensions looked for
 
 
-def gride(x: NDArray[np.number], *, range_max: int = 128, metric: str = "euclidean") -> pl.DataFrame:
+def gride(
+    x: NDArray[np.number],
+    *,
+    range_max: int = 128,
+    metric: str = "euclidean",
+    groups: NDArray[np.integer] | None = None,
+) -> pl.DataFrame:
     """Intrinsic dimension of points x (n, d) at growing scales: one row for each rank 2, 4, 8, ... range_max.
 
     rank: the farther of the two neighbours compared, the nearer being at half of it; id: the dimension,
     by maximum likelihood; error: its standard error; distance: mean distance of the two neighbours.
     id and error are null at a scale where (nearly) all points coincide. Ranks end at n - 1.
+    groups (n,): points of one group are never each other's neighbours.
     Denti, Doimo, Laio, Mira, "The generalized ratios intrinsic dimension estimator" (2022), as DADApy computes it.
     Raises ActstoreError where `nearest` does.
 
@@ -29,7 +36,7 @@ def gride(x: NDArray[np.number], *, range_max: int = 128, metric: str = "euclide
     >>> gride(plane, range_max=4)["rank"].to_list()
     [2, 4]
     """
-    return gride_from(nearest(x, max(1, min(range_max, len(x) - 1)), metric=metric), range_max)
+    return gride_from(nearest(x, max(1, min(range_max, len(x) - 1)), metric=metric, groups=groups), range_max)
 
 
 def gride_from(neighbors: Neighbors, range_max: int = 128) -> pl.DataFrame:

@@ -9,33 +9,33 @@ import polars as pl
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.dimension.measure import gride
+from actstore_analyze.study.neighborhood import Neighborhood, OfNeighbors, sized
 from actstore_analyze.study.selection import Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
+from actstore_analyze.study.study import EVERYTHING, METRICS
 from actstore_analyze.study.units import (
     PLACE,
     Unit,
-    Vectors,
     described,
     enough,
     mean_and_error,
     said_where,
     sampled,
-    vectors,
 )
 
 __all__ = ["Dimension"]
 
 
 class Found(NamedTuple):
-    """The dimension at one position, NaN where there is none, its error and the distance of the neighbours."""
+    """The dimension at one position, NaN where there is none, its error, the distance of the neighbours, the size."""
 
     id: float
     error: float
     distance: float
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dimension(Prepared):
+class Dimension(OfNeighbors):
     """Gride at one rank, by role and layer."""
 
     roles: tuple[str, ...]
@@ -76,17 +76,18 @@ class Dimension(Prepared):
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each at every layer."""
-        found = list(groups(choose(store, self.sql, self.roles, None, say=say), self.roles, say=say))
+        found = list(groups(choose(store, self.sql, self.roles, None, group=self.group, say=say), self.roles, say=say))
         for group in found:
             enough(group, self.rank, name="rank", option="--rank")
         return [Unit(sampled(group, self.positions, self.seed), layer) for group in found for layer in self.layers]
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """role, condition, layer, depth, id, error, distance, rank, metric, positions, n: one row.
+        """role, condition, layer, depth, id, error, distance, rank, metric, positions, n, copies: one row.
 
-        error: of the likelihood for one position, of the mean over several. id is NaN where vectors coincide.
+        error: of the likelihood for one position, of the mean over several. id is NaN where vectors coincide, or
+        too few are unique.
         """
-        found = [self._found(self.prepared(x), unit) for x, _ in vectors(store, unit)]
+        found = [self._found(one, unit) for one in self.neighborhoods(store, unit)]
         mean, se, counted = mean_and_error([one.id for one in found])
         distance, _, _ = mean_and_error([one.distance for one in found])
         return described(store, unit, se, counted).select(
@@ -97,11 +98,15 @@ class Dimension(Prepared):
             pl.lit(self.rank).alias("rank"),
             pl.lit(self.metric).alias("metric"),
             "positions",
-            "n",
+            *sized(one.size for one in found),
         )
 
-    def _found(self, x: Vectors, unit: Unit) -> Found:
-        scale = said_where(unit, lambda: gride(x, range_max=self.rank, metric=self.metric)).row(-1, named=True)
+    def _found(self, one: Neighborhood, unit: Unit) -> Found:
+        nothing = float("nan")
+        if len(one.x) <= self.rank:
+            return Found(nothing, nothing, nothing, one.size)
+        found = said_where(unit, lambda: gride(one.x, range_max=self.rank, metric=self.metric, groups=one.groups))
+        scale = found.row(-1, named=True)
         if scale["id"] is None:
-            return Found(float("nan"), float("nan"), scale["distance"])
-        return Found(scale["id"], scale["error"], scale["distance"])
+            return Found(nothing, nothing, scale["distance"], one.size)
+        return Found(scale["id"], scale["error"], scale["distance"], one.size)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
 import polars as pl
 
 from actstore.errors import ActstoreError
@@ -12,8 +13,9 @@ from actstore.store import Store
 from actstore.store import open as open_store
 from actstore_analyze.overlap.measure import data_overlap
 from actstore_analyze.study.counterparts import counterpart, matched
+from actstore_analyze.study.neighborhood import OfNeighbors, sized
 from actstore_analyze.study.selection import Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
+from actstore_analyze.study.study import EVERYTHING, METRICS
 from actstore_analyze.study.units import (
     PLACE,
     SPREAD,
@@ -39,7 +41,7 @@ class Unit(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOverlap(Prepared):
+class DataOverlap(OfNeighbors):
     """Data overlap by role and layer with another role, layer, condition or store; None stands for the same one.
 
     with_state: the contents of the other store, which the result depends on.
@@ -122,14 +124,14 @@ class DataOverlap(Prepared):
             f"Data overlap with {self.partner} at k = {self.k}: for each sample, the share of its {self.k} nearest "
             "neighbours in one representation that are among those in the other, averaged over samples. Distance: "
             f"{METRICS[self.metric]}; neighbours are exact, ties go to the lower index. {self.source} "
-            f"Rows: {self.sql}. Chance is k / (n - 1)."
+            f"Rows: {self.sql}. Chance is k / (samples that may be neighbours)."
         )
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each with its counterpart, at every layer."""
         other = self._other(store)
         found = []
-        for group in groups(choose(store, self.sql, self.roles, None, say=say), self.roles, say=say):
+        for group in groups(choose(store, self.sql, self.roles, None, group=self.group, say=say), self.roles, say=say):
             role, condition = self.with_role or group.role, self.with_condition or group.condition
             elsewhere = self.with_store or self.with_role or self.with_layer is not None
             if condition == group.condition and not elsewhere:
@@ -149,32 +151,40 @@ class DataOverlap(Prepared):
         return found
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """role, condition, layer, depth, overlap, se, positions, chance, with_..., k, metric, n: one row.
+        """role, condition, layer, depth, overlap, se, positions, chance, with_..., k, metric, n, copies: one row.
 
-        overlap is NaN where it is not defined: all vectors of either are the same.
+        overlap is NaN where it is not defined: all vectors of either are the same, or too few are unique in both.
         """
         others = [x for x, _ in vectors(self._other(store), unit.other)]
         repeated = others * len(unit.own.group.positions) if len(others) == 1 else others
-        pairs = zip(vectors(store, unit.own), repeated, strict=True)
-        values = [self._value(self.prepared(x), self.prepared(z), unit.own) for (x, _), z in pairs]
-        mean, se, counted = mean_and_error(values)
+        pairs = zip(vectors(store, unit.own), repeated, unit.own.group.positions, strict=True)
+        found = [self._value(x, z, rows, unit.own) for (x, _), z, rows in pairs]
+        mean, se, counted = mean_and_error([value for value, _, _ in found])
+        chance, _, _ = mean_and_error([level for _, level, _ in found])
         return described(store, unit.own, se, counted).select(
             *PLACE,
             pl.lit(mean).alias("overlap"),
             *SPREAD,
-            (self.k / (pl.col("n") - 1)).alias("chance"),
+            pl.lit(chance).alias("chance"),
             pl.lit(unit.other.group.role).alias("with_role"),
             pl.lit(unit.other.group.condition).alias("with_condition"),
             pl.lit(unit.other.layer, dtype=pl.Int32).alias("with_layer"),
             pl.lit(self.k).alias("k"),
             pl.lit(self.metric).alias("metric"),
-            "n",
+            *sized(size for _, _, size in found),
         )
 
     def _other(self, store: Store) -> Store:
         return store if self.with_store is None else open_store(self.with_store)
 
-    def _value(self, x: Vectors, z: Vectors, unit: Side) -> float:
-        if constant(x) or constant(z):
-            return float("nan")
-        return said_where(unit, lambda: data_overlap(x, z, self.k, metric=self.metric))
+    def _value(self, x: Vectors, z: Vectors, rows: pl.DataFrame, unit: Side) -> tuple[float, float, tuple[int, int]]:
+        """The overlap at one position, what chance would give, and the vectors measured and copies."""
+        one = self.neighborhood([x, z], rows)
+        other = self.prepared(z[one.kept])
+        if len(one.x) <= self.k:
+            return float("nan"), float("nan"), one.size
+        value = float("nan")
+        if not constant(one.x) and not constant(other):
+            value = said_where(unit, lambda: data_overlap(one.x, other, self.k, metric=self.metric, groups=one.groups))
+        group = np.arange(len(one.x)) if one.groups is None else np.unique(one.groups, return_inverse=True)[1]
+        return value, float((self.k / (len(group) - np.bincount(group)[group])).mean()), one.size

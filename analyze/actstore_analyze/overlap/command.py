@@ -9,6 +9,7 @@ from actstore_analyze.commands import (
     drawn,
     measured,
     metric,
+    neighborly,
     prepared,
     referenced,
     roles,
@@ -39,6 +40,7 @@ WITH = ("with_role", "with_layer", "with_condition", "with_store")
     "--with-store", metavar="STORE", type=click.Path(path_type=Path), help="Data overlap, with another store."
 )
 @referenced
+@neighborly
 @prepared
 @click.pass_context
 def overlap(context: click.Context, /, store: Path, label: str, weights: str, **asked: Any) -> None:
@@ -49,6 +51,9 @@ def overlap(context: click.Context, /, store: Path, label: str, weights: str, **
 
     SQL chooses rows; it gives at least row_id. A role with several positions in a sample (image) is measured at
     each position and averaged. Rows without a label are left out. The table is kept under results/.
+
+    Several prompts for one picture give vectors that are identical: the table counts them (copies), --unique measures
+    one of each, and with --group COLUMN rows that have one value there are never each other's neighbours.
 
     \b
     Example:

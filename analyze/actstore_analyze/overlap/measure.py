@@ -20,12 +20,19 @@ _AVERAGES: dict[str, Callable[[Floats, Classes], float]] = {
 
 
 def label_overlap(
-    x: NDArray[np.number], y: ArrayLike, k: int = 30, *, metric: str = "euclidean", weights: str = "uniform"
+    x: NDArray[np.number],
+    y: ArrayLike,
+    k: int = 30,
+    *,
+    metric: str = "euclidean",
+    weights: str = "uniform",
+    groups: NDArray[np.integer] | None = None,
 ) -> float:
     """Share [0, 1] of the k nearest neighbours that carry the point's own label, averaged over points.
 
     x (n, d), labels y (n,). The Narrow Gate (Serra et al.), neighbourhood overlap chi^{l,gt}.
     weights: `uniform` counts every point once, as the paper; `class` every class once, as DADApy.
+    groups (n,): points of one group are never each other's neighbours.
     Raises ActstoreError where `nearest` does, for labels that do not fit the points and for other weights.
 
     >>> x = np.array([[0.0], [1.0], [2.0], [9.0], [9.5], [11.0]])
@@ -35,7 +42,7 @@ def label_overlap(
     0.625
     """
     average, own = _average(weights), _classes(y, len(x))
-    return average(label_overlap_per_point(x, own, k, metric=metric), own)
+    return average(label_overlap_from(nearest(x, k, metric=metric, groups=groups), own), own)
 
 
 def label_overlap_per_point(x: NDArray[np.number], y: ArrayLike, k: int = 30, *, metric: str = "euclidean") -> Floats:
@@ -59,10 +66,18 @@ def label_overlap_from(neighbors: Neighbors, y: ArrayLike) -> Floats:
     return shares
 
 
-def data_overlap(x: NDArray[np.number], z: NDArray[np.number], k: int = 30, *, metric: str = "euclidean") -> float:
+def data_overlap(
+    x: NDArray[np.number],
+    z: NDArray[np.number],
+    k: int = 30,
+    *,
+    metric: str = "euclidean",
+    groups: NDArray[np.integer] | None = None,
+) -> float:
     """Share [0, 1] of the k nearest neighbours that two representations x (n, d) and z (n, e) have in common.
 
-    Mean over points of |N_k(x_i) & N_k(z_i)| / k. Raises ActstoreError for unequal numbers of points.
+    Mean over points of |N_k(x_i) & N_k(z_i)| / k; points of one group (n,) are never neighbours.
+    Raises ActstoreError for unequal numbers of points.
 
     >>> x = np.array([[0.0], [1.0], [3.0], [7.0]])
     >>> data_overlap(x, -x, k=2), data_overlap(x, x[::-1], k=1)
@@ -71,12 +86,15 @@ def data_overlap(x: NDArray[np.number], z: NDArray[np.number], k: int = 30, *, m
     if len(x) != len(z):
         raise ActstoreError(f"{len(x)} points in one representation but {len(z)} in the other; select the same rows")
     rows = np.arange(len(x))[:, None] * len(x)
-    own, other = (rows + nearest(points, k, metric=metric).indices for points in (x, z))
+    own, other = (rows + nearest(points, k, metric=metric, groups=groups).indices for points in (x, z))
     return float(np.isin(own, other).mean())
 
 
-def chance_level(y: ArrayLike, *, weights: str = "uniform") -> float:
+def chance_level(y: ArrayLike, *, weights: str = "uniform", groups: NDArray[np.integer] | None = None) -> float:
     """Label overlap [0, 1] to expect of neighbours drawn at random: the average of (n_c - 1) / (n - 1).
+
+    With groups (n,) neighbours are drawn from the others: (n_c - n_cg) / (n - n_g), of n_g points in the own group,
+    n_cg of them in the own class.
 
     >>> chance_level(np.repeat(np.arange(100), 100)) == 99 / 9999
     True
@@ -86,7 +104,17 @@ def chance_level(y: ArrayLike, *, weights: str = "uniform") -> float:
     average, own = _average(weights), _classes(y, np.size(y))
     if len(own) < 2:
         raise ActstoreError(f"{len(own)} labels: the chance level needs at least two points")
-    return average((np.bincount(own)[own] - 1) / (len(own) - 1), own)
+    group = np.arange(len(own)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    alike, size = _together(group * (own.max() + 1) + own), _together(group)
+    if (size == len(own)).any():
+        raise ActstoreError(f"all {len(own)} points are of one group: nothing is left to compare them with")
+    return average((_together(own) - alike) / (len(own) - size), own)
+
+
+def _together(numbers: Classes) -> Floats:
+    """How many have the number of each (n,)."""
+    _, which, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    return counts[which].astype(np.float64)
 
 
 def highest(y: ArrayLike, k: int, *, weights: str = "uniform") -> float:

@@ -10,22 +10,18 @@ import polars as pl
 from actstore.store import Store
 from actstore_analyze.overlap.measure import chance_level, highest, label_overlap
 from actstore_analyze.published import curves
+from actstore_analyze.study.neighborhood import Neighborhood, OfNeighbors, sized
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, METRICS, Prepared
+from actstore_analyze.study.study import EVERYTHING, METRICS
 from actstore_analyze.study.units import (
     PLACE,
     SPREAD,
-    Classes,
     Unit,
-    Vectors,
-    constant,
     described,
     enough,
-    labels,
     mean_and_error,
     said_where,
     sampled,
-    vectors,
 )
 
 __all__ = ["Overlap", "say_highest"]
@@ -37,7 +33,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overlap(Prepared):
+class Overlap(OfNeighbors):
     """A call of `actstore overlap`: label overlap by role and layer."""
 
     roles: tuple[str, ...]
@@ -93,7 +89,7 @@ class Overlap(Prepared):
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each at every layer."""
-        chosen = choose(store, self.sql, self.roles, self.label, say=say)
+        chosen = choose(store, self.sql, self.roles, self.label, group=self.group, say=say)
         chosen = chosen.with_columns(pl.col("label").rank("dense").cast(pl.Int64))
         found = list(groups(chosen, self.roles, say=say))
         for group in found:
@@ -104,24 +100,35 @@ class Overlap(Prepared):
         ]
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """role, condition, layer, depth, overlap, se, positions, chance, k, metric, weights, n: one row.
+        """role, condition, layer, depth, overlap, se, positions, chance, k, metric, weights, n, copies: one row.
 
-        overlap is NaN where it is not defined: all vectors of the layer are the same.
+        overlap is NaN where it is not defined: all vectors of the layer are the same, or too few are unique.
         """
-        values = [self._value(self.prepared(x), y, unit) for x, y in vectors(store, unit)]
-        mean, se, counted = mean_and_error(values)
+        found = [(*self._value(one, unit), one.size) for one in self.neighborhoods(store, unit)]
+        mean, se, counted = mean_and_error([value for value, _, _ in found])
+        chance, _, _ = mean_and_error([level for _, level, _ in found])
         return described(store, unit, se, counted).with_columns(
+            *sized(size for _, _, size in found),
             overlap=pl.lit(mean),
-            chance=pl.lit(chance_level(labels(unit.group.positions[0]), weights=self.weights)),
+            chance=pl.lit(chance),
             k=pl.lit(self.k),
             metric=pl.lit(self.metric),
             weights=pl.lit(self.weights),
-        ).select(*PLACE, "overlap", *SPREAD, "chance", "k", "metric", "weights", "n")  # fmt: skip
+        ).select(*PLACE, "overlap", *SPREAD, "chance", "k", "metric", "weights", "n", "copies")  # fmt: skip
 
-    def _value(self, x: Vectors, y: Classes, unit: Unit) -> float:
-        if constant(x):  # a constant token at layer 0: every neighbour is a tie
-            return float("nan")
-        return said_where(unit, lambda: label_overlap(x, y, self.k, metric=self.metric, weights=self.weights))
+    def _value(self, one: Neighborhood, unit: Unit) -> tuple[float, float]:
+        """The overlap at one position, and what chance would give."""
+        if len(one.x) < 2:
+            return float("nan"), float("nan")
+        chance = said_where(unit, lambda: chance_level(one.labels, weights=self.weights, groups=one.groups))
+        if one.fewer(self.k):  # a constant token at layer 0: every neighbour is a tie
+            return float("nan"), chance
+        return said_where(
+            unit,
+            lambda: label_overlap(
+                one.x, one.labels, self.k, metric=self.metric, weights=self.weights, groups=one.groups
+            ),
+        ), chance
 
 
 def say_highest(groups: Iterable[Group], k: int, weights: str = "uniform", *, say: Say) -> None:

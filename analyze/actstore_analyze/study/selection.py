@@ -53,24 +53,29 @@ def known_layers(store: Store, layers: Sequence[int] | None) -> tuple[int, ...]:
     return chosen
 
 
-def choose(store: Store, sql: str, roles: Sequence[str], label: str | None, *, say: Say) -> pl.DataFrame:
-    """Rows of a query that have one of the roles and a label: row_id, sample_id, condition, role, k, label.
+def choose(
+    store: Store, sql: str, roles: Sequence[str], label: str | None, *, group: str | None = None, say: Say
+) -> pl.DataFrame:
+    """Rows of a query that have one of the roles and a label: row_id, sample_id, condition, role, k, label, group.
 
-    The label is a column of the query, or else of the view rows; None gives every row the label NULL.
+    The label is a column of the query, or else of the view rows; None gives every row the label NULL. So is the group,
+    as a number; rows without one are each a group.
     Rows without a label are left out otherwise, and said.
     """
     query = sql.strip().rstrip(";")
     own = store.sql(f"from (\n{query}\n) limit 0").columns
     if "row_id" not in own:
         raise ActstoreError(f"the query gives no row_id, only {', '.join(own)}; for example: from rows where k = 0")
-    column = "NULL" if label is None else f'{_source(store, own, label)}."{label}"'
+    column, shared = ("NULL" if name is None else f'{_source(store, own, name)}."{name}"' for name in (label, group))
     listed = ", ".join(map(literal, roles))
     rows = store.sql(
-        f"select r.row_id, r.sample_id, r.condition, r.role, r.k, {column} as label "
+        f"select r.row_id, r.sample_id, r.condition, r.role, r.k, {column} as label, "
+        f"coalesce('of ' || cast({shared} as varchar), 'row ' || r.row_id) as shared "
         f"from (\n{query}\n) q join rows r on r.row_id = q.row_id where r.role in ({listed}) order by r.row_id"
     )
     if rows["row_id"].is_duplicated().any():
         raise ActstoreError("the query gives a row_id more than once; a row would be its own neighbour")
+    rows = rows.with_columns(group=pl.col("shared").rank("dense").cast(pl.Int64)).drop("shared")
     return rows if label is None else _labelled(rows, label, say)
 
 

@@ -3,7 +3,7 @@
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,7 +20,7 @@ from actstore_analyze.study.selection import Say, known_layers
 
 __all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "depth", "n_layers"]
 EVERYTHING = "from rows"
-UNWRITTEN = ("sql", "jobs", "with_state", "vector_state", "blocked")  # fields that are no options
+UNWRITTEN = ("sql", "jobs", "with_state", "vector_state", "blocked", "interval")  # fields that are no options
 FIRST = ("roles", "layers")  # options that a command line begins with
 RESIDUAL = "the residual stream; layer 0 is the embeddings, layer l the output of the l-th block, before any final norm"
 METRICS = {
@@ -132,6 +132,10 @@ class PerLayer(ABC):
     @abstractmethod
     def rows(self, store: Store, unit: Any) -> pl.DataFrame:
         """The rows of one unit."""
+
+    def remarks(self, table: pl.DataFrame) -> Iterator[str]:  # noqa: ARG002
+        """What a reader must be told beside the table: lines on standard error, each time it is shown."""
+        return iter(())
 
     def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The table from the rows of all units; those rows, unless a measure needs all layers to go on."""

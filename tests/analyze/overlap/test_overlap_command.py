@@ -48,7 +48,7 @@ def test_one_vector_per_sample(store, capsys):
     assert [row["depth"] for row in rows] == [0, 0.25, 0.5]
     assert {row["n"] for row in rows} == {N}
     assert all(row["se"] is None for row in rows)
-    expected = "role condition layer depth overlap se positions chance k metric weights n"
+    expected = "role condition layer depth overlap se positions chance k metric weights n copies"
     assert " ".join(deepest) == expected
     assert "saved as" in err.splitlines()[-1]
 

@@ -1,0 +1,103 @@
+"""What measures of nearest neighbours share: rows that must not be neighbours, and vectors that are there twice."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore.store import Store
+from actstore_analyze.neighbors import firsts
+from actstore_analyze.study.study import Prepared
+from actstore_analyze.study.units import Classes, Unit, Vectors, constant, labels, vectors
+
+__all__ = ["Neighborhood", "OfNeighbors", "sized"]
+
+Numbers = NDArray[np.int64]
+
+
+class Neighborhood(NamedTuple):
+    """The vectors (n, d) of one position that are measured, with labels and groups (n,), each None without such.
+
+    kept (n,): which of the position's rows they are; copies: vectors equal to an earlier one, measured or not.
+    """
+
+    x: Vectors
+    labels: Classes
+    groups: Numbers | None
+    kept: Numbers
+    copies: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Vectors measured, and copies."""
+        return len(self.x), self.copies
+
+    def fewer(self, k: int) -> bool:
+        """Whether these are fewer different vectors than have k neighbours, left alone by `unique`."""
+        return len(self.x) <= k or constant(self.x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfNeighbors(Prepared):
+    """A measure of nearest neighbours.
+
+    unique: only the first of equal vectors is measured; group: a column whose equal values keep rows from being
+    neighbours, such as the picture of several questions.
+    """
+
+    unique: bool = False
+    group: str | None = None
+
+    def neighborhoods(self, store: Store, unit: Unit) -> Iterator[Neighborhood]:
+        """The vectors of each position of a unit, as they are measured."""
+        for (x, _), rows in zip(vectors(store, unit), unit.group.positions, strict=True):
+            yield self.neighborhood([x], rows)
+
+    def neighborhood(self, given: Sequence[Vectors], rows: pl.DataFrame) -> Neighborhood:
+        """Of the same rows in one representation or several, of which the first is kept: a copy in any is one."""
+        kept = np.arange(len(rows))
+        for x in given:
+            own = firsts(self.prepared(x[kept]))
+            kept = kept[own == np.arange(len(kept))]
+        copies = len(rows) - len(kept)
+        kept = kept if self.unique else np.arange(len(rows))
+        groups = None if self.group is None else rows["group"].to_numpy()[kept]
+        return Neighborhood(self.prepared(given[0][kept]), labels(rows)[kept], groups, kept, copies)
+
+    @property
+    def apart(self) -> str | None:
+        """Which neighbours are kept out, in words; None for none."""
+        said = ["each once where vectors are equal"] if self.unique else []
+        said += [f"rows of one “{self.group}” never neighbours"] if self.group else []
+        return ", ".join(said) or None
+
+    @property
+    def preparation(self) -> str | None:
+        """In words, None for vectors as they are."""
+        return ", ".join(filter(None, [super().preparation, self.apart])) or None
+
+    def remarks(self, table: pl.DataFrame) -> Iterator[str]:
+        """Roles in which vectors are copies of others; where all are one vector, the measure says it by NaN."""
+        if "copies" not in table.columns:  # saved by an earlier version
+            return
+        others = pl.col("n") if self.unique else pl.col("n") - pl.col("copies")
+        found = table.filter((pl.col("copies") > 0) & (others > 1)).sort("copies", descending=True)
+        worst = found.group_by("role", maintain_order=True)
+        for (role,), rows in worst:
+            copies, n, layer = rows.select("copies", "n", "layer").row(0)
+            if self.unique:
+                yield f"role '{role}', layer {layer}: {copies} vectors equal others and were left out; {n} are measured"
+            elif self.group is None:
+                yield (
+                    f"role '{role}', layer {layer}: {copies} of {n} vectors are identical with others, their nearest "
+                    "neighbours at distance 0; --unique keeps one of each, --group COLUMN keeps rows of one group apart"
+                )
+
+
+def sized(sizes: Iterable[tuple[int, int]]) -> list[pl.Expr]:
+    """Columns n, the fewest vectors measured at a position, and copies, the most that equal an earlier one."""
+    n, copies = zip(*sizes, strict=True)
+    return [pl.lit(min(n)).alias("n"), pl.lit(max(copies)).alias("copies")]
