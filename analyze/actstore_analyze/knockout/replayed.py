@@ -17,7 +17,8 @@ from actstore_analyze.overlap.measure import chance_level, label_overlap
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.patch.replayed import compared
 from actstore_analyze.study.conditions import NONE
-from actstore_analyze.study.said import SPACES, wilson
+from actstore_analyze.study.intervals import wilson
+from actstore_analyze.study.said import SPACES
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, PerLayer, n_layers
 from actstore_analyze.study.units import constant

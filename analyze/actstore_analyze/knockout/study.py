@@ -16,6 +16,7 @@ from actstore_analyze.published import curves
 from actstore_analyze.score.study import ALL, Scored
 from actstore_analyze.study import answers, executor, said
 from actstore_analyze.study.conditions import samples_under
+from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.selection import Say, choose, groups
 from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, PerLayer, n_layers
 from actstore_analyze.study.units import Unit, constant, enough, said_where, vectors
@@ -185,10 +186,7 @@ def _accuracy(store: Store, asked: str, label: str) -> pl.DataFrame:
         f'select max(n) / sum(n) from (select count(*) n from ({asked}) where "{label}" is not null group by "{label}")'
     ).item()
     return _table(
-        [
-            (condition, "accuracy", right / n, *said.wilson(right, n), share, n)
-            for condition, right, n in counted.iter_rows()
-        ]
+        [(condition, "accuracy", right / n, *wilson(right, n), share, n) for condition, right, n in counted.iter_rows()]
     )
 
 

@@ -16,7 +16,7 @@ from actstore.store import Store
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.patch.study import SCHEMA, say_of_one_class
 from actstore_analyze.published import curves
-from actstore_analyze.study.said import wilson
+from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
 from actstore_analyze.study.words import tokens_of

@@ -13,7 +13,7 @@ from actstore_analyze.patch import measure as patching
 from actstore_analyze.published import curves
 from actstore_analyze.study import answers
 from actstore_analyze.study.conditions import NONE, samples_under, specs
-from actstore_analyze.study.said import wilson
+from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
 

@@ -22,6 +22,6 @@ def probe(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = (
         drawn, y_title="held-out accuracy", ceiling=1,
         rules={f"commonest {level:.3f}": level for level in [table.select(pl.col("chance").mean()).item()]},
     )  # fmt: skip
-    note = f"n = {counts(table, 'held_out')} samples held out; band: 95 % Wilson interval"
+    note = f"n = {counts(table, 'held_out')} samples held out; band: 95 % interval"
     titled: alt.LayerChart = chart.properties(title=heading(title, note))
     return titled

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import parse
 
-__all__ = ["Probed", "folded", "held_out"]
+__all__ = ["Asked", "Probed", "asked_folded", "asked_held_out", "folded", "held_out"]
 
 MOST_STEPS = 1000
 
@@ -27,6 +27,18 @@ class Probed(NamedTuple):
     n: int
 
 
+class Asked(NamedTuple):
+    """Of the points that were held out (n,), in their order: whether the probe, and a guess, named each right."""
+
+    right: NDArray[np.bool]
+    guessed: NDArray[np.bool]
+
+    @property
+    def counted(self) -> Probed:
+        """How many."""
+        return Probed(int(self.right.sum()), int(self.guessed.sum()), len(self.right))
+
+
 def held_out(x: NDArray[np.number], y: ArrayLike, train: NDArray[np.bool], *, c: float = 1.0) -> Probed:
     """A probe of points x (n, d) and labels y (n,), fitted on the points of `train`, asked about the others.
 
@@ -37,6 +49,11 @@ def held_out(x: NDArray[np.number], y: ArrayLike, train: NDArray[np.bool], *, c:
     >>> held_out(x, [0, 0, 1, 1, 0, 1], np.array([True, True, True, True, False, False]))
     Probed(right=2, guessed=1, n=2)
     """
+    return asked_held_out(x, y, train, c=c).counted
+
+
+def asked_held_out(x: NDArray[np.number], y: ArrayLike, train: NDArray[np.bool], *, c: float = 1.0) -> Asked:
+    """As `held_out`, point by point."""
     points, labels = parse(x), np.asarray(y)
     if not train.any() or train.all():
         raise ActstoreError(
@@ -47,7 +64,7 @@ def held_out(x: NDArray[np.number], y: ArrayLike, train: NDArray[np.bool], *, c:
     values, counts = np.unique(labels[train], return_counts=True)
     said = _fitted(points[train], labels[train], c).predict(points[~train])
     truth = labels[~train]
-    return Probed(int((said == truth).sum()), int((truth == values[counts.argmax()]).sum()), len(truth))
+    return Asked(said == truth, truth == values[counts.argmax()])
 
 
 def folded(x: NDArray[np.number], y: ArrayLike, *, folds: int = 5, seed: int = 0, c: float = 1.0) -> Probed:
@@ -59,6 +76,11 @@ def folded(x: NDArray[np.number], y: ArrayLike, *, folds: int = 5, seed: int = 0
     >>> folded(x, np.repeat(["a", "b"], 10)).right
     20
     """
+    return asked_folded(x, y, folds=folds, seed=seed, c=c).counted
+
+
+def asked_folded(x: NDArray[np.number], y: ArrayLike, *, folds: int = 5, seed: int = 0, c: float = 1.0) -> Asked:
+    """As `folded`, point by point."""
     labels = np.asarray(y)
     values, counts = np.unique(labels, return_counts=True)
     if counts.min() < folds:
@@ -66,10 +88,12 @@ def folded(x: NDArray[np.number], y: ArrayLike, *, folds: int = 5, seed: int = 0
             f"label '{values[counts.argmin()]}' has {counts.min()} points, too few for {folds} folds; "
             f"take fewer folds, or leave it out"
         )
+    found = Asked(np.zeros(len(labels), np.bool), np.zeros(len(labels), np.bool))
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.empty(len(labels)), labels)
-    found = [held_out(x, labels, np.isin(np.arange(len(labels)), train), c=c) for train, _ in splits]
-    right, guessed, n = (sum(numbers) for numbers in zip(*found, strict=True))
-    return Probed(right, guessed, n)
+    for train, test in splits:
+        asked = asked_held_out(x, labels, np.isin(np.arange(len(labels)), train), c=c)
+        found.right[test], found.guessed[test] = asked
+    return found
 
 
 def _fitted(x: NDArray[np.number], y: NDArray[np.generic], c: float) -> Pipeline:

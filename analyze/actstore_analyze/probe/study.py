@@ -8,8 +8,8 @@ import polars as pl
 
 from actstore.errors import ActstoreError, nearest
 from actstore.store import Store
-from actstore_analyze.probe.measure import Probed, folded, held_out
-from actstore_analyze.study.said import wilson
+from actstore_analyze.probe.measure import Asked, asked_folded, asked_held_out
+from actstore_analyze.study.intervals import by_sample
 from actstore_analyze.study.selection import Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, Prepared
 from actstore_analyze.study.units import (
@@ -18,7 +18,6 @@ from actstore_analyze.study.units import (
     Unit,
     Vectors,
     described,
-    mean_and_error,
     said_where,
     sampled,
     vectors,
@@ -41,6 +40,7 @@ class Probe(Prepared):
     c: float = 1.0
     positions: int | None = None
     seed: int = 0
+    interval: str = "samples"  # of what; results of versions that do not say it counted positions
 
     measure: ClassVar[str] = "probe"
     always: ClassVar[tuple[str, ...]] = ("label",)
@@ -65,6 +65,11 @@ class Probe(Prepared):
             split = USUAL_SPLIT
         return super().of(store, roles=known_roles(store, roles), split=split, folds=folds or cls.folds, **asked)
 
+    @classmethod
+    def again(cls, parameters: dict[str, Any]) -> Self:
+        """The call that a saved result answers."""
+        return super().again({"interval": "positions", **parameters})
+
     @property
     def title(self) -> str:
         """What was measured, as a heading."""
@@ -88,10 +93,15 @@ class Probe(Prepared):
     def methods(self) -> str:
         """How it was computed."""
         drawn = f"{self.folds} stratified folds drawn with seed {self.seed}, each held out once"
+        over = (
+            "95 %, over samples: Wilson's, and where a sample has several positions the bootstrap's of samples' shares"
+            if self.interval == "samples"
+            else "95 % Wilson; of several positions one standard error over them, as if these were independent"
+        )
         by = drawn if self.split is None else f"fitted where {self.split} is train, asked where it is test"
         return (
             f"Linear probe of “{self.label}”: logistic regression (scikit-learn) on standardised dimensions, "
-            f"C = {self.c:g}; {by}. Interval: 95 % Wilson. A role with several positions in a sample has a probe for "
+            f"C = {self.c:g}; {by}. Interval: {over}. A role with several positions in a sample has a probe for "
             f"each position, and their mean is shown. Rows: {self.sql}. {self.source}"
         )
 
@@ -127,33 +137,36 @@ class Probe(Prepared):
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """role, condition, layer, depth, accuracy, low, high, chance, positions, n, classes: one row."""
-        found = [
-            self._probed(self.prepared(x), y, rows, unit)
+        asked = pl.concat(
+            self._asked(self.prepared(x), y, rows, unit)
             for (x, y), rows in zip(vectors(store, unit), unit.group.positions, strict=True)
-        ]
-        accuracy, se, counted = mean_and_error([one.right / one.n for one in found])
-        low, high = (
-            wilson(found[0].right, found[0].n) if se is None else (max(0.0, accuracy - se), min(1.0, accuracy + se))
         )
-        return described(store, unit, se, counted).select(
+        shares = asked.group_by("sample_id", maintain_order=True).agg(pl.col("right", "guessed").mean())
+        low, high = by_sample(shares["right"].to_numpy())
+        return described(store, unit, None, len(unit.group.positions)).select(
             *PLACE,
-            accuracy=pl.lit(accuracy),
+            accuracy=pl.lit(shares["right"].mean()),
             low=pl.lit(low),
             high=pl.lit(high),
-            chance=pl.lit(found[0].guessed / found[0].n),
+            chance=pl.lit(shares["guessed"].mean()),
             positions="positions",
-            held_out=pl.lit(found[0].n),
+            held_out=pl.lit(shares.height),
             n="n",
             classes=pl.lit(unit.group.positions[0]["label"].n_unique()),
         )
 
-    def _probed(self, x: Vectors, y: Classes, rows: pl.DataFrame, unit: Unit) -> Probed:
-        def probed() -> Probed:
-            if self.split is None:
-                return folded(x, y, folds=self.folds, seed=self.seed, c=self.c)
-            return held_out(x, y, (rows["side"] == "train").to_numpy(), c=self.c)
+    def _asked(self, x: Vectors, y: Classes, rows: pl.DataFrame, unit: Unit) -> pl.DataFrame:
+        """sample_id, right, guessed of the vectors held out at one position."""
+        train = None if self.split is None else (rows["side"] == "train").to_numpy()
 
-        return said_where(unit, probed)
+        def asked() -> Asked:
+            if train is None:
+                return asked_folded(x, y, folds=self.folds, seed=self.seed, c=self.c)
+            return asked_held_out(x, y, train, c=self.c)
+
+        right, guessed = said_where(unit, asked)
+        samples = rows["sample_id"] if train is None else rows["sample_id"].filter(~pl.Series(train))
+        return pl.DataFrame({"sample_id": samples, "right": right, "guessed": guessed})
 
 
 def _tells(store: Store, known: list[str], sql: str) -> bool:

@@ -8,7 +8,7 @@ import polars as pl
 from actstore_analyze.knockout.figure import everywhere
 from actstore_analyze.knockout.study import WORDS
 from actstore_analyze.study.conditions import NONE
-from actstore_analyze.study.said import wilson
+from actstore_analyze.study.intervals import wilson
 
 __all__ = ["knockouts", "moved", "patches"]
 

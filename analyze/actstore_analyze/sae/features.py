@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from actstore_analyze.study.said import wilson
+from actstore_analyze.study.intervals import wilson
 
 __all__ = ["Activity", "MatchRate", "match_rate", "top_features"]
 

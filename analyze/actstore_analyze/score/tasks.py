@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,11 +12,10 @@ from actstore.errors import ActstoreError
 from actstore_analyze.score.captions import cider_per_image
 from actstore_analyze.score.exact import gqa_accuracy, mme_points, pope
 from actstore_analyze.score.vqa import normalised, vqa_accuracy
-from actstore_analyze.study.said import wilson
+from actstore_analyze.study.intervals import bootstrapped, percentiles, resampled, wilson
 
-__all__ = ["TASKS", "Score", "Task", "bootstrapped"]
+__all__ = ["TASKS", "Score", "Task"]
 
-RESAMPLES, SEED = 1000, 0
 PAIRED = ("accuracy", "accuracy_plus")  # of questions, and of images with both answers right
 
 
@@ -110,12 +109,12 @@ def _points(metric: str, tasks: Sequence[NDArray[np.float64]]) -> Score:
     """The sum over tasks of the mean points of their images, and its interval: images are drawn within their task."""
     sums = [own.sum(axis=1) for own in tasks]
     drawn = np.sum([_means(own, seed=i) for i, own in enumerate(sums)], axis=0)
-    return Score(metric, sum(float(own.mean()) for own in sums), *_percentiles(drawn))
+    return Score(metric, sum(float(own.mean()) for own in sums), *percentiles(drawn))
 
 
 def _means(values: NDArray[np.float64], *, seed: int) -> NDArray[np.float64]:
     """The mean of each of RESAMPLES draws."""
-    return _resampled(lambda drawn: values[drawn].mean(axis=1), values, seed=seed)
+    return resampled(lambda drawn: values[drawn].mean(axis=1), values, seed=seed)
 
 
 def _relative(samples: pl.DataFrame) -> list[Score]:
@@ -149,30 +148,6 @@ def _share(metric: str, right: int, n: int) -> Score:
 
 def _mean(metric: str, values: NDArray[np.float64]) -> Score:
     return Score(metric, float(values.mean()), *bootstrapped(lambda drawn: values[drawn].mean(axis=1), values))
-
-
-def bootstrapped(statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], x: NDArray[Any]) -> tuple[float, float]:
-    """95 % percentile interval of a statistic of samples (resamples, n), the samples drawn with replacement."""
-    return _percentiles(_resampled(statistic, x, seed=SEED))
-
-
-def _resampled(
-    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], x: NDArray[Any], *, seed: int
-) -> NDArray[np.float64]:
-    """The statistic of each of RESAMPLES draws."""
-    rng = np.random.default_rng(seed)
-    step = max(1, 2**22 // len(x))
-    return np.concatenate(
-        [
-            statistic(rng.integers(0, len(x), (min(step, RESAMPLES - start), len(x))))
-            for start in range(0, RESAMPLES, step)
-        ]
-    )
-
-
-def _percentiles(drawn: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
 
 
 TASKS = {

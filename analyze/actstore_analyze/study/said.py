@@ -1,12 +1,11 @@
 """What the model said: how often its likeliest next token is the sample's label."""
 
-from math import sqrt
-
 import polars as pl
 
 from actstore.store import Store
+from actstore_analyze.study.intervals import wilson
 
-__all__ = ["accuracy", "wilson"]
+__all__ = ["accuracy"]
 
 SPACES = " ▁Ġ"  # how tokenizers write the space before a word
 
@@ -52,15 +51,3 @@ def _are_tokens(store: Store, label: str) -> bool:
     labels = f'select distinct cast("{label}" as varchar) as l from plan'
     found = store.sql(f"select count(*) from ({labels}) join vocab on token in (l, 'Ġ' || l, '▁' || l)")
     return int(found.item()) > 0
-
-
-def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a share, 95 % by default; sound for small n and for shares near 0 and 1.
-
-    >>> [round(end, 4) for end in wilson(10, 10)], [round(end, 4) for end in wilson(45, 50)]
-    ([0.7225, 1.0], [0.7864, 0.9565])
-    """
-    share = right / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)

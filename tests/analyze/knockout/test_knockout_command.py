@@ -18,7 +18,7 @@ from actstore_analyze.overlap.measure import label_overlap
 from actstore_analyze.published import curves
 from actstore_analyze.report import causal
 from actstore_analyze.score import cider, vqa_accuracy
-from actstore_analyze.study.said import wilson
+from actstore_analyze.study.intervals import wilson
 from extracting import extract
 from knocking import BLOCKS, CONDITIONS, N, block, make_store, vectors
 

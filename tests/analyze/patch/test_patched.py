@@ -12,7 +12,7 @@ from actstore_analyze.patch import figure as patched_figures
 from actstore_analyze.patch.study import Patched, patched
 from actstore_analyze.published import curves
 from actstore_analyze.report import causal
-from actstore_analyze.study.said import wilson
+from actstore_analyze.study.intervals import wilson
 from patching import CONDITIONS, PAIRS, N, make_store, numbers
 
 

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from actstore.commands.main import run
 from actstore.errors import ActstoreError
 from actstore_analyze.probe.measure import folded, held_out
-from actstore_analyze.study.said import wilson
+from actstore_analyze.study.intervals import wilson
 from two_sided import N, command, make, vectors
 
 SQL = "from rows where prompt_order = 'image-text'"
@@ -46,7 +46,7 @@ def test_held_out_by_a_column(store, tmp_path, capsys):
     assert rows[2]["accuracy"] > 0.9
     drawing = (tmp_path / "f.svg").read_text()
     assert re.search(r'aria-label="eoi, layer 2: accuracy \d\.\d{3} \(', drawing)
-    assert "n = 20 samples held out; band: 95 % Wilson interval" in drawing
+    assert "n = 20 samples held out; band: 95 % interval" in drawing
 
 
 def test_held_out_by_folds(store, capsys):
@@ -125,3 +125,24 @@ def test_report_shows_it(store, tmp_path):
     page = (tmp_path / "r.html").read_text()
     assert "<h2>Linear probe of “label”, held out by split" in page
     assert "fitted where split is train, asked where it is test" in page
+
+
+def test_the_interval_of_several_positions_is_over_samples(tmp_path, capsys):
+    from labelled import POSITIONS, make_store
+    from labelled import N as SAMPLES
+    from labelled import vectors as labelled_vectors
+
+    make_store(tmp_path / "store")
+    status, rows, _ = command(capsys, "probe", tmp_path / "store", "--roles", "image", "--layers", 2)
+    assert status == 0
+    train, y = np.arange(SAMPLES) % 2 == 1, np.arange(SAMPLES) % 3
+    x = labelled_vectors("image", 2, POSITIONS).astype(np.float32).astype(np.float64)
+    right = [model().fit(x[train, k], y[train]).predict(x[~train, k]) == y[~train] for k in range(POSITIONS)]
+    shares = np.mean(right, axis=0)
+    assert rows[0]["accuracy"] == pytest.approx(shares.mean())
+    assert (rows[0]["held_out"], rows[0]["positions"]) == (SAMPLES // 2, POSITIONS)
+    rng = np.random.default_rng(1)
+    means = shares[rng.integers(0, len(shares), (20_000, len(shares)))].mean(axis=1)
+    assert [rows[0]["low"], rows[0]["high"]] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
+    assert run(["report", str(tmp_path / "store"), "-o", str(tmp_path / "r.html")]) == 0
+    assert "Interval: 95 %, over samples" in (tmp_path / "r.html").read_text()

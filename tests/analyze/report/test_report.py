@@ -11,6 +11,7 @@ import pytest
 import actstore
 from actstore.commands.main import run
 from actstore_analyze.study import said
+from actstore_analyze.study.intervals import wilson
 from labelled import N, make_store, write_batch
 from pages import Page
 
@@ -112,7 +113,7 @@ def test_accuracy_knows_the_marks_of_tokenizers_and_passes_over_what_it_cannot_c
 
 def test_wilson_against_the_normal_equation():
     for right, n in [(0, 5), (3, 7), (432, 449), (5, 5)]:
-        for end in said.wilson(right, n):
+        for end in wilson(right, n):
             if 1e-9 < end < 1 - 1e-9:
                 assert abs(right / n - end) == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / n))
 
