@@ -195,7 +195,8 @@ def hdbscan(
     """Clusters of points x (n, d) by HDBSCAN, noise labelled -1; centers are the points most certain to belong.
 
     min_samples: neighbours that make a core point, by default min_cluster_size; metric: `normalised`
-    or `euclidean`. Campello, Moulavi, Sander (2013), by the package hdbscan.
+    or `euclidean`. Campello, Moulavi, Sander (2013), by the package hdbscan. Which of tied distances it takes hangs on
+    the order of the points: they are handed to it sorted, so that the same points in any order have the same clusters.
     Raises ActstoreError for other metrics, for min_cluster_size < 2 and for points that hold NaN or infinity.
 
     >>> x = np.concatenate([np.random.default_rng(0).normal(c, 1, (200, 2)) for c in (0, 30)])
@@ -214,10 +215,20 @@ def hdbscan(
         min_samples=min(min_samples or min_cluster_size, len(points) - 1),
         approx_min_span_tree=False,
         core_dist_n_jobs=1,
-    ).fit(points)
-    labels = model.labels_.astype(np.int64)
-    certainty = [np.where(labels == label, model.probabilities_, -1) for label in range(labels.max() + 1)]
+    )
+    order = _sorted(points)
+    model.fit(points[order])
+    labels, certain = np.empty(len(points), np.int64), np.empty(len(points))
+    labels[order], certain[order] = model.labels_, model.probabilities_
+    certainty = [np.where(labels == label, certain, -1) for label in range(labels.max() + 1)]
     return Clusters(labels, np.array([np.argmax(member) for member in certainty], np.int64))
+
+
+def _sorted(points: NDArray[np.floating]) -> Ints:
+    """The points' indices (n,) in an order that hangs on their values alone."""
+    rows = np.ascontiguousarray(points + 0.0)  # -0.0 becomes 0.0
+    order: Ints = rows.view(np.dtype((np.void, rows.strides[0]))).ravel().argsort(kind="stable")
+    return order
 
 
 def homogeneity(truth: ArrayLike, labels: ArrayLike, *, min_size: int = 50) -> Homogeneity:

@@ -187,6 +187,19 @@ def test_hdbscan_of_directions():
     assert homogeneity(y, found.labels).homogeneity == 1.0
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_hdbscan_does_not_hang_on_the_order_of_rows(seed):
+    """Points of a lattice, most of whose distances are tied."""
+    rng = np.random.default_rng(seed)
+    x = np.unique(rng.integers(-6, 6, (160, 3)), axis=0).astype(np.float64)
+    first = hdbscan(x, min_cluster_size=4, min_samples=2, metric="euclidean").labels
+    assert first.max() >= 1
+    for _ in range(5):
+        order = rng.permutation(len(x))
+        again = hdbscan(x[order], min_cluster_size=4, min_samples=2, metric="euclidean").labels
+        assert again.tolist() == first[order].tolist()
+
+
 def test_hdbscan_finds_noise_only():
     found = hdbscan(np.random.default_rng(6).random((30, 2)))
     assert set(found.labels.tolist()) == {-1}
