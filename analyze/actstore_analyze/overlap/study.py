@@ -19,6 +19,7 @@ from actstore_analyze.study.units import (
     Unit,
     described,
     enough,
+    labels,
     mean_and_error,
     said_where,
     sampled,
