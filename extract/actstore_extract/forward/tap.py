@@ -55,13 +55,27 @@ def attention_modules(model: Model) -> list[nn.Module]:
     return [module for module in found if module is not None]
 
 
-def window(module: nn.Module, past: Cache | Slotted | None, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Slots of the n queries and of the keys in this forward; the cache of a sliding window drops its first keys."""
-    if past is None:
-        return torch.arange(n), torch.arange(n)
+def window(layer: int, args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slots of the queries and of the keys in a forward of this block's attention, by what the attention is given.
+
+    Models call the cache differently, so it is known by what it is; that of a sliding window drops its first keys.
+    AttentionError where there is one that does not tell.
+    """
+    hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+    assert isinstance(hidden, torch.Tensor)
+    n = hidden.shape[1]
+    past = next((one for one in (*args, *kwargs.values()) if isinstance(one, Cache | Slotted)), None)
     if isinstance(past, Slotted):
         return past.slots(n)
-    layer = cast(int, module.layer_idx)
+    if past is None:
+        for name, value in kwargs.items():
+            if ("past" in name or "cache" in name) and isinstance(value, tuple | list):
+                raise AttentionError(
+                    f"block {layer} is given {name}, a {type(value).__name__}: which keys does it hold?"
+                )
+        return torch.arange(n), torch.arange(n)
+    if past.layer_class_to_replicate is None and layer >= len(past.layers):
+        raise AttentionError(f"block {layer} attends to the keys of another block, and its cache does not say to which")
     first = int(past.get_seq_length(layer))
     n_keys, first_key = past.get_mask_sizes(n, layer)
     return torch.arange(first, first + n), torch.arange(first_key, first_key + n_keys)
@@ -78,7 +92,7 @@ def tapped(model: Model, taps: Iterable[tuple[int, Reader | Edit]]) -> Iterator[
     with ExitStack() as undo:
         undo.enter_context(_switched(model))
         for layer, tap in taps:
-            undo.enter_context(_tap(modules[layer], tap))
+            undo.enter_context(_tap(modules[layer], layer, tap))
         yield
 
 
@@ -104,12 +118,12 @@ def _switched(model: Model) -> Iterator[None]:
 
 
 @contextmanager
-def _tap(module: nn.Module, what: Reader | Edit) -> Iterator[None]:
+def _tap(module: nn.Module, layer: int, what: Reader | Edit) -> Iterator[None]:
     """The module's tap holds a reader or an edit; the first one brings the tap, the last one takes it away."""
     with ExitStack() as undo:
         tap = getattr(module, _TAP, None)
         if tap is None:
-            tap = _Tap()
+            tap = _Tap(layer)
             setattr(module, _TAP, tap)
             undo.callback(delattr, module, _TAP)
             undo.callback(module.register_forward_pre_hook(tap.before, with_kwargs=True).remove)
@@ -123,17 +137,16 @@ def _tap(module: nn.Module, what: Reader | Edit) -> Iterator[None]:
 class _Tap:
     """What to read and to edit in one attention module, and where its forward stands."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
         self.readers: list[Reader] = []
         self.edits: list[Edit] = []
         self.slots = torch.empty(0), torch.empty(0)
         self.ran = False
 
-    def before(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+    def before(self, _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         """Which slots this forward is about: known only as long as the cache does not hold its keys."""
-        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        assert isinstance(hidden, torch.Tensor)
-        self.slots = window(module, cast(Cache | None, kwargs.get("past_key_values")), hidden.shape[1])
+        self.slots = window(self.layer, args, kwargs)
         self.ran = False
 
     def after(self, module: nn.Module, *_: object) -> None:
@@ -204,6 +217,11 @@ def _rows(
     for name in _UNKNOWN:
         if kwargs.get(name) is not None:
             raise AttentionError(f"{type(module).__name__} has {name}, which this version cannot read or edit")
+    if (query.shape[2], key.shape[2]) != tuple(map(len, slots)):
+        raise AttentionError(
+            f"{type(module).__name__} has {query.shape[2]} queries and {key.shape[2]} keys where {len(slots[0])} and "
+            f"{len(slots[1])} are known: its cache is not one that can be counted"
+        )
     scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
     return Rows(
         query,

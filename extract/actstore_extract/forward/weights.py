@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-__all__ = ["Cut", "Edit", "Mode", "Rows", "padded"]
+__all__ = ["Cut", "Edit", "Mode", "Rows", "padded", "visible"]
 
 Mode = Literal["pre", "post"]
 
@@ -116,7 +116,10 @@ class Rows:
             return scores.masked_fill_(~self._causal(rows), -torch.inf) if self.is_causal else scores
         mask = self.mask[..., : self.n_keys].expand(samples, -1, -1, -1)
         mask = mask.gather(2, rows[:, None, :, None].expand(samples, mask.shape[1], n, self.n_keys))
-        return scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)
+        if mask.dtype != torch.bool:
+            scores.add_(mask)
+        # The least number that masks add is not -inf: where it is all there is, every key would be seen evenly.
+        return scores.masked_fill_(~visible(mask), -torch.inf)
 
     def _causal(self, rows: torch.Tensor) -> torch.Tensor:
         return (self.key_slots <= self.query_slots[rows][..., None])[:, None]
@@ -153,13 +156,20 @@ class Rows:
     def _sees(self, keys: torch.Tensor) -> torch.Tensor:
         """Which queries (samples, queries) may see one of the keys (samples, keys)."""
         if self.mask is not None:
-            mask = self.mask[..., : self.n_keys]
-            allowed = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-            return (allowed & keys[:, None, None]).any(-1).any(1)
+            return (visible(self.mask[..., : self.n_keys]) & keys[:, None, None]).any(-1).any(1)
         if not self.is_causal:
             return keys.any(1, keepdim=True)
         first = torch.where(keys, self.key_slots, torch.iinfo(torch.int64).max).amin(1)
         return self.query_slots >= first[:, None]
+
+
+def visible(mask: torch.Tensor) -> torch.Tensor:
+    """What an attention mask, bool or additive, lets be seen.
+
+    >>> visible(torch.tensor([0.0, -2.5, torch.finfo(torch.float32).min, -torch.inf])).tolist()
+    [True, True, False, False]
+    """
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def padded(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,18 +1,15 @@
 """Interventions in a model's forward: attention blocks, and vectors read at some points and written at them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar, cast, get_args
 
-import torch
-from torch import nn
-from transformers import Cache
-
 from actstore.errors import ActstoreError, nearest
 from actstore_extract.families import Batch, Model
-from actstore_extract.forward.slots import at_slots, role_slots
-from actstore_extract.forward.tap import attention_modules, tapped, window
+from actstore_extract.forward.masked import masked
+from actstore_extract.forward.slots import role_slots
+from actstore_extract.forward.tap import tapped
 from actstore_extract.forward.weights import Edit, Mode
 from actstore_extract.roles import Role, parse_role
 
@@ -38,8 +35,8 @@ class InterventionError(ActstoreError):
 class Block:
     """Attention that must not happen: these queries give no weight to these keys, in `layers` and `heads` (None: all).
 
-    In mode "pre" the other keys share the weight (scores of -inf before the softmax); in mode "post" it is lost
-    (zeros after the softmax, as in the Narrow Gate paper).
+    In mode "pre" the other keys share the weight (scores of -inf before the softmax), and where there are none all
+    weights are zero; in mode "post" it is lost (zeros after the softmax, as in the Narrow Gate paper).
     """
 
     queries: tuple[Role, ...]
@@ -147,23 +144,21 @@ def own_blocks(model: Model) -> tuple[Block, ...]:
 def block_attention(model: Model, batch: Batch, blocks: Sequence[Block], *, seed: int = 0) -> Iterator[None]:
     """Forwards of the batch run without what is blocked: before the softmax ("pre") or after it ("post").
 
-    Holds for generation too: tokens that follow the prompt are blocked where the queries' role reaches its end.
+    Holds for generation too: tokens that follow the prompt are blocked where the queries' role reaches its end. A query
+    that is left no key is blind: the output of its attention is zero.
     """
     check_blocks(model, blocks)
-    edits: list[tuple[int, Edit]] = []
-    with ExitStack() as hooks:
-        for block in blocks:
-            queries, keys = role_slots(batch, block.queries, seed), role_slots(batch, block.keys, seed)
-            edit = Edit(queries, keys, block.mode, any(role.is_open for role in block.queries), block.heads)
-            layers = range(model.n_layers) if block.layers is None else block.layers
-            if block.mode == "post" or block.heads is not None:
-                edits += [(layer, edit) for layer in layers]
-                continue
-            for layer in layers:  # for all heads before the softmax, a mask does it in any attention there is
-                module = attention_modules(model)[layer]
-                hooks.callback(module.register_forward_pre_hook(_mask_hook(edit), with_kwargs=True).remove)
-        if edits:
-            hooks.enter_context(tapped(model, edits))
+    by_mask: list[tuple[int, Edit]] = []  # for all heads before the softmax, a mask does it in any attention there is
+    by_weights: list[tuple[int, Edit]] = []
+    for block in blocks:
+        queries, keys = role_slots(batch, block.queries, seed), role_slots(batch, block.keys, seed)
+        edit = Edit(queries, keys, block.mode, any(role.is_open for role in block.queries), block.heads)
+        edits = by_mask if block.mode == "pre" and block.heads is None else by_weights
+        edits += [(layer, edit) for layer in (range(model.n_layers) if block.layers is None else block.layers)]
+    with (
+        masked(model, by_mask) if by_mask else nullcontext(),
+        tapped(model, by_weights) if by_weights else nullcontext(),
+    ):
         yield
 
 
@@ -175,36 +170,3 @@ def check_blocks(model: Model, blocks: Sequence[Block]) -> None:
     for block in blocks:
         if block.heads is not None and max(block.heads) >= model.n_heads:
             raise InterventionError(f"{block}: this model has heads 0 to {model.n_heads - 1}")
-
-
-_Hook = Callable[[nn.Module, tuple[object, ...], dict[str, object]], tuple[tuple[object, ...], dict[str, object]]]
-
-
-def _mask_hook(edit: Edit) -> _Hook:
-    """A pre-hook of an attention module that takes the edit's queries x keys out of its mask."""
-
-    def hook(
-        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> tuple[tuple[object, ...], dict[str, object]]:
-        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        assert isinstance(hidden, torch.Tensor)
-        query_slots, key_slots = window(module, cast(Cache | None, kwargs.get("past_key_values")), hidden.shape[1])
-        cut = (
-            at_slots(edit.queries, query_slots, beyond=edit.is_open)[:, None, :, None]
-            & at_slots(edit.keys, key_slots, beyond=False)[:, None, None]
-        ).to(hidden.device)
-        causal = (key_slots <= query_slots[:, None]).to(hidden.device)
-        return args, {**kwargs, "attention_mask": _without(kwargs.get("attention_mask"), cut, causal)}
-
-    return hook
-
-
-def _without(mask: object, cut: torch.Tensor, causal: torch.Tensor) -> torch.Tensor:
-    """The attention mask (samples, 1, queries, keys) with `cut` blocked; None stands for the causal mask."""
-    if mask is None:
-        return causal & ~cut
-    assert isinstance(mask, torch.Tensor)
-    assert mask.ndim == 4
-    if mask.dtype == torch.bool:
-        return mask & ~cut
-    return mask.masked_fill(cut, torch.finfo(mask.dtype).min)

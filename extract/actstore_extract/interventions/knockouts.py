@@ -25,7 +25,8 @@ class KnockoutSection(ConditionSection):
 
     A name alone, ROLE-knockout, is one that is ready: of the text's attention to that role, in all layers. `windows`
     makes several conditions NAME-wN, in which the last N blocks are blocked: 4 for N = 4, 8, ... and all, or a list of
-    N. `mode` is "post" (after the softmax: the weight is lost) or "pre" (the other keys share it). `heads` are all
+    N. `mode` is "post" (after the softmax: the weight is lost) or "pre" (the other keys share it). A query that loses
+    every key it could see is blind: it attends to nothing, and the output of its attention is zero. `heads` are all
     unless named. `repeats` makes of random roles NAME-r1, NAME-r2, ..., each with a draw of its own, by seed.
     """
 

@@ -1,20 +1,15 @@
 """Knockouts are those of an attention written out, at every step, and change nothing else."""
 
-from collections.abc import Iterator
-
-import numpy as np
 import pytest
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import eager_mask
 
 import tiny
-from actstore_extract.families import Batch, Model
+from actstore_extract.families import Model
 from actstore_extract.forward import weights
 from actstore_extract.forward.capture import Selection, capture
 from actstore_extract.interventions.blocks import InterventionError, block_attention, parse_block
-from actstore_extract.roles import parse_role, positions
 from attending import ROUNDING, attention, close, error, make, scaled
+from knocking import generated, reference
 from tiny import MIXED, SAME
 
 
@@ -29,39 +24,6 @@ def wide(request: pytest.FixtureRequest) -> Model:
     return Model(model.module.double(), model.processor)
 
 
-@pytest.fixture
-def zeroed() -> Iterator[dict[str, object]]:
-    """The decoder under an attention of our own, written out, that takes away what the dictionary says."""
-    asked: dict[str, object] = {}
-
-    def forward(
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        mask: torch.Tensor,
-        scaling: float,
-        softcap: float | None = None,
-        **_: object,
-    ) -> tuple[torch.Tensor, None]:
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        scores = torch.einsum("bhqd,bhkd->bhqk", query, key) * scaling
-        scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
-        cut = asked["cut"](module.layer_idx, scores)
-        if asked["mode"] == "pre":
-            scores = scores.masked_fill(cut, -1e30)
-        share = torch.softmax(scores + mask, -1)
-        if asked["mode"] == "post":
-            share = share.masked_fill(cut, 0)
-        return torch.einsum("bhqk,bhkd->bqhd", share, value), None
-
-    AttentionInterface.register("zeroed", forward)
-    AttentionMaskInterface.register("zeroed", eager_mask)
-    yield asked
-    del AttentionInterface._global_mapping["zeroed"], AttentionMaskInterface._global_mapping["zeroed"]
-
-
 CACHED = 5e-5  # over several steps with a cache, whose forwards have other shapes; float64 shows that it is rounding
 KNOCKOUTS = {
     "text to image": {"queries": "text", "keys": "image", "mode": "post"},
@@ -73,92 +35,37 @@ KNOCKOUTS = {
 }
 
 
-@torch.no_grad()
-def reference(
-    model: Model, batch: Batch, zeroed: dict[str, object], spec: dict[str, object], extra: torch.Tensor
-) -> torch.Tensor:
-    """Logits of the prompt and `extra` tokens (samples, n) after the knockout: one forward, no cache, no hooks."""
-    layers, heads = spec.get("layers", range(model.n_layers)), spec.get("heads", range(model.n_heads))
-    queries, keys = parse_role(spec["queries"]), parse_role(spec["keys"])
-
-    def cut(layer: int, scores: torch.Tensor) -> torch.Tensor:
-        taken = torch.zeros(scores.shape, dtype=torch.bool)
-        for i, layout in enumerate(batch.layouts):
-            q, k = (positions(x, layout, seed=0, sample_id=batch.sample_ids[i]) for x in (queries, keys))
-            if layer in layers and q is not None and k is not None:
-                new = np.arange(batch.n_slots, scores.shape[2]) if queries.name in ("text", "all") else []
-                for head in heads:
-                    for slot in [*(q + batch.offset[i]), *new]:
-                        taken[i, head, slot, k + batch.offset[i]] = True
-        return taken
-
-    zeroed |= {"cut": cut, "mode": spec.get("mode", "pre")}
-    inputs = dict(batch.inputs)
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], extra], 1)
-    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(extra)], 1)
-    inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    before = model.decoder.config._attn_implementation
-    model.decoder.set_attn_implementation({"": "zeroed"})
-    try:
-        return model.module(**inputs, use_cache=False).logits
-    finally:
-        model.decoder.set_attn_implementation({"": before})
-
-
-def generated(
-    model: Model, zeroed: dict[str, object], spec: dict[str, object], texts: list[str]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits (samples, steps, vocabulary) of cached generation under a knockout, those of the attention written out
-    without cache, and those without a knockout."""
-    batch = make(model, texts, left=True)
-    inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
-    options = {"max_new_tokens": 5, "do_sample": False, "suppress_tokens": [model.image_token_id], "eos_token_id": None}
-    with block_attention(model, batch, [parse_block(spec, n_layers=4)]), torch.no_grad():
-        out = model.module.generate(**inputs, **options, return_dict_in_generate=True, output_logits=True)
-    new = out.sequences[:, batch.n_slots :]
-    wanted, plain = (
-        reference(model, batch, zeroed, one, new)[:, batch.n_slots - 1 : -1] for one in (spec, {**spec, "heads": []})
-    )
-    return torch.stack(out.logits, 1), wanted, plain
-
-
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("name", KNOCKOUTS)
-def test_knockouts_equal_an_attention_written_out(
-    model: Model, zeroed: dict[str, object], name: str, left: bool
-) -> None:
+def test_knockouts_equal_an_attention_written_out(model: Model, name: str, left: bool) -> None:
     batch, spec = make(model, MIXED[:2], left=left), KNOCKOUTS[name]
-    none = torch.empty(len(batch), 0, dtype=torch.long)
     with block_attention(model, batch, [parse_block(spec, n_layers=4)]):
         found = model(batch).logits
-    assert error(batch, found, reference(model, batch, zeroed, spec, none)) < ROUNDING
+    assert error(batch, found, reference(model, batch, spec)) < ROUNDING
     assert error(batch, found, model(batch).logits) > 1e-2
     other = {**spec, "mode": "pre" if spec["mode"] == "post" else "post"}
-    assert error(batch, found, reference(model, batch, zeroed, other, none)) > 1e-3
+    assert error(batch, found, reference(model, batch, other)) > 1e-3
 
 
 @pytest.mark.parametrize("name", KNOCKOUTS)
-def test_in_float64_only_the_rounding_of_the_norms_is_left(wide: Model, zeroed: dict[str, object], name: str) -> None:
+def test_in_float64_only_the_rounding_of_the_norms_is_left(wide: Model, name: str) -> None:
     batch, spec = make(wide, MIXED[:2]), KNOCKOUTS[name]
-    none = torch.empty(len(batch), 0, dtype=torch.long)
     with block_attention(wide, batch, [parse_block(spec, n_layers=4)]):
         found = wide(batch).logits
-    assert error(batch, found, reference(wide, batch, zeroed, spec, none)) < 5e-6
+    assert error(batch, found, reference(wide, batch, spec)) < 5e-6
 
 
 @pytest.mark.parametrize("name", KNOCKOUTS)
-def test_knockouts_hold_at_every_step_of_cached_generation(model: Model, zeroed: dict[str, object], name: str) -> None:
-    found, wanted, plain = generated(model, zeroed, KNOCKOUTS[name], MIXED[:2])
+def test_knockouts_hold_at_every_step_of_cached_generation(model: Model, name: str) -> None:
+    found, wanted, plain = generated(model, KNOCKOUTS[name], MIXED[:2])
     real = wanted > torch.finfo(wanted.dtype).min
     assert scaled(found, wanted, real) < CACHED
     assert float((found - plain)[:, -1][real[:, -1]].abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("name", KNOCKOUTS)
-def test_in_float64_generation_differs_by_the_rounding_of_the_norms(
-    wide: Model, zeroed: dict[str, object], name: str
-) -> None:
-    found, wanted, _ = generated(wide, zeroed, KNOCKOUTS[name], MIXED[:1])
+def test_in_float64_generation_differs_by_the_rounding_of_the_norms(wide: Model, name: str) -> None:
+    found, wanted, _ = generated(wide, KNOCKOUTS[name], MIXED[:1])
     real = wanted > torch.finfo(torch.float32).min
     assert float((found - wanted)[real].abs().max()) < 5e-6
 

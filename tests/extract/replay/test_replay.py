@@ -93,6 +93,7 @@ BLOCKS = {
     "pre": {"queries": "text", "keys": "last-image", "mode": "pre"},
     "post": {"queries": "text", "keys": ["boi", "image", "eol"], "mode": "post"},
     "heads": {"queries": "text", "keys": ["image", "boi"], "mode": "post", "heads": [0, 1, 3], "layers": [1, 2]},
+    "blind": {"queries": "text", "keys": "all", "mode": "pre", "layers": [1, 3]},
     "late": {"queries": "suffix", "keys": ["first-image", "last-image"], "mode": "pre", "layers": [2, 3]},
 }
 
