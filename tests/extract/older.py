@@ -17,12 +17,12 @@ OLDER = {
 }
 
 
-def older(name: str) -> Model:
+def older(name: str, **others: object) -> Model:
     """The tiny model of that type, four blocks of four heads."""
     words = tiny.tokenizer([])
     named = {"pad_token_id": words.pad_token_id, "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
     sizes = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 256}
     names = CONFIG_MAPPING[name].attribute_map
     sizes = {names.get(size, size): value for size, value in sizes.items()}
-    config = AutoConfig.for_model(name, vocab_size=len(words), **sizes, **named, **OLDER[name])
+    config = AutoConfig.for_model(name, vocab_size=len(words), **{**sizes, **named, **OLDER[name], **others})
     return Model(tiny.spread(AutoModelForCausalLM.from_config(config)), words)

@@ -17,7 +17,7 @@ from actstore_extract.interventions.blocks import Block, block_attention, own_bl
 from actstore_extract.replay.decoder import Decoder
 from actstore_extract.replay.prefix import Catch, Caught, Prefix
 from actstore_extract.replay.sample import Branch, Job, Kept, Put, Vectors
-from actstore_extract.replay.steps import Forward, Step
+from actstore_extract.replay.steps import Forward, ReplayError, Step
 from actstore_extract.roles import Positions
 
 __all__ = ["Replay", "as_batch"]
@@ -156,7 +156,7 @@ class Replay:
         x = self._tensor(job.sample.residual(layer, np.arange(job.past)))
         step = self.steps(job.past, 0)[layer]
         try:
-            self.forward.block(layer, x[None], Step(step.args, {**step.kwargs, "past_key_values": Catch()}))
+            self.forward.block(layer, x[None], step.behind(Catch()))
         except Caught as found:
             return found.keys, found.values
         raise AssertionError("a block that makes no keys and values")
@@ -264,5 +264,8 @@ def _repeated(step: Step, prefix: Prefix) -> Step:
         return value.repeat(1, prefix.branches, *[1] * (value.ndim - 2)) if isinstance(value, torch.Tensor) else value
 
     positions = {name: again(value) for name, value in step.kwargs.items() if name.startswith("position")}
+    for name, value in step.kwargs.items():
+        if isinstance(value, torch.Tensor) and name not in positions and name != "attention_mask":
+            raise ReplayError(f"its blocks are given {name}, of all slots: replay whole forwards (--method full)")
     mask = prefix.mask(cast(torch.Tensor | None, step.kwargs.get("attention_mask")))
-    return Step(step.args, {**step.kwargs, **positions, "attention_mask": mask, "past_key_values": prefix})
+    return step.behind(prefix, attention_mask=mask, **positions)

@@ -16,6 +16,8 @@ from actstore_extract.forward.points import hooked
 
 __all__ = ["Forward", "ReplayError", "Step"]
 
+_CACHES = ("past_key_values", "layer_past")  # what blocks call it
+
 
 class ReplayError(ActstoreError):
     """This model, or what is stored of a sample, cannot be replayed."""
@@ -32,6 +34,16 @@ class Step:
     args: tuple[object, ...]
     kwargs: Mapping[str, object]
 
+    def behind(self, cache: object, **others: object) -> "Step":
+        """The same with a cache, under the name that the block has for it, and with others of its arguments.
+
+        ReplayError for a block that is given none.
+        """
+        name = next((name for name in _CACHES if name in self.kwargs), None)
+        if name is None:
+            raise ReplayError(f"its blocks are given no {' or '.join(_CACHES)}: replay whole forwards (--method full)")
+        return Step(self.args, {**self.kwargs, **others, name: cache})
+
 
 class Forward:
     """The forward of a model on a residual stream (samples, slots, d) in place of tokens.
@@ -45,6 +57,12 @@ class Forward:
                 f"{type(model.module).__name__} makes positions of its own (of several axes); "
                 "its forward cannot be gone on with from stored residual streams"
             )
+        for name, child in model.decoder.named_children():
+            if isinstance(child, nn.Embedding) and child is not model.module.get_input_embeddings():
+                raise ReplayError(
+                    f"{type(model.module).__name__} adds its {name} to whatever enters its first block; "
+                    "its forward cannot be gone on with from stored residual streams"
+                )
         self.model = model
         self.device = next(model.norm.parameters()).device  # its embeddings may have none: they are not needed
 
