@@ -24,8 +24,8 @@ ORDER = {
         *("store", "creation", "__init__", "maintain", "commands", "testing", "__main__"),
     ],
     "actstore_extract": [
-        *("__init__", "hub", "shipped", "transfers", "roles", "samples", "families", "forward", "interventions"),
-        *("recipe", "run", "again", "replay", "training", "demo"),
+        *("__init__", "hub", "shipped", "pictures", "transfers", "roles", "samples", "families", "forward"),
+        *("interventions", "recipe", "run", "again", "replay", "training", "demo"),
     ],
     "actstore_analyze": [
         *("__init__", "neighbors", "charts", "published", "study", "commands", "judge"),

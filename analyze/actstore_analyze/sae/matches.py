@@ -140,19 +140,17 @@ class Matched(Judging, Described):
         return dict(plan.select("sample_id", pl.col("image").cast(pl.String)).iter_rows())
 
     def _bytes(self, name: str, loaded: dict[str, bytes]) -> bytes:
-        """The file of an image, read once."""
+        """The file of an image as a judge is shown it, read once."""
+        from actstore_extract.pictures import PictureError, shown
+
         if name not in loaded:
+            path = Path(self.images, name)
+            if not path.is_file():
+                raise ActstoreError(f"{path}: No such file or directory; name the folder of the images: --images")
             try:
-                loaded[name] = (Path(self.images, name)).read_bytes()
-            except OSError as error:
-                reason = error.strerror or str(error)
-                raise ActstoreError(
-                    f"{Path(self.images, name)}: {reason}; name the folder of the images: --images"
-                ) from None
-            if question((), loaded[name]).kind is None:
-                raise ActstoreError(
-                    f"{Path(self.images, name)}: not a JPEG, PNG, GIF or WebP file, which a judge can see"
-                )
+                loaded[name] = shown(path)
+            except PictureError as error:
+                raise ActstoreError(f"{path}: {error}; leave the sample out in SQL") from None
         return loaded[name]
 
 

@@ -11,7 +11,8 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Emu3ForConditionalGeneration
+from PIL.Image import Image
+from transformers import BatchFeature, Emu3ForConditionalGeneration
 
 from actstore_extract.families.family import Family, Lines
 from actstore_extract.families.grid import lines
@@ -26,6 +27,12 @@ class Emu3(Family):
     name = "emu3"
     architectures = ("Emu3ForConditionalGeneration",)
     wrapped = True
+
+    def process(self, model: Wrapped, text: str, image: Image | None) -> BatchFeature:
+        """As usual, but for images of 1 or 3 lines: the processor would take the lines for colours."""
+        if image is not None and image.height in (1, 3):
+            raise LayoutError(f"an image of {image.width} x {image.height} pixels, whose lines Emu3 takes for colours")
+        return super().process(model, text, image)
 
     def lines(
         self,

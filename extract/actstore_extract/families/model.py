@@ -9,8 +9,7 @@ from typing import Protocol, TypeVar, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.Image import DecompressionBombError, Image, alpha_composite
-from PIL.Image import new as new_image
+from PIL.Image import Image
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutput
@@ -20,6 +19,7 @@ from actstore_extract.families.errors import LoadError
 from actstore_extract.families.pretrained import unplaced
 from actstore_extract.families.registry import family_of
 from actstore_extract.families.sample import MARKER, Batch, Encoded, LayoutError, Prompt, SampleError
+from actstore_extract.pictures import PictureError, seen
 from actstore_extract.roles import Layout
 from actstore_extract.transfers import sent
 
@@ -28,8 +28,8 @@ __all__ = ["Always", "Model"]
 # Names under which decoders keep their blocks, and the norm after the last one.
 _LAYERS = ("layers", "h", "blocks")
 _NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
-# What Pillow raises for a file it cannot decode, and processors for a prompt they cannot take.
-_BAD_SAMPLE = (DecompressionBombError, OSError, SyntaxError, ValueError)
+# What a picture that cannot be read raises, and processors for a prompt they cannot take.
+_BAD_SAMPLE = (PictureError, ValueError)
 
 
 class Always(Protocol):
@@ -154,7 +154,7 @@ class Model:
         return Layout(token_ids, text=text)
 
     def _check(self, prompt: Prompt) -> tuple[str, Image | None]:
-        """The prompt's text with the model's own marker, and its image in RGB."""
+        """The prompt's text with the model's own marker, and its image as it is `seen`."""
         own = self.kind.marker(self)
         n_markers = sum(prompt.text.count(marker) for marker in {MARKER, own})
         if prompt.image is not None and self.image_token_id is None:
@@ -167,7 +167,7 @@ class Model:
             raise LayoutError(f"{MARKER} in the prompt but no image")
         if prompt.image is None:
             return prompt.text, None
-        return prompt.text.replace(MARKER, own), _rgb(prompt.image)
+        return prompt.text.replace(MARKER, own), seen(prompt.image)
 
     def batches(self, encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
         """Indices of samples that go together: of one shape, near in length, the same for the same samples."""
@@ -240,15 +240,6 @@ class Model:
             "blocked": [] if self.always is None else self.always.facts(),
             **self.kind.facts(self),
         }
-
-
-def _rgb(image: Image) -> Image:
-    """The image in RGB, what is transparent over white, as the processors of Transformers have it."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
-        return image
-    layer = image.convert("RGBA")
-    return alpha_composite(new_image("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
 _Child = TypeVar("_Child", bound=nn.Module)

@@ -8,6 +8,7 @@ import polars as pl
 from PIL.Image import Image
 
 from actstore_extract.families import Encoded, Model, Prompt, SampleError
+from actstore_extract.pictures import PictureError
 
 __all__ = ["Encoder"]
 
@@ -54,5 +55,5 @@ class Encoder:
             return self.model.encode(Prompt(sample_id, text, None if image is None else self.image(image)))
         except SampleError as error:
             return error.reason
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file it cannot decode
-            return f"image {image}: {' '.join(str(error).split())}"
+        except PictureError as error:
+            return f"image {image}: {error}"

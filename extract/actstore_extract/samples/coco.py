@@ -12,9 +12,10 @@ import polars as pl
 from typing_extensions import TypedDict
 
 from actstore.errors import nearest
+from actstore_extract.pictures import open_image
 from actstore_extract.samples.files import first_file, folder, read_json
 from actstore_extract.samples.karpathy import KARPATHY, of_split, read_karpathy
-from actstore_extract.samples.source import Samples, SamplesError, Source, open_image
+from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Coco"]
 

@@ -15,9 +15,10 @@ from typing import Literal
 
 import polars as pl
 
+from actstore_extract.pictures import open_image
 from actstore_extract.samples.files import first_file, folder
 from actstore_extract.samples.karpathy import of_split, read_karpathy
-from actstore_extract.samples.source import Samples, SamplesError, Source, open_image
+from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Flickr30k"]
 

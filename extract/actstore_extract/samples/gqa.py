@@ -10,8 +10,9 @@ from typing import Literal
 import polars as pl
 from typing_extensions import TypedDict
 
+from actstore_extract.pictures import open_image
 from actstore_extract.samples.files import first_file, folder, read_json
-from actstore_extract.samples.source import Samples, SamplesError, Source, open_image
+from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Gqa"]
 

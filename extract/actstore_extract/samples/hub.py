@@ -11,6 +11,7 @@ from PIL.Image import Image
 from actstore.errors import nearest
 from actstore.storage.links import MEANT
 from actstore_extract.hub import unless_out_of_reach
+from actstore_extract.pictures import PictureError, decoding, open_image, seen
 from actstore_extract.samples.columns import check_present, identifier
 from actstore_extract.samples.source import Samples, SamplesError, Source
 
@@ -44,7 +45,8 @@ class Hub(Source):
         if image := self._image_column:
             numbers = pl.int_range(len(data), eager=True).cast(pl.String)
             table = table.with_columns(numbers.alias(image)) if table.width else numbers.to_frame(image)
-        return Samples(table, lambda number: self._image(data, int(number)))
+        pictures = self._pictures(data)
+        return Samples(table, lambda number: self._image(pictures, int(number)))
 
     def called(self, column: str) -> str:
         """A column's name as the plan takes it."""
@@ -63,11 +65,27 @@ class Hub(Source):
         chosen = wanted if isinstance(self.columns, list) else [name for name in present if name not in media]
         return [name for name in present if name in chosen and name != self._image_column]
 
+    def _pictures(self, data: "Dataset") -> "Dataset":
+        """The column of images alone: as files, unless the data set itself makes something else of these."""
+        import datasets
+
+        kind = data.features.get(self._image_column)
+        alone = data.select_columns(self._image_column or [])
+        if isinstance(kind, datasets.Image) and kind.mode is None:
+            return alone.cast_column(self._image_column, datasets.Image(decode=False))
+        return alone
+
     def _image(self, data: "Dataset", number: int) -> Image:
-        found = data[number][self._image_column]
-        if not isinstance(found, Image):
-            raise OSError(f"row {number} of {self.path}: column {self._image_column} holds a {type(found).__name__}")
-        return found
+        with decoding():
+            found = data[number][self._image_column]
+        match found:
+            case Image():
+                return seen(found)
+            case {"bytes": bytes(file)}:
+                return open_image(file)
+            case {"path": str(path)}:
+                return open_image(Path(path))
+        raise PictureError(f"row {number} of {self.path}: column {self._image_column} holds a {type(found).__name__}")
 
 
 def _literal(path: str) -> str:

@@ -1,5 +1,7 @@
 """A folder of class folders: the folder's name is the label."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,16 +9,26 @@ import polars as pl
 from pydantic import Field
 
 from actstore.errors import nearest
+from actstore_extract.pictures import open_image
 from actstore_extract.samples.files import folder
-from actstore_extract.samples.source import Samples, SamplesError, Source, drawn, open_image
+from actstore_extract.samples.source import Samples, SamplesError, Source, drawn
 
-__all__ = ["ImageFolder", "images_of", "subfolders"]
+__all__ = ["ImageFolder", "hidden", "images_of", "subfolders"]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".heic", ".heif", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".tga", ".qoi", ".ico", ".psd"),
+}
+# Folders that systems put beside pictures; so do they files and folders whose names begin with a dot.
+_OF_SYSTEMS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 
 
 class ImageFolder(Source):
-    """path/CLASS/*.jpg; `classes` picks some, `per_class` draws that many of each, by `seed`."""
+    """path/CLASS/*.jpg; `classes` picks some, `per_class` draws that many of each, by `seed`.
+
+    Images in folders below CLASS are of that class. What is hidden (`.ipynb_checkpoints`, `._a.jpg`, `__MACOSX`,
+    `@eaDir`) is no class and no image.
+    """
 
     source: Literal["imagefolder"]
     path: Path
@@ -44,11 +56,29 @@ class ImageFolder(Source):
 
 
 def subfolders(path: Path) -> list[str]:
-    """Names of the folders in a folder, ascending."""
-    return sorted(entry.name for entry in folder(path, "a folder of class folders").iterdir() if entry.is_dir())
+    """Names of the folders in a folder that are not hidden, ascending."""
+    entries = folder(path, "a folder of class folders").iterdir()
+    return sorted(entry.name for entry in entries if entry.is_dir() and not hidden(entry.name))
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder is the system's, not the user's.
+
+    >>> [hidden(name) for name in ("._a.jpg", "@eaDir", "__MACOSX", "@home", "a.jpg")]
+    [True, True, True, False, False]
+    """
+    return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def images_of(path: Path, count: int | None = None, *, seed: int) -> list[str]:
-    """Names of the image files in a class folder, ascending: all of them, or `count` drawn at random."""
-    files = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+    """Image files in a class folder and the folders below it, as paths in it, ascending: all, or `count` at random."""
+    files = sorted(_images_below(path))
     return files if count is None else sorted(drawn(files, seed=seed, prefix=f"{path.name}/")[:count])
+
+
+def _images_below(path: Path) -> Iterator[str]:
+    for where, folders, files in os.walk(path):
+        folders[:] = [name for name in folders if not hidden(name)]
+        for name in files:
+            if Path(name).suffix.lower() in SUFFIXES and not hidden(name):
+                yield Path(where, name).relative_to(path).as_posix()

@@ -13,9 +13,10 @@ import polars as pl
 from pydantic import Field
 
 from actstore.errors import nearest
+from actstore_extract.pictures import open_image
 from actstore_extract.samples.files import folder
 from actstore_extract.samples.imagefolder import images_of, subfolders
-from actstore_extract.samples.source import Samples, SamplesError, Source, open_image
+from actstore_extract.samples.source import Samples, SamplesError, Source
 from actstore_extract.samples.synsets import CHOICES, WNID, pair_of, papers, stem, wnid_names
 
 __all__ = ["ImageNet"]

@@ -12,8 +12,9 @@ from typing import Literal
 import polars as pl
 from typing_extensions import TypedDict
 
+from actstore_extract.pictures import open_image
 from actstore_extract.samples.files import folder, read_json_lines
-from actstore_extract.samples.source import Samples, SamplesError, Source, open_image
+from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["LlavaBench"]
 

@@ -12,8 +12,10 @@ from typing import Literal
 
 import polars as pl
 
+from actstore_extract.pictures import open_image
 from actstore_extract.samples.files import folder
-from actstore_extract.samples.source import Samples, SamplesError, Source, open_image
+from actstore_extract.samples.imagefolder import hidden
+from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Mme"]
 
@@ -44,7 +46,7 @@ class Mme(Source):
 def _texts(task: Path) -> list[Path]:
     """The text files of a task."""
     apart = task / "questions_answers_YN"
-    return sorted((apart if apart.is_dir() else task).glob("*.txt"))
+    return sorted(path for path in (apart if apart.is_dir() else task).glob("*.txt") if not hidden(path.name))
 
 
 def _questions(root: Path, task: str, text: Path) -> Iterator[tuple[str, str, str, str, str]]:

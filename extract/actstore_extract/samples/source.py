@@ -4,29 +4,29 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
 import polars as pl
-from PIL import Image
+from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from actstore_extract.samples.columns import KEPT, check_present, completed, renamed
 from actstore_extract.samples.errors import SamplesError
 
-__all__ = ["Samples", "SamplesError", "Source", "drawn", "open_image"]
+__all__ = ["Samples", "SamplesError", "Source", "drawn"]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """`table`: sample_id, image (a name, or NULL) and own columns; `image` opens what a name stands for.
+    """`table`: sample_id, image (a name, or NULL) and own columns; `image` opens what a name stands for, as it is
+    seen (`actstore_extract.pictures`), or raises PictureError.
 
     `folder` is where images are files of these names, if they are files.
     """
 
     table: pl.DataFrame
-    image: Callable[[str], Image.Image]
+    image: Callable[[str], Image]
     folder: Path | None = None
 
 
@@ -85,11 +85,11 @@ class Source(BaseModel):
             table = table.select(pl.all().sort_by(pl.Series([place[name] for name in names], dtype=pl.Int64)))
         return Samples(table.head(self.limit) if self.limit else table, self._resized(found.image), found.folder)
 
-    def _resized(self, image: Callable[[str], Image.Image]) -> Callable[[str], Image.Image]:
+    def _resized(self, image: Callable[[str], Image]) -> Callable[[str], Image]:
         if self.resize is None:
             return image
         size = (self.resize, self.resize)
-        return lambda name: _continuous(image(name)).resize(size)
+        return lambda name: image(name).resize(size)
 
 
 def drawn(names: Iterable[str], *, seed: int, prefix: str = "") -> list[str]:
@@ -101,15 +101,3 @@ def drawn(names: Iterable[str], *, seed: int, prefix: str = "") -> list[str]:
     (['c', 'b', 'd', 'a'], ['c', 'b', 'a'])
     """
     return sorted(names, key=lambda name: sha256(f"{seed}/{prefix}{name}".encode()).digest())
-
-
-def open_image(file: Path | bytes) -> Image.Image:
-    """An image file, or its bytes, decoded; raises OSError for one that cannot be read."""
-    with Image.open(file if isinstance(file, Path) else BytesIO(file)) as image:
-        image.load()
-        return image.copy()
-
-
-def _continuous(image: Image.Image) -> Image.Image:
-    """The image with colours that can be averaged: not numbers of a palette."""
-    return image.convert("RGBA") if image.mode in ("P", "1") else image

@@ -5,9 +5,10 @@ from typing import Literal
 
 import polars as pl
 
+from actstore_extract.pictures import open_image
 from actstore_extract.samples.errors import SamplesError
 from actstore_extract.samples.formats import read_table
-from actstore_extract.samples.source import Samples, Source, open_image
+from actstore_extract.samples.source import Samples, Source
 
 __all__ = ["Table"]
 

@@ -6,9 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from PIL.Image import DecompressionBombError
-
 from actstore_extract.families import SampleError
+from actstore_extract.pictures import PictureError
 from actstore_extract.training.data import Data
 from actstore_extract.training.examples import Encoder, Example
 from actstore_extract.training.schedule import Order
@@ -17,8 +16,6 @@ __all__ = ["Batch", "Batches"]
 
 READERS = 8  # threads that open images
 ROOM = 2**28  # bytes of examples that are kept for the next epoch
-# What Pillow raises for a file it cannot decode.
-_UNREADABLE = (DecompressionBombError, OSError, SyntaxError, ValueError)
 
 
 class Batch(NamedTuple):
@@ -74,14 +71,14 @@ class Batches:
         """The image, or why it cannot be read."""
         try:
             return None if number in self.kept else self.data.image(number)
-        except _UNREADABLE as error:
+        except PictureError as error:
             return error
 
     def _one(self, number: int, image: Any) -> Example | SampleError:
         if number in self.kept:
             return self.kept[number]
         said, template = self.data.conversation(number)
-        if isinstance(image, Exception):
+        if isinstance(image, PictureError):
             return SampleError(said.sample_id, f"its image {said.image} cannot be read: {image}")
         try:
             made = self.encode(said, image, template)

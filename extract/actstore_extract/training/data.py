@@ -62,7 +62,7 @@ class Data:
         return conversation(one.samples.table.row(row)), one.template
 
     def image(self, number: int) -> Image | None:
-        """Its image, read from the disk; OSError if that cannot be done."""
+        """Its image, read from the disk; PictureError if that cannot be done."""
         one, row = self.places[number]
         name = one.samples.table.item(row, "image")
         return None if name is None else one.samples.image(name)

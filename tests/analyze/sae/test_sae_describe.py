@@ -3,12 +3,14 @@
 import base64
 import json
 import shutil
+from io import BytesIO
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.stats import binomtest
 
 import actstore
@@ -65,7 +67,9 @@ def make(tmp_path, points=(1,)):
             path = tmp_path / "texts" / f"layer_{point - 1}" / f"batch-{batch}.json"
             path.write_text(json.dumps(exported[3 * batch :][:3]))
     for name in TOKENS:
-        (tmp_path / f"{name}.png").write_bytes(b"\x89PNG of " + name.encode())
+        Image.new("RGB", (2, 3)).save(tmp_path / f"{name}.png")
+        with (tmp_path / f"{name}.png").open("ab") as file:
+            file.write(name.encode())
     return tmp_path
 
 
@@ -185,6 +189,18 @@ def test_a_second_run_asks_nothing(folder, capsys):
     assert {result.measure for result in kept.results()} >= {"judge", "sae_features", "sae_match"}
 
 
+def test_the_judge_sees_what_the_model_sees(folder, capsys):
+    wide, exif = np.arange(6, dtype=np.uint16).reshape(2, 3) * 12850, Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(wide).save(folder / "a.png", "TIFF", exif=exif)
+    with speaking(lambda _: "Match found: NO") as server:
+        assert command(capsys, folder, "--judge", "tiny", "--base-url", server.url, "--no-control")[0] == 0
+    urls = [body["messages"][0]["content"][1]["image_url"]["url"].partition(",") for body in server.asked]
+    assert {kind for kind, *_ in urls} == {"data:image/png;base64"}
+    pictures = [np.asarray(Image.open(BytesIO(base64.b64decode(url)))).tolist() for *_, url in urls]
+    assert [[[150] * 3, [0] * 3], [[200] * 3, [50] * 3], [[250] * 3, [100] * 3]] in pictures
+
+
 def test_estimate_asks_nothing(folder, capsys):
     with speaking(judged) as server:
         asked = ("--judge", "tiny", "--base-url", server.url, "--estimate")
@@ -277,7 +293,7 @@ def ruin(folder, what):
         ("beyond", "describes feature 99, the autoencoder has 6"),
         ("bare", "no feature with a description and a density"),
         ("image", "b.png: No such file or directory; name the folder of the images: --images"),
-        ("kind", "b.png: not a JPEG, PNG, GIF or WebP file"),
+        ("kind", "b.png: cannot identify image file; leave the sample out in SQL"),
         ("layer", "describes layer 8 (numbers read with --hook post), not 1"),
     ],
 )

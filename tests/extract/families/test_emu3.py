@@ -6,7 +6,7 @@ import torch
 
 import tiny
 from actstore_extract.families import Model
-from actstore_extract.families.sample import Encoded, LayoutError
+from actstore_extract.families.sample import Encoded, LayoutError, SampleError
 from actstore_extract.forward.capture import Selection, capture
 from actstore_extract.roles import parse_role, positions
 
@@ -16,6 +16,13 @@ TEXT = "<image> this digit is a"
 @pytest.fixture(scope="module")
 def model() -> Model:
     return tiny.model("emu3")
+
+
+@pytest.mark.parametrize("size", [(1, 3), (5, 1), (7, 3)])
+def test_lines_are_never_taken_for_colours(model: Model, size: tuple[int, int]) -> None:
+    with pytest.raises(SampleError, match=f"{size[0]} x {size[1]} pixels, whose lines Emu3 takes for colours"):
+        encode(model, size=size)
+    assert encode(model, size=(3, 2)).layout.grid is not None
 
 
 def encode(model: Model, text: str = TEXT, size: tuple[int, int] = (8, 8)) -> Encoded:

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from actstore_extract.families import Encoded
+from actstore_extract.pictures import PictureError
 from actstore_extract.run.encoder import Encoder
 
 
@@ -71,7 +72,7 @@ def test_what_has_not_begun_is_dropped(model):
 
 def test_a_bad_image_is_a_reason(model):
     def image(name):
-        raise OSError(f"cannot identify\n {name}")
+        raise PictureError(f"cannot identify {name}")
 
     encoder = Encoder(model, image, room=8)
     encoder.ahead(plan("a").with_columns(image=pl.lit("x.png")))

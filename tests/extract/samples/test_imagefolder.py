@@ -1,7 +1,9 @@
 """A folder of images for each class."""
 
+import polars as pl
 import pytest
 
+import layouts
 from actstore_extract.samples import SamplesError
 from sampling import source
 
@@ -26,6 +28,19 @@ def test_imagefolder_of_some_classes(folder):
     assert source("imagefolder", path=folder, classes=["dog"]).samples().table["label"].unique().to_list() == ["dog"]
     with pytest.raises(SamplesError, match="has no class folder 'dgo'; did you mean 'dog'?"):
         source("imagefolder", path=folder, classes=["dgo"]).samples()
+
+
+def test_what_is_hidden_is_neither_class_nor_image_and_folders_below_belong_to_their_class(folder):
+    hidden = (".ipynb_checkpoints/0.png", "__MACOSX/0.png", "@eaDir/0.png", "cat/._0.png", "cat/@eaDir/0.png")
+    for name in (*hidden, "cat/deeper/down/0.png", "@home/0.png"):
+        layouts.picture(folder / name)
+    (folder / "@home" / "0.png").rename(folder / "@home" / "0.JFIF")
+    table = source("imagefolder", path=folder).samples().table.filter(pl.col("label") != "dog")
+    cats = [*(f"cat/{i}.png" for i in range(3)), "cat/deeper/down/0.png"]
+    assert table["sample_id"].to_list() == ["@home/0.JFIF", *cats]
+    assert table["label"].to_list() == ["@home", *["cat"] * 4]
+    with pytest.raises(SamplesError, match="has no class folder '@eaDir'"):
+        source("imagefolder", path=folder, classes=["@eaDir"]).samples()
 
 
 def test_a_missing_or_empty_folder_is_said(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 import layouts
+from actstore_extract.pictures import PictureError
 from actstore_extract.samples import SamplesError
 from sampling import source
 
@@ -51,5 +52,5 @@ def test_an_image_that_is_named_but_absent_fails_when_it_is_opened(tmp_path):
     (layouts.coco(tmp_path) / "val2014" / "COCO_val2014_000000391896.jpg").unlink()
     found = source("coco", path=tmp_path).samples()
     assert found.table.height == 6
-    with pytest.raises(OSError, match="COCO_val2014_000000391896.jpg"):
+    with pytest.raises(PictureError, match="COCO_val2014_000000391896.jpg"):
         found.image("val2014/COCO_val2014_000000391896.jpg")

@@ -35,4 +35,4 @@ def test_resize_makes_squares(folder):
     assert source("imagefolder", path=folder, resize=4).samples().image("dog/1.png").size == (4, 4)
     with Image.open(folder / "dog" / "1.png") as image:
         image.quantize(4).save(folder / "dog" / "p.png")
-    assert source("imagefolder", path=folder, resize=4).samples().image("dog/p.png").mode == "RGBA"
+    assert source("imagefolder", path=folder, resize=4).samples().image("dog/p.png").mode == "RGB"

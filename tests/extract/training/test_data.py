@@ -3,8 +3,10 @@
 import shutil
 
 import pytest
+from PIL import Image
 
 import trainings
+from actstore_extract.pictures import PictureError
 from actstore_extract.training.data import BadExamplesError, gather
 from actstore_extract.training.loop import TrainingError
 from actstore_extract.training.program import train_adapter
@@ -71,3 +73,14 @@ def test_an_image_that_turns_out_unreadable(folder, tmp_path):
     done = train_adapter(trainings.adapter_recipe(folder, "training.skip_bad=true"), tmp_path / "skipped", device="cpu")
     assert sum(row.bad for row in done.log) == 2  # once in each epoch
     assert sum(row.examples for row in done.log) == 22
+
+
+def test_images_come_through_the_one_door(folder):
+    plain, exif = Image.open(folder / "images" / "0.png"), Image.Exif()
+    exif[0x0112] = 6
+    plain.transpose(Image.Transpose.ROTATE_90).save(folder / "images" / "0.png", exif=exif)
+    (folder / "images" / "1.png").write_bytes(b"BM" + b"\x7f" * 60)
+    data, _ = gather(trainings.adapter_recipe(folder).data, images_only=True, skip_bad=False)
+    assert data.image(0).tobytes() == plain.convert("RGB").tobytes()
+    with pytest.raises(PictureError):
+        data.image(1)
