@@ -129,6 +129,11 @@ def vqav2(root: Path, count: int = 4) -> Path:
     return root
 
 
+def spoken(question: object, answer: object) -> list[dict[str, object]]:
+    """A conversation of two turns."""
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
 def llava(root: Path, count: int = 3) -> Path:
     """The mix: two conversations about each image, one about none. The path of its file."""
     records: list[dict[str, object]] = []

@@ -3,6 +3,7 @@
 import re
 import string
 from collections.abc import Sequence
+from math import isnan
 
 import polars as pl
 
@@ -88,11 +89,27 @@ def _columns(template: str, table: pl.DataFrame, where: str) -> list[str]:
     return list(names)
 
 
-class _List(list[object]):
-    """A list whose items follow each other without separator, as the papers put captions into prompts."""
+class _Filler(string.Formatter):
+    """Fills in texts, numbers and the like; ValueError for what would become a word that nobody said.
 
-    def __format__(self, spec: str) -> str:
-        return "".join(map(str, self))
+    Items of a list follow each other without separator, as the papers put captions into prompts.
+    """
+
+    def convert_field(self, value: object, conversion: str | None) -> object:
+        return super().convert_field(self.format_field(value, "") if conversion else value, conversion)
+
+    def format_field(self, value: object, format_spec: str) -> str:
+        if isinstance(value, list):
+            return "".join(self.format_field(one, "") for one in value)
+        if _is_missing(value):
+            raise ValueError("an item is missing")
+        if isinstance(value, dict | bytes):
+            raise ValueError(f"{str(value)[:60]} is no text")
+        return str(super().format_field(value, format_spec))
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and isnan(value))
 
 
 def _filled(template: str, row: dict[str, object], sample_id: str, where: str) -> str:
@@ -102,10 +119,10 @@ def _filled(template: str, row: dict[str, object], sample_id: str, where: str) -
     '<image> A dog.A cat. A cat.'
     """
     for name, value in row.items():
-        if value is None:
+        if _is_missing(value):
             raise RecipeError(f"{where}: sample {sample_id} has no {name}")
     try:
-        return template.format_map({k: _List(v) if isinstance(v, list) else v for k, v in row.items()})
+        return _Filler().vformat(template, (), row)
     except IndexError:
         raise RecipeError(f"{where} {template!r}: sample {sample_id} has fewer items") from None
     except (TypeError, ValueError) as error:

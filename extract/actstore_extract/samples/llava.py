@@ -39,18 +39,21 @@ class Llava(Source):
         if not rows:
             raise SamplesError(f"{self.path} has no conversation about an image")
         images = self.images or self.path.parent
-        return Samples(pl.DataFrame(rows), lambda name: open_image(images / name))
+        table = pl.DataFrame(rows, schema_overrides={"conversation_id": pl.String}, infer_schema_length=None)
+        return Samples(table, lambda name: open_image(images / name))
 
 
-def _row(number: int, record: dict[str, Any], path: Path) -> dict[str, str | int]:
+def _row(number: int, record: dict[str, Any], path: Path) -> dict[str, str | int | None]:
     """One conversation as a sample."""
     try:
         turns: list[_Turn] = record["conversations"]
         spoken = {who: [turn["value"] for turn in turns if turn["from"] == who] for who in ("human", "gpt")}
         question, answer = spoken["human"][0], spoken["gpt"][0]
+        if not isinstance(question, str) or not isinstance(answer, str):
+            raise TypeError(f"{(question, answer)} are not both texts")
         return {
             "sample_id": f"{number:06d}/{record['id']}",
-            "conversation_id": str(record["id"]),
+            "conversation_id": None if record["id"] is None else str(record["id"]),
             "question": question.replace(_MARKER, "").strip(),
             "answer": answer.strip(),
             "turns": len(turns),

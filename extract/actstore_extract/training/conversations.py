@@ -66,9 +66,18 @@ def _image(record: dict[str, Any]) -> str | None:
 
 def _turns(record: dict[str, Any]) -> list[dict[str, str]]:
     try:
-        return [{"who": str(turn["from"]), "text": str(turn["value"])} for turn in record["conversations"]]
-    except (KeyError, TypeError):
+        return [_turn(turn["from"], turn.get("value")) for turn in record["conversations"]]
+    except (AttributeError, KeyError, TypeError):
         return []
+
+
+def _turn(who: object, text: object) -> dict[str, str]:
+    """A turn; what is no text (null, a number, a list) is no answer of a model, and from a human a TypeError."""
+    if isinstance(who, str) and isinstance(text, str):
+        return {"who": who, "text": text}
+    if who == MODEL:
+        return {"who": MODEL, "text": ""}
+    raise TypeError
 
 
 def asked(samples: Samples, prompt: str, answer: str, where: str) -> Samples:

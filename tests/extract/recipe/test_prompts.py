@@ -1,3 +1,5 @@
+import re
+
 import polars as pl
 import pytest
 from PIL import Image
@@ -80,6 +82,28 @@ def test_a_sample_without_what_the_template_names():
         over(FLICKR, "<image>{captions[1]}")
     with pytest.raises(RecipeError, match="sample 2.jpg has no answer"):
         over(FLICKR.with_columns(answer=pl.Series(["a", None])), "<image>{answer}")
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "message"),
+    [
+        ([1.5, float("nan")], "{x}", "sample 2.jpg has no x"),
+        ([["a"], ["a", None]], "{x}", "sample 2.jpg: an item is missing"),
+        ([["a"], [None, "a"]], "{x[0]}", "sample 2.jpg: an item is missing"),
+        ([["a"], [None, "a"]], "{x[0]!s}", "sample 2.jpg: an item is missing"),
+        ([{"answer": "a"}, {"answer": "b"}], "{x}", "sample 1.jpg: {'answer': 'a'} is no text"),
+        ([[{"answer": "a"}], [{"answer": "b"}]], "{x[0]}", "sample 1.jpg: {'answer': 'a'} is no text"),
+        ([b"a", b"b"], "{x}", "sample 1.jpg: b'a' is no text"),
+    ],
+)
+def test_what_is_no_text_never_becomes_a_word(values, text, message):
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        over(FLICKR.with_columns(x=pl.Series(values)), f"<image>{text}")
+
+
+def test_texts_and_numbers_are_formatted():
+    table = FLICKR.with_columns(x=pl.Series([1.25, 2.0]), n=pl.Series([[1, 2], [3]]))
+    assert over(table, "<image>{x:.1f} {n} {n[0]:02d}")["prompt"].to_list() == ["<image>1.2 12 01", "<image>2.0 3 03"]
 
 
 def test_braces_are_doubled():

@@ -50,6 +50,8 @@ def test_llava(tmp_path):
         ({"conversations": []}, r"conversation 0 is not of LLaVA's releases .*: IndexError"),
         ({"conversations": [{"role": "user"}]}, r"conversation 0 is not of LLaVA's releases .*: KeyError: 'from'"),
         ({"image": None}, "has no conversation about an image"),
+        ({"conversations": layouts.spoken("What?", None)}, r"conversation 0 .* \('What\?', None\) are not both texts"),
+        ({"conversations": layouts.spoken(5, "A dog.")}, r"conversation 0 .* \(5, 'A dog.'\) are not both texts"),
     ],
 )
 def test_llava_says_which_conversation_is_not_as_it_should_be(tmp_path, change, message):
@@ -57,6 +59,12 @@ def test_llava_says_which_conversation_is_not_as_it_should_be(tmp_path, change, 
     path.write_text(json.dumps([json.loads(path.read_text())[0] | change]))
     with pytest.raises(SamplesError, match=message):
         source("llava", path=path).samples()
+
+
+def test_llava_without_an_id_has_none(tmp_path):
+    path = layouts.llava(tmp_path)
+    path.write_text(json.dumps([json.loads(path.read_text())[0] | {"id": one} for one in (*[None] * 101, "a", 7)]))
+    assert source("llava", path=path).samples().table["conversation_id"].to_list() == [*[None] * 101, "a", "7"]
 
 
 def test_pope(tmp_path):

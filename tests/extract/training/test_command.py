@@ -51,6 +51,14 @@ def test_data_that_is_missing_is_named_by_its_key(tmp_path, capsys, monkeypatch,
     assert reason in capsys.readouterr().err
 
 
+def test_a_null_is_no_word_to_be_learned(folder, tmp_path, capsys):
+    null = {"id": "null", "image": "0.png", "conversations": trainings.said("<image> this", "one", "and", None)}
+    trainings.conversations(folder, 12, null)
+    trainings.adapter_recipe(folder)
+    assert main.run(["train", "adapter", str(folder / "recipe.toml"), str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert "1 of 13 examples cannot be used:\n  llava: 000012/null: no answer" in capsys.readouterr().err
+
+
 def test_nothing_to_learn_is_no_success(folder, tmp_path, capsys):
     """Not even the first stage of an adapter is written."""
     trainings.adapter_recipe(folder)

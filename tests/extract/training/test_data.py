@@ -25,6 +25,12 @@ BAD = [
 ]
 
 
+WORDLESS = [None, 5, 0.5, True, ["one"], {"text": "one"}]
+BAD += [({"conversations": trainings.said("<image> this", one)}, "no answer") for one in WORDLESS]
+BAD += [({"conversations": trainings.said(one, "one")}, "not of the form of LLaVA's releases") for one in WORDLESS]
+BAD += [({"conversations": [trainings.said("<image> this")[0], {"from": "gpt"}]}, "no answer")]
+
+
 @pytest.mark.parametrize(("record", "reason"), BAD)
 def test_bad_conversations_are_named(folder, record, reason):
     trainings.conversations(folder, 2, {"id": "odd", "image": "0.png", **record})
