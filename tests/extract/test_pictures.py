@@ -207,6 +207,13 @@ def _opened(file: bytes) -> str:
     return "seen" if picture.mode == "RGB" else picture.mode
 
 
+def test_errors_that_pillow_does_not_list_are_that_one_too():
+    turned = bytearray(files(drawn("RGB"))["DDS"])
+    turned[80] = 0  # flags of the pixels: NotImplementedError
+    with pytest.raises(PictureError, match="NotImplementedError: Unknown pixel format flags 0"):
+        open_image(bytes(turned))
+
+
 def test_too_large_and_absent(tmp_path):
     with pytest.raises(PictureError, match=r"400000000 pixels\) exceeds limit"):
         open_image(struct.pack("<2sIII IiiHHIIiiII", b"BM", 54, 0, 54, 40, 20000, 20000, 1, 24, 0, 0, 0, 0, 0, 0))

@@ -23,7 +23,7 @@ def hub(tmp_path, monkeypatch):
         "img": datasets.Image(),
         "Answer Type": datasets.Value("string"),
         "answers": datasets.Sequence(datasets.Value("string")),
-        "thumb": datasets.Image(),
+        "thumb": datasets.Image(mode="LA"),
     }
     (tmp_path / "data").mkdir()
     made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
@@ -40,6 +40,8 @@ def test_hub(hub):
     ]
     assert found.table.columns == ["sample_id", "answer_type", "answers", "image"]
     assert found.image("2").getpixel((0, 0)) == (2, 0, 0)
+    thumb = source("hub", path=hub, split="test", image="thumb").samples().image("1")
+    assert (thumb.mode, thumb.getpixel((0, 0))) == ("RGB", (0, 0, 0))  # of the data set's own mode LA
     text = source("hub", path=hub, split="test", image="", columns=["answers"], shuffle=0).samples().table
     assert text.columns == ["sample_id", "answers", "image"]
     assert text["image"].null_count() == 3
