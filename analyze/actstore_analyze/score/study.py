@@ -1,6 +1,7 @@
 """Scores of what the model said, by condition and split, against columns of the plan."""
 
 import json
+import re
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = ["ALL", "EVERY_SAMPLE", "Scored"]
 SAID = ("generated_text", "next_token")
 ALL = "all"
 EVERY_SAMPLE = "from samples"
+WORDS = ("answer", "caption", "raw", "text")  # where records of published data sets have theirs
+_LIST = re.compile(r"\[\s*(['\"{\[]|$)")  # as Python or numpy write one
 
 SCHEMA = {
     **dict.fromkeys(("task", "metric", "condition", "split"), pl.String),
@@ -103,11 +106,12 @@ class Scored:
         asked = store.sql(_query(self.sql))
         if "status" in asked.columns:
             asked = asked.filter(pl.col("status") == "ok")
+        truths = [_listed(value, self.truth) for value in asked[self.truth].to_list()]
         found = asked.select(
             condition=pl.col("condition") if "condition" in asked.columns else pl.lit("none"),
             split=pl.col("split").cast(pl.String) if "split" in asked.columns else pl.lit(None, pl.String),
             said=pl.col(self.said).cast(pl.String).str.strip_chars(SPACES + "\n\t"),
-            truth=pl.Series([_listed(value) for value in asked[self.truth].to_list()], dtype=pl.List(pl.String)),
+            truth=pl.Series(truths, dtype=pl.List(pl.String)),
             **{name: pl.col(name) for name in TASKS[self.task].needs},
         )
         for name, column in (("said", self.said), ("truth", self.truth)):
@@ -128,17 +132,34 @@ def _count(store: Store, sql: str, column: str) -> int:
     return int(store.sql(f'select count("{column}") from (\n{_query(sql)}\n)').item())
 
 
-def _listed(value: object) -> list[str]:
-    """A truth as a list: a list, a JSON list in a text, or a single one.
+def _listed(value: object, column: str) -> list[str]:
+    """A truth as a list: a list, a JSON list in a text, or a single one; records count as the word that they hold.
 
-    >>> _listed(["a", "b"]), _listed('["a", "b"]'), _listed("yes"), _listed(3), _listed(None)
-    (['a', 'b'], ['a', 'b'], ['yes'], ['3'], [])
+    >>> [_listed(value, "answers") for value in (["a", None], '["a", "b"]', 3.0, None, [{"answer": "a", "id": 1}])]
+    [['a'], ['a', 'b'], ['3'], [], ['a']]
     """
     if isinstance(value, str) and value.startswith("["):
         try:
             value = json.loads(value)
         except ValueError:
+            if _LIST.match(str(value)):
+                raise ActstoreError(f"column '{column}' holds lists that are no JSON: {str(value)[:40]}") from None
             return [str(value)]
+    values = value if isinstance(value, list) else [value]
+    return [word for word in (_word(one, column) for one in values) if word is not None]
+
+
+def _word(value: object, column: str) -> str | None:
+    if isinstance(value, dict):
+        keys = [key for key in WORDS if key in value]
+        if len(keys) == 1 and not isinstance(value[keys[0]], dict | list):
+            return _word(value[keys[0]], column)
+        raise ActstoreError(
+            f"column '{column}' holds records of {', '.join(map(str, value))}, and nothing says which of it is true; "
+            f'name it: "select *, [x.{next(iter(value), "a")} for x in {column}] as truth from samples" --truth truth'
+        )
     if isinstance(value, list):
-        return [str(one) for one in value if one is not None]
-    return [] if value is None else [str(value)]
+        raise ActstoreError(f"column '{column}' holds lists of lists, not of words: {str(value)[:40]}")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # a number with NULLs beside it was read as 3.0, and is said as 3
+    return None if value is None else str(value)
