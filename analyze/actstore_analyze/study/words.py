@@ -14,7 +14,7 @@ Pairs = Sequence[tuple[str | None, str | None]]
 
 def tokens_of(
     store: Store,
-    tokens: Callable[[str], list[int]],
+    tokens: Callable[[str, Sequence[str]], list[int]],
     unknown: int | None,
     pairs: Pairs,
     given: Mapping[str, str],
@@ -24,9 +24,10 @@ def tokens_of(
 ) -> dict[str, int] | None:
     """Class -> the token of its word: the one given, else that of the recipe's answers, else the class's own name.
 
-    `tokens` are those of a word, `unknown` the one for what the tokenizer does not know. The first of several stands
-    for the word, which is said. None, and said why, where no accuracy can be told: for what is of no class, for a word
-    that is unknown, and for a pair whose words begin with the same token. `remedy` is said where a class is missing.
+    Answers have the token that the run card has for them. `tokens` are those of a word after the prompts of the store,
+    `unknown` the one for what the tokenizer does not know. The first of several stands for the word, which is said.
+    None, and said why, where no accuracy can be told: for what is of no class, for a word that is unknown or another
+    after each prompt, and for a pair whose words begin with the same token. `remedy` is said where a class is missing.
     ActstoreError for a word that was given and is unknown.
     """
     named = [(one, other) for one, other in pairs if one is not None and other is not None]
@@ -34,9 +35,19 @@ def tokens_of(
         say("no accuracy: not everything that is put in, and not every receiver, has a class" + remedy)
         return None
     words = {name: name for pair in named for name in pair} | answers.words(store) | dict(given)
+    prompts, recorded = _prompts(store), store.run.get("answer_tokens") or {}
     found: dict[str, int] = {}
     for name in sorted({name for pair in named for name in pair}):
-        own = tokens(words[name])
+        if name in recorded and name not in given:
+            found[name] = int(recorded[name])
+            continue
+        try:
+            own = tokens(words[name], prompts)
+        except ActstoreError as error:
+            if name in given:
+                raise
+            say(f"no accuracy: the word of {name}: {error}")
+            return None
         if name in given and (not own or own[0] == unknown):
             raise ActstoreError(f"--word {name}={given[name]}: {given[name]!r} is no word of the model's; give another")
         if not own or own[0] == unknown:
@@ -52,3 +63,13 @@ def tokens_of(
             f"token, {found[one]}; give others: --word CLASS=WORD"
         )
     return None if same else found
+
+
+def _prompts(store: Store) -> list[str]:
+    """What the samples were asked with; nothing is said after an image that comes last."""
+    if "prompt" not in store.plan.columns:
+        return []
+    asked = store.plan
+    if "prompt_order" in asked.columns:
+        asked = asked.filter(asked["prompt_order"] != "text-image")
+    return asked["prompt"].drop_nulls().unique(maintain_order=True).to_list()

@@ -49,6 +49,7 @@ class Rerun:
             )
         self.plan = plan.load(self.header.checked(path, PLAN))
         self.run = Run(recorded(record, f"{path}: the recipe in its run card", overrides), device=device, say=say)
+        self.run.there = self.header.run
         with explained(self.run.folder):
             self.changed = changed(self.header.run, self.run.prints)
         then, now = self.changed.get("weights_sha256", (None, None))

@@ -69,7 +69,7 @@ class CaptureSection(_Section):
     `roles` are those whose residual vectors are kept, `kv` those whose keys and values, in every block that the forward
     runs through for `layers`. `attention` are the roles whose attention from the text is kept, head by head with
     `per_head`, and `mass` that on every key up to the end of the image. `max_new_tokens` are generated, 0 for none; of
-    `answers`, words or { label = word }, the probability as next token is kept. Of `layers`, -1 is the last residual
+    `answers`, words or { class = word }, the probability as next token is kept. Of `layers`, -1 is the last residual
     point; the forward ends at the last of them where `next_token` is false. `lens` keeps the model's final norm and
     unembedding beside.
     """
@@ -87,6 +87,15 @@ class CaptureSection(_Section):
     lens: bool = False
     batch_size: Annotated[int, Field(ge=1)] = 16
     part_samples: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("answers", mode="before")
+    @classmethod
+    def _answers(cls, answers: object) -> object:
+        if isinstance(answers, str):
+            raise ValueError(
+                f'{answers!r} is neither a list of words, ["dog", "cat"], nor a table {{ class = "word" }}'
+            )
+        return answers
 
     @field_validator("roles", "kv", "attention")
     @classmethod

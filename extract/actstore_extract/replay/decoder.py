@@ -1,6 +1,6 @@
 """The decoder of a model alone: no vision tower, no processor, its weights read shard by shard."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -12,6 +12,7 @@ from actstore_extract.families import LoadError, Model
 from actstore_extract.families.parts import read_parts
 from actstore_extract.families.pretrained import explained
 from actstore_extract.families.registry import family_of
+from actstore_extract.families.words import said_after
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.replay.shards import Shards
 
@@ -60,10 +61,9 @@ class Decoder(Model):
         rest = sum(weight.numel() for one in (self.norm, head) for weight in one.parameters())
         return (rest + (max(blocks) if self.low_memory else sum(blocks))) * self.dtype.itemsize
 
-    def tokens(self, word: str) -> list[int]:
-        """The tokens of a word."""
-        found: list[int] = self.tokenizer(word, add_special_tokens=False).input_ids
-        return found
+    def tokens(self, word: str, prompts: Iterable[str]) -> list[int]:
+        """The tokens of a word as it follows the prompts; raises WordError where it has none of its own there."""
+        return said_after(self.tokenizer, prompts, word)
 
     def text(self, token: int) -> str:
         """A token as text, as stores have the next token."""

@@ -29,7 +29,7 @@ from actstore_extract.recipe.recipe import Recipe
 from actstore_extract.roles import Positions, Role, parse_role, positions
 from actstore_extract.run.content import Array, Content, Taken, content
 from actstore_extract.run.encoder import Encoder
-from actstore_extract.run.said import Said
+from actstore_extract.run.said import Said, tokens_of
 
 __all__ = ["BATCHES_ENCODED", "Extractor"]
 
@@ -55,7 +55,8 @@ class _Piece(NamedTuple):
 class Extractor:
     """Runs a model over samples and keeps what the recipe says; says once what it had to change on the way.
 
-    `asked` are the samples that patches are taken from, with prompt and image.
+    `asked` are the samples that patches are taken from, with prompt and image; `answers` the tokens of the recipe's
+    answers, unless they are to be found from the prompts.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Extractor:
         dtype: str,
         batch_size: int,
         asked: pl.DataFrame | None = None,
+        answers: Sequence[int] | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.model, self.recipe = model, recipe
@@ -84,7 +86,9 @@ class Extractor:
         patches = [one.patch for one in self.conditions.values() if one.patch is not None]
         self.sources = Sources(model, self._encode_asked, patches, seed=recipe.seed)
         self.warned: set[str] = set()
-        self.said = Said(model, recipe.capture.answers, self._warn)
+        prompts = [] if asked is None else asked["prompt"].to_list()
+        own = tokens_of(model, recipe.capture.answers, prompts, self._warn) if answers is None else answers
+        self.said = Said(model, own)
 
     def content(
         self,

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from actstore_extract.families import Model, Prompt, load, own_dtype
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.interventions.conditions import Condition, crossed, expand
 from actstore_extract.recipe import prompts
+from actstore_extract.recipe.answers import check_answers
 from actstore_extract.recipe.recipe import Recipe, RecipeError, recorded
 from actstore_extract.run.card import flat, made_on
 from actstore_extract.run.content import Content
@@ -33,6 +34,7 @@ from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.lens import lens_of
 from actstore_extract.run.ranks import device_of, share
+from actstore_extract.run.said import tokens_of
 from actstore_extract.run.settings import changed, settings
 from actstore_extract.samples import Samples
 from actstore_extract.shipped import MODELS
@@ -71,6 +73,7 @@ class Run:
         self.samples: Samples = recipe.samples.samples()
         self.asked = prompts.plan(recipe, self.samples)
         self.folder = str(MODELS.get(recipe.model.path, recipe.model.path))
+        self.there: Mapping[str, Any] | None = None  # the run card of the store that this run goes on with
 
     @cached_property
     def computed(self) -> str:
@@ -148,6 +151,19 @@ class Run:
             raise RecipeError("[capture] kv: no block runs for layer 0 alone; add a later layer")
         return list(range(self.layers[-1]))
 
+    @cached_property
+    def answers(self) -> list[int]:
+        """The tokens that stand for the answers of the recipe: those of the run card that this run goes on with.
+
+        A card without them is of a version that took the words as they are without a prompt.
+        """
+        answers = self.recipe.capture.answers
+        if self.there is None:
+            asked = self.asked.filter(pl.col("prompt_order") != "text-image")  # nothing is said after an image
+            return tokens_of(self.model, answers, asked["prompt"].to_list(), self.say)
+        there = self.there.get("answer_tokens", {})
+        return [there[name] for name in answers] if there else tokens_of(self.model, answers, [], self.say)
+
     def extractor(self, batch_size: int) -> Extractor:
         """What turns samples into the content of a part."""
         return Extractor(
@@ -159,6 +175,7 @@ class Run:
             dtype=self.dtype,
             batch_size=batch_size,
             asked=self.asked,
+            answers=self.answers,
             say=self.say,
         )
 
@@ -245,6 +262,7 @@ class Run:
         if not (path / HEADER).exists():
             return self._create(path)
         store = actstore.open(path)
+        self.there = store.run
         if self.recipe.model.dtype is None:
             self.computed = _computed(store) or self.computed
         _check_same(store, self.record(), self.prints)
@@ -253,6 +271,7 @@ class Run:
     def _create(self, path: Path) -> Store:
         batch_size = self.batch_size or self.recipe.capture.batch_size
         prepare(self.asked)  # refuses bad columns before the model runs
+        check_answers(self.recipe.capture.answers, self.asked, limited=self.recipe.samples.limit is not None)
         if self.recipe.model.dtype is None:
             self.say(f"{self.recipe.model.path} runs in {self.computed}, as its checkpoint is; --dtype says another")
         for note in self.model.notes():
@@ -326,13 +345,13 @@ class Run:
             **made_on(self.model.device),
             "conditions": {name: condition.card() for name, condition in self.conditions.items()},
             "recipe": self.record(),
-            **self._answers(batch_size),
+            **self._answers(),
         }
 
-    def _answers(self, batch_size: int) -> dict[str, Any]:
-        """The tokens that stand for the answers of the recipe, by label or word."""
+    def _answers(self) -> dict[str, Any]:
+        """The tokens that stand for the answers of the recipe, by class or word."""
         names = list(self.recipe.capture.answers)
-        return {"answer_tokens": dict(zip(names, self.extractor(batch_size).said.tokens, strict=True))} if names else {}
+        return {"answer_tokens": dict(zip(names, self.answers, strict=True))} if names else {}
 
 
 def samples_per_part(content: Content, batch_size: int) -> int:

@@ -5,30 +5,60 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from actstore_extract.families import Model
+from actstore_extract.families.words import WordError, said_after
 from actstore_extract.interventions.sources import Source
 from actstore_extract.recipe.recipe import RecipeError
 from actstore_extract.run.content import Answer
 
-__all__ = ["Said"]
+__all__ = ["Said", "tokens_of"]
 
 TOP = 10  # next tokens that are kept
 
 
-class Said:
-    """Reads next-token logits; `tokens` stand for the answers, words or {label: word}, in their order.
+def tokens_of(
+    model: Model, answers: Sequence[str] | Mapping[str, str], prompts: Sequence[str], warn: Callable[[str], None]
+) -> list[int]:
+    """The token that stands for each answer, words or {class: word}: the first of what the word is after the prompts.
 
-    RecipeError for a word that is none of the tokenizer's; `warn` is told of those of several tokens, and of two that
-    begin with the same one.
+    RecipeError for a word that is none of the tokenizer's, or another one after each prompt; `warn` is told of those of
+    several tokens, of two that begin with the same one, and of tokens that are not those of the words alone.
     """
+    words = list(answers.values()) if isinstance(answers, Mapping) else list(answers)
+    tokens = [_token(model, word, prompts, warn) for word in words]
+    for i, token in enumerate(tokens):
+        if token in tokens[:i]:
+            first = words[tokens.index(token)]
+            warn(f"answers {first!r} and {words[i]!r} begin with the same token, so they cannot be told apart")
+    if tokens != [_alone(model, word)[0] for word in words]:
+        said = ", ".join(repr(model.tokenizer.decode([token])) for token in tokens)
+        warn(f"answers are {said} as they follow the prompts")
+    return tokens
 
-    def __init__(self, model: Model, answers: Sequence[str] | Mapping[str, str], warn: Callable[[str], None]) -> None:
-        self.model, self.warn = model, warn
-        words = list(answers.values()) if isinstance(answers, Mapping) else list(answers)
-        self.tokens = [self._token(word) for word in words]
-        for i, token in enumerate(self.tokens):
-            if token in self.tokens[:i]:
-                first = words[self.tokens.index(token)]
-                warn(f"answers {first!r} and {words[i]!r} begin with the same token, so they cannot be told apart")
+
+def _token(model: Model, word: str, prompts: Sequence[str], warn: Callable[[str], None]) -> int:
+    """The token that stands for an answer."""
+    if not word or _alone(model, word)[:1] in ([], [model.tokenizer.unk_token_id]):
+        raise RecipeError(f"[capture] answers: {word!r} is no word of this model's tokenizer")
+    try:
+        tokens = said_after(model.tokenizer, prompts, word)
+    except WordError as error:
+        raise RecipeError(f"[capture] answers: {error}") from None
+    if len(tokens) > 1:
+        warn(f"answer {word!r} is {len(tokens)} tokens; the first stands for it")
+    return tokens[0]
+
+
+def _alone(model: Model, word: str) -> list[int]:
+    """The tokens of a word without a prompt: its first stood for it in stores whose run card says no answer_tokens."""
+    found: list[int] = model.tokenizer(word, add_special_tokens=False).input_ids
+    return found
+
+
+class Said:
+    """Reads next-token logits; `tokens` stand for the answers, in their order."""
+
+    def __init__(self, model: Model, tokens: Sequence[int]) -> None:
+        self.model, self.tokens = model, list(tokens)
 
     def after(
         self, logits: torch.Tensor | None, texts: Sequence[str | None], sources: Sequence[Source]
@@ -43,15 +73,6 @@ class Said:
         words = [[str(self.model.tokenizer.decode([token])) for token in ids] for ids in top.indices.tolist()]
         columns = (top.indices.tolist(), words, top.values.tolist(), answers, texts, alike)
         return [Answer(*said) for said in zip(*columns, strict=True)]
-
-    def _token(self, word: str) -> int:
-        """The token that stands for an answer: the first of those the tokenizer makes of it."""
-        tokens: list[int] = self.model.tokenizer(word, add_special_tokens=False).input_ids
-        if not tokens or tokens[0] == self.model.tokenizer.unk_token_id:
-            raise RecipeError(f"[capture] answers: {word!r} is no word of this model's tokenizer")
-        if len(tokens) > 1:
-            self.warn(f"answer {word!r} is {len(tokens)} tokens; the first stands for it")
-        return tokens[0]
 
 
 def _alike(distribution: torch.Tensor, sources: Sequence[Source]) -> list[float]:
