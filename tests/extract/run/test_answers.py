@@ -80,7 +80,7 @@ def test_a_word_with_a_space_is_taken_as_it_is(models):
 @pytest.mark.parametrize(
     ("answers", "prompts", "labels", "message"),
     [
-        ('["dog"]', ["this is a", "is\n"], (), "'dog' begins with ' dog' after 'this is a' and 'dog' after 'is\\n'"),
+        ('["dog"]', ["this is a", "is\n"], (), "'dog' begins with ' dog' after 'this is a' and 'dog' after '\\n'"),
         ('["{capital}"]', ["a"], (), "'{capital}' has braces, but answers are words"),
         ('"dog"', ["a"], (), "answers: 'dog' is neither a list of words"),
         ('{ label = "dog" }', ["a"], (), "the samples have no column label: list the words"),

@@ -43,15 +43,16 @@ def test_a_table_that_is_not_there_or_none(tmp_path):
 
 def test_ids_labels_and_names_of_a_csv_are_text(grey):
     (grey / "t.csv").write_bytes(
-        b"\xef\xbb\xbfsample_id,image,label,coco_id,score,turns\n"
-        b"000123,0.png,007,000000391895,0.50,1\n1e5,0.png,1.0,2,.25,20\n01,0.png,dog,3,1e-3,\n1,0.png,,4,,3\n"
+        b"\xef\xbb\xbfsample_id,image,label,coco_id,answer,score,turns\n"
+        b"000123,0.png,007,000000391895,1.50,0.50,1\n1e5,0.png,1.0,2,2,.25,20\n"
+        b"01,0.png,dog,3,3,1e-3,\n1,0.png,,4,4,,3\n"
     )
-    found = extract(grey / "t.csv").select("sample_id", "label", "coco_id", "score", "turns")
+    found = extract(grey / "t.csv").select("sample_id", "label", "coco_id", "answer", "score", "turns")
     assert found.rows() == [
-        ("000123", "007", "000000391895", 0.5, 1),
-        ("01", "dog", "3", 0.001, None),
-        ("1", None, "4", None, 3),
-        ("1e5", "1.0", "2", 0.25, 20),
+        ("000123", "007", "000000391895", "1.50", 0.5, 1),
+        ("01", "dog", "3", "3", 0.001, None),
+        ("1", None, "4", "4", None, 3),
+        ("1e5", "1.0", "2", "2", 0.25, 20),
     ]
 
 
