@@ -17,6 +17,10 @@ from actstore.commands.results import results
 from actstore.errors import ActstoreError, DamagedWarning, visible
 
 INTERRUPTED = 130
+UNNAMED = (
+    "complete, but no commit record names it: restore the record from a copy, run the extraction again, or remove the "
+    "part with actstore gc --complete"
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -162,7 +166,7 @@ def verify(store: Path, samples: bool, style: str | None, output: Path | None) -
       actstore verify demo/fusion --samples --format csv
     """
     from actstore.commands.table import render
-    from actstore.maintain import damage
+    from actstore.maintain import damage, orphans
     from actstore.maintain import verify as verification
     from actstore.progress import bar
 
@@ -175,14 +179,19 @@ def verify(store: Path, samples: bool, style: str | None, output: Path | None) -
             f"{store}: {len(problems)} of {len(steps)} checks failed; the table above names the files\n"
             f"{damage.advice(store, problems)}"
         )
-    click.echo(f"{store}: {len(steps)} checks, all good", err=True)
+    lost = orphans.unnamed(store)
+    for path in lost:
+        click.echo(f"{path}: {UNNAMED}", err=True)
+    good = f"all good but {len(lost)} parts without a record" if lost else "all good"
+    click.echo(f"{store}: {len(steps)} checks, {good}", err=True)
 
 
 @cli.command()
 @store_argument
 @click.option("--older-than", default=24.0, show_default=True, help="Hours since anything in it changed.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
-def gc(store: Path, older_than: float, dry_run: bool) -> None:
+@click.option("--complete", is_flag=True, help="Remove complete parts, too, whose record was lost or never written.")
+def gc(store: Path, older_than: float, dry_run: bool, complete: bool) -> None:
     """Remove what writers that died left behind; never what is committed or being written.
 
     Parts that a compaction replaced go too, 24 hours after it and no sooner, whatever --older-than says: readers who
@@ -196,6 +205,9 @@ def gc(store: Path, older_than: float, dry_run: bool) -> None:
 
     found = orphans.find(store, older_than=older_than)
     for orphan in found:
+        if orphan.complete and not complete:
+            click.echo(f"kept {orphan.path}: {UNNAMED}")
+            continue
         done = "would remove" if dry_run else "removed" if orphans.remove(orphan) else "left, in use:"
         click.echo(visible(f"{done} {orphan.path} ({orphan.bytes / 1e6:.1f} MB)"))
     click.echo(f"{store}: {len(found)} orphans older than {older_than:g} hours", err=True)

@@ -27,6 +27,7 @@ def build(tables: Tables, path: Path) -> Path:
             connection.execute("use built")
             views.create_tables(connection, tables.rows(), tables.samples(), tables.plan(), "table")
             connection.execute(views.VIEWS)
+            connection.execute(f"comment on table plan is {views.literal(tables.state)}")
             connection.execute(f"create table vocab as {views.parquet([tables.vocabulary()])}")
             connection.execute("use memory; detach built")
         local.replace(path, draft)
@@ -41,10 +42,10 @@ def cached(tables: Tables) -> Path | None:
     """The index of exactly these contents in the user's own cache folder, built when it is not there.
 
     None where that folder cannot be written. A `.duckdb` file that came with a store is never opened: a view in it
-    could read any file.
+    could read any file. One of other contents under this name is made anew.
     """
     path = _path(tables)
-    if not path.exists():
+    if not (path.exists() and _holds(path, tables.state)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             build(tables, path)
@@ -54,6 +55,17 @@ def cached(tables: Tables) -> Path | None:
             if older != path:
                 older.unlink(missing_ok=True)
     return path
+
+
+def _holds(path: Path, state: str) -> bool:
+    """Whether an index is of contents in this state."""
+    said = "select comment from duckdb_tables() where database_name = 'indexed' and table_name = 'plan'"
+    try:
+        with duckdb.connect(":memory:") as connection:
+            connection.execute(f"attach {views.file(path)} as indexed (read_only)")
+            return connection.execute(said).fetchone() == (state,)
+    except duckdb.Error:
+        return False
 
 
 def discard(tables: Tables) -> bool:
