@@ -39,7 +39,7 @@ class Llava(Source):
         if not rows:
             raise SamplesError(f"{self.path} has no conversation about an image")
         images = self.images or self.path.parent
-        table = pl.DataFrame(rows, schema_overrides={"conversation_id": pl.String}, infer_schema_length=None)
+        table = pl.DataFrame(rows, schema_overrides={"conversation_id": pl.String})
         return Samples(table, lambda name: open_image(images / name))
 
 
