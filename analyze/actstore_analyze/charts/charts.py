@@ -57,7 +57,8 @@ def pale(reference: pl.DataFrame | None, at: str = "relative depth") -> list[str
 
 def error_band(table: pl.DataFrame) -> str:
     """What the bands are, where roles have several positions."""
-    return "; band: one standard error over positions" if table["se"].count() else ""
+    over = "samples" if "copies" in table.columns else "positions"  # as versions before the column took it
+    return f"; band: one standard error over {over}" if table["se"].count() else ""
 
 
 def counts(table: pl.DataFrame, column: str = "n") -> str:

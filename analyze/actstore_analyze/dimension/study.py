@@ -84,16 +84,17 @@ class Dimension(OfNeighbors):
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """role, condition, layer, depth, id, error, distance, rank, metric, positions, n, copies: one row.
 
-        error: of the likelihood for one position, of the mean over several. id is NaN where vectors coincide, or
-        too few are unique.
+        error: of the likelihood; over several positions the mean of theirs, which do not err independently.
+        id is NaN where vectors coincide, or too few are unique.
         """
         found = [self._found(one, unit) for one in self.neighborhoods(store, unit)]
-        mean, se, counted = mean_and_error([one.id for one in found])
+        mean, _, counted = mean_and_error([one.id for one in found])
+        error, _, _ = mean_and_error([one.error for one in found])
         distance, _, _ = mean_and_error([one.distance for one in found])
-        return described(store, unit, se, counted).select(
+        return described(store, unit, None, counted).select(
             *PLACE,
             pl.lit(mean).alias("id"),
-            pl.lit(found[0].error if se is None else se).alias("error"),
+            pl.lit(error).alias("error"),
             pl.lit(distance).alias("distance"),
             pl.lit(self.rank).alias("rank"),
             pl.lit(self.metric).alias("metric"),

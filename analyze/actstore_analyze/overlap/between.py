@@ -7,13 +7,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore.store import open as open_store
-from actstore_analyze.overlap.measure import data_overlap
+from actstore_analyze.overlap.measure import data_overlap_per_point
 from actstore_analyze.study.counterparts import counterpart, matched
-from actstore_analyze.study.neighborhood import OfNeighbors, sized
+from actstore_analyze.study.neighborhood import BySample, Neighborhood, OfNeighbors, sized
 from actstore_analyze.study.selection import Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS
 from actstore_analyze.study.units import (
@@ -31,6 +32,8 @@ from actstore_analyze.study.units import (
 from actstore_analyze.study.units import Unit as Side
 
 __all__ = ["DataOverlap"]
+
+Floats = NDArray[np.float64]
 
 
 class Unit(NamedTuple):
@@ -153,13 +156,21 @@ class DataOverlap(OfNeighbors):
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """role, condition, layer, depth, overlap, se, positions, chance, with_..., k, metric, n, copies: one row.
 
+        se is over samples, where these have several positions.
         overlap is NaN where it is not defined: all vectors of either are the same, or too few are unique in both.
         """
         others = [x for x, _ in vectors(self._other(store), unit.other)]
         repeated = others * len(unit.own.group.positions) if len(others) == 1 else others
         pairs = zip(vectors(store, unit.own), repeated, unit.own.group.positions, strict=True)
-        found = [self._value(x, z, rows, unit.own) for (x, _), z, rows in pairs]
-        mean, se, counted = mean_and_error([value for value, _, _ in found])
+        found, by_sample = [], BySample(unit.own.group.n)
+        for (x, _), z, rows in pairs:
+            one = self.neighborhood([x, z], rows)
+            shares, chance = self._shares(one, self.prepared(z[one.kept]), unit.own)
+            found.append((float("nan") if shares is None else float(shares.mean()), chance, one.size))
+            if shares is not None:
+                by_sample.add(one.kept, shares)
+        mean, _, counted = mean_and_error([value for value, _, _ in found])
+        se = by_sample.error()
         chance, _, _ = mean_and_error([level for _, level, _ in found])
         return described(store, unit.own, se, counted).select(
             *PLACE,
@@ -177,14 +188,14 @@ class DataOverlap(OfNeighbors):
     def _other(self, store: Store) -> Store:
         return store if self.with_store is None else open_store(self.with_store)
 
-    def _value(self, x: Vectors, z: Vectors, rows: pl.DataFrame, unit: Side) -> tuple[float, float, tuple[int, int]]:
-        """The overlap at one position, what chance would give, and the vectors measured and copies."""
-        one = self.neighborhood([x, z], rows)
-        other = self.prepared(z[one.kept])
+    def _shares(self, one: Neighborhood, z: Vectors, unit: Side) -> tuple[Floats | None, float]:
+        """The overlap of each vector at one position with z, None if it is not defined, and what chance would give."""
         if len(one.x) <= self.k:
-            return float("nan"), float("nan"), one.size
-        value = float("nan")
-        if not constant(one.x) and not constant(other):
-            value = said_where(unit, lambda: data_overlap(one.x, other, self.k, metric=self.metric, groups=one.groups))
+            return None, float("nan")
+        shares = None
+        if not constant(one.x) and not constant(z):
+            shares = said_where(
+                unit, lambda: data_overlap_per_point(one.x, z, self.k, metric=self.metric, groups=one.groups)
+            )
         group = np.arange(len(one.x)) if one.groups is None else np.unique(one.groups, return_inverse=True)[1]
-        return value, float((self.k / (len(group) - np.bincount(group)[group])).mean()), one.size
+        return shares, float((self.k / (len(group) - np.bincount(group)[group])).mean())

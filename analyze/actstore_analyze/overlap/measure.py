@@ -83,11 +83,24 @@ def data_overlap(
     >>> data_overlap(x, -x, k=2), data_overlap(x, x[::-1], k=1)
     (1.0, 0.5)
     """
+    return float(data_overlap_per_point(x, z, k, metric=metric, groups=groups).mean())
+
+
+def data_overlap_per_point(
+    x: NDArray[np.number],
+    z: NDArray[np.number],
+    k: int = 30,
+    *,
+    metric: str = "euclidean",
+    groups: NDArray[np.integer] | None = None,
+) -> Floats:
+    """As `data_overlap`, of each point (n,)."""
     if len(x) != len(z):
         raise ActstoreError(f"{len(x)} points in one representation but {len(z)} in the other; select the same rows")
     rows = np.arange(len(x))[:, None] * len(x)
     own, other = (rows + nearest(points, k, metric=metric, groups=groups).indices for points in (x, z))
-    return float(np.isin(own, other).mean())
+    shares: Floats = np.isin(own, other).mean(axis=1)
+    return shares
 
 
 def chance_level(y: ArrayLike, *, weights: str = "uniform", groups: NDArray[np.integer] | None = None) -> float:
@@ -125,6 +138,11 @@ def highest(y: ArrayLike, k: int, *, weights: str = "uniform") -> float:
     """
     average, own = _average(weights), _classes(y, np.size(y))
     return average(np.minimum(np.bincount(own)[own] - 1, k) / k, own)
+
+
+def averaged(shares: Floats, y: ArrayLike, weights: str) -> float:
+    """The average of points' overlaps (n,) with labels y (n,), as `label_overlap` takes it."""
+    return _average(weights)(shares, _classes(y, len(shares)))
 
 
 def _classes(y: ArrayLike, n: int) -> Classes:

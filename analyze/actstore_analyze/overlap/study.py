@@ -6,11 +6,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from actstore.store import Store
-from actstore_analyze.overlap.measure import chance_level, highest, label_overlap
+from actstore_analyze.neighbors import nearest
+from actstore_analyze.overlap.measure import averaged, chance_level, highest, label_overlap_from
 from actstore_analyze.published import curves
-from actstore_analyze.study.neighborhood import Neighborhood, OfNeighbors, sized
+from actstore_analyze.study.neighborhood import BySample, Neighborhood, OfNeighbors, sized
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS
 from actstore_analyze.study.units import (
@@ -26,6 +28,8 @@ from actstore_analyze.study.units import (
 )
 
 __all__ = ["Overlap", "say_highest"]
+
+Floats = NDArray[np.float64]
 USUALLY = ("euclidean", "uniform")
 WEIGHTS = {
     "uniform": "averaged over samples, each counting once",
@@ -103,11 +107,20 @@ class Overlap(OfNeighbors):
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """role, condition, layer, depth, overlap, se, positions, chance, k, metric, weights, n, copies: one row.
 
+        se is over samples, where these have several positions.
         overlap is NaN where it is not defined: all vectors of the layer are the same, or too few are unique.
         """
-        found = [(*self._value(one, unit), one.size) for one in self.neighborhoods(store, unit)]
-        mean, se, counted = mean_and_error([value for value, _, _ in found])
+        found, by_sample = [], BySample(unit.group.n)
+        for one in self.neighborhoods(store, unit):
+            shares, chance = self._shares(one, unit)
+            found.append(
+                (float("nan") if shares is None else averaged(shares, one.labels, self.weights), chance, one.size)
+            )
+            if shares is not None:
+                by_sample.add(one.kept, shares)
+        mean, _, counted = mean_and_error([value for value, _, _ in found])
         chance, _, _ = mean_and_error([level for _, level, _ in found])
+        se = by_sample.error(None if self.weights == "uniform" else labels(unit.group.positions[0]))
         return described(store, unit, se, counted).with_columns(
             *sized(size for _, _, size in found),
             overlap=pl.lit(mean),
@@ -117,19 +130,15 @@ class Overlap(OfNeighbors):
             weights=pl.lit(self.weights),
         ).select(*PLACE, "overlap", *SPREAD, "chance", "k", "metric", "weights", "n", "copies")  # fmt: skip
 
-    def _value(self, one: Neighborhood, unit: Unit) -> tuple[float, float]:
-        """The overlap at one position, and what chance would give."""
+    def _shares(self, one: Neighborhood, unit: Unit) -> tuple[Floats | None, float]:
+        """The overlap of each vector at one position, None if it is not defined, and what chance would give."""
         if len(one.x) < 2:
-            return float("nan"), float("nan")
+            return None, float("nan")
         chance = said_where(unit, lambda: chance_level(one.labels, weights=self.weights, groups=one.groups))
         if one.fewer(self.k):  # a constant token at layer 0: every neighbour is a tie
-            return float("nan"), chance
-        return said_where(
-            unit,
-            lambda: label_overlap(
-                one.x, one.labels, self.k, metric=self.metric, weights=self.weights, groups=one.groups
-            ),
-        ), chance
+            return None, chance
+        found = said_where(unit, lambda: nearest(one.x, self.k, metric=self.metric, groups=one.groups))
+        return label_overlap_from(found, one.labels), chance
 
 
 def say_highest(groups: Iterable[Group], k: int, weights: str = "uniform", *, say: Say) -> None:

@@ -131,7 +131,7 @@ def methods(experiment: Experiment) -> str:
 
 
 def _positions(call: Overlap, experiment: Experiment) -> str:
-    tables = pl.concat(shown.table for shown in experiment.shown).filter(pl.col("positions") > 1)
+    tables = pl.concat([shown.table for shown in experiment.shown], how="diagonal").filter(pl.col("positions") > 1)
     if not tables.height:
         return ""
     most = {str(role): int(table["positions"].max()) for (role,), table in tables.group_by("role")}  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ def _positions(call: Overlap, experiment: Experiment) -> str:
     drawn = f", {call.positions} of them drawn with seed {call.seed}" if call.positions else ""
     return (
         f"A role with several positions in a sample ({counts}) is measured at each position{drawn}, then averaged; the "
-        "band is one standard error over positions."
+        f"band is one standard error over {'samples' if 'copies' in tables.columns else 'positions'}."
     )
 
 

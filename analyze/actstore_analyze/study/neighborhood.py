@@ -13,7 +13,7 @@ from actstore_analyze.neighbors import firsts
 from actstore_analyze.study.study import Prepared
 from actstore_analyze.study.units import Classes, Unit, Vectors, constant, labels, vectors
 
-__all__ = ["Neighborhood", "OfNeighbors", "sized"]
+__all__ = ["BySample", "Neighborhood", "OfNeighbors", "sized"]
 
 Numbers = NDArray[np.int64]
 
@@ -95,6 +95,34 @@ class OfNeighbors(Prepared):
                     f"role '{role}', layer {layer}: {copies} of {n} vectors are identical with others, their nearest "
                     "neighbours at distance 0; --unique keeps one of each, --group COLUMN keeps rows of one group apart"
                 )
+
+
+class BySample:
+    """Values of samples, each met at several positions: what their mean over samples may be off by.
+
+    Positions of one sample are not independent, so that they are averaged first.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._sums, self._met = np.zeros(n), np.zeros(n)
+
+    def add(self, kept: Numbers, values: NDArray[np.floating]) -> None:
+        """The values (m,) of the samples `kept` (m,) at one position."""
+        self._sums[kept] += values
+        self._met[kept] += 1
+
+    def error(self, classes: Classes | None = None) -> float | None:
+        """The standard error over samples, or of the mean over classes; None unless one was met several times."""
+        if self._met.max(initial=0) < 2 or (self._met > 0).sum() < 2:
+            return None
+        met = self._met > 0
+        values = self._sums[met] / self._met[met]
+        weights = np.full(len(values), 1 / len(values))
+        if classes is not None:
+            _, which, counts = np.unique(classes[met], return_inverse=True, return_counts=True)
+            weights = 1 / (len(counts) * counts[which])
+        apart = weights * (values - weights @ values)
+        return float(np.sqrt(len(values) / (len(values) - 1) * (apart @ apart)))
 
 
 def sized(sizes: Iterable[tuple[int, int]]) -> list[pl.Expr]:

@@ -9,7 +9,7 @@ import pytest
 
 import actstore
 from actstore.commands.main import run
-from actstore_analyze.overlap.measure import chance_level, label_overlap
+from actstore_analyze.overlap.measure import chance_level, label_overlap, label_overlap_per_point
 from labelled import DIGITS, POSITIONS, N, make_store, sample_ids, vectors, write_batch
 
 
@@ -82,7 +82,8 @@ def test_a_role_with_several_positions_is_averaged_over_them(store, capsys):
         x = vectors("image", layer, POSITIONS).astype(np.float32)
         each = [naive(x[:, k], y, 5) for k in range(POSITIONS)]
         assert row["overlap"] == pytest.approx(np.mean(each))
-        assert row["se"] == pytest.approx(np.std(each, ddof=1) / np.sqrt(POSITIONS))
+        shares = np.mean([label_overlap_per_point(x[:, k], y, 5) for k in range(POSITIONS)], axis=0)
+        assert row["se"] == pytest.approx(np.std(shares, ddof=1) / np.sqrt(N))
         assert row["positions"] == POSITIONS
 
 
@@ -160,7 +161,7 @@ def test_the_same_call_is_recalled_until_the_store_grows(tmp_path, capsys, monke
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("actstore_analyze.overlap.study.label_overlap", fail)
+        patch.setattr("actstore_analyze.overlap.study.label_overlap_from", fail)
         status, again, err = command(capsys, *asked)
         assert (status, again) == (0, first)
         assert "recalled from" in err

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from actstore_analyze.study.intervals import by_sample, wilson
+from actstore_analyze.study.neighborhood import BySample
 
 SETS, SAMPLES = 500, 80
 
@@ -33,3 +34,20 @@ def test_more_positions_do_not_make_them_narrow():
 def test_shares_of_nothing_but_right_have_wilsons():
     assert by_sample(np.ones(30)) == wilson(30, 30)
     assert by_sample(np.zeros(30)) == wilson(0, 30)
+
+
+def test_the_error_of_overlaps_counts_samples_not_positions():
+    """Each of 9 samples at 40 positions that say the same: as if it had been met once."""
+    rng = np.random.default_rng(3)
+    values, classes = rng.random(9), np.repeat([0, 1], [3, 6])
+    met = BySample(9)
+    for _ in range(40):
+        met.add(np.arange(9), values)
+    assert met.error() == pytest.approx(np.std(values, ddof=1) / 3)
+    weights = np.where(classes == 0, 1 / 6, 1 / 12)
+    mean = (values[:3].mean() + values[3:].mean()) / 2
+    expected = np.sqrt(9 / 8 * sum((w * (v - mean)) ** 2 for w, v in zip(weights, values, strict=True)))
+    assert met.error(classes) == pytest.approx(expected)
+    once = BySample(9)
+    once.add(np.arange(9), values)
+    assert once.error() is None
