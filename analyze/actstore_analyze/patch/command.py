@@ -48,8 +48,8 @@ def patch(store: Path, estimate: bool, **asked: Any) -> None:
     under when they were extracted.
 
     SQL chooses the receivers' rows (with --pairs, those of both classes). Every sample is replayed as it was, too: that
-    is the baseline, and it has to agree with what the model said at extraction. --force also replays with weights that
-    are not the run card's.
+    is the baseline, and it has to agree with what the model said at extraction. --force also replays with weights or a
+    configuration that are not the run card's.
 
     \b
     Example:

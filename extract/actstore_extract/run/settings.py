@@ -44,7 +44,8 @@ _REMARKS = {
     "transformers_version",
     "use_cache",
 }
-_KEPT = 100  # characters of a value, and values in a table, that are kept as they are; of more a hash is
+_TABLES = ("added_tokens_decoder", "id2label", "label2id", "vocabulary_map")  # as long as a vocabulary: a hash is kept
+_KEPT = 100  # characters of a value that is kept as it is; of a longer one a hash is
 _EXACT = 2**53  # up to here every JSON reader has the same integers
 _ADAPTER, _LORA = "adapter", "lora"  # entries of a parts file that name what was trained
 
@@ -146,7 +147,7 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
     >>> dict(_flat({"rope": {"theta": 10000.0, "type": None}, "size": [8, 8], "transformers_version": "5.0"}))
     {'rope.theta': 10000.0, 'size': '[8, 8]'}
     """
-    if isinstance(value, dict) and len(value) <= _KEPT:
+    if isinstance(value, dict) and not name.endswith(_TABLES):
         for key, one in value.items():
             if key not in _REMARKS:
                 yield from _flat(one, f"{name}.{key}" if name else key)

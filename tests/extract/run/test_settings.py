@@ -94,6 +94,14 @@ def test_remarks_on_the_files_do_not_count(made, model, capfd):
     assert "0 of 4 samples left" in capfd.readouterr().err
 
 
+def test_a_long_table_is_one_hash(model):
+    before = settings(str(model))
+    assert [key for key in before if "vocabulary_map" in key] == ["config.json: vocabulary_map"]
+    edit(model / "config.json", **{"vocabulary_map__<image>": 6})
+    after = settings(str(model))
+    assert {key for key in before if before[key] != after[key]} == {"config.json: vocabulary_map"}
+
+
 def test_generation_counts_where_texts_are_kept(made, model):
     edit(model / "generation_config.json", repetition_penalty=1.5)
     keys = [key for key in settings(str(model), generates=True) if key.startswith("generation_config.json")]
