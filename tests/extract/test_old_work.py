@@ -64,12 +64,14 @@ def test_a_store_that_is_half_extracted_goes_on(work, name, capfd):
 
 def test_a_key_that_a_run_card_lacks_means_what_was_done_then(work, capfd):
     path = work / "fusion"
-    forget(path, "capture.per_head", "model.processor", "model.dtype")
+    forget(path, "capture.per_head", "model.processor")
     actstore_("extract", f"{path}.toml", path, "--device", "cpu")
     assert actstore.open(path).remaining == []
-    forget(path := work / "mapped", "capture.lens")
+    forget(path := work / "mapped", "capture.lens", "model.dtype")
     assert main.run(["extract", f"{path}.toml", str(path), "--set", "capture.lens=true"]) == 1
-    assert "capture.lens: False in the store, True now" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "capture.lens: False in the store, True now" in said
+    assert "model.dtype" not in said
 
 
 def train(out, *changes):
