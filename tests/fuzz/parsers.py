@@ -103,7 +103,7 @@ def parsers(folder: Path) -> dict[str, tuple[Parser, list[bytes]]]:
         return plan.load(replace(store.header, files=files).checked(store.path, "plan.parquet"))
 
     def result(content: bytes) -> object:
-        path = folder / f"count-00000000-{local.crc32c_of(content)}.parquet"
+        path = folder / f"{saved.path.stem.rpartition('-')[0]}-{local.crc32c_of(content)}.parquet"
         path.write_bytes(content)
         try:
             return results.load(path).table()

@@ -194,9 +194,9 @@ class Cka(PerLayer):
         )
 
     def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """role, condition, layer, depth, with_..., cka, se, positions, unbiased, n: one row for each pair of layers.
+        """role, condition, layer, depth, with_..., cka, positions, unbiased, n: one row for each pair of layers.
 
-        cka is NaN where it is not defined: all vectors of either are the same. se is its standard error over positions.
+        cka is NaN where it is not defined: all vectors of either are the same.
         """
         sums = rows.group_by(*PAIR, maintain_order=True).sum()
         values = Sums(**{one.name: sums[one.name].to_numpy() for one in fields(Sums)})
@@ -205,7 +205,6 @@ class Cka(PerLayer):
         found = pl.col("cka")
         return sums.with_columns(cka).group_by(*place, maintain_order=True).agg(
             found.mean().fill_null(float("nan")),
-            se=found.std() / found.count().sqrt(),
             positions=found.count().cast(pl.Int32),
             unbiased=pl.lit(self.unbiased),
             n=pl.col("n").first(),

@@ -121,9 +121,6 @@ def _filled(template: str, row: dict[str, object], sample_id: str, where: str) -
     for name, value in row.items():
         if _is_missing(value):
             raise RecipeError(f"{where}: sample {sample_id} has no {name}")
-        record = next((one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)), None)
-        if record is not None:
-            raise RecipeError(f"{where}: {name} of sample {sample_id} holds records of {', '.join(record)}, no texts")
     try:
         return _Filler().vformat(template, (), row)
     except IndexError:

@@ -20,7 +20,7 @@ from actstore_analyze.report import causal
 from actstore_analyze.score import cider, vqa_accuracy
 from actstore_analyze.study.intervals import wilson
 from extracting import extract
-from knocking import BLOCKS, CONDITIONS, N, block, make_store, vectors
+from knockouts import BLOCKS, CONDITIONS, N, block, make_store, vectors
 
 
 def command(capsys, *arguments):

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 import actstore
-import knocking
+import knockouts
 import making
 import patching
 from actstore import ActstoreError
@@ -60,7 +60,7 @@ def test_what_is_said_with_and_without(tmp_path, column):
 
 def test_without_labels_and_without_steers(tmp_path):
     assert steered(make_steered(tmp_path / "s", label=False)).said.columns == ["sample_id", *TEXTS]
-    plain = actstore.open(knocking.make_store(tmp_path / "k"))
+    plain = actstore.open(knockouts.make_store(tmp_path / "k"))
     assert not has_steers(plain)
     with pytest.raises(ActstoreError, match="has no steer among its conditions"):
         steered(plain)
@@ -69,7 +69,7 @@ def test_without_labels_and_without_steers(tmp_path):
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interventions")
-    knocked = knocking.make_store(folder / "knocked", texts=True)
+    knocked = knockouts.make_store(folder / "knocked", texts=True)
     assert run(["knockout", str(knocked), "-k", "5"]) == 0
     stores = [knocked, patching.make_store(folder / "patched").path, make_steered(folder / "steered").path]
     assert run(["report", *map(str, stores), "-o", str(folder / "r.html"), "--reference", "Chameleon-7B"]) == 0
@@ -123,7 +123,7 @@ def test_how_to_read_says_which_stores_answer_the_question(tmp_path):
     from actstore_analyze.report import experiments, prose
     from actstore_analyze.study.subjects import subjects as subjects_of
 
-    paths = [knocking.make_store(tmp_path / "k"), patching.make_store(tmp_path / "p").path]
+    paths = [knockouts.make_store(tmp_path / "k"), patching.make_store(tmp_path / "p").path]
     subjects = subjects_of([actstore.open(path) for path in paths])
     others = experiments.others(subjects, say=lambda _: None)
     assert prose._causal(others) == "This page holds knockouts of chameleon-7b and patches of m."
