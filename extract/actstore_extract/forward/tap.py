@@ -45,12 +45,12 @@ class Slotted(Protocol):
 
 
 def attention_modules(model: Model) -> list[nn.Module]:
-    """The attention module of each block; AttentionError where one has none."""
+    """The attention module of each block; AttentionError where one has none, or several."""
     found = [
         next((getattr(block, name) for name in _ATTENTION if hasattr(block, name)), None) for block in model.layers
     ]
-    missing = [layer for layer, module in enumerate(found) if module is None]
-    if missing:
+    missing = [layer for layer, module in enumerate(found) if module is None or isinstance(module, nn.ModuleList)]
+    if missing:  # a list of several, as LongCat-Flash has it, is never called: hooks on it would change nothing
         raise AttentionError(f"blocks {missing} of {type(model.decoder).__name__} have no attention to intervene in")
     return [module for module in found if module is not None]
 
