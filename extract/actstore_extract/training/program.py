@@ -56,6 +56,8 @@ def train_lora(
 
 
 def _data(recipe: AdapterRecipe | LoraRecipe, say: Say, *, images_only: bool) -> Data:
+    if "dtype" not in recipe.model.model_fields_set:
+        say(f"the frozen weights run in {recipe.model.dtype}, since the recipe has no dtype in [model]")
     data, said = gather(recipe.data, images_only=images_only, skip_bad=recipe.training.skip_bad)
     for line in said:
         say(line)

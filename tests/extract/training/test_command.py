@@ -89,3 +89,14 @@ def test_what_the_extra_brings(monkeypatch, capsys, tmp_path):
         assert (
             f"this command needs {module}; install it with: pip install 'actstore[{extra}]'" in capsys.readouterr().err
         )
+
+
+def test_a_recipe_without_a_number_type_says_which(folder, tmp_path, capfd):
+    trainings.adapter_recipe(folder)
+    text = (folder / "recipe.toml").read_text()
+    said = "the frozen weights run in bfloat16, since the recipe has no dtype in [model]"
+    for number, (written, told) in enumerate([(text, False), (text.replace('dtype = "float32"\n', ""), True)]):
+        (folder / "recipe.toml").write_text(written)
+        words = ["train", "adapter", str(folder / "recipe.toml"), str(tmp_path / f"out{number}"), "--device", "cpu"]
+        assert main.run([*words, "--set", "training.epochs=1"]) == 0
+        assert (said in capfd.readouterr().err) == told
