@@ -10,11 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.store import Store
-from actstore.store import open as open_store
 from actstore_analyze.cka.measure import COLUMNS, Sums, centred, check, mean
-from actstore_analyze.study.counterparts import counterpart, matched
-from actstore_analyze.study.selection import Group, Say, choose, groups, known_layers, known_roles
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, depth
+from actstore_analyze.study.counterparts import Compared, counterpart, matched
+from actstore_analyze.study.selection import Group, Say, choose, groups, known_layers
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, depth
 from actstore_analyze.study.units import sampled
 
 __all__ = ["Cka"]
@@ -59,18 +58,12 @@ class Unit(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cka(PerLayer):
+class Cka(Compared):
     """A call of `actstore cka`: CKA of each role at each layer with its counterpart at each of `with_layers`.
 
     The counterpart is the same role of the same store under the same condition, but for what with_... says.
-    with_state: the contents of the other store, which the result depends on.
     """
 
-    roles: tuple[str, ...]
-    with_store: str | None = None
-    with_state: str | None = None
-    with_role: str | None = None
-    with_condition: str | None = None
     with_layers: tuple[int, ...]
     unbiased: bool = False
     positions: int | None = None
@@ -91,19 +84,9 @@ class Cka(PerLayer):
         **asked: Any,
     ) -> Self:
         """The call with its roles and layers checked in both stores; without layers: all that each store has."""
-        other = store if with_store is None else open_store(with_store)
-        chosen = known_roles(store, roles)
-        named = known_roles(other, [with_role] if with_role else chosen)
-        return super().of(
-            store,
-            layers=layers,
-            roles=chosen,
-            with_store=None if with_store is None else str(with_store),
-            with_state=None if with_store is None else other.state,
-            with_role=named[0] if with_role else None,
-            with_layers=known_layers(other, layers if with_layers is None and other is store else with_layers),
-            **asked,
-        )
+        other, whom = cls.with_whom(store, roles, with_store, with_role)
+        beside = known_layers(other, layers if with_layers is None and other is store else with_layers)
+        return super().of(store, layers=layers, with_layers=beside, **whom, **asked)
 
     @property
     def title(self) -> str:
@@ -114,10 +97,7 @@ class Cka(PerLayer):
     @property
     def partner(self) -> str:
         """What the roles are compared with, in words."""
-        named = {"role ": self.with_role, "condition ": self.with_condition}
-        said = [f"{word}{value}" for word, value in named.items() if value is not None]
-        said += [Path(self.with_store).name] if self.with_store else []
-        return " of ".join(said) or "other layers"
+        return self.named() or "other layers"
 
     @property
     def caption(self) -> str:
@@ -139,7 +119,7 @@ class Cka(PerLayer):
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Pairs of roles, conditions and positions, in blocks of samples that fit into memory."""
-        other = self._other(store)
+        other = self.other(store)
         n_layers = len(self.layers) + len(self.with_layers)
         vectors = 4 * (len(self.layers) * store.header.d_model + len(self.with_layers) * other.header.d_model)
         step = max(1, BLOCK_BYTES // (vectors + 8 * n_layers * COLUMNS) - COLUMNS)
@@ -173,7 +153,7 @@ class Cka(PerLayer):
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """Sums of a block of samples with itself and with those that follow: a row for each pair of layers."""
-        other, (own, its) = self._other(store), (unit.own, unit.other)
+        other, (own, its) = self.other(store), (unit.own, unit.other)
 
         def block(start: int, stop: int) -> tuple[Layers, Layers]:
             x = _vectors(store, own, self.layers, start, stop)
@@ -209,9 +189,6 @@ class Cka(PerLayer):
             unbiased=pl.lit(self.unbiased),
             n=pl.col("n").first(),
         )  # fmt: skip
-
-    def _other(self, store: Store) -> Store:
-        return store if self.with_store is None else open_store(self.with_store)
 
 
 def _vectors(store: Store, side: Side, layers: Sequence[int], start: int, stop: int) -> Layers:

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
-from actstore.store import open as open_store
 from actstore_analyze.overlap.measure import data_overlap_per_point
-from actstore_analyze.study.counterparts import counterpart, matched
+from actstore_analyze.study.counterparts import Compared, counterpart, matched
 from actstore_analyze.study.neighborhood import BySample, Neighborhood, OfNeighbors, sized
-from actstore_analyze.study.selection import Say, choose, groups, known_roles
+from actstore_analyze.study.selection import Say, choose, groups
 from actstore_analyze.study.study import EVERYTHING, METRICS
 from actstore_analyze.study.units import (
     PLACE,
@@ -44,18 +43,10 @@ class Unit(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOverlap(OfNeighbors):
-    """Data overlap by role and layer with another role, layer, condition or store; None stands for the same one.
+class DataOverlap(Compared, OfNeighbors):
+    """Data overlap by role and layer with another role, layer, condition or store."""
 
-    with_state: the contents of the other store, which the result depends on.
-    """
-
-    roles: tuple[str, ...]
-    with_store: str | None = None
-    with_state: str | None = None
-    with_role: str | None = None
     with_layer: int | None = None
-    with_condition: str | None = None
     k: int = 30
     metric: str = "euclidean"
     positions: int | None = None
@@ -78,23 +69,12 @@ class DataOverlap(OfNeighbors):
         **asked: Any,
     ) -> Self:
         """The call with its roles and layers checked in both stores; without layers: those that both have."""
-        other = store if with_store is None else open_store(with_store)
-        chosen = known_roles(store, roles)
-        named = known_roles(other, [with_role] if with_role else chosen)
+        other, whom = cls.with_whom(store, roles, with_store, with_role)
         if with_layer is None:
             layers = [layer for layer in store.layers if layer in other.layers] if layers is None else layers
         for layer in layers or () if with_layer is None else [with_layer]:
             other.header.layer_index(layer)
-        return super().of(
-            store,
-            layers=layers,
-            roles=chosen,
-            with_store=None if with_store is None else str(with_store),
-            with_state=None if with_store is None else other.state,
-            with_role=named[0] if with_role else None,
-            with_layer=with_layer,
-            **asked,
-        )
+        return super().of(store, layers=layers, with_layer=with_layer, **whom, **asked)
 
     @property
     def title(self) -> str:
@@ -107,10 +87,7 @@ class DataOverlap(OfNeighbors):
     @property
     def partner(self) -> str:
         """What the roles are compared with, in words."""
-        named = {"role ": self.with_role, "layer ": self.with_layer, "condition ": self.with_condition}
-        said = [f"{word}{value}" for word, value in named.items() if value is not None]
-        said += [Path(self.with_store).name] if self.with_store else []
-        return " of ".join(said) or "itself"
+        return self.named(layer=self.with_layer) or "itself"
 
     @property
     def caption(self) -> str:
@@ -132,7 +109,7 @@ class DataOverlap(OfNeighbors):
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each with its counterpart, at every layer."""
-        other = self._other(store)
+        other = self.other(store)
         found = []
         for group in groups(choose(store, self.sql, self.roles, None, group=self.group, say=say), self.roles, say=say):
             role, condition = self.with_role or group.role, self.with_condition or group.condition
@@ -159,7 +136,7 @@ class DataOverlap(OfNeighbors):
         se is over samples, where these have several positions.
         overlap is NaN where it is not defined: all vectors of either are the same, or too few are unique in both.
         """
-        others = [x for x, _ in vectors(self._other(store), unit.other)]
+        others = [x for x, _ in vectors(self.other(store), unit.other)]
         repeated = others * len(unit.own.group.positions) if len(others) == 1 else others
         pairs = zip(vectors(store, unit.own), repeated, unit.own.group.positions, strict=True)
         found, by_sample = [], BySample(unit.own.group.n)
@@ -184,9 +161,6 @@ class DataOverlap(OfNeighbors):
             pl.lit(self.metric).alias("metric"),
             *sized(size for _, _, size in found),
         )
-
-    def _other(self, store: Store) -> Store:
-        return store if self.with_store is None else open_store(self.with_store)
 
     def _shares(self, one: Neighborhood, z: Vectors, unit: Side) -> tuple[Floats | None, float]:
         """The overlap of each vector at one position with z, None if it is not defined, and what chance would give."""

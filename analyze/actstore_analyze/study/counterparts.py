@@ -1,15 +1,57 @@
 """Counterparts: the same samples in another role, condition or store."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
-from actstore_analyze.study.selection import Group, Say, choose, groups
+from actstore.store import open as open_store
+from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
+from actstore_analyze.study.study import PerLayer
 
-__all__ = ["counterpart", "matched"]
+__all__ = ["Compared", "counterpart", "matched"]
 
 ORDER = "/(image-text|text-image|text)$"  # ends the sample_id where a store has prompts in several orders
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared(PerLayer):
+    """A measure that compares roles with those of another role, condition or store; None stands for the same one.
+
+    with_state: the contents of the other store, which the result depends on.
+    """
+
+    roles: tuple[str, ...]
+    with_store: str | None = None
+    with_state: str | None = None
+    with_role: str | None = None
+    with_condition: str | None = None
+
+    @staticmethod
+    def with_whom(
+        store: Store, roles: Sequence[str] | None, with_store: Path | str | None, with_role: str | None
+    ) -> tuple[Store, dict[str, Any]]:
+        """The store that is compared with, and the fields that say so, its roles checked in both."""
+        other = store if with_store is None else open_store(with_store)
+        chosen = known_roles(store, roles)
+        named = known_roles(other, [with_role] if with_role else chosen)
+        elsewhere = {} if with_store is None else {"with_store": str(with_store), "with_state": other.state}
+        return other, {"roles": chosen, "with_role": named[0] if with_role else None, **elsewhere}
+
+    def other(self, store: Store) -> Store:
+        """The store that is compared with."""
+        return store if self.with_store is None else open_store(self.with_store)
+
+    def named(self, **more: object) -> str:
+        """What the roles are compared with, in words, `more` by its kind; empty where that is themselves."""
+        kinds = {"role": self.with_role, **more, "condition": self.with_condition}
+        said = [f"{kind} {value}" for kind, value in kinds.items() if value is not None]
+        return " of ".join([*said, *([Path(self.with_store).name] if self.with_store else [])])
 
 
 def counterpart(store: Store, role: str, condition: str, say: Say) -> Group:
