@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from actstore_analyze.commands import judged, measured, roles, say
+from actstore_analyze.commands import judged, measured, roles, say, show
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -58,7 +58,7 @@ def controlled(command: Command) -> Command:
     help="Each sample counts the same, as in the paper's code, or each token.",
 )
 @controlled
-def sae(store: Path, force: bool, figure: Path | None, style: str | None, output: Path | None, **asked: Any) -> None:
+def sae(store: Path, **asked: Any) -> None:
     """Reconstruction by sparse autoencoders: error, sparsity and cosine by role, order of the prompt and layer.
 
     Every group stands beside its controls: the same vectors rotated at random, and Gaussian vectors of the same mean
@@ -76,21 +76,9 @@ def sae(store: Path, force: bool, figure: Path | None, style: str | None, output
       actstore sae runs/gemma --saes gemma-scope-2b-pt-res-canonical --sae-id "layer_{layer}/width_16k/canonical"
       actstore sae runs/gemma --saes "gemma-scope/layer_{layer}/width_16k/*/params.npz" --roles image
     """
-    from actstore.commands.table import render
-    from actstore.store import open as open_store
-    from actstore_analyze.charts import charts
-    from actstore_analyze.sae import figure as sae_figures
-    from actstore_analyze.sae.study import Rebuilt
-    from actstore_analyze.study.recall import answer
+    from actstore_analyze.sae import figure, study
 
-    opened = open_store(store)
-    if figure is not None:
-        charts.check(figure)
-    found = answer(opened, Rebuilt.of(opened, **asked), force=force, say=say)
-    render(found.table, style, output)
-    if figure is not None:
-        charts.draw(sae_figures.rebuilt(found.table, title=store.name), figure)
-    say(found.note)
+    show(store, study.Rebuilt, figure.rebuilt, **asked)
 
 
 JUDGED = ("judge", "base_url", "images", "no_control", "at_once", "tries", "timeout", "price")
