@@ -1,5 +1,6 @@
 """Greedy generation: what the model says after its prompts."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import ERROR
@@ -9,9 +10,18 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging
 
 from actstore.errors import ActstoreError
-from actstore_extract.families import Batch, Model
+from actstore_extract.families import Batch, Encoded, Model
 
-__all__ = ["GenerationError", "generate"]
+__all__ = ["GenerationError", "generate", "together"]
+
+# What of a generation config Transformers reads off the slots of a prompt, padding among them, and when it is off.
+_COUNT_PADDING = {
+    "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "forced_bos_token_id": None,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+}
 
 
 class GenerationError(ActstoreError):
@@ -25,10 +35,16 @@ def generate(model: Model, batch: Batch, *, max_new_tokens: int, stop: Sequence[
     The text ends at `max_new_tokens`, at the model's own end token or in front of the first of the `stop` texts; it
     holds no special tokens. The model's generation config counts in all but the sampling, and the image token is never
     said. What always holds for the model does in every step; attention blocks do inside `block_attention`.
-    GenerationError for a batch padded on the right.
+    GenerationError for a batch padded on the right, and for one padded at all where that config counts padding, as no
+    batch of `together` is.
     """
     if any(int(batch.offset[i]) + layout.length != batch.n_slots for i, layout in enumerate(batch.layouts)):
         raise GenerationError("generation continues the end of each row: collate the batch with left=True")
+    if batch.offset.any() and (counting := _counting_padding(model)):
+        raise GenerationError(
+            f"{' and '.join(counting)} of this model's generation config would count what fills up shorter prompts: "
+            "collate prompts of one length"
+        )
     if max_new_tokens < 1:
         raise GenerationError(f"max_new_tokens {max_new_tokens}: at least one token is wanted")
     # Position ids are left to Transformers, which goes on counting from the attention mask.
@@ -41,6 +57,21 @@ def generate(model: Model, batch: Batch, *, max_new_tokens: int, stop: Sequence[
             stopping_criteria=StoppingCriteriaList([_Stop(model, batch.n_slots, stop)] if stop else []),
         )
     return [_cut(text, stop) for text in _texts(model, tokens[:, batch.n_slots :])]
+
+
+def together(model: Model, encoded: Sequence[Encoded]) -> list[list[int]]:
+    """Indices of samples that one call of `generate` takes: all, or those of one length where padding would count."""
+    if not _counting_padding(model):
+        return [list(range(len(encoded)))]
+    same: dict[int, list[int]] = defaultdict(list)
+    for i, sample in enumerate(encoded):
+        same[sample.length].append(i)
+    return list(same.values())
+
+
+def _counting_padding(model: Model) -> list[str]:
+    config = model.module.generation_config
+    return [name for name, off in _COUNT_PADDING.items() if getattr(config, name, None) not in (None, off)]
 
 
 def _greedy(model: Model) -> dict[str, object]:

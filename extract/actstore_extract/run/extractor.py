@@ -18,7 +18,7 @@ from actstore.errors import ActstoreError
 from actstore_extract.families import Batch, Encoded, Model
 from actstore_extract.forward.attention import AttentionSelection, CapturedAttention
 from actstore_extract.forward.capture import Begun, Captured, NotFiniteError, Selection, begin
-from actstore_extract.forward.generation import generate
+from actstore_extract.forward.generation import generate, together
 from actstore_extract.forward.slots import role_slots
 from actstore_extract.forward.threads import fitting_threads
 from actstore_extract.interventions.blocks import Block, block_attention, check_blocks, parse_block
@@ -308,9 +308,14 @@ class Extractor:
         wanted = self.recipe.capture.max_new_tokens
         if not wanted:
             return [None] * len(encoded)
-        batch = self.model.collate(encoded, left=True)
-        with self._under(condition, batch, sources):
-            return [text.strip() for text in generate(self.model, batch, max_new_tokens=wanted)]
+        found: list[str | None] = [None] * len(encoded)
+        for same in together(self.model, encoded):
+            batch = self.model.collate([encoded[i] for i in same], left=True)
+            with self._under(condition, batch, [sources[i] for i in same] if sources else []):
+                texts = generate(self.model, batch, max_new_tokens=wanted)
+            for i, text in zip(same, texts, strict=True):
+                found[i] = text.strip()
+        return found
 
     def _split(
         self,

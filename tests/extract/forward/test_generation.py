@@ -1,14 +1,18 @@
 """Generated texts are the model's own, under knockouts too, with and without a cache."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 
+import actstore
 import tiny
+from actstore.commands.main import run
 from actstore_extract.families import Batch, Model
 from actstore_extract.forward import generation
-from actstore_extract.forward.generation import GenerationError, generate
+from actstore_extract.forward.generation import GenerationError, generate, together
 from actstore_extract.interventions.blocks import always_blocked, block_attention, own_blocks, parse_block
 
 TEXTS = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a", "one two <image>"]
@@ -131,6 +135,68 @@ def test_the_generation_config_of_the_model() -> None:
     other = generate(model, batch, max_new_tokens=N)
     assert other != plain
     assert not any("one" in text for text in other)
+
+
+RECIPE = """
+[model]
+path = "model"
+[samples]
+source = "table"
+path = "texts.jsonl"
+[prompt]
+text = "{text}"
+[capture]
+roles = ["last"]
+max_new_tokens = 6
+"""
+
+
+@torch.no_grad()
+def unrepeated(model: Model, text: str) -> str:
+    """The likeliest words that neither the text nor what was said of it has, without cache and without `generate`."""
+    tokens = model.tokenizer(text, return_tensors="pt")["input_ids"]
+    start, end = tokens.shape[1], model.module.generation_config.eos_token_id
+    while tokens.shape[1] < start + N and tokens[0, -1] != end:
+        logits = model.module(tokens).logits[0, -1].index_fill(0, tokens[0], -torch.inf)
+        tokens = torch.cat([tokens, logits.argmax()[None, None]], 1)
+    return model.tokenizer.decode(tokens[0, start:], skip_special_tokens=True)
+
+
+def test_what_counts_the_words_of_a_prompt_does_not_count_what_fills_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No word twice: with the end token as padding, shorter prompts could not end."""
+    monkeypatch.chdir(tmp_path)
+    model, texts = tiny.model("llama"), ["is", "this digit", "this digit is a", "one two this is a one", "a is"]
+    model.module.generation_config.no_repeat_ngram_size = 1
+    model.tokenizer.pad_token = "</s>"
+    tiny.save(model, Path("model"))
+    Path("texts.jsonl").write_text("".join(json.dumps({"sample_id": text, "text": text}) + "\n" for text in texts))
+    Path("recipe.toml").write_text(RECIPE)
+    assert run(["extract", "recipe.toml", "store"]) == 0
+    said = dict(actstore.open("store").sql("select sample_id, generated_text from samples").iter_rows())
+    assert said == {text: unrepeated(model, text) for text in texts}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("no_repeat_ngram_size", 2),
+        ("min_length", 2),
+        ("forced_bos_token_id", 0),
+        ("encoder_repetition_penalty", 1.5),
+        ("encoder_no_repeat_ngram_size", 2),
+    ],
+)
+def test_where_padding_would_count_prompts_of_one_length_go_together(name: str, value: float) -> None:
+    model = tiny.model("llama")
+    encoded = [model.encode(prompt._replace(image=None)) for prompt in tiny.prompts(["one", "one two", "two"])]
+    assert together(model, encoded) == [[0, 1, 2]]
+    setattr(model.module.generation_config, name, value)
+    assert together(model, encoded) == [[0, 2], [1]]
+    with pytest.raises(GenerationError, match=f"{name} of this model's generation config would count"):
+        generate(model, model.collate(encoded, left=True), max_new_tokens=1)
+    assert len(generate(model, model.collate([encoded[0], encoded[2]], left=True), max_new_tokens=1)) == 2
 
 
 def test_texts_end_at_a_stop() -> None:
