@@ -35,8 +35,8 @@ def generate(model: Model, batch: Batch, *, max_new_tokens: int, stop: Sequence[
     The text ends at `max_new_tokens`, at the model's own end token or in front of the first of the `stop` texts; it
     holds no special tokens. The model's generation config counts in all but the sampling, and the image token is never
     said. What always holds for the model does in every step; attention blocks do inside `block_attention`.
-    GenerationError for a batch padded on the right, and for one padded at all where that config counts padding, as no
-    batch of `together` is.
+    GenerationError for a batch padded on the right, for one padded at all where that config counts padding, as no
+    batch of `together` is, and for a config that Transformers cannot follow here.
     """
     if any(int(batch.offset[i]) + layout.length != batch.n_slots for i, layout in enumerate(batch.layouts)):
         raise GenerationError("generation continues the end of each row: collate the batch with left=True")
@@ -49,7 +49,7 @@ def generate(model: Model, batch: Batch, *, max_new_tokens: int, stop: Sequence[
         raise GenerationError(f"max_new_tokens {max_new_tokens}: at least one token is wanted")
     # Position ids are left to Transformers, which goes on counting from the attention mask.
     inputs = {name: tensor for name, tensor in batch.inputs.items() if name != "position_ids"}
-    with model.held(batch), _quiet():
+    with model.held(batch), _quiet(), _explained():
         tokens = model.module.generate(
             **inputs,
             **_greedy(model),
@@ -103,6 +103,18 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(level)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What Transformers raises for a generation config, in one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise GenerationError(
+            f"Transformers cannot generate by this model's generation config: {' '.join(str(error).split())}; take the "
+            "option out of its generation_config.json, or set max_new_tokens = 0"
+        ) from error
 
 
 def _texts(model: Model, tokens: torch.Tensor) -> list[str]:

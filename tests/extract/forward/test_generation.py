@@ -199,6 +199,13 @@ def test_where_padding_would_count_prompts_of_one_length_go_together(name: str, 
     assert len(generate(model, model.collate([encoded[0], encoded[2]], left=True), max_new_tokens=1)) == 2
 
 
+def test_a_generation_config_that_cannot_be_followed_is_one_line() -> None:
+    model = tiny.model("chameleon")
+    model.module.generation_config.prompt_lookup_num_tokens = 3  # of single samples alone
+    with pytest.raises(GenerationError, match=r"cannot generate by this model's .* batch_size = 1; take the option"):
+        generate(model, make(model, TEXTS), max_new_tokens=N)
+
+
 def test_texts_end_at_a_stop() -> None:
     model = tiny.model("chameleon")
     batch, steps = make(model, TEXTS), []
