@@ -28,7 +28,7 @@ def build(tables: Tables, path: Path) -> Path:
             views.create_tables(connection, tables.rows(), tables.samples(), tables.plan(), "table")
             connection.execute(views.VIEWS)
             connection.execute(f"comment on table plan is {views.literal(tables.state)}")
-            connection.execute(f"create table vocab as {views.parquet([tables.vocabulary()])}")
+            connection.execute(f"create table vocab as {views.parquet(connection, [tables.vocabulary()])}")
             connection.execute("use memory; detach built")
         local.replace(path, draft)
     except (OSError, duckdb.Error) as error:

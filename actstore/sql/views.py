@@ -1,6 +1,7 @@
 """SQL over a store: a connection that can read the committed tables and nothing else."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ SQL_TYPES: dict[object, str] = {
     pl.Int32: "INTEGER",
     pl.Int64: "BIGINT",
 }
+FLOATS = re.compile(r"\b(FLOAT|DOUBLE)\b")  # however deep
 Vectors = Callable[[pa.ChunkedArray, pa.ChunkedArray], pa.Array]
 
 
@@ -55,25 +57,38 @@ def file(path: Path) -> str:
     return literal(str(plain(path)))
 
 
-def relation(paths: Iterable[Path], columns: Columns) -> str:
+def relation(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path], columns: Columns) -> str:
     """The SQL that reads these Parquet files, or an empty table with the same columns if there are none."""
     if listed := list(paths):
-        return parquet(listed)
+        return parquet(connection, listed)
     fields = (f"null::{_sql_type(kind)} as {name}" for name, kind in columns.items())
     return f"select {', '.join(fields)} limit 0"
 
 
-def parquet(paths: Iterable[Path]) -> str:
-    """The SQL that reads these Parquet files; folders called name=value are no columns."""
-    return f"select * from read_parquet([{', '.join(map(file, paths))}], hive_partitioning = false)"
+def parquet(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> str:
+    """The SQL that reads these Parquet files, all of the same columns; folders called name=value are no columns.
+
+    Statistics of Parquet leave NaN out, and DuckDB takes them for bounds of every value: `score > 0.5` loses NaN, or
+    finds it where all others are. They do not get through `try`, which changes nothing else.
+    """
+    source = f"from read_parquet([{', '.join(map(file, paths))}], hive_partitioning = false)"
+    table = connection.sql(source)
+    floats = [name for name, kind in zip(table.columns, table.types, strict=True) if FLOATS.search(str(kind))]
+    replaced = ", ".join(f"try({name}) as {name}" for name in map(_identifier, floats))
+    return f"select *{replaced and f' replace ({replaced})'} {source}"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def create_tables(
     connection: duckdb.DuckDBPyConnection, rows: Iterable[Path], samples: Iterable[Path], plan: Path, kind: str
 ) -> None:
     """Create the store's tables from Parquet as `kind` = "view" (read when queried) or "table" (copied)."""
-    sources = (relation(rows, ROWS), relation(samples, SAMPLES), relation([plan], PLAN))
-    for name, source in zip(TABLES, sources, strict=True):
+    sources = ((rows, ROWS), (samples, SAMPLES), ([plan], PLAN))
+    for name, (paths, columns) in zip(TABLES, sources, strict=True):
+        source = relation(connection, paths, columns)
         connection.execute(f"create {kind} {name} as {source}")
 
 
@@ -99,7 +114,7 @@ def _sql_type(kind: pl.DataType | type[pl.DataType]) -> str:
 
 def create_view(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
     """Make one Parquet file known as a view."""
-    connection.execute(f"create view {name} as {parquet([path])}")
+    connection.execute(f"create view {name} as {parquet(connection, [path])}")
 
 
 def lock(

@@ -53,7 +53,7 @@ def test_a_file_in_a_folder_of_any_name_is_that_file(tmp_path, monkeypatch, name
         write_table(path / "x.parquet", pl.DataFrame({"label": [label]}))
     path = Path(name) / "x.parquet"
     with duckdb.connect() as sql:
-        assert sql.sql(views.parquet([path])).to_arrow_table().to_pydict() == {"label": ["own"]}
+        assert sql.sql(views.parquet(sql, [path])).to_arrow_table().to_pydict() == {"label": ["own"]}
     assert read_table(path).rows() == [("own",)]
     check_columns(path, {"label": pl.String})
     for path in (Path(name), Path(NAMES[name]), home):
