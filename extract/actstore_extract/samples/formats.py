@@ -4,11 +4,12 @@ A column's type is that of all its values, not of the first of them. CSV says no
 or words stays text, and another column becomes numbers only where that makes no two of its values one.
 """
 
+import csv
 import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Sequence
-from io import BytesIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import polars as pl
@@ -51,17 +52,37 @@ def _parquet(data: bytes, _: Collection[str]) -> pl.DataFrame:
 
 
 def _csv(data: bytes, words: Collection[str]) -> pl.DataFrame:
-    try:
-        table = pl.read_csv(data, infer_schema=False)
-    except pl.exceptions.NoDataError:
+    names = _header(data)
+    if not names:
         return pl.DataFrame()
-    for name in table.columns:
-        if (first := re.sub(r"_duplicated_\d+$", "", name)) != name and first in table.columns:
-            raise SamplesError(f"two columns are called '{first}'")
+    table = pl.read_csv(data, infer_schema=False)
+    table.columns = names
     table = table.filter(~pl.all_horizontal(pl.all().is_null()))  # empty lines
     return table.with_columns(
         _typed(column) for column in table if column.name not in words and not _WORDS.fullmatch(column.name.lower())
     )
+
+
+def _header(data: bytes) -> list[str]:
+    """The names in the first line of CSV, once every line has as many fields as it; SamplesError for other lines.
+
+    A quote that is none, or a line that is cut, would make several lines one, or leave NULL where they end.
+    """
+    lines = csv.reader(TextIOWrapper(BytesIO(data), "utf-8", newline=""), strict=True)
+    try:
+        names = next(lines, [])
+        for fields in lines:
+            if fields and len(fields) != len(names):
+                raise SamplesError(
+                    f"line {lines.line_num} ends a row of {len(fields)} fields, the header has {len(names)}: "
+                    'is a comma, or a " (written "" between two more), missing before it?'
+                )
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise SamplesError(f"line {lines.line_num} is no CSV ({error})") from None
+    for name in names:
+        if names.count(name) > 1:
+            raise SamplesError(f"two columns are called '{name}'")
+    return names
 
 
 def _typed(column: pl.Series) -> pl.Series:

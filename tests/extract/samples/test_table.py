@@ -1,5 +1,6 @@
 """Tables of samples: what is in the file is what is in the store."""
 
+import csv
 import json
 
 import polars as pl
@@ -171,3 +172,35 @@ def test_a_path_is_no_pattern(tmp_path):
     for name in ("t[1].csv", "t1.csv"):
         (tmp_path / name).write_text(json.dumps(f"from {name}") + "\nx\n")
     assert read_table(tmp_path / "t[1].csv").columns == ["from t[1].csv"]
+
+
+ROWS = [
+    ["image", 'the "cap"', "label"],
+    ["0.png", 'L"Etoile, 5"2\nhigh', "cat"],
+    ["0.png", "", "dog"],
+    ["0.png", '"', ""],
+]
+
+
+def test_a_csv_holds_what_its_writer_was_given(tmp_path):
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(ROWS)
+    found = read_table(tmp_path / "t.csv")
+    assert [found.columns, *([cell or "" for cell in row] for row in found.rows())] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('0.png,"x,cat\n0.png,y,dog\n0.png,"z",cat\n', "line 4 is no CSV"),
+        ('0.png,"one,cat\n0.png,two,dog\n0.png,three",cat\n0.png,"four\n', "line 5 is no CSV"),
+        ('0.png,x,cat\n"0.png,y,dog\n0.png,",cat\n', "line 4 ends a row of 2 fields, the header has 3"),
+        ("0.png,x\n0.png,y,dog\n", "line 2 ends a row of 2 fields, the header has 3"),
+        ("0.png,x,cat,\n", "line 2 ends a row of 4 fields, the header has 3"),
+        ('0.png,"say \\"hi\\", you",cat\n', "line 2 is no CSV"),
+    ],
+)
+def test_lines_of_a_csv_that_would_become_others_are_refused(grey, capsys, rows, message):
+    (grey / "t.csv").write_text("image,caption,label\n" + rows)
+    extract(grey / "t.csv", status=1)
+    assert f"t.csv: {message}" in capsys.readouterr().err
