@@ -122,8 +122,9 @@ class Store:
     def sql(self, query: str) -> pl.DataFrame:
         """Run one SELECT over the views rows, samples, plan, parts, run, vocab, results and the saved results.
 
-        Raises QueryError for anything but a SELECT, for SQL that DuckDB refuses and for what goes beyond the limits,
-        CorruptError for a table that cannot be read.
+        Dates and hours of moments with a time zone are those of UTC, on every machine. Raises QueryError for anything
+        but a SELECT, for SQL that DuckDB refuses and for what goes beyond the limits, CorruptError for a table that
+        cannot be read.
         """
         for _ in range(results.TRIES):
             try:

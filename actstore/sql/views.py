@@ -25,6 +25,7 @@ create view rows as
 """
 # Queries run on cursors: what is not set globally does not hold for them.
 LOCK = """
+set global timezone = 'UTC';
 set global python_enable_replacements = false;
 set global autoinstall_known_extensions = false;
 set global autoload_known_extensions = false;
