@@ -1,8 +1,10 @@
 """One SELECT on a locked connection: its result, or what was wrong with it."""
 
 import re
+from collections.abc import Iterator
 
 import duckdb
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -74,11 +76,34 @@ def _check_digits(rows: pa.RecordBatch) -> None:
         if "decimal128(38, 0)" in str(column.type):
             try:
                 column.validate(full=True)
+                if any(map(_has_lowest, _inside(column))):
+                    raise pa.ArrowInvalid("-2^127")
             except pa.ArrowInvalid:
                 raise QueryError(
                     f"column '{name}' has integers of more than 38 digits, which no table here holds; cast it: "
                     "x::varchar"
                 ) from None
+
+
+def _inside(column: pa.Array) -> Iterator[pa.Array]:
+    """A column and all arrays that it is made of."""
+    yield column
+    if pa.types.is_map(column.type):
+        children = [column.keys, column.items]
+    elif pa.types.is_struct(column.type):
+        children = column.flatten()
+    else:
+        children = [column.flatten()] if pa.types.is_nested(column.type) else []
+    for child in children:
+        yield from _inside(child)
+
+
+def _has_lowest(column: pa.Array) -> bool:
+    """Whether decimals hold -2^127, which has 39 digits and no absolute value, so that Arrow lets it pass."""
+    if not pa.types.is_decimal128(column.type):
+        return False
+    words = np.frombuffer(column.buffers()[1], np.int64)[2 * column.offset :][: 2 * len(column)].reshape(-1, 2)
+    return bool(((words[:, 0] == 0) & (words[:, 1] == np.iinfo(np.int64).min)).any())
 
 
 def _narrowed(sums: pl.Series) -> pl.Series:

@@ -116,6 +116,19 @@ def test_knockouts_of_what_comes_after_the_image(name, what):
     assert apart(expected, said) > WRONG
 
 
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if "gemma" not in name])  # those are eager already
+def test_a_query_that_loses_every_key_under_the_eager_kernel(name):
+    model = tiny.model(name)
+    model.decoder.set_attn_implementation({"": "eager"})
+    encoded = model.encode(tiny.prompts(TEXTS)[1])
+    receiver, _ = captured(model, encoded)
+    block = parse_block(BLOCKS["blind"], n_layers=model.n_layers)
+    expected = knocked_out(model, encoded, [block])
+    found = Replay(model, blocked=[block]).packed([Job(receiver, (Branch(0), Branch(1)), receiver.layout.image_end)])[0]
+    assert max(apart(logits, expected) for logits in found) < ROUNDING
+    assert apart(expected, knocked_out(system(name)[0], system(name)[1][1], [block])) < ROUNDING  # under SDPA
+
+
 def test_a_gate_of_the_model_itself_holds_in_every_way():
     model = always_blocked(tiny.model("chameleon"), [{"queries": "text", "keys": "image"}])
     encoded = [model.encode(prompt) for prompt in tiny.prompts(TEXTS)]

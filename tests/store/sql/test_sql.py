@@ -352,6 +352,7 @@ def test_integers_are_exact_or_refused(store, value):
     assert str(most) in str(store.sql(f"select {value.format(f'{most}::hugeint')} as x").rows())
     for number, said in (
         (f"{most + 1}::hugeint", "column 'x' has integers of more than 38 digits"),
+        (f"'{-(2**127)}'::hugeint", "column 'x' has integers of more than 38 digits"),
         (f"{2**128 - 1}::uhugeint", "no table here holds the UHUGEINT of column 'x'"),
         (f"{10**50}::bignum", "the BIGNUM of column 'x'; cast it"),
         ("'101'::bit", "the BIT of column 'x'; cast it"),
