@@ -266,6 +266,7 @@ class Run:
         if self.recipe.model.dtype is None:
             self.computed = _computed(store) or self.computed
         _check_same(store, self.record(), self.prints)
+        _check_samples(store, self.asked)
         return store
 
     def _create(self, path: Path) -> Store:
@@ -365,6 +366,24 @@ def _computed(store: Store) -> str | None:
     """The number type that the recipe in a run card says."""
     card = store.run.get("recipe")
     return recorded(card, f"{store.path}: the recipe in its run card").model.dtype if isinstance(card, dict) else None
+
+
+def _check_samples(store: Store, asked: pl.DataFrame) -> None:
+    """Raise PlanError, with the first that differs, where the source no longer says of a sample what the plan says.
+
+    Columns that the plan has in other types are of a version that read them so.
+    """
+    plan = store.plan
+    columns = [name for name, kind in asked.schema.items() if plan.schema.get(name) == kind]
+    said = dict(zip(asked["sample_id"], map(repr, asked.select(columns).iter_rows()), strict=True))
+    for row in plan.select(columns).iter_rows(named=True):
+        name, before = row["sample_id"], repr(tuple(row.values()))
+        if said.get(name) != before:
+            now = said.get(name, "not there")
+            raise PlanError(
+                f"{store.path} goes on with the samples it was made for, and the source has others now: {name} was "
+                f"{before}, is {now}; bring them back, or choose another folder"
+            )
 
 
 def _check_same(store: Store, recipe: dict[str, Any], prints: dict[str, Any]) -> None:

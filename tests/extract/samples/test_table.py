@@ -204,3 +204,14 @@ def test_lines_of_a_csv_that_would_become_others_are_refused(grey, capsys, rows,
     (grey / "t.csv").write_text("image,caption,label\n" + rows)
     extract(grey / "t.csv", status=1)
     assert f"t.csv: {message}" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_with_other_samples(grey, capsys):
+    table = grey / "t.csv"
+    table.write_text("sample_id,image,label\nx,0.png,cat\ny,0.png,dog\n")
+    extract(table)
+    assert extract(table)["label"].to_list() == ["cat", "dog"]
+    for changed in ("x,0.png,dog\ny,0.png,cat\n", "y,0.png,dog\n", "x,,cat\ny,0.png,dog\n"):
+        table.write_text("sample_id,image,label\n" + changed)
+        extract(table, status=1)
+        assert "the source has others now: x was ('x', 'cat'" in capsys.readouterr().err.replace("'0.png', ", "")
