@@ -375,14 +375,16 @@ def _check_samples(store: Store, asked: pl.DataFrame) -> None:
     """
     plan = store.plan
     columns = [name for name, kind in asked.schema.items() if plan.schema.get(name) == kind]
-    said = dict(zip(asked["sample_id"], map(repr, asked.select(columns).iter_rows()), strict=True))
-    for row in plan.select(columns).iter_rows(named=True):
-        name, before = row["sample_id"], repr(tuple(row.values()))
-        if said.get(name) != before:
-            now = said.get(name, "not there")
+    before, now = (
+        {name: repr(row) for name, row in zip(rows["sample_id"], rows.select(columns).iter_rows(), strict=True)}
+        for rows in (plan.unique("sample_id", maintain_order=True), asked)
+    )
+    for name in before | now:
+        was, is_now = before.get(name, "not there"), now.get(name, "not there")
+        if was != is_now:
             raise PlanError(
                 f"{store.path} goes on with the samples it was made for, and the source has others now: {name} was "
-                f"{before}, is {now}; bring them back, or choose another folder"
+                f"{was}, is {is_now}; bring them back, or choose another folder"
             )
 
 

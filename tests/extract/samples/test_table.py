@@ -215,3 +215,6 @@ def test_a_run_does_not_go_on_with_other_samples(grey, capsys):
         table.write_text("sample_id,image,label\n" + changed)
         extract(table, status=1)
         assert "the source has others now: x was ('x', 'cat'" in capsys.readouterr().err.replace("'0.png', ", "")
+    table.write_text("sample_id,image,label\nx,0.png,cat\ny,0.png,dog\nz,0.png,dog\n")
+    extract(table, status=1)
+    assert "the source has others now: z was not there, is ('z'" in capsys.readouterr().err
