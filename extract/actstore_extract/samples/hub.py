@@ -1,5 +1,7 @@
 """A data set of the Hugging Face hub, or a folder that `datasets.load_dataset` reads."""
 
+import hashlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -98,6 +100,23 @@ def _literal(path: str) -> str:
     return folder
 
 
+def _cache(path: str) -> Path | None:
+    """Where what load_dataset makes of a folder as it is now is kept; None, its own place, for anything else.
+
+    load_dataset knows a local file again by its time of change alone, which copies and archives keep; a file's ctime
+    is set by nobody.
+    """
+    if not Path(path).is_dir():
+        return None
+    from datasets import config
+
+    folder = Path(path).resolve()
+    stats = ((file, file.stat()) for file in sorted(folder.rglob("*")) if file.is_file())
+    state = [(os.fspath(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for file, stat in stats]
+    known = hashlib.sha256(repr([os.fspath(folder), *state]).encode(errors="surrogateescape")).hexdigest()
+    return Path(config.HF_DATASETS_CACHE) / "folders" / known[:32]
+
+
 def _loaded(path: str, name: str | None, split: str, revision: str | None) -> "Dataset":
     import datasets
 
@@ -105,7 +124,7 @@ def _loaded(path: str, name: str | None, split: str, revision: str | None) -> "D
         datasets.disable_progress_bars()
     try:
         with unless_out_of_reach():
-            return datasets.load_dataset(_literal(path), name, split=split, revision=revision)
+            return datasets.load_dataset(_literal(path), name, split=split, revision=revision, cache_dir=_cache(path))
     except (OSError, RuntimeError, ValueError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         known = re.findall(r"'([\w.-]+)'", line.partition("Should be one of")[2])

@@ -1,5 +1,9 @@
 """Data sets of the hub."""
 
+import gzip
+import json
+import os
+
 import pytest
 from PIL import Image
 
@@ -72,3 +76,17 @@ def test_hub_of_images_alone(hub, tmp_path):
     found = source("hub", path=hub, split="test", image="img", columns=[]).samples()
     assert found.table.rows() == [("row-000000", "0"), ("row-000001", "1"), ("row-000002", "2")]
     assert found.image("1").getpixel((0, 0)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
+def test_hub_reads_a_folder_as_it_is_now(hub, tmp_path, ending):
+    """A file of another content and the same time of change, as archives and copies leave it, is read anew."""
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    file = folder / f"train.{ending}"
+    for label in ("cat", "dog"):
+        line = json.dumps({"label": label}).encode()
+        file.write_bytes(gzip.compress(line, mtime=0) if ending.endswith("gz") else line)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        found = source("hub", path=str(folder), split="train", image="", columns=["label"]).samples()
+        assert found.table["label"].to_list() == [label]
