@@ -12,7 +12,7 @@ from actstore.errors import ActstoreError
 from actstore.progress import bar
 from actstore.store import Store
 from actstore_analyze.knockout.knocked import Knocked, as_knocked
-from actstore_analyze.knockout.study import FOUND, averaged
+from actstore_analyze.knockout.study import FOUND, averaged, say_copies
 from actstore_analyze.overlap.measure import chance_level, label_overlap
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.patch.replayed import compared
@@ -145,11 +145,13 @@ class KnockoutReplayed(PerLayer):
         say(compared(check.deviations, check.tolerance))
         answers = pl.DataFrame(said, schema=["condition", "right", "p"], orient="row")
         y = pl.Series(list(labels.values())).rank("dense").cast(pl.Int64).to_numpy()
+        at_output = {name: np.concatenate(pieces) for name, pieces in last.items()}
+        say_copies(at_output.items(), "last", say=say)
         rows = [
             row
-            for name, pieces in last.items()
+            for name, x in at_output.items()
             for row in (
-                self._overlap(name, np.concatenate(pieces), y, say),
+                self._overlap(name, x, y, say),
                 *_said(answers.filter(pl.col("condition") == name), _commonest(y)),
             )
             if row

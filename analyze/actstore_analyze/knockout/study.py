@@ -1,15 +1,17 @@
 """Calls of `actstore knockout`: what is left under each knockout of a store, with the repeats of one put together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
 from actstore_analyze.knockout.knocked import Knocked, knocked
+from actstore_analyze.neighbors import firsts
 from actstore_analyze.overlap.measure import chance_level, label_overlap
 from actstore_analyze.overlap.study import say_highest
 from actstore_analyze.published import curves
@@ -19,9 +21,9 @@ from actstore_analyze.study.conditions import samples_under
 from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.selection import Say, choose, groups
 from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, PerLayer, n_layers
-from actstore_analyze.study.units import Unit, constant, enough, said_where, vectors
+from actstore_analyze.study.units import Unit, Vectors, constant, enough, said_where, vectors
 
-__all__ = ["FOUND", "WORDS", "Knockout", "averaged"]
+__all__ = ["FOUND", "WORDS", "Knockout", "averaged", "say_copies"]
 LAST = "last"
 TASKS = {"vqa": "answers", "cider": "captions"}  # scored where the samples have the column
 WORDS = {
@@ -121,7 +123,9 @@ class Knockout(PerLayer):
         for group in found:
             enough(group, self.k)
         say_highest(found, self.k, say=say)
-        return [Unit(group, self.layers[0]) for group in found]
+        units = [Unit(group, self.layers[0]) for group in found]
+        say_copies(((unit.group.condition, x) for unit in units for x, _ in vectors(store, unit)), self.role, say=say)
+        return units
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """The label overlap under one condition: a row of FOUND."""
@@ -148,6 +152,19 @@ class Knockout(PerLayer):
         if not found.height:
             raise ActstoreError(f"nothing to measure in {store.path}: neither labels, nor answers, nor captions")
         return averaged(found, conditions, n_layers(store))
+
+
+def say_copies(measured: Iterable[tuple[str, Vectors]], role: str, *, say: Say) -> None:
+    """Say, once, of the condition with the most of them, that vectors (n, d) are copies of others."""
+    worst, of, under = 0, 0, ""
+    for condition, x in measured:
+        copies = 0 if constant(x) else len(x) - len(np.unique(firsts(x)))
+        worst, of, under = max((worst, of, under), (copies, len(x), condition), key=lambda one: one[0])
+    if worst:
+        say(
+            f"label overlap: {worst} of {of} vectors of {role} under '{under}' are identical with others, their "
+            "nearest neighbours at distance 0; actstore overlap measures without them (--unique, --group)"
+        )
 
 
 def _table(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:

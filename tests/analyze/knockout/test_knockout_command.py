@@ -97,6 +97,13 @@ def test_label_overlap_and_next_tokens(tmp_path, capsys):
     assert (own["value"], own["high"] - own["value"]) == pytest.approx((p.mean(), half), rel=1e-5)
 
 
+def test_vectors_that_are_copies_are_said(tmp_path, capsys, monkeypatch):
+    assert "identical" not in command(capsys, make_store(tmp_path / "each"), "-k", 5)[2]
+    monkeypatch.setattr("knockouts.vectors", lambda name: np.repeat(vectors(name)[::2], 2, axis=0))
+    _, _, err = command(capsys, make_store(tmp_path / "twice"), "-k", 5)
+    assert f"label overlap: {N // 2} of {N} vectors of last under 'early' are identical with others" in err
+
+
 def test_sql_chooses_samples_for_all_measures(tmp_path):
     path = make_store(tmp_path / "s")
     few = "from rows where sample_id < 's10' or sample_id >= 's30'"
