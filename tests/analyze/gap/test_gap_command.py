@@ -81,6 +81,27 @@ def test_a_zero_vector_beyond_the_first_part_is_said(tmp_path, monkeypatch):
         call.table(actstore.open(make(tmp_path / "zero", residual=x)), say=print)
 
 
+def test_gap_of_each_condition_is_its_own(tmp_path, capsys):
+    """Vectors under a knockout are never paired with those without."""
+    samples = pl.DataFrame({"sample_id": [f"s{i}" for i in range(6)]})
+    plan = pl.concat([samples.with_columns(condition=pl.lit(name)) for name in ("none", "cut")])
+    store = actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=D, dtype="float32", run={"n_layers": 1})
+    roles = {role: np.random.default_rng(seed).standard_normal((12, D)) for seed, role in enumerate(("eoi", "last"))}
+    rows = pl.concat([plan.with_columns(role=pl.lit(role)) for role in roles])
+    residual = {role: x[None].astype(np.float32) for role, x in roles.items()}
+    store.write(0, samples=plan.with_columns(status=pl.lit("ok")), rows=rows, residual=residual)
+    sides = ("--text", "role = 'last'", "--image", "role = 'eoi'")
+    status, found, _ = command(capsys, "gap", store.path, *sides, "--pairs", "all")
+    assert status == 0
+    values = {
+        name: cosines(roles["last"][own], roles["eoi"][own])
+        for name, own in (("none", slice(6)), ("cut", slice(6, 12)))
+    }
+    assert {one["condition"]: one["median"] for one in found} == pytest.approx(
+        {name: np.median(cosine) for name, cosine in values.items()}, abs=2e-6
+    )
+
+
 def test_a_store_without_two_orders_says_what_to_do(tmp_path, capsys):
     plan = pl.DataFrame({"sample_id": ["a", "b"]})
     store = actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=2)
