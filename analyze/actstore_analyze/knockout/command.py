@@ -19,7 +19,9 @@ def knockouts(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.command()
 @measured
 @click.option("--label", default="label", show_default=True, help="Column of the labels, of SQL or of the view rows.")
-@click.option("--role", default="last", show_default=True, help="Whose vectors' label overlap is measured.")
+@click.option(
+    "--role", default="last", show_default=True, help="Label overlap of its vectors; the mean over positions."
+)
 @click.option("-k", default=30, show_default=True, type=click.IntRange(min=1), help="Neighbours of each point.")
 @click.option(
     "--replay",

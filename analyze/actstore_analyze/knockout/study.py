@@ -21,7 +21,7 @@ from actstore_analyze.study.conditions import samples_under
 from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.selection import Say, choose, groups
 from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, PerLayer, n_layers
-from actstore_analyze.study.units import Unit, Vectors, constant, enough, said_where, vectors
+from actstore_analyze.study.units import Classes, Unit, Vectors, constant, enough, mean_and_error, said_where, vectors
 
 __all__ = ["FOUND", "WORDS", "Knockout", "averaged", "say_copies"]
 LAST = "last"
@@ -128,11 +128,14 @@ class Knockout(PerLayer):
         return units
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """The label overlap under one condition: a row of FOUND."""
-        ((x, y),) = vectors(store, unit)
-        value = float("nan") if constant(x) else said_where(unit, lambda: label_overlap(x, y, self.k))
-        row = (unit.group.condition, "overlap", value, None, None, chance_level(y), unit.group.n)
+        """The label overlap under one condition, the mean over the role's positions: a row of FOUND."""
+        found = [(self._overlap(x, y, unit), chance_level(y)) for x, y in vectors(store, unit)]
+        value, chance = (mean_and_error(each)[0] for each in zip(*found, strict=True))
+        row = (unit.group.condition, "overlap", value, None, None, chance, unit.group.n)
         return _table([row])
+
+    def _overlap(self, x: Vectors, y: Classes, unit: Unit) -> float:
+        return float("nan") if constant(x) else said_where(unit, lambda: label_overlap(x, y, self.k))
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """knockout, window, blocks, mode, metric, value, low, high, spread, repeats, chance, n, by knockout and window.

@@ -211,6 +211,17 @@ def digits(tmp_path_factory):
     return paths
 
 
+def test_a_role_of_several_positions_is_averaged_over_them(tmp_path, capsys):
+    extract(tmp_path / "s", "samples.limit=24", "capture.roles=['image']", name="digits-fusion-knockout")
+    _, rows, _ = command(capsys, tmp_path / "s", "--role", "image", "-k", 3)
+    store = actstore.open(tmp_path / "s")
+    chosen = store.sql("from rows where role = 'image' and condition = 'none' order by k, sample_id")
+    y = chosen["label"].rank("dense").cast(pl.Int64).to_numpy().reshape(-1, 24)
+    x = store.residual(chosen, store.layers[-1]).reshape(*y.shape, -1)
+    (found,) = [row for row in rows if (row["knockout"], row["metric"]) == ("none", "overlap")]
+    assert found["value"] == pytest.approx(np.mean([label_overlap(*at, 3) for at in zip(x, y, strict=True)]))
+
+
 def test_the_gate_is_seen_and_a_null_is_said(digits):
     fusion, gated = (table(digits[name], k=10) for name in ("digits-fusion", "digits-gated"))
     own, built = values(fusion, "accuracy"), values(gated, "accuracy")
