@@ -11,7 +11,7 @@ from actstore.errors import visible
 
 if TYPE_CHECKING:
     from actstore_analyze.charts.charts import Draw
-    from actstore_analyze.study.study import PerLayer
+    from actstore_analyze.study.study import Study
 
 __all__ = [
     "RUNNING",
@@ -218,7 +218,7 @@ def drawn(of: str) -> Callable[[Command], Command]:
 
 def show(
     store: Path,
-    study: "type[PerLayer]",
+    study: "type[Study]",
     draw: "Draw",
     *,
     force: bool,

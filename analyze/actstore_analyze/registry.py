@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from actstore_analyze.charts.charts import Draw
-from actstore_analyze.study.study import PerLayer
+from actstore_analyze.study.study import Study
 
 __all__ = ["MEASURES", "Measure", "load"]
 
@@ -35,7 +35,7 @@ MEASURES = {
 class Measure:
     """What is asked of a store, and the figure of the table that comes out."""
 
-    study: type[PerLayer]
+    study: type[Study]
     draw: Draw
 
 

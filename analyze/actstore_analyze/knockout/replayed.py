@@ -20,7 +20,7 @@ from actstore_analyze.study.conditions import NONE
 from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.said import SPACES
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, PerLayer, n_layers
+from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, Study, n_layers
 from actstore_analyze.study.units import constant
 from actstore_analyze.study.words import tokens_of
 
@@ -28,7 +28,7 @@ __all__ = ["KnockoutReplayed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnockoutReplayed(PerLayer):
+class KnockoutReplayed(Study):
     """Knockouts by their names in a recipe, such as eoi-knockout, or as its tables, written inline.
 
     mode, windows, blocks, heads, repeats: of those that do not say. blocked: what each is, as in a run card.
@@ -101,14 +101,6 @@ class KnockoutReplayed(PerLayer):
             f"token's vectors at the output ({RESIDUAL}), {METRICS['euclidean']}; how often the next token is the "
             f"label, with its 95 % Wilson interval. Rows: {self.sql}."
         )
-
-    def units(self, store: Store, *, say: Say) -> list[Any]:  # noqa: ARG002
-        """None: nothing is measured apart."""
-        return []
-
-    def rows(self, store: Store, unit: Any) -> pl.DataFrame:  # noqa: ARG002
-        """No rows, as there are no units."""
-        return pl.DataFrame(schema=FOUND)
 
     def command(self, store: Any) -> str:
         """The command line of the call."""

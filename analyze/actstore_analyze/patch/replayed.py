@@ -18,7 +18,7 @@ from actstore_analyze.patch.study import SCHEMA, say_of_one_class
 from actstore_analyze.published import curves
 from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
+from actstore_analyze.study.study import EVERYTHING, Study, depth, n_layers
 from actstore_analyze.study.words import tokens_of
 
 __all__ = ["Replayed", "compared"]
@@ -39,7 +39,7 @@ class Scored(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replayed(PerLayer):
+class Replayed(Study):
     """Vectors of a store, or of a file, put into its samples, and the model gone on with from there on a CPU.
 
     pairs: SOURCE:RECEIVER classes. word: CLASS=WORD, the word that stands for a class.
@@ -169,14 +169,6 @@ class Replayed(PerLayer):
 
     def _published(self, model: str) -> pl.DataFrame | None:
         return curves.patching(model)
-
-    def units(self, store: Store, *, say: Say) -> list[Any]:  # noqa: ARG002
-        """None: nothing is measured apart."""
-        return []
-
-    def rows(self, store: Store, unit: Any) -> pl.DataFrame:  # noqa: ARG002
-        """No rows, as there are no units."""
-        return pl.DataFrame(schema=SCHEMA)
 
     def estimate(self, store: Store, *, say: Say) -> pl.DataFrame:
         """What is stored, what is missing, and what it would cost: what, answer."""

@@ -15,7 +15,7 @@ from actstore_analyze.study import answers
 from actstore_analyze.study.conditions import NONE, samples_under, specs
 from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
+from actstore_analyze.study.study import EVERYTHING, Study, depth, n_layers
 
 __all__ = ["Patched", "has_patches", "patched", "say_of_one_class"]
 KEYS = ("role", "point", "layers", "pairs")  # of a patch
@@ -47,7 +47,7 @@ class Runs(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patched(PerLayer):
+class Patched(Study):
     """The patches of a store, as a report shows them."""
 
     measure: ClassVar[str] = "patched"
@@ -82,14 +82,6 @@ class Patched(PerLayer):
 
     def _published(self, model: str) -> pl.DataFrame | None:
         return curves.patching(model)
-
-    def units(self, store: Store, *, say: Say) -> list[Any]:  # noqa: ARG002
-        """None: nothing is measured apart."""
-        return []
-
-    def rows(self, store: Store, unit: Any) -> pl.DataFrame:  # noqa: ARG002
-        """No rows, as there are no units."""
-        return pl.DataFrame(schema=SCHEMA)
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """The table of `patched`."""

@@ -21,7 +21,7 @@ from actstore_analyze.patch.study import Patched, has_patches
 from actstore_analyze.study.conditions import specs
 from actstore_analyze.study.recall import answer
 from actstore_analyze.study.selection import USUAL, Say
-from actstore_analyze.study.study import EVERYTHING, PerLayer
+from actstore_analyze.study.study import EVERYTHING, Study
 from actstore_analyze.study.subjects import Subject
 
 __all__ = ["Experiment", "Shown", "others", "overlaps"]
@@ -35,14 +35,14 @@ class Shown:
 
     subject: Subject
     table: pl.DataFrame
-    calls: list[PerLayer]
+    calls: list[Study]
 
 
 @dataclass(frozen=True)
 class Experiment:
     """Answers of several stores to calls that differ in nothing but roles and layers."""
 
-    call: PerLayer
+    call: Study
     shown: list[Shown]
 
     @property
@@ -84,7 +84,7 @@ def others(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
     ]
 
 
-def _answers(store: Store, study: type[PerLayer], say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
+def _answers(store: Store, study: type[Study], say: Say) -> list[tuple[Study, pl.DataFrame]]:
     """Saved answers, or that to the usual call on a store of interventions."""
     found = _saved(store, study)
     call = None if found else _intervened(store, study)
@@ -98,7 +98,7 @@ def _answers(store: Store, study: type[PerLayer], say: Say) -> list[tuple[PerLay
         return []
 
 
-def _intervened(store: Store, study: type[PerLayer]) -> PerLayer | None:
+def _intervened(store: Store, study: type[Study]) -> Study | None:
     """The usual call of a measure of interventions, where the store has such."""
     if study is Knockout and has_knockouts(store):
         return Knockout.of(store, k=_fitting_k(store))
@@ -107,18 +107,18 @@ def _intervened(store: Store, study: type[PerLayer]) -> PerLayer | None:
     return None
 
 
-def _saved(store: Store, study: type[PerLayer]) -> list[tuple[PerLayer, pl.DataFrame]]:
+def _saved(store: Store, study: type[Study]) -> list[tuple[Study, pl.DataFrame]]:
     """Calls of a measure with their tables, newest first."""
     found = [one for one in store.results() if one.measure == study.measure and one.state == store.state]
     return [(study.again(one.parameters), one.table()) for one in sorted(found, key=_age, reverse=True)]
 
 
 def _together(
-    answers: Sequence[tuple[Subject, Sequence[tuple[PerLayer, pl.DataFrame]]]], key: list[str] | None
+    answers: Sequence[tuple[Subject, Sequence[tuple[Study, pl.DataFrame]]]], key: list[str] | None
 ) -> list[Experiment]:
     """Calls of the same kind together; a table's rows once, by key, or else by everything that is no float."""
     found: dict[str, list[Shown]] = {}
-    calls: dict[str, PerLayer] = {}
+    calls: dict[str, Study] = {}
     for subject, own in answers:
         for kind, alike in _by_kind(own).items():
             calls.setdefault(kind, alike[0][0])
@@ -129,10 +129,10 @@ def _together(
     return [Experiment(calls[kind], found[kind]) for kind in ordered]
 
 
-def _current(store: Store, k: int, say: Say) -> list[tuple[PerLayer, pl.DataFrame]]:
+def _current(store: Store, k: int, say: Say) -> list[tuple[Study, pl.DataFrame]]:
     """Calls with their tables, newest first, as the store is now: saved ones, else the newest of before, else usual."""
     saved = _overlaps(store)
-    current: list[tuple[PerLayer, pl.DataFrame]] = [
+    current: list[tuple[Study, pl.DataFrame]] = [
         (Overlap.again(one.parameters), one.table()) for one in saved if one.state == store.state
     ]
     if current or (not saved and _for_interventions(store)):
@@ -189,8 +189,8 @@ def _samples(store: Store) -> int:
     return int(store.sql("select count(distinct sample_id) from samples where status = 'ok'").item())
 
 
-def _by_kind(answers: Sequence[tuple[PerLayer, pl.DataFrame]]) -> dict[str, list[tuple[PerLayer, pl.DataFrame]]]:
-    kinds: dict[str, list[tuple[PerLayer, pl.DataFrame]]] = {}
+def _by_kind(answers: Sequence[tuple[Study, pl.DataFrame]]) -> dict[str, list[tuple[Study, pl.DataFrame]]]:
+    kinds: dict[str, list[tuple[Study, pl.DataFrame]]] = {}
     for call, table in answers:
         fixed = {name: value for name, value in call.parameters.items() if name not in ("roles", "layers")}
         kinds.setdefault(json.dumps(fixed, sort_keys=True), []).append((call, table))

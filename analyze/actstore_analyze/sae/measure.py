@@ -10,22 +10,18 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import parse
-from actstore_analyze.sae.features import MatchRate, match_rate, top_features
 
 __all__ = [
     "Autoencoder",
-    "MatchRate",
     "Moments",
     "Reconstruction",
     "Sums",
     "gaussian_like",
-    "match_rate",
     "moments",
     "reconstruction",
     "rotated",
     "rotation",
     "sums",
-    "top_features",
 ]
 
 Floats = NDArray[np.float64]

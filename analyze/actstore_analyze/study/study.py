@@ -18,7 +18,7 @@ from actstore_analyze.published import curves
 from actstore_analyze.study import executor
 from actstore_analyze.study.selection import Say, known_layers
 
-__all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "depth", "n_layers"]
+__all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "Study", "depth", "n_layers"]
 EVERYTHING = "from rows"
 UNWRITTEN = ("sql", "jobs", "with_state", "vector_state", "blocked", "interval")  # fields that are no options
 FIRST = ("roles", "layers")  # options that a command line begins with
@@ -32,12 +32,10 @@ Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerLayer(ABC):
+class Study(ABC):
     """What is asked of a store. The fields, but jobs, are the parameters of the saved result.
 
-    jobs: processes that share the units; the table does not depend on it.
-    A measure of nearest neighbours (overlap, cluster, dimension) needs all vectors of a unit, a role at a layer, in
-    memory; the store may be larger. What can be added up (gap, sae) goes through its vectors a part at a time.
+    jobs: processes that share the work, where it can be; the table does not depend on it.
     """
 
     layers: tuple[int, ...]
@@ -126,16 +124,29 @@ class PerLayer(ABC):
         return shlex.join(words)
 
     @abstractmethod
+    def table(self, store: Store, *, say: Say) -> pl.DataFrame:
+        """What was measured; each line that a reader must know of goes to `say`."""
+
+    def remarks(self, table: pl.DataFrame) -> Iterator[str]:  # noqa: ARG002
+        """What a reader must be told beside the table: lines on standard error, each time it is shown."""
+        return iter(())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerLayer(Study):
+    """A study of units that are measured apart, such as roles at layers.
+
+    A measure of nearest neighbours (overlap, cluster, dimension) needs all vectors of a unit, a role at a layer, in
+    memory; the store may be larger. What can be added up (gap, sae) goes through its vectors a part at a time.
+    """
+
+    @abstractmethod
     def units(self, store: Store, *, say: Say) -> list[Any]:
         """What can be measured apart, in the order of the table; small, since units go to other processes."""
 
     @abstractmethod
     def rows(self, store: Store, unit: Any) -> pl.DataFrame:
         """The rows of one unit."""
-
-    def remarks(self, table: pl.DataFrame) -> Iterator[str]:  # noqa: ARG002
-        """What a reader must be told beside the table: lines on standard error, each time it is shown."""
-        return iter(())
 
     def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The table from the rows of all units; those rows, unless a measure needs all layers to go on."""
