@@ -2,7 +2,11 @@
 
 import gc
 import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # On a busy machine two threads of a tiny model wait for each other a hundred times longer than they compute.
@@ -18,3 +22,21 @@ def pytest_collection_finish() -> None:
     """Take what was imported out of all later collections of garbage: torch and transformers are many objects."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def disk_of(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small file system of its own, of a size such as 1M; for root."""
+    folder = tmp_path / "mounted"
+
+    def mount(size: str) -> Path:
+        folder.mkdir()
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True
+        ).returncode:
+            pytest.skip("mounting needs root")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True)

@@ -156,15 +156,8 @@ def test_files_that_may_not_grow(half, truth, tmp_path):
 
 
 @pytest.fixture
-def mount(tmp_path):
-    """A small file system of its own, for root."""
-    folder = tmp_path / "mounted"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", folder], capture_output=True)
-    if made.returncode:
-        pytest.skip("mounting needs root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+def mount(disk_of):
+    return disk_of("1M")
 
 
 def test_a_full_disk(mount, truth, monkeypatch, capsys):
