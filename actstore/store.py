@@ -25,6 +25,7 @@ from actstore.limits import Limits
 from actstore.read.parts import Part
 from actstore.read.vectors import Attention, Rows, Vectors
 from actstore.sql import connection, index, overview
+from actstore.sql import query as queries
 from actstore.sql.query import select
 from actstore.sql.tables import Tables
 from actstore.write import batch
@@ -137,6 +138,10 @@ class Store:
                 if not (saved_anew or index.discard(self._tables)):
                     raise
         return select(self._connection, query, self.limits)
+
+    def json_columns(self, query: str) -> list[str]:
+        """The columns of a SELECT whose type is JSON: `sql` gives them as text, `parameters` of `results` for one."""
+        return queries.json_columns(self._connection, query)
 
     def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
         """Vectors (n, d) of rows at one layer: vector i belongs to row i. `rows` has a column row_id, or is row ids."""
@@ -256,9 +261,9 @@ class Store:
         made = connection.connect(
             self._tables,
             {
-                "run": overview.run(self.header),
-                "parts": overview.parts(self.commits),
-                "results": overview.results(saved, self.state),
+                "run": (overview.run(self.header), overview.json_of_run(self.header)),
+                "parts": (overview.parts(self.commits), ()),
+                "results": (overview.results(saved, self.state), overview.JSON),
             },
             {"vocab": self.checked(VOCABULARY), **{one.name: one.path for one in saved}},
             weakref.WeakMethod(self.residual),

@@ -96,6 +96,7 @@ def info(store: Path, style: str | None, output: Path | None) -> None:
     """
     from actstore.commands import info as overview
     from actstore.commands.table import render, resolve
+    from actstore.sql.overview import json_of_run
     from actstore.store import open as open_store
 
     opened = open_store(store)
@@ -103,7 +104,7 @@ def info(store: Path, style: str | None, output: Path | None) -> None:
         click.echo(overview.summary(opened))
         render(overview.roles(opened), "table", output)
     else:
-        render(overview.card(opened), style, output)
+        render(overview.card(opened), style, output, json_of_run(opened.header))
 
 
 @cli.command()
@@ -128,7 +129,8 @@ def query(
     from actstore.store import open as open_store
 
     limits = Limits(seconds) if gigabytes is None else Limits(seconds, gigabytes)
-    render(open_store(store, limits=limits).sql(sql), style, output)
+    opened = open_store(store, limits=limits)
+    render(opened.sql(sql), style, output, opened.json_columns(sql))
 
 
 @cli.command()

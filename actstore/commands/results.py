@@ -26,4 +26,4 @@ def results(store: Path, style: str | None, output: Path | None) -> None:
 
     columns = ("name", "measure", "created", "current", "sql", "parameters", "commits", "versions")
     opened = open_store(store)
-    render(overview.results(opened.results(), opened.state).select(columns), style, output)
+    render(overview.results(opened.results(), opened.state).select(columns), style, output, overview.JSON)

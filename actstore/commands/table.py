@@ -1,7 +1,9 @@
 """Tables as text: how a frame is written for a person, a pipe or a file."""
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -16,21 +18,25 @@ WIDEST = 60  # characters of a cell on a terminal
 PAIR = 2  # columns, of names and what is said of them: there is room for all of it
 
 
-def render(frame: "pl.DataFrame", style: str | None = None, output: Path | None = None) -> None:
+def render(
+    frame: "pl.DataFrame", style: str | None = None, output: Path | None = None, json_columns: Collection[str] = ()
+) -> None:
     """Write a frame to `output` or standard output as table, csv, json, jsonl, parquet or markdown.
 
+    json_columns: columns whose text is JSON, which stands in json and jsonl as what it says and not as text.
     A file is written whole or not at all, and never inside a store (ActstoreError).
     Without a style: what the file's suffix says, else a table on a terminal and JSON lines in a pipe.
     """
     chosen = resolve(style, output)
+    write = partial(_opened, chosen, json_columns) if json_columns and chosen in ("json", "jsonl") else _WRITERS[chosen]
     if output is None:
         text = BytesIO()  # python itself writes to the pipe: it knows what to do when the reader has gone
-        _WRITERS[chosen](frame, text)
+        write(frame, text)
         sys.stdout.buffer.write(text.getbuffer())
         sys.stdout.flush()
         return
     with written(output) as draft, draft.open("wb") as file:
-        _WRITERS[chosen](frame, file)
+        write(frame, file)
 
 
 def resolve(style: str | None, output: Path | None) -> str:
@@ -89,6 +95,15 @@ def _flat(frame: "pl.DataFrame") -> "pl.DataFrame":
     nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
     texts = [pl.Series(name, [str(value) for value in frame[name].to_list()], pl.String) for name in nested]
     return frame.with_columns(texts)
+
+
+def _opened(style: str, json_columns: Collection[str], frame: "pl.DataFrame", file: IO[bytes]) -> None:
+    """As json or jsonl, with the JSON of these columns in its place."""
+    rows = [json.loads(line) for line in frame.write_ndjson().split("\n") if line]
+    for row in rows:
+        row.update({name: json.loads(row[name]) for name in json_columns if row[name] is not None})
+    dump = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+    file.write((f"{dump(rows)}\n" if style == "json" else "".join(f"{dump(row)}\n" for row in rows)).encode())
 
 
 def _put(text: str, file: IO[bytes]) -> None:

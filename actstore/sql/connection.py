@@ -1,6 +1,6 @@
 """The SQL connection of a store: its views, the function residual(), and nothing of the outside."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import duckdb
@@ -23,13 +23,15 @@ Residual = Callable[[NDArray[np.int64], int], NDArray[np.float32]]
 
 def connect(
     tables: Tables,
-    small: Mapping[str, pl.DataFrame],
+    small: Mapping[str, tuple[pl.DataFrame, Collection[str]]],
     files: Mapping[str, Path],
     residual: Callable[[], Residual | None],
     d_model: int,
     limits: Limits,
 ) -> duckdb.DuckDBPyConnection:
     """A locked connection that knows the tables of a store, small tables and Parquet files as views by their names.
+
+    small: each with those of its columns that are JSON.
 
     residual: gives the function that reads vectors (n, d) of row ids at a layer; a weak reference, so that a store can
     be let go of. Raises CorruptError where a table cannot be read, QueryError where the memory allowed does not do for
@@ -39,8 +41,8 @@ def connect(
     try:
         readable = [*_attach(connection, tables), *files.values()]
         connection.execute(views.VIEWS)
-        for name, frame in small.items():
-            views.copy_table(connection, name, frame)
+        for name, (frame, json_columns) in small.items():
+            views.copy_table(connection, name, frame, json_columns)
         for name, path in files.items():
             views.create_view(connection, name, path)
         views.lock(connection, readable, _vectors(residual, d_model), d_model, limits)

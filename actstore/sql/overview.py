@@ -9,6 +9,7 @@ from actstore.format.commits import Commit
 from actstore.format.header import Header
 from actstore.format.results import Result
 
+PLAIN = str | int | float | None
 PARTS = {
     "part": pl.String,
     "batch": pl.Int32,
@@ -29,8 +30,16 @@ RESULTS = {
 }
 
 
+JSON = ("parameters", "versions")  # of results
+
+
+def json_of_run(header: Header) -> list[str]:
+    """The columns of `run` that are JSON: what is no text or number."""
+    return [name for name, value in header.run.items() if not isinstance(value, PLAIN)]
+
+
 def run(header: Header) -> pl.DataFrame:
-    """One row: the run card; what is no text or number is JSON."""
+    """One row: the run card; what is no text or number is JSON (`json_of_run`)."""
     own = {
         "created": header.created,
         "d_model": header.d_model,
@@ -38,8 +47,7 @@ def run(header: Header) -> pl.DataFrame:
         "layers": list(header.layers),
         **({"blocks": list(header.blocks)} if header.blocks else {}),
     }
-    plain = str | int | float | None
-    card = {name: value if isinstance(value, plain) else json.dumps(value) for name, value in header.run.items()}
+    card = {name: value if isinstance(value, PLAIN) else json.dumps(value) for name, value in header.run.items()}
     return pl.DataFrame([{**card, **own}])
 
 

@@ -48,6 +48,12 @@ def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) ->
     return frame.with_columns(_narrowed(frame[name]) for name, kind in frame.schema.items() if kind == HUGE)
 
 
+def json_columns(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
+    """The columns of a query that are of DuckDB's type JSON, and come as text; of one that `select` has run."""
+    relation = connection.cursor().sql(query)
+    return [name for name, kind in zip(relation.columns, relation.types, strict=True) if str(kind) == "JSON"]
+
+
 def _fetch(cursor: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> pl.DataFrame:
     """The result of a query, some rows at a time: DuckDB's own limit does not count what it has given away."""
     with limits.watch(cursor):

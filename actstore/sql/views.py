@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import duckdb
@@ -100,11 +100,15 @@ def attach_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         connection.execute(f"create view {name} as from indexed.{name}")
 
 
-def copy_table(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
+def copy_table(
+    connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame, json_columns: Collection[str] = ()
+) -> None:
     """Copy a small frame into the connection, as JSON: DuckDB's way in for Arrow tables first imports pandas."""
     kinds = json.dumps([{column: _sql_type(kind) for column, kind in frame.schema.items()}])
     rows = f"from_json({literal(frame.write_json())}, {literal(kinds)})"
-    connection.execute(f"create table {name} as select unnest({rows}, max_depth := 2)")
+    typed = ", ".join(f"{_identifier(column)}::json as {_identifier(column)}" for column in json_columns)
+    replaced = f"* replace ({typed})" if typed else "*"
+    connection.execute(f"create table {name} as select {replaced} from (select unnest({rows}, max_depth := 2))")
 
 
 def _sql_type(kind: pl.DataType | type[pl.DataType]) -> str:

@@ -28,7 +28,7 @@ def attention(
     condition = table["condition"][0]
     own = table.filter(pl.col("condition") == condition)
     text = pl.format(
-        "layer {}, {}: share {} ({} positions)", "layer", "name", decimals(pl.col("share")), "positions"
+        "block {}, {}: share {} ({} positions)", "layer", "name", decimals(pl.col("share")), "positions"
     ).str.replace("(1 positions)", "(1 position)", literal=True)
     chart = stacks.stacked(own.with_columns(text=text), y_title="share of the text's attention", background=INTERNAL)
     note = f"n = {counts(own)} samples" + ("" if condition == "none" else f", condition {condition}")
@@ -42,7 +42,7 @@ def attention(
 
 def _published_shares(reference: pl.DataFrame) -> alt.LayerChart:
     """The stack of a model that was published."""
-    what = "layer {}, {}: share {} (published, not measured here)"
+    what = "block {}, {}: share {} (published, not measured here)"
     text = pl.format(what, "layer", "name", decimals(pl.col("share")))
     shares = reference.filter(pl.col("share").max().over("name") > 0).with_columns(text=text)
     chart = stacks.stacked(shares, y_title="share, published", background=INTERNAL, opacity=PALE)

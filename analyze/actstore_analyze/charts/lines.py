@@ -32,6 +32,7 @@ WIDTH, HEIGHT = 300, 250
 GREY = "#5f5f5f"
 INK = "#222222"
 NAME_GAP = 15  # pixels between the names at the right of the lines
+LAYER = "layer (0: embeddings)"  # a point of the residual stream; what belongs to a block is titled so
 MOST_TICKS = 12
 NOTHING_BEHIND = pl.DataFrame(
     schema={"series": pl.String, "role": pl.String, "layer": pl.Float64, "value": pl.Float64, "text": pl.String}
@@ -75,7 +76,7 @@ def over_layers(
     y_title: str,
     ceiling: float,
     floor: float = 0,
-    x_title: str = "layer",
+    x_title: str = LAYER,
     rules: Mapping[str, float] = MappingProxyType({}),
     behind: pl.DataFrame | None = None,
 ) -> alt.LayerChart:

@@ -35,7 +35,7 @@ def stacked(table: pl.DataFrame, *, y_title: str, background: str, opacity: floa
     order = table.with_columns(pl.col("name").replace_strict({name: i for i, name in enumerate(names)}).alias("order"))
     layers = table["layer"].unique().sort().to_list()
     x = alt.X(
-        "layer:O", title="layer", axis=_axis(table["layer"]),
+        "layer:O", title="block", axis=_axis(table["layer"]),
         scale=alt.Scale(domain=layers, paddingInner=0, paddingOuter=0),
     )  # fmt: skip
     y = alt.Y("share:Q", title=y_title, stack="zero", scale=alt.Scale(domain=[0, 1]))

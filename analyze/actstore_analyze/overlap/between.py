@@ -131,7 +131,7 @@ class DataOverlap(Compared, OfNeighbors):
         return found
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """role, condition, layer, depth, overlap, se, positions, chance, with_..., k, metric, n, copies: one row.
+        """role, condition, layer, depth, overlap, se, positions, chance, with_..., neighbors, metric, n, copies.
 
         se is over samples, where these have several positions.
         overlap is NaN where it is not defined: all vectors of either are the same, or too few are unique in both.
@@ -157,7 +157,7 @@ class DataOverlap(Compared, OfNeighbors):
             pl.lit(unit.other.group.role).alias("with_role"),
             pl.lit(unit.other.group.condition).alias("with_condition"),
             pl.lit(unit.other.layer, dtype=pl.Int32).alias("with_layer"),
-            pl.lit(self.k).alias("k"),
+            pl.lit(self.k).alias("neighbors"),
             pl.lit(self.metric).alias("metric"),
             *sized(size for _, _, size in found),
         )

@@ -22,7 +22,7 @@ def overlap(
     behind = _behind(reference, table)
     chart = lines.over_layers(
         _drawn(table),
-        y_title=f"label overlap χ (k = {table['k'][0]})",
+        y_title=f"label overlap χ (k = {_neighbors(table)})",
         ceiling=end or ceiling([table], reference),
         rules=chance(table),
         behind=behind,
@@ -37,6 +37,11 @@ def ceiling(tables: Sequence[pl.DataFrame], reference: pl.DataFrame | None = Non
     behind = [_behind(reference, table)["value"] for table in tables]
     own = [pl.concat([table["overlap"].fill_nan(None), table["chance"]]) for table in tables]
     return lines.top(pl.concat([*own, *behind]).to_list())
+
+
+def _neighbors(table: pl.DataFrame) -> int:
+    """How many neighbours a point had; results saved by 0.1.0 have it as `k`."""
+    return int(table["neighbors" if "neighbors" in table.columns else "k"][0])
 
 
 def _drawn(table: pl.DataFrame) -> pl.DataFrame:
@@ -87,7 +92,7 @@ def data_overlap(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFra
     )  # fmt: skip
     chart = lines.over_layers(
         drawn,
-        y_title=f"data overlap (k = {table['k'][0]})",
+        y_title=f"data overlap (k = {_neighbors(table)})",
         ceiling=ceiling([table, *tables]),
         rules=charts.chance(table),
     )

@@ -105,7 +105,7 @@ class Overlap(OfNeighbors):
         ]
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """role, condition, layer, depth, overlap, se, positions, chance, k, metric, weights, n, copies: one row.
+        """role, condition, layer, depth, overlap, se, positions, chance, neighbors, metric, weights, n, copies.
 
         se is over samples, where these have several positions.
         overlap is NaN where it is not defined: all vectors of the layer are the same, or too few are unique.
@@ -125,10 +125,10 @@ class Overlap(OfNeighbors):
             *sized(size for _, _, size in found),
             overlap=pl.lit(mean),
             chance=pl.lit(chance),
-            k=pl.lit(self.k),
+            neighbors=pl.lit(self.k),
             metric=pl.lit(self.metric),
             weights=pl.lit(self.weights),
-        ).select(*PLACE, "overlap", *SPREAD, "chance", "k", "metric", "weights", "n", "copies")  # fmt: skip
+        ).select(*PLACE, "overlap", *SPREAD, "chance", "neighbors", "metric", "weights", "n", "copies")  # fmt: skip
 
     def _shares(self, one: Neighborhood, unit: Unit) -> tuple[Floats | None, float]:
         """The overlap of each vector at one position, None if it is not defined, and what chance would give."""

@@ -77,7 +77,9 @@ def _panel(drawn: pl.DataFrame, column: str, title: str, axis: str, domain: tupl
         text=pl.format("{}, {}, layer {}: {}", "group", "words", "layer", value.round_sig_figs(4)),
     )  # fmt: skip
     chart = alt.Chart(shown)
-    x = alt.X("layer:Q", title="layer", scale=alt.Scale(domain=[first, last]), axis=lines.layer_axis(drawn["layer"]))
+    x = alt.X(
+        "layer:Q", title=lines.LAYER, scale=alt.Scale(domain=[first, last]), axis=lines.layer_axis(drawn["layer"])
+    )
     y = alt.Y("value:Q", title=axis, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(tickCount=5))
     colour, shape, dash = _scales(drawn)
     faint = alt.condition("datum.control", alt.value(0.65), alt.value(1))

@@ -78,7 +78,7 @@ def test_shares_of_the_mass_by_position(tmp_path, capsys):
             "at-9": f[9 - START], "last-image": f[-2], "eoi": f[-1], "internal image": 1 - f[9 - START] - f[-2] - f[-1],
         })  # fmt: skip
     assert [(row["position"], row["positions"]) for row in rows[:4]] == [(9, 1), (41, 1), (42, 1), (None, IMAGE - 2)]
-    assert re.search(r'aria-label="layer 1, at-9: share 0\.\d{3} \(1 position\)', (tmp_path / "f.svg").read_text())
+    assert re.search(r'aria-label="block 1, at-9: share 0\.\d{3} \(1 position\)', (tmp_path / "f.svg").read_text())
 
 
 def test_initial_tokens_can_be_kept(tmp_path, capsys):
@@ -231,11 +231,11 @@ def test_what_was_published_stands_pale_below(tmp_path, capsys):
     assert status == 0, err
     drawn = (tmp_path / "f.svg").read_text()
     said = re.findall(r'aria-label="([^"]*\(published, not measured here\))"', drawn)
-    assert "layer 31, eoi: share 0.443 (published, not measured here)" in said
+    assert "block 31, eoi: share 0.443 (published, not measured here)" in said
     assert len(said) == 32 * 4
     assert "Chameleon-7B" in drawn
-    own = re.findall(r'aria-label="(layer 0, [^"]*positions?\))"', drawn)
-    assert own == re.findall(r'aria-label="(layer 0, [^"]*positions?\))"', drawn_alone(tmp_path, store, capsys))
+    own = re.findall(r'aria-label="(block 0, [^"]*positions?\))"', drawn)
+    assert own == re.findall(r'aria-label="(block 0, [^"]*positions?\))"', drawn_alone(tmp_path, store, capsys))
 
 
 def drawn_alone(tmp_path, store, capsys):

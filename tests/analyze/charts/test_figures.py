@@ -31,7 +31,7 @@ def table(roles=ROLES, layers=LAYERS, first=0):
             "se": 0.02 if role == "image" else None,
             "positions": 16 if role == "image" else 1,
             "chance": 0.099,
-            "k": 10,
+            "neighbors": 10,
             "metric": "euclidean",
             "weights": "uniform",
             "n": 300,
@@ -58,8 +58,21 @@ def test_every_point_says_its_values_and_undefined_ones_are_not_drawn():
 def test_the_words_of_the_figure():
     drawing = charts.svg(overlap(table(), title="tiny model"), "a")
     words = re.findall(r">([^<>]+)</text>", drawing)
-    for word in ("tiny model", "label overlap χ (k = 10)", "layer", "chance 0.099", *ROLES, "0", "1", "2", "3", "4"):
+    for word in (
+        "tiny model",
+        "label overlap χ (k = 10)",
+        "layer (0: embeddings)",
+        "chance 0.099",
+        *ROLES,
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+    ):
         assert word in words
+    before = table().rename({"neighbors": "k"})  # as 0.1.0 saved it
+    assert charts.svg(overlap(before, title="tiny model"), "a") == drawing
 
 
 def words(chart):

@@ -48,7 +48,7 @@ def test_one_vector_per_sample(store, capsys):
     assert [row["depth"] for row in rows] == [0, 0.25, 0.5]
     assert {row["n"] for row in rows} == {N}
     assert all(row["se"] is None for row in rows)
-    expected = "role condition layer depth overlap se positions chance k metric weights n copies"
+    expected = "role condition layer depth overlap se positions chance neighbors metric weights n copies"
     assert " ".join(deepest) == expected
     assert "saved as" in err.splitlines()[-1]
 
@@ -174,7 +174,7 @@ def test_the_same_call_is_recalled_until_the_store_grows(tmp_path, capsys, monke
     _, listed, _ = command(capsys, "results", store)
     assert sorted(row["current"] for row in listed) == [False, True]
     assert {row["measure"] for row in listed} == {"overlap"}
-    assert json.loads(listed[0]["parameters"])["k"] == 5
+    assert listed[0]["parameters"]["k"] == 5
 
 
 def test_a_store_that_cannot_be_written_still_answers(store, capsys):

@@ -93,6 +93,22 @@ def test_the_suffix_of_a_file_says_how(path, capfdbinary, tmp_path, name, read):
     assert read(tmp_path / name).rows() == actstore.open(path).sql(query).rows()
 
 
+@pytest.mark.parametrize("style", ["json", "jsonl"])
+def test_json_in_json_is_no_text(tmp_path, capfdbinary, style):
+    opened = making.store(tmp_path / "s")
+    path = opened.path
+    opened.save_result("probe", pl.DataFrame({"x": [1]}), {"layers": [0, 1], "label": "a \u2028 b", "sql": None})
+    versions = opened.results()[0].versions
+    asked = "select parameters, versions, '[1]' as mine from results"
+    for arguments in (["results", path], ["query", path, asked]):
+        status, out, err = run(capfdbinary, *arguments, "--format", style)
+        assert (status, err) == (0, "")
+        (row,) = json.loads(out) if style == "json" else map(json.loads, out.removesuffix("\n").split("\n"))
+        assert (row["parameters"], row["versions"]) == (opened.results()[0].parameters, versions)
+    assert row["mine"] == "[1]"  # a text of the user's own stays one
+    assert run(capfdbinary, "query", path, "from results where false", "--format", style)[1] in ("[]\n", "")
+
+
 def test_info_in_a_pipe_is_json(path, capfdbinary):
     status, out, _ = run(capfdbinary, "info", path)
     card = json.loads(out)
