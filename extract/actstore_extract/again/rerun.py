@@ -15,6 +15,7 @@ from actstore.format.names import PLAN
 from actstore.write import batch
 from actstore.write.batch import Batch
 from actstore_extract.families.pretrained import explained
+from actstore_extract.families.remote import refusal
 from actstore_extract.recipe.recipe import recorded
 from actstore_extract.run.card import flat, made_on
 from actstore_extract.run.extractor import NOT_RUN, Extractor
@@ -47,8 +48,15 @@ class Rerun:
             raise ActstoreError(
                 f"{path} has no recipe in its run card: only what actstore extract made can be run again"
             )
+        model = record.get("model")
+        brings_code = False
+        if isinstance(model, dict) and model.get("remote_code"):  # whether it runs here is not for a store to say
+            record = {**record, "model": {**model, "remote_code": False}}
+            brings_code = True
         self.plan = plan.load(self.header.checked(path, PLAN))
         self.run = Run(recorded(record, f"{path}: the recipe in its run card", overrides), device=device, say=say)
+        if brings_code and not self.run.recipe.model.remote_code:
+            raise ActstoreError(refusal(self.run.folder))
         self.run.there = self.header.run
         with explained(self.run.folder):
             self.changed = changed(self.header.run, self.run.prints)

@@ -26,8 +26,9 @@ def accuracy(folder: Path, scans: Scans, rows: NDArray[np.int64], *, dtype: str 
 def next_words(folder: Path, scans: Scans, rows: NDArray[np.int64], *, dtype: str = "float32") -> list[str]:
     """The likeliest next token after the card's prompt, for each scan in `rows`."""
     card = json.loads((folder / "card.json").read_text())
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).train(False)
-    processor = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
+    model = model.train(False)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)  # type: ignore[no-untyped-call]
     said: list[str] = []
     for first in range(0, len(rows), BATCH):
         images = [scans.image(int(i)) for i in rows[first : first + BATCH]]

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from actstore_extract.families.parts import Parts
+from actstore_extract.families.remote import brought
 from actstore_extract.families.sample import MARKER, Encoded, LayoutError
 from actstore_extract.families.wrapped import Wrapped
 from actstore_extract.roles import Layout, Positions
@@ -59,8 +60,9 @@ class Family:
 
     def auto_class(self, config: object) -> type[AutoModelForImageTextToText] | type[AutoModelForCausalLM]:
         """Which Auto class loads the weights; ValueError when none does."""
+        own = getattr(config, "auto_map", {}) if brought(config) else {}
         for auto in (AutoModelForImageTextToText, AutoModelForCausalLM):
-            if type(config) in auto._model_mapping:
+            if type(config) in auto._model_mapping or auto.__name__ in own:
                 return auto
         raise ValueError(
             f"{type(config).__name__.removesuffix('Config')} is neither an image-text nor a causal language model of "

@@ -31,7 +31,7 @@ _LOGIT_SCALES = ("logit_scale", "logits_scaling", "logits_scale")
 def vision_tower(path: str, revision: str | None, dtype: object) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """The tower in a folder or of that name, with its image processor; of CLIP's kind the half that sees."""
     with explained(path):
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
         if _is_whole(config):
             tower = pretrained(AutoModelForImageTextToText, path, revision=revision, dtype=dtype).model.vision_tower
         else:
@@ -39,7 +39,9 @@ def vision_tower(path: str, revision: str | None, dtype: object) -> tuple[PreTra
             if kind not in MODEL_MAPPING:
                 raise LoadError(f"{path}: {kind.__name__} is no vision tower that Transformers loads")
             tower = pretrained(MODEL_MAPPING[kind], path, revision=revision, dtype=dtype)
-        images = AutoImageProcessor.from_pretrained(path, revision=revision)  # type: ignore[no-untyped-call]
+        images = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            path, revision=revision, trust_remote_code=False
+        )
     if not isinstance(getattr(tower.config, "patch_size", None), int):
         raise LoadError(f"{path}: {type(tower).__name__} has no patches of one size")
     return cast(PreTrainedModel, tower), images
@@ -50,12 +52,12 @@ def language_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The causal language model in a folder or of that name, with its tokenizer."""
     with explained(path):
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
         if _is_whole(config):
             model = _taken_out(pretrained(AutoModelForImageTextToText, path, revision=revision, **options))
         else:
             model = pretrained(AutoModelForCausalLM, path, revision=revision, **options)
-        words = AutoTokenizer.from_pretrained(path, revision=revision)
+        words = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     for name in _LOGIT_SCALES:
         if getattr(model.config, name, 1.0) not in (None, 1.0):
             raise LoadError(f"{path} multiplies its logits ({name}), which the forward of a mapped model does not")

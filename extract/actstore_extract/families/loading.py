@@ -43,13 +43,15 @@ def load(
     device_map: str | Mapping[str, int | str] | None = None,
     attention: str | None = None,
     settings: Mapping[str, object] = MappingProxyType({}),
+    remote_code: bool = False,
 ) -> Model:
     """The model in a folder, or on the hub under that name, or of the parts that a parts.toml names, ready to run.
 
     `device` may be auto: a GPU, if there is one. `device_map` spreads a model over several devices, as in
     Transformers, instead. `attention` is the
     attention implementation (the model's default otherwise). `settings` change what the processor does to images, such
-    as {"min_pixels": 65536}. LoadError says what is missing and where to get it.
+    as {"min_pixels": 65536}. Code that a checkpoint brings along runs only with `remote_code`. LoadError says
+    what is missing and where to get it.
     """
     if dtype not in DTYPES:
         raise LoadError(f"dtype {dtype!r}{nearest(dtype, list(DTYPES))}; choose {', '.join(DTYPES)}")
@@ -58,7 +60,9 @@ def load(
     with quiet():
         parts = read_parts(path)
         kind, module, processor = (
-            _whole(path, family, revision, options) if parts is None else _assembled(parts, family, revision, options)
+            _whole(path, family, revision, options, remote_code=remote_code)
+            if parts is None
+            else _assembled(parts, family, revision, options, remote_code=remote_code)
         )
     if device_map is None:
         _move(module, device)
@@ -96,12 +100,12 @@ def sources(path: str, revision: str | None = None) -> dict[str, tuple[str, str 
     return {"": (str(parts.file.parent), None), **{name: parts.model(name) for name in models}}
 
 
-def own_dtype(path: str, revision: str | None = None) -> str:
+def own_dtype(path: str, revision: str | None = None, *, remote_code: bool = False) -> str:
     """The number type of the checkpoint that `load` takes there, as Transformers finds it: what its configuration says,
     else that of its first weight; of a model of parts the language model's. LoadError for none of those that run."""
     *_, (path, revision) = sources(path, revision).values()
     with explained(path):
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=remote_code)
         found = str(config.dtype or _of_weights(Path(path))).removeprefix("torch.")
     if found not in DTYPES:
         what = "says no number type" if found == "None" else f"is in {found}"
@@ -122,36 +126,43 @@ def _of_weights(folder: Path) -> torch.dtype | None:
 _Loaded = tuple[Family, PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBase]
 
 
-def _whole(path: str, family: str | None, revision: str | None, options: dict[str, object]) -> _Loaded:
+def _whole(
+    path: str, family: str | None, revision: str | None, options: dict[str, object], *, remote_code: bool
+) -> _Loaded:
     """A model that is one checkpoint."""
     with explained(path):
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        where = {"revision": revision, "trust_remote_code": remote_code}
+        config = AutoConfig.from_pretrained(path, **where)
         kind = family_of((config.architectures or [""])[0], config, family)
-        module = pretrained(kind.auto_class(config), path, config=config, revision=revision, **options)
-        processor = AutoProcessor.from_pretrained(path, revision=revision)  # type: ignore[no-untyped-call]
+        auto = kind.auto_class(config)
+        # Before any weights are read: what it needs and does not find is said at once.
+        processor = AutoProcessor.from_pretrained(path, **where)  # type: ignore[no-untyped-call]
+        module = pretrained(auto, path, config=config, **where, **options)
     if type(config) in AutoModelForImageTextToText._model_mapping and not isinstance(processor, ProcessorMixin):
         raise LoadError(f"{path} has a tokenizer alone: processor_config.json or preprocessor_config.json is missing")
     return kind, module, processor
 
 
-def _assembled(parts: Parts, family: str | None, revision: str | None, options: dict[str, object]) -> _Loaded:
+def _assembled(
+    parts: Parts, family: str | None, revision: str | None, options: dict[str, object], *, remote_code: bool
+) -> _Loaded:
     """A model that is made of several."""
     if revision is not None:
         raise LoadError(f"{parts.file}: a revision belongs to one of its parts; write it there, as name@{revision}")
     kind = family_named(family or parts.family)
     if _LORA in parts.entries:
-        return _with_lora(parts, kind.name, options)
+        return _with_lora(parts, kind.name, options, remote_code=remote_code)
     with explained(str(parts.file)):
         return kind, *kind.assemble(parts, options)
 
 
-def _with_lora(parts: Parts, family: str, options: dict[str, object]) -> _Loaded:
+def _with_lora(parts: Parts, family: str, options: dict[str, object], *, remote_code: bool) -> _Loaded:
     """A model with what a LoRA training taught it merged into its weights."""
     from peft import PeftModel
 
     parts.check(needed=(_BASE, _LORA), optional=())
     path, revision = parts.model(_BASE)
-    kind, module, processor = _whole(path, family, revision, options)
+    kind, module, processor = _whole(path, family, revision, options, remote_code=remote_code)
     folder = parts.path(_LORA)
     with explained(str(folder)):
         said = json.loads((folder / _TRAINING).read_text(encoding="utf-8"))["base"].get("digest")

@@ -18,6 +18,7 @@ from transformers.processing_utils import ProcessorMixin
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.pretrained import unplaced
 from actstore_extract.families.registry import family_of
+from actstore_extract.families.remote import brought
 from actstore_extract.families.sample import MARKER, Batch, Encoded, LayoutError, Prompt, SampleError
 from actstore_extract.pictures import PictureError, seen
 from actstore_extract.roles import Layout
@@ -237,6 +238,7 @@ class Model:
             "not_found": [what for what, there in found.items() if not there],
             "padding": "right",
             "position_ids": self.kind.takes_position_ids(self.module),
+            "code": brought(self.module),
             "blocked": [] if self.always is None else self.always.facts(),
             **self.kind.facts(self),
         }

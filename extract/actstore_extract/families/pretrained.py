@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from actstore.errors import nearest
 from actstore_extract.families.errors import LoadError
+from actstore_extract.families.remote import refusal
 from actstore_extract.hub import unless_out_of_reach
 from actstore_extract.shipped import MODELS
 
@@ -27,8 +28,10 @@ _UNPLACED = "actstore_unplaced"
 def pretrained(auto: Any, path: str, **options: object) -> PreTrainedModel:
     """A model of the class `auto`; LoadError for weights that Transformers would draw at random.
 
-    What the checkpoint has and the model has no place for is kept with it, for `unplaced`.
+    What the checkpoint has and the model has no place for is kept with it, for `unplaced`. Code that the checkpoint
+    brings along runs only where the options say trust_remote_code.
     """
+    options = {"trust_remote_code": False, **options}
     with _without_report():
         module, info = auto.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     for what in ("missing", "mismatched"):
@@ -71,6 +74,8 @@ def explained(path: str) -> Iterator[None]:
     except SafetensorError as error:
         raise LoadError(f"{path}: weights that are no safetensors (fetched without git-lfs?): {error}") from error
     except (KeyError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise LoadError(refusal(path)) from error
         raise LoadError(f"{path}: {_line(error)}") from error
 
 

@@ -29,7 +29,8 @@ class _Section(BaseModel):
 class ModelSection(_Section):
     """Which model: a folder, a name on the hub, or one that ships; `processor` changes settings of its processor.
 
-    Without `dtype` it runs in its checkpoint's own.
+    Without `dtype` it runs in its checkpoint's own. With `remote_code` it runs what Python code the checkpoint brings
+    along, as whoever runs the recipe.
     """
 
     path: str
@@ -40,6 +41,7 @@ class ModelSection(_Section):
     device_map: str | None = None
     blocked: list[dict[str, Any]] = []
     processor: dict[str, Any] = {}
+    remote_code: bool = False
 
 
 class PromptSection(_Section):

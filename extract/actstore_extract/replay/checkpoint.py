@@ -34,6 +34,8 @@ def recorded_decoder(
     section = model_section(run)
     name = path or section["path"]
     where = str(MODELS.get(name, name))
+    if section.get("remote_code") and not path:
+        raise ReplayError(f"{name} runs code that its checkpoint brings along, which a replay does not run")
     revision = None if path else section.get("revision")
     decoder = run.get("decoder_sha256")  # None in a store made before it was kept, and where it is no part of its own
     found = (decoder and decoder_weights(where)) or fingerprint(where, revision)["weights_sha256"]

@@ -130,13 +130,13 @@ def load_decoder(
             )
         path, revision = parts.model("language")
     with explained(path):
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
         if parts is not None and hasattr(config, "vision_config"):
             raise LoadError(
                 f"{parts.file}: a replay needs the language model as a checkpoint of its own, not half of one"
             )
         module = _empty(config, family if parts is None else None, dtype, attention)
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         shards = Shards(module, path, revision)
         return always_blocked(Decoder(module, tokenizer, shards, low_memory=low_memory), blocked)
 

@@ -73,13 +73,15 @@ class Run:
         self.samples: Samples = recipe.samples.samples()
         self.asked = prompts.plan(recipe, self.samples)
         self.folder = str(MODELS.get(recipe.model.path, recipe.model.path))
+        if recipe.model.remote_code:
+            say(f"{recipe.model.path}: Python code that this checkpoint brings along runs here, as its recipe says")
         self.there: Mapping[str, Any] | None = None  # the run card of the store that this run goes on with
 
     @cached_property
     def computed(self) -> str:
         """The number type that the model runs in: what the recipe says, or the checkpoint's own."""
         section = self.recipe.model
-        return section.dtype or own_dtype(self.folder, section.revision)
+        return section.dtype or own_dtype(self.folder, section.revision, remote_code=section.remote_code)
 
     @property
     def dtype(self) -> str:
@@ -109,15 +111,16 @@ class Run:
             device_map=section.device_map,
             attention=section.attention,
             settings=section.processor,
+            remote_code=section.remote_code,
         )
         return always_blocked(model, section.blocked)
 
     @cached_property
     def prints(self) -> dict[str, Any]:
         """What the model is, to be held against that of a run card: hashes of its files, and its settings."""
-        path, revision = self.folder, self.recipe.model.revision
-        generates = self.recipe.capture.max_new_tokens > 0
-        return {**fingerprint(path, revision), "settings": settings(path, revision, generates=generates)}
+        path, section = self.folder, self.recipe.model
+        options = {"generates": self.recipe.capture.max_new_tokens > 0, "code": section.remote_code}
+        return {**fingerprint(path, section.revision), "settings": settings(path, section.revision, **options)}
 
     @cached_property
     def conditions(self) -> dict[str, Condition]:

@@ -30,6 +30,7 @@ _WORDS = (
     "*.spm",
     "*.tiktoken",
 )
+_CODE = "*.py"
 # Who wrote a file, where it lay, and what the recipe says instead: no number depends on these, however deep they are.
 _REMARKS = {
     "_commit_hash",
@@ -50,17 +51,19 @@ _EXACT = 2**53  # up to here every JSON reader has the same integers
 _ADAPTER, _LORA = "adapter", "lora"  # entries of a parts file that name what was trained
 
 
-def settings(path: str, revision: str | None = None, *, generates: bool = False) -> dict[str, object]:
+def settings(
+    path: str, revision: str | None = None, *, generates: bool = False, code: bool = False
+) -> dict[str, object]:
     """The values of a model's configuration and processor, and hashes of the files of its tokenizer, in its folders
     or in the hub's cache: by file and key, such as "language/config.json: rope_parameters.rope_theta".
 
     What only remarks on a file is left out, and null, which is the same as nothing; `generates`: that of generation
-    counts too.
+    counts too; `code`: so does the code that they bring along.
     """
     found = {
         f"{name}/{key}" if name else key: value
         for name, source in sources(path, revision).items()
-        for key, value in _of_folder(folder_of(*source), generates)
+        for key, value in _of_folder(folder_of(*source), generates, code)
     }
     return {**found, **_of_parts(path)}
 
@@ -104,11 +107,11 @@ def _differing(then: Mapping[str, object], now: Mapping[str, object]) -> dict[st
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _of_folder(folder: Path, generates: bool) -> Iterator[tuple[str, object]]:
+def _of_folder(folder: Path, generates: bool, code: bool) -> Iterator[tuple[str, object]]:
     for name in (*_CONFIGS, *_PICTURES, *([_GENERATION] if generates else [])):
         if (folder / name).is_file():
             yield from _of_json(folder / name)
-    for path in matching([folder], _WORDS):
+    for path in matching([folder], (*_WORDS, *([_CODE] if code else []))):
         yield path.relative_to(folder).as_posix(), _hash(path)
 
 
