@@ -39,14 +39,22 @@ def written_out(model: Model, taken: dict[int, torch.Tensor], mode: object) -> I
         mask: torch.Tensor,
         scaling: float,
         softcap: float | None = None,
+        position_bias: torch.Tensor | None = None,
+        s_aux: torch.Tensor | None = None,
+        sinks: torch.Tensor | None = None,
         **_: object,
     ) -> tuple[torch.Tensor, None]:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         scores = torch.einsum("bhqd,bhkd->bhqk", query, key) * scaling
         scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+        scores = scores if position_bias is None else scores + position_bias
+        if s_aux is not None:
+            sinks = s_aux.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         hidden, cut = mask < 0, taken.get(module.layer_idx, torch.tensor(False))
-        share = scores.masked_fill(hidden | cut if mode == "pre" else hidden, -torch.inf).softmax(-1).nan_to_num(0)
+        scores = scores.masked_fill(hidden | cut if mode == "pre" else hidden, -torch.inf)
+        scores = scores if sinks is None else torch.cat([scores, sinks], -1)
+        share = scores.softmax(-1)[..., : key.shape[2]].nan_to_num(0)
         return torch.einsum("bhqk,bhkd->bqhd", share.masked_fill(cut, 0), value), None
 
     AttentionInterface.register("written-out", forward)

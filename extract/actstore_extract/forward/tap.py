@@ -1,19 +1,19 @@
 """A tap into a decoder's attention: readers and edits beside the model's own kernel.
 
-A decoder inside `tapped` runs under an attention function and a mask function of ours that call the ones it had: its
-kernel, its mask and, where nothing is edited, every bit of its output stay as they were.
+Inside `tapped` whatever attention function Transformers hands out calls the one that it was, and then the tap of its
+module. The implementation keeps its name, which some models look at before they apply their masks: the kernel, the mask
+and, where nothing is edited, every bit of the output stay as they were.
 """
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Protocol, cast, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface, Cache
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import AttentionInterface, Cache
 
 from actstore.errors import ActstoreError
 from actstore_extract.families import Model
@@ -24,9 +24,10 @@ __all__ = ["AttentionError", "Reader", "Slotted", "attention_modules", "tapped",
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _KERNELS = ("sdpa", "eager")
-_PREFIX = "actstore-"
 _TAP = "_actstore_tap"
-_UNKNOWN = ("position_bias", "s_aux")  # arguments that change the weights in ways the row arithmetic does not know
+# How far a kernel's output may be from what its weights say it is, relative: rounding, and not another arithmetic.
+_ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+_PROVEN: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
 
 class AttentionError(ActstoreError):
@@ -90,31 +91,27 @@ def tapped(model: Model, taps: Iterable[tuple[int, Reader | Edit]]) -> Iterator[
     """
     modules = attention_modules(model)
     with ExitStack() as undo:
-        undo.enter_context(_switched(model))
+        undo.enter_context(_handed_on(model))
         for layer, tap in taps:
             undo.enter_context(_tap(modules[layer], layer, tap))
         yield
 
 
 @contextmanager
-def _switched(model: Model) -> Iterator[None]:
-    """The text decoder, and nothing else, runs under our functions around those it has."""
-    config = model.decoder.config
-    before = str(config._attn_implementation)
-    if before.startswith(_PREFIX):
+def _handed_on(model: Model) -> Iterator[None]:
+    """Attention functions are handed out with the tap of their module behind them."""
+    kernel = str(model.decoder.config._attn_implementation)
+    if kernel not in _KERNELS:
+        raise AttentionError(f"attention under {kernel!r} cannot be read or edited: choose sdpa or eager")
+    own = AttentionInterface.get_interface
+    if own is _get_interface:
         yield
         return
-    if before not in _KERNELS:
-        raise AttentionError(f"attention under {before!r} cannot be read or edited: choose sdpa or eager")
-    name = _PREFIX + before
-    AttentionInterface.register(name, _around(before))
-    # Without a mask function of the same name, padding and sliding windows would silently be ignored.
-    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[before])
+    AttentionInterface.get_interface = _get_interface  # type: ignore[method-assign, assignment]
     try:
-        model.decoder.set_attn_implementation({"": name})
         yield
     finally:
-        model.decoder.set_attn_implementation({"": before})
+        AttentionInterface.get_interface = own  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -176,10 +173,12 @@ def _cut(edit: Edit, rows: Rows, query_slots: torch.Tensor, key_slots: torch.Ten
 
 
 _Attention = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
+_OWN = AttentionInterface.get_interface
 
 
-def _around(kernel: str) -> _Attention:
-    """An attention function that runs the kernel and then the module's tap, if it has one."""
+def _get_interface(interface: AttentionInterface, name: str, default: _Attention) -> _Attention:
+    """The function that Transformers would hand out, with a module's tap behind it."""
+    own = cast(_Attention, _OWN(interface, name, default))
 
     def forward(
         module: nn.Module,
@@ -189,20 +188,29 @@ def _around(kernel: str) -> _Attention:
         attention_mask: torch.Tensor | None,
         **kwargs: object,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        output, weights = _bulk(kernel, module)(module, query, key, value, attention_mask, **kwargs)
+        output, weights = own(module, query, key, value, attention_mask, **kwargs)
         tap = getattr(module, _TAP, None)
         if tap is None:
             return output, weights
-        return tap.run(_rows(module, query, key, value, attention_mask, tap.slots, kwargs), output), weights
+        rows = _rows(module, query, key, value, attention_mask, tap.slots, kwargs)
+        _prove(module, own, rows, output)
+        return tap.run(rows, output), weights
 
     return forward
 
 
-def _bulk(kernel: str, module: nn.Module) -> _Attention:
-    if kernel != "eager":
-        return cast(_Attention, ALL_ATTENTION_FUNCTIONS[kernel])
-    # Every model file has an eager attention of its own: some cap their scores.
-    return cast(_Attention, sys.modules[type(module).__module__].eager_attention_forward)
+def _prove(module: nn.Module, kernel: _Attention, rows: Rows, output: torch.Tensor) -> None:
+    """AttentionError, in the first forward of a module, unless its kernel gives its weights times its values."""
+    if kernel in _PROVEN.get(module, ()):
+        return
+    off = rows.off(output)
+    if off > _ROUNDING[output.dtype]:
+        raise AttentionError(
+            f"{type(module).__name__} is no softmax over its queries, keys and mask (its output is off by {off:.2g}, "
+            "relative), so it can be neither read nor edited"
+        )
+    if math.isfinite(off):
+        _PROVEN.setdefault(module, set()).add(kernel)
 
 
 def _rows(
@@ -214,9 +222,6 @@ def _rows(
     slots: tuple[torch.Tensor, torch.Tensor],
     kwargs: dict[str, object],
 ) -> Rows:
-    for name in _UNKNOWN:
-        if kwargs.get(name) is not None:
-            raise AttentionError(f"{type(module).__name__} has {name}, which this version cannot read or edit")
     if (query.shape[2], key.shape[2]) != tuple(map(len, slots)):
         raise AttentionError(
             f"{type(module).__name__} has {query.shape[2]} queries and {key.shape[2]} keys where {len(slots[0])} and "
@@ -233,4 +238,12 @@ def _rows(
         is_causal=bool(getattr(module, "is_causal", True) if causal is None else causal),
         query_slots=slots[0].to(query.device),
         key_slots=slots[1].to(query.device),
+        bias=cast(torch.Tensor | None, kwargs.get("position_bias")),
+        sink=_sink(kwargs),
     )
+
+
+def _sink(kwargs: Mapping[str, object]) -> torch.Tensor | None:
+    """The attention sink: one score a head as GPT-OSS learns it, or one a query."""
+    heads, queries = (cast(torch.Tensor | None, kwargs.get(name)) for name in ("s_aux", "sinks"))
+    return queries if heads is None else heads.reshape(1, -1, 1, 1)

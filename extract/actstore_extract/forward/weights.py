@@ -11,6 +11,7 @@ __all__ = ["Cut", "Edit", "Mode", "Rows", "padded", "visible"]
 Mode = Literal["pre", "post"]
 
 _FLOATS = 2**24  # weights computed at a time: 64 MB
+_PROVEN_ROWS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,9 @@ class Rows:
     """The attention of one block in one forward; weights of query rows are computed when they are asked for.
 
     `query` (samples, heads, queries, d), `key` and `value` (samples, key heads, keys, d), `mask` what the kernel got:
-    bool, additive or None, (samples, 1 or heads, queries, keys). Slots count the prompt's padding and, with a cache,
-    what came before this forward.
+    bool, additive or None, (samples, 1 or heads, queries, keys). `bias`, of the mask's shape, is added to the scores;
+    `sink` (samples or 1, heads, queries or 1, 1) is one more score of each query, whose weight goes to no key. Slots
+    count the prompt's padding and, with a cache, what came before this forward.
     """
 
     query: torch.Tensor
@@ -62,6 +64,8 @@ class Rows:
     query_slots: torch.Tensor
     key_slots: torch.Tensor
     cuts: list[Cut] = field(default_factory=list)
+    bias: torch.Tensor | None = None
+    sink: torch.Tensor | None = None
 
     @property
     def n_keys(self) -> int:
@@ -97,7 +101,9 @@ class Rows:
             if cut.mode == "pre":
                 scores.masked_fill_(cut.at(rows), -torch.inf)
         blind = scores.amax(-1, keepdim=True) == -torch.inf
-        weights = scores.softmax(-1).masked_fill_(blind, 0)
+        if self.sink is not None:
+            scores = torch.cat([scores, self._at(self.sink, rows).to(scores)], -1)
+        weights = scores.softmax(-1)[..., : self.n_keys].masked_fill_(blind, 0)
         for cut in self.cuts:
             if cut.mode == "post":
                 weights.masked_fill_(cut.at(rows), 0)
@@ -112,14 +118,20 @@ class Rows:
         scores = (grouped @ self._key).view(samples, heads, n, self.n_keys).mul_(self.scaling)
         if self.softcap is not None:
             scores = scores.div_(self.softcap).tanh_().mul_(self.softcap)
+        if self.bias is not None:
+            scores.add_(self._at(self.bias, rows))
         if self.mask is None:
             return scores.masked_fill_(~self._causal(rows), -torch.inf) if self.is_causal else scores
-        mask = self.mask[..., : self.n_keys].expand(samples, -1, -1, -1)
-        mask = mask.gather(2, rows[:, None, :, None].expand(samples, mask.shape[1], n, self.n_keys))
+        mask = self._at(self.mask[..., : self.n_keys], rows)
         if mask.dtype != torch.bool:
             scores.add_(mask)
         # The least number that masks add is not -inf: where it is all there is, every key would be seen evenly.
         return scores.masked_fill_(~visible(mask), -torch.inf)
+
+    def _at(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """What x (samples or 1, heads or 1, queries or 1, m) has for query rows (samples, n): (samples, .., n, m)."""
+        x = x.expand(len(self.query), -1, self.query.shape[2], -1)
+        return x.gather(2, rows[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
 
     def _causal(self, rows: torch.Tensor) -> torch.Tensor:
         return (self.key_slots <= self.query_slots[rows][..., None])[:, None]
@@ -138,6 +150,15 @@ class Rows:
             made = self._output(rows)
             output[sample, rows[sample, column]] = made[sample, column].to(output.dtype)
         return output
+
+    def off(self, output: torch.Tensor) -> float:
+        """How far the kernel's output is from weights times values at some rows, relative; NaN if it is not finite."""
+        n = self.query.shape[2]
+        rows = torch.arange(0, n, max(1, n // _PROVEN_ROWS), device=self.device).expand(len(self.query), -1)
+        made, own = self._output(rows), output[:, rows[0]].to(self._dtype)
+        sees = self.weights(rows).sum(-1).transpose(1, 2) > 0  # padding in front sees nothing, or all keys evenly
+        apart, size = ((x[sees]).norm() for x in (made - own, own))
+        return float(apart / size) if size != 0 else float(apart)
 
     def _output(self, rows: torch.Tensor) -> torch.Tensor:
         """Output (samples, n, heads, d) of query rows (samples, n)."""

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AttentionInterface
 
+import kinds
 import tiny
 from actstore_extract.families import Batch, Model
 from actstore_extract.forward import tap, weights
@@ -16,6 +18,7 @@ from actstore_extract.forward.tap import AttentionError, attention_modules
 from actstore_extract.interventions.blocks import block_attention, parse_block
 from actstore_extract.roles import Layout, parse_role
 from attending import NONE, ROLES, ROUNDING, attention, close, error, expected, make, maps, same
+from knocking import reference
 from tiny import BATCHES, MIXED, SAME
 
 
@@ -44,6 +47,7 @@ def test_a_wrong_weight_would_be_seen(model: Model, monkeypatch: pytest.MonkeyPa
     batch = make(model, MIXED, left=True)
     full = maps(model, batch)
     wanted, rows = expected(batch, full), tap._rows
+    attention(model, batch)  # proves the arithmetic, which is then not looked at again
     wrong = {
         "one percent of scaling": lambda x: replace(x, scaling=x.scaling * 1.01),
         "grouping of heads": lambda x: replace(x, key=x.key.roll(1, 1)),
@@ -200,6 +204,42 @@ def test_row_by_row_nothing_changes(model: Model, monkeypatch: pytest.MonkeyPatc
         found = model(batch).logits
         monkeypatch.undo()
         assert error(batch, found, model(batch).logits) < ROUNDING
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "inkling2_text"])
+def test_sinks_and_biases_are_in_the_weights_and_in_what_knockouts_leave(name: str) -> None:
+    model = kinds.text(name)
+    batch = make(model, [kinds.LONG, "this digit is a"], left=True)
+    full, found = maps(model, batch), attention(model, batch).columns["at-0"]
+    for i, layout in enumerate(batch.layouts):
+        first = int(batch.offset[i])
+        wanted = full[:, i, :, first:, first][..., layout.text]
+        assert close(found[:-1, i, :, : len(layout.text)], wanted, atol=1e-6)
+        assert (full[:, i, :, first:, first:].sum(-1) < 0.95).any()  # the rest goes to the sink
+    for spec in (
+        {"queries": "text", "keys": ["at-1", "at-2"], "mode": "pre", "heads": [0, 1]},
+        {"queries": "text", "keys": ["at-1", "at-2"], "mode": "post"},
+        {"queries": "text", "keys": "all", "mode": "pre"},
+    ):
+        with block_attention(model, batch, [parse_block(spec, n_layers=4)]):
+            knocked = model(batch).logits
+        assert error(batch, knocked, reference(model, batch, spec)) < ROUNDING
+        assert error(batch, knocked, model(batch).logits) > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_attention_that_is_no_softmax_of_its_queries_and_keys_is_refused(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, words = tiny.llama()
+    model = Model(module.to(dtype), words)
+    batch = make(model, [kinds.LONG, "this digit is a"], left=True)
+    attention(model, batch)
+    own = AttentionInterface._global_mapping["sdpa"]
+    other = lambda *args, scaling, **kwargs: own(*args, scaling=scaling / 3, **kwargs)  # noqa: E731
+    monkeypatch.setitem(AttentionInterface._global_mapping, "sdpa", other)
+    with pytest.raises(AttentionError, match="LlamaAttention is no softmax over its queries, keys and mask"):
+        attention(model, batch)
 
 
 def test_cost() -> None:

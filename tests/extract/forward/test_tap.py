@@ -1,15 +1,19 @@
 """The tap reads a decoder's attention, and leaves the model as it was."""
 
+import numpy as np
 import pytest
 import torch
-from transformers import AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+import kinds
 import tiny
-from actstore_extract.families import Model
-from actstore_extract.forward import tap
+from actstore_extract.families import Batch, Model
+from actstore_extract.forward.attention import AttentionSelection
+from actstore_extract.forward.capture import Selection, capture
 from actstore_extract.forward.tap import AttentionError, attention_modules, tapped
-from attending import attention, error, make
-from tiny import MIXED, SAME
+from actstore_extract.roles import parse_role
+from attending import attention, make
+from tiny import SAME
 
 
 @pytest.fixture(scope="module", params=tiny.SYSTEMS)
@@ -32,33 +36,44 @@ def leftovers(model: Model) -> int:
     return sum(len(x._forward_hooks) + len(x._forward_pre_hooks) + len(vars(x)) for x in modules)
 
 
-def test_without_a_mask_function_of_its_own_padding_would_be_ignored(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch = make(model, MIXED, left=True)
-    plain = model(batch).logits
-    with tapped(model, []):
-        assert torch.equal(model(batch).logits, plain)
-    name = "actstore-" + model.decoder.config._attn_implementation
-    monkeypatch.delitem(AttentionMaskInterface._global_mapping, name)
-    monkeypatch.setattr(AttentionMaskInterface, "register", lambda *_: None)
-    with tapped(model, []):
-        assert error(batch, model(batch).logits, plain) > 1e-2
-
-
-def test_only_the_decoder_is_switched_and_only_inside(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, before, seen, bulk = make(model, SAME), implementations(model), [], tap._bulk
-    monkeypatch.setattr(tap, "_bulk", lambda kernel, module: seen.append(module) or bulk(kernel, module))
-    with tapped(model, [(0, lambda _: None)]):
-        inside = implementations(model)
+def test_the_implementation_keeps_its_name_and_no_other_module_is_read(model: Model) -> None:
+    batch, before, seen, own = make(model, SAME), implementations(model), [], AttentionInterface.get_interface
+    with tapped(model, [(layer, lambda _, layer=layer: seen.append(layer)) for layer in range(model.n_layers)]):
+        assert implementations(model) == before
         model(batch)
-        with tapped(model, [(0, lambda _: None)]):  # nested: nothing more to switch
-            assert implementations(model) == inside
-        assert implementations(model) == inside
-    assert implementations(model) == before
-    assert seen == attention_modules(model)
-    for name, (is_decoder, implementation) in before.items():
-        assert inside[name] == (is_decoder, "actstore-" * is_decoder + implementation)
+        with tapped(model, [(0, lambda _: seen.append("again"))]):
+            model(batch)
+    assert seen == [0, 1, 2, 3, 0, "again", 1, 2, 3]
+    assert AttentionInterface.get_interface is own
+
+
+SPARSE = {"deepseek_v32": lambda: kinds.text("deepseek_v32"), "mistral_large4": kinds.mistral_large4}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_reading_changes_nothing_of_a_model_that_looks_at_the_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sparse attention masks what its indexer leaves out only where the implementation is sdpa or eager by name."""
+    model = SPARSE[name]()
+    batch = make(model, [kinds.LONG, kinds.LONG])
+    every = [Selection(np.arange(layout.length)) for layout in batch.layouts]
+    plain = logits(model, batch)
+    bare, read = (
+        capture(model, batch, every, layers=range(5), attention=asked)
+        for asked in (None, AttentionSelection((parse_role("at-0"),)))
+    )
+    assert torch.equal(bare.residual, read.residual)
+    with tapped(model, [(layer, lambda _: None) for layer in range(4)]):
+        assert torch.equal(logits(model, batch), plain)
+    for interface in (AttentionInterface, AttentionMaskInterface):
+        monkeypatch.setitem(interface._global_mapping, "renamed", interface._global_mapping["sdpa"])
+    monkeypatch.setattr(model.decoder.config, "_attn_implementation_internal", "renamed")
+    assert not torch.allclose(logits(model, batch), plain, atol=0.1)
+
+
+@torch.no_grad()
+def logits(model: Model, batch: Batch) -> torch.Tensor:
+    """Those of the bare module."""
+    return model.module(**batch.inputs, use_cache=False).logits
 
 
 def test_everything_is_restored_after_an_error(model: Model) -> None:
@@ -82,12 +97,6 @@ def test_attention_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AttentionError, match="'flash_attention_2' cannot be read or edited: choose sdpa or eager"):
         attention(model, batch)
     monkeypatch.undo()
-    handle = attention_modules(model)[0].register_forward_pre_hook(
-        lambda _, args, kwargs: (args, {**kwargs, "s_aux": torch.zeros(4)}), with_kwargs=True
-    )
-    with pytest.raises(AttentionError, match="LlamaAttention has s_aux"):
-        attention(model, batch)
-    handle.remove()
     own = lambda hidden_states, **_: (hidden_states, None)  # noqa: E731
     monkeypatch.setattr(attention_modules(model)[0], "forward", own)
     with pytest.raises(AttentionError, match="LlamaAttention does not run its attention through"):
