@@ -45,7 +45,9 @@ def said(condition):
     return ["x" if i < number(condition) else ["a", "b"][i // (N // 2)] for i in range(N)]
 
 
-def make_store(path, *, labels=True, texts=False, conditions=CONDITIONS, answers=("a", "b"), source="coco"):
+def make_store(
+    path, *, labels=True, texts=False, conditions=CONDITIONS, answers=("a", "b"), source="coco", layers=(0, 2)
+):
     ids = [f"s{i:02}" for i in range(N)]
     own = {"label": ["a"] * (N // 2) + ["b"] * (N // 2)} if labels else {}
     if texts:
@@ -59,7 +61,7 @@ def make_store(path, *, labels=True, texts=False, conditions=CONDITIONS, answers
         "recipe": {"samples": {"source": source}, "capture": {"answers": list(answers)}},
     }
     store = actstore.create(
-        path, plan=plan, layers=[0, 2], d_model=D, dtype="float32", run=card, vocabulary={1: "a", 2: "b"}
+        path, plan=plan, layers=layers, d_model=D, dtype="float32", run=card, vocabulary={1: "a", 2: "b"}
     )
     p = [[0.5 + i / 100, 0.1] for i in range(N)]
     samples = pl.concat(

@@ -28,7 +28,7 @@ def numbers(condition):
     return rng.uniform(0, 1, N).astype(np.float32), rng.dirichlet(np.ones(5), N)[:, :4].astype(np.float32)
 
 
-def make_store(path, *, conditions=CONDITIONS, answers=CLASSES, same=(), pairs=PAIRS):
+def make_store(path, *, conditions=CONDITIONS, answers=CLASSES, same=(), pairs=PAIRS, layers=(0, 1, 2)):
     ids = [f"r{i:02}" for i in range(N)]
     label = ["dog", "blue"] * (N // 2)
     source = [{b: a for a, b in pairs}[one] for one in label]
@@ -43,7 +43,7 @@ def make_store(path, *, conditions=CONDITIONS, answers=CLASSES, same=(), pairs=P
     card = {
         "model": "m", "n_layers": BLOCKS, "conditions": conditions, "recipe": {"capture": {"answers": answers}},
     }  # fmt: skip
-    store = actstore.create(path, plan=pl.concat(plans), layers=[0, 1, 2], d_model=2, dtype="float32", run=card)
+    store = actstore.create(path, plan=pl.concat(plans), layers=layers, d_model=2, dtype="float32", run=card)
     samples = []
     for name in conditions:
         similarity, p = numbers(name)
@@ -64,5 +64,7 @@ def make_store(path, *, conditions=CONDITIONS, answers=CLASSES, same=(), pairs=P
             )
         )  # fmt: skip
     rows = pl.concat(samples).select("sample_id", "condition", role=pl.lit("eoi"))
-    store.write(0, samples=pl.concat(samples), rows=rows, residual={"eoi": np.ones((3, rows.height, 2), np.float32)})
+    store.write(
+        0, samples=pl.concat(samples), rows=rows, residual={"eoi": np.ones((len(layers), rows.height, 2), np.float32)}
+    )
     return actstore.open(path)

@@ -73,6 +73,11 @@ class CrossModal(PerLayer):
             raise ActstoreError(
                 f"layer {blocks} is the output of the last block, where nothing attends; take 0..{blocks - 1}"
             )
+        if not asked_for:
+            raise ActstoreError(
+                f"{store.path} keeps layer {blocks} alone, the output of the last block, where nothing attends; "
+                "extract it with others, which attention is kept at: [capture] layers"
+            )
         return super().of(store, layers=asked_for, names=bands.known(store, names), **asked)
 
     @property

@@ -59,7 +59,7 @@ class KnockoutReplayed(Study):
         """The call; its layer is the output. ActstoreError for what is no knockout of this model."""
         if layers not in (None, [n_layers(store)]):
             raise ActstoreError("replayed knockouts are compared at the output: leave --layers out, or say --blocks")
-        call = super().of(store, layers=[max(store.layers)], **asked)
+        call = cls(layers=(n_layers(store),), **asked)
         return replace(call, blocked={one.name: one.card() for one in call._conditions(store) if one.blocked})
 
     def _conditions(self, store: Store) -> list[Any]:  # Conditions, of a package that loads late

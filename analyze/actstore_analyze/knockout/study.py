@@ -120,6 +120,8 @@ class Knockout(PerLayer):
         except ActstoreError as error:
             say(f"no label overlap: {error}")
             return []
+        if n_layers(store) not in store.layers:
+            say(f"label overlap at layer {self.layers[0]}: the output, layer {n_layers(store)}, is not stored")
         for group in found:
             enough(group, self.k)
         say_highest(found, self.k, say=say)

@@ -1,13 +1,15 @@
 """Patches that a store's samples ran under: how far the model then says what the source says, by layer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
+from actstore.format.header import span
 from actstore.store import Store
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.published import curves
@@ -48,10 +50,19 @@ class Runs(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Patched(Study):
-    """The patches of a store, as a report shows them."""
+    """The patches of a store, as a report shows them; their layers are those patched, whichever are stored."""
 
     measure: ClassVar[str] = "patched"
     verb: ClassVar[str] = "patch"
+
+    @classmethod
+    def of(cls, store: Store, *, layers: Sequence[int] | None = None, **asked: Any) -> Self:
+        """The call with its layers checked; without any: all that a condition patches."""
+        at = sorted({_layer(spec) for spec in _patches(store).values()})
+        chosen = tuple(at if layers is None else sorted({*layers}))
+        if missing := [layer for layer in chosen if layer not in at]:
+            raise ActstoreError(f"{store.path} has no patch at layer {span(missing)}, only at {span(at)}")
+        return cls(layers=chosen, **asked)
 
     @property
     def title(self) -> str:
@@ -129,8 +140,8 @@ def _mean_and_deviation(values: NDArray[np.float64] | None) -> tuple[float | Non
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
 
 
-def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
-    """The patched runs by condition, in the order of the run card."""
+def _patches(store: Store) -> dict[str, list[dict[str, Any]]]:
+    """Name -> what the condition patches, in the order of the run card; ActstoreError for a store without any."""
     patches = specs(store, *KEYS)
     if not patches:
         raise ActstoreError(
@@ -138,6 +149,17 @@ def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
             "actstore extract digits-fusion-patch STORE"
             + ("; or replay patches from what it keeps, with --pairs SOURCE:RECEIVER" if _replayable(store) else "")
         )
+    return patches
+
+
+def _layer(spec: Sequence[dict[str, Any]]) -> int:
+    """The layer of a patch, or the first of those that it holds from."""
+    return int(spec[0]["layers"][0])
+
+
+def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
+    """The patched runs by condition, in the order of the run card."""
+    patches = _patches(store)
     by = {name: str(spec[0].get("by") or "label") for name, spec in patches.items()}
     columns = ", ".join(f'p."{column}"' for column in sorted({*by.values()}))
     runs = store.sql(
@@ -159,7 +181,7 @@ def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
         sides = [_of_words(told[which], pair, words) for which in ("patched", "before")]
         similarity = own["similarity"].cast(pl.Float64).to_numpy()
         role, point, pairs = str(spec["role"]), str(spec["point"]), f"{by[name]}: {spec['pairs']}"
-        found.append(Runs(name, role, point, pairs, int(spec["layers"][0]), similarity, *sides))
+        found.append(Runs(name, role, point, pairs, _layer(patches[name]), similarity, *sides))
     if not found:
         raise ActstoreError("the query selects no sample that was patched")
     say_of_one_class(alike[1], alike[0] if words else 0, say)

@@ -26,7 +26,7 @@ def mass(layer, length=IMAGE + 1):
 
 def make(
     path, *, lengths=(IMAGE,) * N, eoi=True, stored=("mass",), last=3, dtype="float32", family="generic", blocks=3,
-    grid=(None, None), eol=(), starts=(START,) * N,
+    layers=LAYERS, grid=(None, None), eol=(), starts=(START,) * N,
 ):  # fmt: skip
     """N samples: [BOS] [BOI], image tokens, [EOI] if so, TEXT tokens; mass NaN at the output.
 
@@ -34,7 +34,7 @@ def make(
     """
     plan = pl.DataFrame({"sample_id": [f"s{i:02}" for i in range(N)], "label": list("abc") * 4})
     card = {"n_layers": blocks, "family": family}
-    store = actstore.create(path, plan=plan, layers=(*LAYERS, last), d_model=2, run=card, dtype="float32")
+    store = actstore.create(path, plan=plan, layers=(*layers, last), d_model=2, run=card, dtype="float32")
     samples = plan.select(
         "sample_id",
         status=pl.lit("ok"),
@@ -45,7 +45,7 @@ def make(
         image_end=pl.Series([START + n - 1 for n in lengths], dtype=pl.Int32),
         eoi=pl.Series([START + n if eoi else None for n in lengths], dtype=pl.Int32),
     )
-    full = np.stack([mass(layer) for layer in LAYERS] + [np.full((N, START + IMAGE + 1), np.nan, np.float32)])
+    full = np.stack([mass(layer) for layer in layers] + [np.full((N, START + IMAGE + 1), np.nan, np.float32)])
     for sample, n in enumerate(lengths):
         full[:, sample, START + n + eoi :] = np.nan
     rows = pl.DataFrame({"sample_id": plan["sample_id"], "role": "last", "k": 0, "position": None})
@@ -208,6 +208,7 @@ def test_several_jobs_give_what_one_gives(tmp_path, capsys):
         ({}, ["--names", "eoi,eol"], "no sample of .* has a position 'eol': boi, eoi, .* where they are stored: last"),
         ({}, ["--names", ","], "no name to set apart; for example: last-image,eoi"),
         ({}, ["from rows where label = 'z'"], "selects no samples with text after their image"),
+        ({"layers": ()}, [], "keeps layer 3 alone, the output of the last block, where nothing attends; extract it"),
         ({}, ["--layers", "3"], r"layer 3 is the output of the last block, where nothing attends; take 0\.\.2"),
     ],
 )

@@ -97,6 +97,15 @@ def test_label_overlap_and_next_tokens(tmp_path, capsys):
     assert (own["value"], own["high"] - own["value"]) == pytest.approx((p.mean(), half), rel=1e-5)
 
 
+def test_an_output_that_is_not_stored_is_said(tmp_path, capsys):
+    asked = "-k", 5
+    _, whole, err = command(capsys, make_store(tmp_path / "whole"), *asked)
+    assert "is not stored" not in err
+    _, early, err = command(capsys, make_store(tmp_path / "early", layers=(0, 1)), *asked)
+    assert "label overlap at layer 1: the output, layer 2, is not stored" in err
+    assert early == whole
+
+
 def test_vectors_that_are_copies_are_said(tmp_path, capsys, monkeypatch):
     assert "identical" not in command(capsys, make_store(tmp_path / "each"), "-k", 5)[2]
     monkeypatch.setattr("knockouts.vectors", lambda name: np.repeat(vectors(name)[::2], 2, axis=0))

@@ -81,6 +81,19 @@ def test_a_replay_is_what_ran_online(gated, point, capsys):
     assert replayed[0]["similarity"] < 0.05 or point == "attention-input"  # not before it was written there
 
 
+def test_a_store_of_the_output_alone_has_every_patched_layer(gated, tmp_path, capsys):
+    store = make(tmp_path / "output", "digits-gated", "capture.layers=[-1]", keep="roles=['last']")
+    assert store.layers == (6,)
+    ran, _ = table(capsys, "patch", store.path)
+    assert [(row["point"], row["layer"]) for row in ran] == [
+        *(("residual", layer) for layer in range(7)),
+        *(("attention-input", layer) for layer in range(6)),
+    ]
+    same(ran, table(capsys, "patch", gated.path)[0])
+    assert len(table(capsys, "patch", store.path, "--layers", "4")[0]) == 2
+    assert "has no patch at layer 7, only at 0..6" in refused(capsys, "patch", store.path, "--layers", "7")
+
+
 @pytest.mark.parametrize("method", ["suffix", "full"])
 def test_every_method_gives_the_same(gated, method, capsys):
     options = (*ASKED, "--layers", "1,3..4", "--limit", "2")

@@ -52,6 +52,16 @@ def test_sql_chooses_the_receivers(tmp_path):
         patched(store, "from rows where false")
 
 
+def test_layers_are_those_of_the_patches_whichever_are_stored(tmp_path):
+    whole = make_store(tmp_path / "whole")
+    ends = make_store(tmp_path / "ends", layers=(2,))
+    assert Patched.of(ends).layers == (0, 1, 2)
+    assert Patched.of(ends).table(ends, say=print).equals(Patched.of(whole).table(whole, say=print))
+    assert Patched.of(ends, layers=[1]).table(ends, say=print)["layer"].to_list() == [1, 1]
+    with pytest.raises(ActstoreError, match=r"has no patch at layer 3, 7, only at 0\.\.2"):
+        Patched.of(ends, layers=[7, 3, 1])
+
+
 def test_without_a_patch_at_the_last_layer_there_is_no_baseline(tmp_path):
     few = {name: spec for name, spec in CONDITIONS.items() if name != "eoi-patch-l2"}
     found = patched(make_store(tmp_path / "s", conditions=few))
@@ -91,6 +101,8 @@ def test_without_answers_similarity_alone(tmp_path):
 def test_a_store_without_patches_is_refused(tmp_path):
     with pytest.raises(ActstoreError, match="has no patch among its conditions; extract one"):
         patched(make_store(tmp_path / "s", conditions={"none": []}))
+    with pytest.raises(ActstoreError, match="has no patch among its conditions; extract one"):
+        Patched.of(make_store(tmp_path / "t", conditions={"none": []}), layers=[1])
 
 
 def table(similarity, accuracy, before):

@@ -71,7 +71,7 @@ def reported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interventions")
     knocked = knockouts.make_store(folder / "knocked", texts=True)
     assert run(["knockout", str(knocked), "-k", "5"]) == 0
-    stores = [knocked, patching.make_store(folder / "patched").path, make_steered(folder / "steered").path]
+    stores = [knocked, patching.make_store(folder / "patched", layers=(2,)).path, make_steered(folder / "steered").path]
     assert run(["report", *map(str, stores), "-o", str(folder / "r.html"), "--reference", "Chameleon-7B"]) == 0
     return folder, (folder / "r.html").read_text()
 
@@ -92,6 +92,8 @@ def test_headings_and_files(reported):
     ]
     names = ["attention-knockout-k5.csv", "activation-patching.png", "steering.csv"]
     assert all((folder / "r_files" / name).stat().st_size for name in names)
+    patches = pl.read_csv(folder / "r_files" / "activation-patching.csv")
+    assert patches["layer"].to_list() == [0, 1, 2, 0, 1]  # all that conditions patch; the store keeps the last
     for link in page.links:
         assert (folder / link).is_file()
     assert "Label overlap" not in page.headings
