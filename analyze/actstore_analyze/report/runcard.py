@@ -34,6 +34,7 @@ def lines(store: Store) -> dict[str, str]:
         "roles": ", ".join(store.roles),
         "samples": f"{ok:,} ok, {failed:,} failed" + (f", {undone:,} not done" if undone else ""),
         "prompt": _inside(run, "recipe", "prompt", "text"),
+        "generation": _options(run.get("generation")),
         "seed": run.get("seed"),
         "size": f"{stored / 1e6:,.1f} MB in {len(store.parts):,} part{'s' * (len(store.parts) != 1)}",
         "created": f"{header.created[:16].replace('T', ' ')} UTC",
@@ -48,6 +49,11 @@ def _short(digest: object) -> str | None:
 
 def _joined(*values: object) -> str:
     return ", ".join(str(value) for value in values if value)
+
+
+def _options(found: object) -> str | None:
+    """Options of the run card in a line."""
+    return ", ".join(f"{name} = {value}" for name, value in found.items()) if isinstance(found, dict) else None
 
 
 def listed(store: Store, key: str) -> list[str]:

@@ -1,18 +1,24 @@
 """Greedy generation: what the model says after its prompts."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from logging import ERROR
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.utils import logging
 
 from actstore.errors import ActstoreError
 from actstore_extract.families import Batch, Encoded, Model
 
-__all__ = ["GenerationError", "generate", "together"]
+__all__ = ["GREEDY", "GenerationError", "Way", "generate", "in_force", "together"]
+
+# "greedy": nothing but the checkpoint's end tokens counts; "checkpoint": its generation config in all but sampling;
+# a table: these options of Transformers, over "greedy".
+Way = str | Mapping[str, object]
+GREEDY = "greedy"
 
 # What of a generation config Transformers reads off the slots of a prompt, padding among them, and when it is off.
 _COUNT_PADDING = {
@@ -23,45 +29,57 @@ _COUNT_PADDING = {
     "no_repeat_ngram_size": 0,
 }
 
+# What of a generation config decides no token.
+_REMARKS = (
+    "_from_model_config",
+    "bos_token_id",
+    "max_length",
+    "output_attentions",
+    "output_hidden_states",
+    "transformers_version",
+)
+
 
 class GenerationError(ActstoreError):
     """This batch cannot be continued."""
 
 
 @torch.no_grad()
-def generate(model: Model, batch: Batch, *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+def generate(
+    model: Model, batch: Batch, *, max_new_tokens: int, stop: Sequence[str] = (), way: Way = GREEDY
+) -> list[str]:
     """What the model says after each prompt of a batch padded on the left, most probable token by token.
 
     The text ends at `max_new_tokens`, at the model's own end token or in front of the first of the `stop` texts; it
-    holds no special tokens. The model's generation config counts in all but the sampling, and the image token is never
-    said. What always holds for the model does in every step; attention blocks do inside `block_attention`.
-    GenerationError for a batch padded on the right, for one padded at all where that config counts padding, as no
-    batch of `together` is, and for a config that Transformers cannot follow here.
+    holds no special tokens. `way` says what else decides, and the image token is never said. What always holds for
+    the model does in every step; attention blocks do inside `block_attention`.
+    GenerationError for a batch padded on the right, for one padded at all where an option counts padding, as no
+    batch of `together` is, and for options that Transformers cannot follow here.
     """
     if any(int(batch.offset[i]) + layout.length != batch.n_slots for i, layout in enumerate(batch.layouts)):
         raise GenerationError("generation continues the end of each row: collate the batch with left=True")
-    if batch.offset.any() and (counting := _counting_padding(model)):
+    if batch.offset.any() and (counting := _counting_padding(model, way)):
         raise GenerationError(
-            f"{' and '.join(counting)} of this model's generation config would count what fills up shorter prompts: "
-            "collate prompts of one length"
+            f"{' and '.join(counting)} of {_whose(way)} would count what fills up shorter prompts: collate prompts of "
+            "one length"
         )
     if max_new_tokens < 1:
         raise GenerationError(f"max_new_tokens {max_new_tokens}: at least one token is wanted")
     # Position ids are left to Transformers, which goes on counting from the attention mask.
     inputs = {name: tensor for name, tensor in batch.inputs.items() if name != "position_ids"}
-    with model.held(batch), _quiet(), _explained():
+    with model.held(batch), _quiet(), _explained(way), _following(model, way):
         tokens = model.module.generate(
             **inputs,
-            **_greedy(model),
+            **_greedy(model, way),
             max_new_tokens=max_new_tokens,
             stopping_criteria=StoppingCriteriaList([_Stop(model, batch.n_slots, stop)] if stop else []),
         )
     return [_cut(text, stop) for text in _texts(model, tokens[:, batch.n_slots :])]
 
 
-def together(model: Model, encoded: Sequence[Encoded]) -> list[list[int]]:
+def together(model: Model, encoded: Sequence[Encoded], way: Way = GREEDY) -> list[list[int]]:
     """Indices of samples that one call of `generate` takes: all, or those of one length where padding would count."""
-    if not _counting_padding(model):
+    if not _counting_padding(model, way):
         return [list(range(len(encoded)))]
     same: dict[int, list[int]] = defaultdict(list)
     for i, sample in enumerate(encoded):
@@ -69,13 +87,33 @@ def together(model: Model, encoded: Sequence[Encoded]) -> list[list[int]]:
     return list(same.values())
 
 
-def _counting_padding(model: Model) -> list[str]:
-    config = model.module.generation_config
+def in_force(model: Model, way: Way = GREEDY) -> dict[str, object]:
+    """The options under which the model generates, by their names in Transformers, as a run card says them; those that
+    are off are left out."""
+    off = GenerationConfig._get_default_generation_params()
+    values = {**_config(model, way).to_diff_dict(), **_greedy(model, way)}
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in _REMARKS and value is not None and value != off.get(name)
+    }
+
+
+def _config(model: Model, way: Way) -> GenerationConfig:
+    own: GenerationConfig = model.module.generation_config
+    if way == "checkpoint":
+        return deepcopy(own)
+    options = {"eos_token_id": own.eos_token_id, **({} if isinstance(way, str) else way)}
+    return GenerationConfig(**options)  # type: ignore[no-untyped-call]
+
+
+def _counting_padding(model: Model, way: Way) -> list[str]:
+    config = _config(model, way)
     return [name for name, off in _COUNT_PADDING.items() if getattr(config, name, None) not in (None, off)]
 
 
-def _greedy(model: Model) -> dict[str, object]:
-    """What the model's generation config must not decide: None would leave it to that."""
+def _greedy(model: Model, way: Way) -> dict[str, object]:
+    """What no generation config decides: None would leave it to that."""
     options: dict[str, object] = {
         "do_sample": False,
         "num_beams": 1,
@@ -89,9 +127,19 @@ def _greedy(model: Model) -> dict[str, object]:
         "return_dict_in_generate": False,
     }
     if model.image_token_id is not None:  # with no image behind it, it is a word that no reader can use
-        more = model.module.generation_config.suppress_tokens or ()
-        options["suppress_tokens"] = sorted({model.image_token_id, *more})
+        options["suppress_tokens"] = sorted({model.image_token_id, *(_config(model, way).suppress_tokens or ())})
     return options
+
+
+@contextmanager
+def _following(model: Model, way: Way) -> Iterator[None]:
+    """The model's generation config is that of the way: what `generate` is not given it takes from there."""
+    own = model.module.generation_config
+    model.module.generation_config = _config(model, way)
+    try:
+        yield
+    finally:
+        model.module.generation_config = own
 
 
 @contextmanager
@@ -106,15 +154,20 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """What Transformers raises for a generation config, in one line."""
+def _explained(way: Way) -> Iterator[None]:
+    """What Transformers raises for options of generation, in one line."""
     try:
         yield
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise GenerationError(
-            f"Transformers cannot generate by this model's generation config: {' '.join(str(error).split())}; take the "
-            "option out of its generation_config.json, or set max_new_tokens = 0"
+            f"Transformers cannot generate by {_whose(way)}: {' '.join(str(error).split())}; "
+            + ('take generation = "greedy"' if way == "checkpoint" else "take the option out")
+            + ", or set max_new_tokens = 0"
         ) from error
+
+
+def _whose(way: Way) -> str:
+    return "this model's generation config" if way == "checkpoint" else "[capture] generation"
 
 
 def _texts(model: Model, tokens: torch.Tensor) -> list[str]:

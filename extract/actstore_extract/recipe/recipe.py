@@ -20,6 +20,23 @@ from actstore_extract.samples import SOURCES, Source
 __all__ = ["ORDERS", "Recipe", "RecipeError", "load", "recorded"]
 
 ORDERS = ("image-text", "text-image", "text")
+# Options of Transformers' generation that change what is most probable; the others sample, search or only report.
+GENERATION = (
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "min_length",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "sequence_bias",
+    "suppress_tokens",
+)
 
 
 class _Section(BaseModel):
@@ -70,7 +87,9 @@ class CaptureSection(_Section):
 
     `roles` are those whose residual vectors are kept, `kv` those whose keys and values, in every block that the forward
     runs through for `layers`. `attention` are the roles whose attention from the text is kept, head by head with
-    `per_head`, and `mass` that on every key up to the end of the image. `max_new_tokens` are generated, 0 for none; of
+    `per_head`, and `mass` that on every key up to the end of the image. `max_new_tokens` are generated, 0 for none, the
+    most probable one by one: `generation` is "greedy" for that alone, as it is without, "checkpoint" where the model's
+    generation config counts in all but sampling, or a table of such options, { repetition_penalty = 1.2 }. Of
     `answers`, words or { class = word }, the probability as next token is kept. Of `layers`, -1 is the last residual
     point; the forward ends at the last of them where `next_token` is false. `lens` keeps the model's final norm and
     unembedding beside.
@@ -82,6 +101,7 @@ class CaptureSection(_Section):
     per_head: bool = False
     mass: bool = False
     max_new_tokens: Annotated[int, Field(ge=0)] = 0
+    generation: Literal["greedy", "checkpoint"] | dict[str, Any] | None = None
     answers: list[str] | dict[str, str] = []
     layers: Literal["all"] | list[int] = "all"
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
@@ -98,6 +118,20 @@ class CaptureSection(_Section):
                 f'{answers!r} is neither a list of words, ["dog", "cat"], nor a table {{ class = "word" }}'
             )
         return answers
+
+    @field_validator("generation", mode="before")
+    @classmethod
+    def _generation(cls, given: object) -> object:
+        if isinstance(given, dict):
+            for name in given:
+                if name not in GENERATION:
+                    known = ", ".join(GENERATION)
+                    raise ValueError(
+                        f"no option of greedy generation is called '{name}'{nearest(name, list(GENERATION))}; {known}"
+                    )
+        elif given not in ("greedy", "checkpoint", None):
+            raise ValueError(f'{given!r} is neither "greedy" nor "checkpoint" nor a table {{ option = value }}')
+        return given
 
     @field_validator("roles", "kv", "attention")
     @classmethod
@@ -154,6 +188,8 @@ def recorded(record: Mapping[str, Any], where: str, overrides: Sequence[str] = (
     data = deepcopy(dict(record))
     if isinstance(data.get("model"), dict):
         data["model"].setdefault("dtype", "bfloat16")
+    if isinstance(capture := data.get("capture"), dict) and capture.get("max_new_tokens"):
+        capture.setdefault("generation", "checkpoint")
     for change in overrides:
         override(data, change)
     return _recipe(data, where)

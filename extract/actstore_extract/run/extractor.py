@@ -18,7 +18,7 @@ from actstore.errors import ActstoreError
 from actstore_extract.families import Batch, Encoded, Model
 from actstore_extract.forward.attention import AttentionSelection, CapturedAttention
 from actstore_extract.forward.capture import Begun, Captured, NotFiniteError, Selection, begin
-from actstore_extract.forward.generation import generate, together
+from actstore_extract.forward.generation import GREEDY, Way, generate, together
 from actstore_extract.forward.slots import role_slots
 from actstore_extract.forward.threads import fitting_threads
 from actstore_extract.interventions.blocks import Block, block_attention, check_blocks, parse_block
@@ -56,7 +56,7 @@ class Extractor:
     """Runs a model over samples and keeps what the recipe says; says once what it had to change on the way.
 
     `asked` are the samples that patches are taken from, with prompt and image; `answers` the tokens of the recipe's
-    answers, unless they are to be found from the prompts.
+    answers, unless they are to be found from the prompts; `generation` how texts are generated.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Extractor:
         batch_size: int,
         asked: pl.DataFrame | None = None,
         answers: Sequence[int] | None = None,
+        generation: Way = GREEDY,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.model, self.recipe = model, recipe
@@ -78,7 +79,7 @@ class Extractor:
         self.roles = [parse_role(role) for role in recipe.capture.roles]
         self.kv = [parse_role(role) for role in recipe.capture.kv]
         self.attention = _attention(recipe)
-        self.say = say
+        self.generation, self.say = generation, say
         self.conditions = expand(recipe.conditions, n_layers=model.n_layers, seed=recipe.seed)
         self.blocks = {name: self._blocks(condition) for name, condition in self.conditions.items()}
         self.encoder = Encoder(model, image, room=2 * BATCHES_ENCODED * batch_size)
@@ -309,10 +310,10 @@ class Extractor:
         if not wanted:
             return [None] * len(encoded)
         found: list[str | None] = [None] * len(encoded)
-        for same in together(self.model, encoded):
+        for same in together(self.model, encoded, self.generation):
             batch = self.model.collate([encoded[i] for i in same], left=True)
             with self._under(condition, batch, [sources[i] for i in same] if sources else []):
-                texts = generate(self.model, batch, max_new_tokens=wanted)
+                texts = generate(self.model, batch, max_new_tokens=wanted, way=self.generation)
             for i, text in zip(same, texts, strict=True):
                 found[i] = text.strip()
         return found

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 import actstore
-from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError
+from actstore.errors import ActstoreError, AlreadyCommittedError
 from actstore.format.commits import Commit
 from actstore.format.lens import Lens
 from actstore.format.names import HEADER, INDEX, PART_SAMPLES, SHARD_BYTES
@@ -23,19 +23,21 @@ from actstore.progress import Bar, bar
 from actstore.store import Store
 from actstore.write import drafts
 from actstore_extract.families import Model, Prompt, load, own_dtype
+from actstore_extract.forward.generation import GREEDY, Way, in_force
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.interventions.conditions import Condition, crossed, expand
 from actstore_extract.recipe import prompts
 from actstore_extract.recipe.answers import check_answers
-from actstore_extract.recipe.recipe import Recipe, RecipeError, recorded
-from actstore_extract.run.card import flat, made_on
+from actstore_extract.recipe.recipe import Recipe, RecipeError
+from actstore_extract.run.card import made_on
 from actstore_extract.run.content import Content
 from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.lens import lens_of
 from actstore_extract.run.ranks import device_of, share
+from actstore_extract.run.resume import check_same, check_samples, recipe_of
 from actstore_extract.run.said import tokens_of
-from actstore_extract.run.settings import changed, settings
+from actstore_extract.run.settings import settings
 from actstore_extract.samples import Samples
 from actstore_extract.shipped import MODELS
 
@@ -43,7 +45,6 @@ __all__ = ["Run", "Summary"]
 
 PARTS_WAITING = 2  # parts the writer may be behind; more would only hold more memory
 BATCHES_PROBED = 8
-MAY_CHANGE = ("capture.batch_size",)  # from run to run: each commit says its own
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,16 @@ class Run:
         return section.dtype or own_dtype(self.folder, section.revision, remote_code=section.remote_code)
 
     @property
+    def generates(self) -> bool:
+        """Whether texts are generated."""
+        return self.recipe.capture.max_new_tokens > 0
+
+    @cached_property
+    def generation(self) -> Way:
+        """What decides them: what the recipe says, or nothing but what is most probable."""
+        return self.recipe.capture.generation or GREEDY
+
+    @property
     def dtype(self) -> str:
         """The number type of the vectors that are kept."""
         return self.recipe.capture.dtype or self.computed
@@ -96,7 +107,8 @@ class Run:
     def record(self) -> dict[str, Any]:
         """The recipe as it is kept in the run card and compared on resume, with nothing left open."""
         record = self.recipe.record()
-        return {**record, "model": {**record["model"], "dtype": self.computed}}
+        found = {**record, "model": {**record["model"], "dtype": self.computed}}
+        return found | ({"capture": {**record["capture"], "generation": self.generation}} if self.generates else {})
 
     @cached_property
     def model(self) -> Model:
@@ -119,8 +131,9 @@ class Run:
     def prints(self) -> dict[str, Any]:
         """What the model is, to be held against that of a run card: hashes of its files, and its settings."""
         path, section = self.folder, self.recipe.model
-        options = {"generates": self.recipe.capture.max_new_tokens > 0, "code": section.remote_code}
-        return {**fingerprint(path, section.revision), "settings": settings(path, section.revision, **options)}
+        generation = self.generation if self.generates else None
+        found = settings(path, section.revision, generation=generation, code=section.remote_code)
+        return {**fingerprint(path, section.revision), "settings": found}
 
     @cached_property
     def conditions(self) -> dict[str, Condition]:
@@ -179,6 +192,7 @@ class Run:
             batch_size=batch_size,
             asked=self.asked,
             answers=self.answers,
+            generation=self.generation,
             say=self.say,
         )
 
@@ -266,10 +280,13 @@ class Run:
             return self._create(path)
         store = actstore.open(path)
         self.there = store.run
-        if self.recipe.model.dtype is None:
-            self.computed = _computed(store) or self.computed
-        _check_same(store, self.record(), self.prints)
-        _check_samples(store, self.asked)
+        if made_by := recipe_of(store):  # what the recipe leaves open stays as it was
+            if self.recipe.model.dtype is None:
+                self.computed = made_by.model.dtype or self.computed
+            if self.recipe.capture.generation is None:
+                self.generation = made_by.capture.generation or self.generation
+        check_same(store, self.record(), self.prints)
+        check_samples(store, self.asked)
         return store
 
     def _create(self, path: Path) -> Store:
@@ -278,7 +295,7 @@ class Run:
         check_answers(self.recipe.capture.answers, self.asked, limited=self.recipe.samples.limit is not None)
         if self.recipe.model.dtype is None:
             self.say(f"{self.recipe.model.path} runs in {self.computed}, as its checkpoint is; --dtype says another")
-        for note in self.model.notes():
+        for note in [*self.model.notes(), *self._not_followed()]:
             self.say(note)
         content = self.probe(batch_size)
         for what in self.missing(content):
@@ -350,6 +367,7 @@ class Run:
             "conditions": {name: condition.card() for name, condition in self.conditions.items()},
             "recipe": self.record(),
             **self._answers(),
+            **self._generation(),
         }
 
     def _answers(self) -> dict[str, Any]:
@@ -357,55 +375,25 @@ class Run:
         names = list(self.recipe.capture.answers)
         return {"answer_tokens": dict(zip(names, self.answers, strict=True))} if names else {}
 
+    def _generation(self) -> dict[str, Any]:
+        """The options under which texts are generated, where they are."""
+        return {"generation": in_force(self.model, self.generation)} if self.generates else {}
+
+    def _not_followed(self) -> list[str]:
+        """Options of the checkpoint's generation config that do not count, where another would expect them to."""
+        if not self.generates:
+            return []
+        ours, theirs = (in_force(self.model, way) for way in (self.generation, "checkpoint"))
+        names = [f"{name} = {value}" for name, value in theirs.items() if ours.get(name) != value]
+        remedy = 'generation = "checkpoint" in [capture] follows it'
+        return [f"not followed of the model's generation config: {', '.join(names)}; {remedy}"] if names else []
+
 
 def samples_per_part(content: Content, batch_size: int) -> int:
     """How many samples make a part of about 128 MB: whole batches, at least one, at most 2,048 samples."""
     each = max(1, content.bytes // content.done)
     whole = min(SHARD_BYTES // each, PART_SAMPLES) // batch_size * batch_size
     return max(batch_size, whole)
-
-
-def _computed(store: Store) -> str | None:
-    """The number type that the recipe in a run card says."""
-    card = store.run.get("recipe")
-    return recorded(card, f"{store.path}: the recipe in its run card").model.dtype if isinstance(card, dict) else None
-
-
-def _check_samples(store: Store, asked: pl.DataFrame) -> None:
-    """Raise PlanError, with the first that differs, where the source no longer says of a sample what the plan says.
-
-    Columns that the plan has in other types are of a version that read them so.
-    """
-    plan = store.plan
-    columns = [name for name, kind in asked.schema.items() if plan.schema.get(name) == kind]
-    before, now = (
-        {name: repr(row) for name, row in zip(rows["sample_id"], rows.select(columns).iter_rows(), strict=True)}
-        for rows in (plan.unique("sample_id", maintain_order=True), asked)
-    )
-    for name in before | now:
-        was, is_now = before.get(name, "not there"), now.get(name, "not there")
-        if was != is_now:
-            raise PlanError(
-                f"{store.path} goes on with the samples it was made for, and the source has others now: {name} was "
-                f"{was}, is {is_now}; bring them back, or choose another folder"
-            )
-
-
-def _check_same(store: Store, recipe: dict[str, Any], prints: dict[str, Any]) -> None:
-    """Raise PlanError, with the difference, unless the store was made from this recipe and this model."""
-    card = store.run.get("recipe")
-    then = recorded(card, f"{store.path}: the recipe in its run card").record() if isinstance(card, dict) else {}
-    there, wanted = flat(then), flat(recipe)
-    pairs = {key: (there.get(key), wanted.get(key)) for key in {**there, **wanted} if key not in MAY_CHANGE}
-    differing = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]} | changed(store.run, prints)
-    if differing:
-        lines = [f"  {key}: {before!r} in the store, {now!r} now" for key, (before, now) in differing.items()]
-        samples = any(key.startswith("samples.") for key in differing)
-        fixed = ", since its samples are those it was made for" if samples else ""
-        raise PlanError(
-            f"{store.path} was made otherwise; go on with what made it, or choose another folder{fixed}:\n"
-            + "\n".join(lines)
-        )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ __all__ = ["changed", "changed_decoder", "settings"]
 
 _CONFIGS = ("config.json", "special_tokens_map.json", "tokenizer_config.json")
 _PICTURES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-_GENERATION = "generation_config.json"
+_GENERATION, _ENDS = "generation_config.json", "eos_token_id"
 _WORDS = (
     "additional_chat_templates/*",
     "added_tokens.json",
@@ -52,18 +52,23 @@ _ADAPTER, _LORA = "adapter", "lora"  # entries of a parts file that name what wa
 
 
 def settings(
-    path: str, revision: str | None = None, *, generates: bool = False, code: bool = False
+    path: str,
+    revision: str | None = None,
+    *,
+    generation: str | Mapping[str, object] | None = None,
+    code: bool = False,
 ) -> dict[str, object]:
     """The values of a model's configuration and processor, and hashes of the files of its tokenizer, in its folders
     or in the hub's cache: by file and key, such as "language/config.json: rope_parameters.rope_theta".
 
-    What only remarks on a file is left out, and null, which is the same as nothing; `generates`: that of generation
-    counts too; `code`: so does the code that they bring along.
+    What only remarks on a file is left out, and null, which is the same as nothing; `generation`, where texts are
+    generated: "checkpoint", where their configuration counts whole, else its end tokens do; `code`: so does the code
+    that they bring along.
     """
     found = {
         f"{name}/{key}" if name else key: value
         for name, source in sources(path, revision).items()
-        for key, value in _of_folder(folder_of(*source), generates, code)
+        for key, value in _of_folder(folder_of(*source), generation, code)
     }
     return {**found, **_of_parts(path)}
 
@@ -107,10 +112,11 @@ def _differing(then: Mapping[str, object], now: Mapping[str, object]) -> dict[st
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _of_folder(folder: Path, generates: bool, code: bool) -> Iterator[tuple[str, object]]:
-    for name in (*_CONFIGS, *_PICTURES, *([_GENERATION] if generates else [])):
+def _of_folder(folder: Path, generation: str | Mapping[str, object] | None, code: bool) -> Iterator[tuple[str, object]]:
+    for name in (*_CONFIGS, *_PICTURES, *([_GENERATION] if generation is not None else [])):
         if (folder / name).is_file():
-            yield from _of_json(folder / name)
+            whole = name != _GENERATION or generation == "checkpoint"
+            yield from (one for one in _of_json(folder / name) if whole or one[0] == f"{_GENERATION}: {_ENDS}")
     for path in matching([folder], (*_WORDS, *([_CODE] if code else []))):
         yield path.relative_to(folder).as_posix(), _hash(path)
 

@@ -12,7 +12,7 @@ import tiny
 from actstore.commands.main import run
 from actstore_extract.families import Batch, Model
 from actstore_extract.forward import generation
-from actstore_extract.forward.generation import GenerationError, generate, together
+from actstore_extract.forward.generation import GenerationError, generate, in_force, together
 from actstore_extract.interventions.blocks import always_blocked, block_attention, own_blocks, parse_block
 
 TEXTS = ["<image> this digit is a", "<image> this is a one , this is a two , this digit is a", "one two <image>"]
@@ -127,14 +127,43 @@ def test_the_generation_config_of_the_model() -> None:
     plain = generate(model, batch, max_new_tokens=N)
     config.do_sample, config.temperature, config.top_p, config.top_k = True, 9.0, 0.9, 5
     config.cache_implementation = "static"  # neither sampling nor its cache
-    assert generate(model, batch, max_new_tokens=N) == plain
+    assert generate(model, batch, max_new_tokens=N, way="checkpoint") == plain
     assert config.do_sample
     assert config.suppress_tokens is None
-    config.repetition_penalty = 3.0
-    config.suppress_tokens = [model.tokenizer.convert_tokens_to_ids("one")]
-    other = generate(model, batch, max_new_tokens=N)
+    word = model.tokenizer.convert_tokens_to_ids("one")
+    config.repetition_penalty, config.suppress_tokens = 3.0, [word]
+    other = generate(model, batch, max_new_tokens=N, way="checkpoint")
     assert other != plain
     assert not any("one" in text for text in other)
+    assert generate(model, batch, max_new_tokens=N) == plain  # which is greedy and no more
+    assert model.module.generation_config is config
+    table = {"repetition_penalty": 3.0, "suppress_tokens": [word]}
+    assert generate(model, batch, max_new_tokens=N, way=table) == other
+    ends = {"eos_token_id": config.eos_token_id, "pad_token_id": model.pad_token_id}
+    unsaid = {"suppress_tokens": sorted([model.image_token_id, word])}
+    assert in_force(model, table) == {**ends, **unsaid, "repetition_penalty": 3.0, "cache_implementation": "dynamic"}
+    assert in_force(model, "checkpoint") == in_force(model, table)
+    assert in_force(model) == {
+        **ends, "suppress_tokens": [model.image_token_id], "cache_implementation": "dynamic"
+    }  # fmt: skip
+
+
+def test_texts_end_where_the_checkpoint_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model("chameleon")
+    batch, seen = make(model, TEXTS[:1]), []
+    monkeypatch.setattr(generation, "_texts", lambda _, tokens: seen.append(tokens[0].tolist()) or [""])
+    generate(model, batch, max_new_tokens=N)
+    end = seen[0][2]
+    whole = seen[0][: seen[0].index(end) + 1]
+    assert len(whole) < len(seen[0])
+    model.module.generation_config.eos_token_id = end
+    generate(model, batch, max_new_tokens=N)
+    model.module.generation_config.eos_token_id = None
+    generate(model, batch, max_new_tokens=N, way={"eos_token_id": [model.image_token_id, end]})
+    generate(model, batch, max_new_tokens=N)
+    assert seen[1:3] == [whole, whole]
+    assert seen[3][: len(whole)] == whole
+    assert len(seen[3]) == N
 
 
 RECIPE = """
@@ -148,6 +177,7 @@ text = "{text}"
 [capture]
 roles = ["last"]
 max_new_tokens = 6
+generation = "checkpoint"
 """
 
 
@@ -191,19 +221,25 @@ def test_what_counts_the_words_of_a_prompt_does_not_count_what_fills_it_up(
 def test_where_padding_would_count_prompts_of_one_length_go_together(name: str, value: float) -> None:
     model = tiny.model("llama")
     encoded = [model.encode(prompt._replace(image=None)) for prompt in tiny.prompts(["one", "one two", "two"])]
-    assert together(model, encoded) == [[0, 1, 2]]
+    assert together(model, encoded, "checkpoint") == [[0, 1, 2]]
     setattr(model.module.generation_config, name, value)
-    assert together(model, encoded) == [[0, 2], [1]]
-    with pytest.raises(GenerationError, match=f"{name} of this model's generation config would count"):
-        generate(model, model.collate(encoded, left=True), max_new_tokens=1)
-    assert len(generate(model, model.collate([encoded[0], encoded[2]], left=True), max_new_tokens=1)) == 2
+    assert together(model, encoded) == [[0, 1, 2]]
+    whose = {"checkpoint": "this model's generation config", "table": r"\[capture\] generation"}
+    for way in ("checkpoint", {name: value}):
+        assert together(model, encoded, way) == [[0, 2], [1]]
+        with pytest.raises(GenerationError, match=f"{name} of {whose.get(str(way), whose['table'])} would count"):
+            generate(model, model.collate(encoded, left=True), max_new_tokens=1, way=way)
+        pair = model.collate([encoded[0], encoded[2]], left=True)
+        assert len(generate(model, pair, max_new_tokens=1, way=way)) == 2
 
 
 def test_a_generation_config_that_cannot_be_followed_is_one_line() -> None:
     model = tiny.model("chameleon")
     model.module.generation_config.prompt_lookup_num_tokens = 3  # of single samples alone
-    with pytest.raises(GenerationError, match=r"cannot generate by this model's .* batch_size = 1; take the option"):
-        generate(model, make(model, TEXTS), max_new_tokens=N)
+    with pytest.raises(GenerationError, match=r"cannot generate by this model's .* batch_size = 1; take generation ="):
+        generate(model, make(model, TEXTS), max_new_tokens=N, way="checkpoint")
+    with pytest.raises(GenerationError, match=r"cannot generate by \[capture\] generation: .* take the option out"):
+        generate(model, make(model, TEXTS), max_new_tokens=N, way={"repetition_penalty": "much"})
 
 
 def test_texts_end_at_a_stop() -> None:

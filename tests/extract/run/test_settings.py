@@ -104,8 +104,13 @@ def test_a_long_table_is_one_hash(model):
 
 def test_generation_counts_where_texts_are_kept(made, model):
     edit(model / "generation_config.json", repetition_penalty=1.5)
-    keys = [key for key in settings(str(model), generates=True) if key.startswith("generation_config.json")]
-    assert "generation_config.json: repetition_penalty" in keys
+
+    def kept(**asked):
+        return [key for key in settings(str(model), **asked) if key.startswith("generation_config.json")]
+
+    assert "generation_config.json: repetition_penalty" in kept(generation="checkpoint")
+    for way in ("greedy", {"repetition_penalty": 1.2}):
+        assert kept(generation=way) == ["generation_config.json: eos_token_id"]
     assert not [key for key in settings(str(model)) if key.startswith("generation_config.json")]
 
 
