@@ -75,8 +75,8 @@ def store(tmp_path_factory):
     return making.store(tmp_path_factory.mktemp("stores") / "s", 1).path
 
 
-def modules_after(*arguments):
-    """Top-level modules that a command has imported when it ends."""
+def modules_after(*arguments, status=0):
+    """Top-level modules that a command has imported when it ends with this status."""
     program = f"""
 import sys
 from actstore.commands.main import run
@@ -84,8 +84,8 @@ status = run({list(map(str, arguments))!r})
 print(status, *sorted({{name.split(".")[0] for name in sys.modules}}), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    status, *names = done.stderr.split()
-    assert status == "0"
+    found, *names = done.stderr.splitlines()[-1].split()
+    assert found == str(status)
     return set(names)
 
 
@@ -97,6 +97,11 @@ def test_the_commands_of_every_day_import_nothing_heavy(store, arguments):
 
 def test_help_imports_next_to_nothing():
     assert modules_after("--help") & {"numpy", "polars", "duckdb", "pyarrow"} == set()
+
+
+def test_a_recipe_is_checked_before_torch_is_loaded(tmp_path):
+    words = ["extract", "digits-fusion", tmp_path / "s", "--set", "capture.rolez=1"]
+    assert modules_after(*words, status=1) & HEAVY == {"PIL", "pydantic"}
 
 
 def test_vectors_are_read_without_zarr_and_torch(store):

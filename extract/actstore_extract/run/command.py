@@ -51,13 +51,15 @@ def extract(
       actstore extract digits-fusion demo/cut --set 'conditions=["eoi-knockout"]'
       actstore extract my-recipe.toml runs/mine --device cuda --set samples.path=/data/imagenet
     """
-    from actstore_extract.recipe import recipe as recipes
-    from actstore_extract.run.estimate import estimate as estimate_of
-    from actstore_extract.run.runner import Run
+    from actstore_extract.recipe.recipe import load
 
     options = {"samples.limit": limit, "model.dtype": dtype}
     changes = [*overrides, *(f"{key}={value}" for key, value in options.items() if value is not None)]
-    run = Run(recipes.load(recipe, changes), device=device, batch_size=batch_size, say=_say)
+    asked = load(recipe, changes)  # before torch is loaded, which takes seconds
+    from actstore_extract.run.estimate import estimate as estimate_of
+    from actstore_extract.run.runner import Run
+
+    run = Run(asked, device=device, batch_size=batch_size, say=_say)
     if estimate:
         _print_estimate(estimate_of(run))
         return

@@ -60,10 +60,12 @@ def adapter(recipe: str, out: Path, device: str, overrides: tuple[str, ...]) -> 
       actstore train adapter clip-gemma-2-2b-pretrain runs/pretrain --set data.llava.path=/data/pretrain.json
       actstore train adapter clip-gemma-2-2b-finetune runs/model --set model.adapter=runs/pretrain
     """
-    from actstore_extract.training.program import train_adapter
     from actstore_extract.training.recipe import AdapterRecipe, load
 
-    _end(train_adapter(load(recipe, AdapterRecipe, overrides), out, device=device, say=_say), out)
+    asked = load(recipe, AdapterRecipe, overrides)  # before torch is loaded, which takes seconds
+    from actstore_extract.training.program import train_adapter
+
+    _end(train_adapter(asked, out, device=device, say=_say), out)
 
 
 @train.command()
@@ -78,10 +80,12 @@ def lora(recipe: str, out: Path, device: str, overrides: tuple[str, ...], merge:
     Example:
       actstore train lora emu3-lora runs/emu3 --set data.vqav2.path=/data/vqa --set data.coco.path=/data/coco
     """
-    from actstore_extract.training.program import train_lora
     from actstore_extract.training.recipe import LoraRecipe, load
 
-    _end(train_lora(load(recipe, LoraRecipe, overrides), out, device=device, merge=merge, say=_say), out)
+    asked = load(recipe, LoraRecipe, overrides)  # as above
+    from actstore_extract.training.program import train_lora
+
+    _end(train_lora(asked, out, device=device, merge=merge, say=_say), out)
 
 
 @train.command()
