@@ -72,6 +72,8 @@ class Run:
     ) -> None:
         self.recipe, self.say, self.device, self.batch_size = recipe, say, device, batch_size
         self.samples: Samples = recipe.samples.samples()
+        for note in self.samples.notes:
+            say(note)
         self.asked = prompts.plan(recipe, self.samples)
         self.folder = str(MODELS.get(recipe.model.path, recipe.model.path))
         if recipe.model.remote_code:

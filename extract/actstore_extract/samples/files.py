@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from actstore_extract.samples.source import SamplesError
 
-__all__ = ["first_file", "folder", "read_json", "read_json_lines"]
+__all__ = ["first_file", "folder", "read_json", "read_json_lines", "read_lines"]
 
 Form = TypeVar("Form")
 
@@ -40,6 +40,15 @@ def read_json_lines(path: Path, form: type[Form], origin: str) -> list[Form]:
     if not lines:
         raise SamplesError(f"{path} is empty: get it from {origin}")
     return [_checked(line, form, path, origin) for line in lines]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text, in UTF-8. A line feed ends one and nothing else: U+0085 and U+2028 stand in captions."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return [line.rstrip("\n") for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SamplesError(f"{path}: {error}") from None
 
 
 def _bytes(path: Path, origin: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import Literal
 import polars as pl
 
 from actstore_extract.pictures import open_image
-from actstore_extract.samples.files import first_file, folder
+from actstore_extract.samples.files import first_file, folder, read_lines
 from actstore_extract.samples.karpathy import of_split, read_karpathy
 from actstore_extract.samples.source import Samples, SamplesError, Source
 
@@ -86,11 +86,7 @@ def _are_texts(values: list[object]) -> bool:
 def _read_token(path: Path) -> pl.DataFrame:
     """Captions by image, in the order of the file."""
     captions: dict[str, list[str]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SamplesError(f"{path}: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         name, tab, caption = line.partition("\t")
         image, mark, _ = name.rpartition("#")
         if not tab or not mark:

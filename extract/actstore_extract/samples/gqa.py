@@ -5,7 +5,7 @@ path/images/n161313.jpg
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NotRequired
 
 import polars as pl
 from typing_extensions import TypedDict
@@ -20,15 +20,15 @@ _ORIGIN = "GQA's download page (questions1.2)"
 
 
 class _Types(TypedDict):
-    structural: str
-    semantic: str
+    structural: str | None
+    semantic: str | None
 
 
 class _Question(TypedDict):
     question: str
     imageId: str
-    answer: str
-    types: _Types
+    answer: NotRequired[str]
+    types: NotRequired[_Types]
 
 
 class Gqa(Source):
@@ -40,7 +40,7 @@ class Gqa(Source):
 
     def everything(self) -> Samples:
         """sample_id = the question's id, image = images/FILE, question, answer, question_type (structural) and
-        semantic_type."""
+        semantic_type; what a split does not say is NULL."""
         root = folder(self.path, "the folder with GQA's questions and images")
         name = f"{self.split}_questions.json"
         file = first_file(root, (name, f"questions1.2/{name}", f"questions/{name}"), _ORIGIN)
@@ -48,12 +48,14 @@ class Gqa(Source):
         if not questions:
             raise SamplesError(f"{file} has no questions")
         rows = [
-            (key, f"images/{one['imageId']}.jpg", one["question"], one["answer"], *_types(one))
+            (key, f"images/{one['imageId']}.jpg", one["question"], one.get("answer"), *_types(one))
             for key, one in questions.items()
         ]
-        columns = ["sample_id", "image", "question", "answer", "question_type", "semantic_type"]
-        return Samples(pl.DataFrame(rows, schema=columns, orient="row"), lambda name: open_image(root / name))
+        columns = ("sample_id", "image", "question", "answer", "question_type", "semantic_type")
+        kinds = dict.fromkeys(columns, pl.String)
+        return Samples(pl.DataFrame(rows, schema=kinds, orient="row"), lambda name: open_image(root / name))
 
 
-def _types(question: _Question) -> tuple[str, str]:
-    return question["types"]["structural"], question["types"]["semantic"]
+def _types(question: _Question) -> tuple[str | None, str | None]:
+    types = question.get("types")
+    return (types["structural"], types["semantic"]) if types else (None, None)

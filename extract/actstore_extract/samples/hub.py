@@ -43,7 +43,9 @@ class Hub(Source):
         """The rows' numbers as image, where there is one; the other columns."""
         data = _loaded(self.path, self.name, self.split, self.revision)
         arrow = data.with_format("arrow")
-        table = pl.DataFrame([pl.Series(name, arrow[name][:]) for name in self._kept(data)])
+        table = pl.DataFrame(
+            [_named(pl.Series(name, arrow[name][:]), data.features[name]) for name in self._kept(data)]
+        )
         if image := self._image_column:
             numbers = pl.int_range(len(data), eager=True).cast(pl.String)
             table = table.with_columns(numbers.alias(image)) if table.width else numbers.to_frame(image)
@@ -88,6 +90,16 @@ class Hub(Source):
             case {"path": str(path)}:
                 return open_image(Path(path))
         raise PictureError(f"row {number} of {self.path}: column {self._image_column} holds a {type(found).__name__}")
+
+
+def _named(column: pl.Series, kind: object) -> pl.Series:
+    """A column of class numbers as the names of the classes, as a data set's card shows them; any other as it is."""
+    from datasets import ClassLabel
+
+    if not isinstance(kind, ClassLabel):
+        return column
+    names = dict(enumerate(kind.names))
+    return column.replace_strict(names, default=None, return_dtype=pl.String)  # -1 is datasets' word for no label
 
 
 def _literal(path: str) -> str:

@@ -1,7 +1,8 @@
 """A folder of class folders: the folder's name is the label."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,17 +43,13 @@ class ImageFolder(Source):
         for name in self.classes or []:
             if name not in found:
                 raise SamplesError(f"{self.path} has no class folder '{name}'{nearest(name, found)}")
-        names = [
-            (label, f"{label}/{file}")
-            for label in found
-            if self.classes is None or label in self.classes
-            for file in images_of(self.path / label, self.per_class, seed=self.seed)
-        ]
-        if not names:
-            raise SamplesError(f"{self.path} holds no images; expected {self.path}/CLASS/*.jpg")
-        labels, images = zip(*names, strict=True)
-        table = pl.DataFrame({"sample_id": images, "label": labels, "image": images})
-        return Samples(table, lambda name: open_image(self.path / name))
+        chosen = [label for label in found if self.classes is None or label in self.classes]
+        images, notes = images_of(self.path, chosen, self.per_class, seed=self.seed)
+        if not images:
+            raise SamplesError(f"{self.path} holds no images; expected {self.path}/CLASS/*.jpg{_behind(notes)}")
+        labels, names = zip(*((label, f"{label}/{file}") for label, file in images), strict=True)
+        table = pl.DataFrame({"sample_id": names, "label": labels, "image": names})
+        return Samples(table, lambda name: open_image(self.path / name), notes=notes)
 
 
 def subfolders(path: Path) -> list[str]:
@@ -70,15 +67,45 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name in _OF_SYSTEMS
 
 
-def images_of(path: Path, count: int | None = None, *, seed: int) -> list[str]:
-    """Image files in a class folder and the folders below it, as paths in it, ascending: all, or `count` at random."""
-    files = sorted(_images_below(path))
-    return files if count is None else sorted(drawn(files, seed=seed, prefix=f"{path.name}/")[:count])
+def images_of(
+    root: Path, classes: Iterable[str], count: int | None = None, *, seed: int
+) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """(class, image file) of class folders and the folders below them, as paths in the class folder, ascending.
+
+    All, or `count` of each at random; and notes of the files that are left out, how many and why.
+    """
+    images: list[tuple[str, str]] = []
+    others = Counter[str]()
+    for name in classes:
+        found = sorted(_below(root / name))
+        files = [file for file in found if _is_image(file)]
+        others.update(Path(file).suffix.lower() or "no suffix" for file in found if not _is_image(file))
+        drawn_files = files if count is None else sorted(drawn(files, seed=seed, prefix=f"{name}/")[:count])
+        images += ((name, file) for file in drawn_files)
+    loose = [one.name for one in root.iterdir() if not hidden(one.name) and _is_image(one.name) and one.is_file()]
+    notes = []
+    if others:
+        kinds = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(5))
+        notes.append(f"{root}: {others.total()} files are no images by their names and are left out: {kinds}")
+    if loose:
+        notes.append(f"{root}: {len(loose)} images lie in no class folder and are left out, {min(loose)} among them")
+    return images, tuple(notes)
 
 
-def _images_below(path: Path) -> Iterator[str]:
+def _below(path: Path) -> Iterator[str]:
+    """The visible files of a folder and of those below it, as paths in it."""
     for where, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if not hidden(name)]
-        for name in files:
-            if Path(name).suffix.lower() in SUFFIXES and not hidden(name):
-                yield Path(where, name).relative_to(path).as_posix()
+        folders[:] = _visible(folders)
+        yield from (Path(where, name).relative_to(path).as_posix() for name in _visible(files))
+
+
+def _visible(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not hidden(name)]
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def _behind(notes: Iterable[str]) -> str:
+    return "".join(f" ({note})" for note in notes)

@@ -42,7 +42,7 @@ class ImageNet(Source):
         root = folder(self.path, "a folder of ImageNet's class folders, n01440764 and so on")
         root = root / _KAGGLE if (root / _KAGGLE).is_dir() else root
         names, chosen = self._chosen(root)
-        files = [(name, file) for name in chosen for file in images_of(root / name, self.per_class, seed=self.seed)]
+        files, notes = images_of(root, chosen, self.per_class, seed=self.seed)
         if not files:
             raise SamplesError(f"{root} holds no images; expected {root}/n01440764/*.JPEG")
         table = pl.DataFrame(
@@ -52,7 +52,7 @@ class ImageNet(Source):
         )
         if self.classes == "narrow-gate-pairs":
             table = table.with_columns(pl.Series("pair", [pair_of(label) for label in table["label"]], pl.Int32))
-        return Samples(table, lambda name: open_image(root / name))
+        return Samples(table, lambda name: open_image(root / name), notes=notes)
 
     def _chosen(self, root: Path) -> tuple[dict[str, str], list[str]]:
         """Folder -> label, and the folders of the classes that are wanted, in the order of the folders' names."""

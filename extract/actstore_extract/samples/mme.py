@@ -13,7 +13,7 @@ from typing import Literal
 import polars as pl
 
 from actstore_extract.pictures import open_image
-from actstore_extract.samples.files import folder
+from actstore_extract.samples.files import folder, read_lines
 from actstore_extract.samples.imagefolder import hidden
 from actstore_extract.samples.source import Samples, SamplesError, Source
 
@@ -51,7 +51,7 @@ def _texts(task: Path) -> list[Path]:
 
 def _questions(root: Path, task: str, text: Path) -> Iterator[tuple[str, str, str, str, str]]:
     """The two questions about an image."""
-    lines = [line.split("\t") for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = [line.rstrip().split("\t") for line in read_lines(text) if line.strip()]
     if len(lines) != 2 or any(len(line) != 2 or line[1].strip().lower() not in ("yes", "no") for line in lines):
         raise SamplesError(f"{text} is not of {_ORIGIN}: it has two lines, each a question, a tab, and Yes or No")
     image = _image(root / task, text).relative_to(root).as_posix()

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -22,12 +22,13 @@ class Samples:
     """`table`: sample_id, image (a name, or NULL) and own columns; `image` opens what a name stands for, as it is
     seen (`actstore_extract.pictures`), or raises PictureError.
 
-    `folder` is where images are files of these names, if they are files.
+    `folder` is where images are files of these names, if they are files; `notes` say what of the source is left out.
     """
 
     table: pl.DataFrame
     image: Callable[[str], Image]
     folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Source(BaseModel):
@@ -83,7 +84,8 @@ class Source(BaseModel):
             names = table["sample_id"].to_list()
             place = {name: i for i, name in enumerate(drawn(names, seed=self.shuffle))}
             table = table.select(pl.all().sort_by(pl.Series([place[name] for name in names], dtype=pl.Int64)))
-        return Samples(table.head(self.limit) if self.limit else table, self._resized(found.image), found.folder)
+        table = table.head(self.limit) if self.limit else table
+        return replace(found, table=table, image=self._resized(found.image))
 
     def _resized(self, image: Callable[[str], Image]) -> Callable[[str], Image]:
         if self.resize is None:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+from actstore_extract.samples.files import read_lines
 from actstore_extract.samples.source import SamplesError
 
 __all__ = ["CHOICES", "WNID", "pair_of", "papers", "stem", "wnid_names"]
@@ -77,10 +78,7 @@ def wnid_names(folder: Path) -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, str]:
     """`n02088364 beagle` or `n02086079<TAB>Pekinese, Pekingese, Peke`: the first name is the synset's."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SamplesError(f"{path}: {error}") from None
+    lines = read_lines(path)
     matches = [_LINE.match(line) for line in lines]
     for number, (line, match) in enumerate(zip(lines, matches, strict=True), start=1):
         if line.strip() and match is None:

@@ -74,9 +74,12 @@ def gather(sections: Mapping[str, DataSection], *, images_only: bool, skip_bad: 
     With `images_only` conversations without an image are left out. BadExamplesError names and counts those that cannot
     be used, unless they may be skipped.
     """
-    sets, said, bad = [], [], []
+    sets: list[_Set] = []
+    said: list[str] = []
+    bad: list[str] = []
     for name, one in sections.items():
         samples = _spoken(name, one)
+        said += samples.notes
         good, wrong, plain = _sorted(samples, images_only=images_only)
         sets.append(_Set(name, samples, one.chat_template, good))
         bad += [f"{name}: {reason}" for reason in wrong]

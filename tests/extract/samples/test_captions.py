@@ -41,6 +41,15 @@ def test_flickr30k_as_first_published(tmp_path):
         source("flickr30k", path=tmp_path).samples()
 
 
+def test_a_line_feed_alone_ends_a_caption(tmp_path):
+    layouts.flickr30k(tmp_path)
+    for name in ("flickr_annotations_30k.csv", "dataset_flickr30k.json"):
+        (tmp_path / name).unlink()
+    odd = "a dog\x85on grass\u2028by a tree\x0c ."
+    (tmp_path / "results_20130124.token").write_text(f"1000092795.jpg#0\t{odd}\r\n1000092795.jpg#1\tA .\n", newline="")
+    assert source("flickr30k", path=tmp_path).samples().table["captions"].to_list() == [[odd, "A ."]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -22,12 +22,14 @@ def hub(tmp_path, monkeypatch):
         "Answer Type": ["a", "b", None],
         "answers": [["x"], ["y", "z"], []],
         "thumb": [Image.new("RGB", (1, 1))] * 3,
+        "kind": [1, 0, -1],
     }
     kinds = {
         "img": datasets.Image(),
         "Answer Type": datasets.Value("string"),
         "answers": datasets.Sequence(datasets.Value("string")),
         "thumb": datasets.Image(mode="LA"),
+        "kind": datasets.ClassLabel(names=["cat", "dog"]),
     }
     (tmp_path / "data").mkdir()
     made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
@@ -38,11 +40,11 @@ def hub(tmp_path, monkeypatch):
 def test_hub(hub):
     found = source("hub", path=hub, split="test", image="img").samples()
     assert found.table.rows() == [
-        ("row-000000", "a", ["x"], "0"),
-        ("row-000001", "b", ["y", "z"], "1"),
-        ("row-000002", None, [], "2"),
+        ("row-000000", "a", ["x"], "dog", "0"),
+        ("row-000001", "b", ["y", "z"], "cat", "1"),
+        ("row-000002", None, [], None, "2"),  # -1 is no label
     ]
-    assert found.table.columns == ["sample_id", "answer_type", "answers", "image"]
+    assert found.table.columns == ["sample_id", "answer_type", "answers", "kind", "image"]
     assert found.image("2").getpixel((0, 0)) == (2, 0, 0)
     thumb = source("hub", path=hub, split="test", image="thumb").samples().image("1")
     assert (thumb.mode, thumb.getpixel((0, 0))) == ("RGB", (0, 0, 0))  # of the data set's own mode LA
@@ -68,7 +70,7 @@ def test_hub_says_what_is_not_there(hub, keys, message):
 def test_hub_names_columns(hub):
     """Any may be the id, the image or the label, by the name that the data set has for it."""
     found = source("hub", path=hub, split="test", columns={"label": "Answer Type", "image": "thumb"}).samples()
-    assert found.table.columns == ["sample_id", "label", "answers", "image"]
+    assert found.table.columns == ["sample_id", "label", "answers", "kind", "image"]
     assert found.image("1").size == (1, 1)
 
 

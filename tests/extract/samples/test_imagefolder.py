@@ -43,6 +43,23 @@ def test_what_is_hidden_is_neither_class_nor_image_and_folders_below_belong_to_t
         source("imagefolder", path=folder, classes=["@eaDir"]).samples()
 
 
+def test_what_is_left_out_is_counted(folder):
+    for name in ("cat/notes.txt", "cat/a.TXT", "dog/film.mp4", "dog/below/README", "LICENSE.txt", ".DS_Store"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("no picture")
+    layouts.picture(folder / "loose.png")
+    notes = source("imagefolder", path=folder, per_class=1).samples().notes
+    assert notes == (
+        f"{folder}: 5 files are no images by their names and are left out: 3 .txt, 1 no suffix, 1 .mp4",
+        f"{folder}: 1 images lie in no class folder and are left out, loose.png among them",
+    )
+    assert source("imagefolder", path=folder, classes=["dog"]).samples().notes[0].endswith(": 1 no suffix, 1 .mp4, 1 .txt")
+    for image in folder.rglob("*/*.png"):
+        image.unlink()
+    with pytest.raises(SamplesError, match=r"holds no images; expected .*/CLASS/\*\.jpg \(.*3 \.txt"):
+        source("imagefolder", path=folder).samples()
+
+
 def test_a_missing_or_empty_folder_is_said(tmp_path):
     with pytest.raises(SamplesError, match="nowhere does not exist; set samples.path"):
         source("imagefolder", path=tmp_path / "nowhere").samples()

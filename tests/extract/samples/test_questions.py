@@ -94,6 +94,18 @@ def test_gqa(tmp_path):
     assert found.image("images/n161313.jpg").size == (9, 7)
 
 
+def test_gqa_without_answers(tmp_path):
+    """As its test split, and a question whose meaning has no type."""
+    file = layouts.gqa(tmp_path) / "testdev_balanced_questions.json"
+    questions = json.loads(file.read_text())
+    bare = {"20138x": {"question": "What?", "imageId": "n161313"}, **questions}
+    bare["201380000"]["types"]["semantic"] = None
+    (tmp_path / "test_questions.json").write_text(json.dumps(bare))
+    found = source("gqa", path=tmp_path, split="test").samples().table
+    assert found.rows()[0] == ("20138x", "images/n161313.jpg", "What?", None, None, None)
+    assert found.rows()[1][3:] == ("dog", "query", None)
+
+
 def test_mme(tmp_path):
     (layouts.mme(tmp_path) / "existence" / "._000000006040.txt").write_bytes(b"\x00\x05\x16\x07\xb0")  # of a Mac
     found = source("mme", path=tmp_path).samples()
@@ -107,6 +119,9 @@ def test_mme(tmp_path):
     }
     assert found.table.row(5)[:3] == ("code_reasoning/0001/2", "code_reasoning/images/0001.png", "Is it C?")
     assert found.image("code_reasoning/images/0001.png").size == (9, 7)
+    text = tmp_path / "existence" / "000000006040.txt"
+    text.write_text("Is there a dog?\tYes\t\n\nIs there a cat?\tNo \t \n")
+    assert source("mme", path=tmp_path).samples().table["label"].to_list()[:2] == ["yes", "no"]
 
 
 @pytest.mark.parametrize("text", ["Is it?\tYes\n", "Is it?\tYes\nIs it?\tMaybe\n", "Is it? Yes\nIs it? No\n"])
