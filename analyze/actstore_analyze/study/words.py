@@ -66,10 +66,10 @@ def tokens_of(
 
 
 def _prompts(store: Store) -> list[str]:
-    """What the samples were asked with; nothing is said after an image that comes last."""
+    """What the samples were asked with, with the end of a chat; nothing is said after an image that comes last."""
     if "prompt" not in store.plan.columns:
         return []
-    asked = store.plan
-    if "prompt_order" in asked.columns:
+    asked, end = store.plan, str(store.run.get("chat_end") or "")
+    if "prompt_order" in asked.columns and not end:
         asked = asked.filter(asked["prompt_order"] != "text-image")
-    return asked["prompt"].drop_nulls().unique(maintain_order=True).to_list()
+    return [prompt + end for prompt in asked["prompt"].drop_nulls().unique(maintain_order=True)]

@@ -17,7 +17,7 @@ class Chameleon(Family):
     name = "chameleon"
     architectures = ("ChameleonForConditionalGeneration",)
     wrapped = True
-    # Without it the processor ends every prompt with the separator of chats, and `last` would be that token.
+    # Without it the processor ends what is no chat with the separator of chats, and `last` would be that token.
     process_options = {"return_for_text_completion": True}  # noqa: RUF012
 
     def n_image_tokens(self, model: Wrapped) -> int:
@@ -28,6 +28,10 @@ class Chameleon(Family):
         """`<racm3:break>` and `<eoss>`."""
         processor = cast(ChameleonProcessor, model.processor)
         return frozenset({processor.image_start_token_id}), frozenset({processor.image_end_token_id})
+
+    def ends_chats(self, model: Wrapped) -> str:
+        """The separator of turns."""
+        return str(model.tokenizer.sep_token)
 
     def never_said(self, model: Wrapped) -> list[int]:
         """Its image tokens: the published forward says text alone."""

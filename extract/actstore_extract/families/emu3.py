@@ -11,12 +11,11 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.Image import Image
 from transformers import BatchFeature, Emu3ForConditionalGeneration
 
 from actstore_extract.families.family import Family, Lines
 from actstore_extract.families.grid import lines
-from actstore_extract.families.sample import LayoutError
+from actstore_extract.families.sample import LayoutError, Prompt
 from actstore_extract.families.wrapped import Wrapped
 from actstore_extract.roles import Layout, Positions
 
@@ -28,11 +27,14 @@ class Emu3(Family):
     architectures = ("Emu3ForConditionalGeneration",)
     wrapped = True
 
-    def process(self, model: Wrapped, text: str, image: Image | None) -> BatchFeature:
-        """As usual, but for images of 1 or 3 lines: the processor would take the lines for colours."""
+    def process(self, model: Wrapped, prompt: Prompt) -> BatchFeature:
+        """As usual, but for images of 1 or 3 lines, which the processor would take for colours, and without the token
+        that begins a chat, which it puts in front of every text."""
+        image = prompt.image
         if image is not None and image.height in (1, 3):
             raise LayoutError(f"an image of {image.width} x {image.height} pixels, whose lines Emu3 takes for colours")
-        return super().process(model, text, image)
+        begin = str(model.tokenizer.bos_token)
+        return super().process(model, prompt._replace(text=prompt.text.removeprefix(begin)) if prompt.chat else prompt)
 
     def lines(
         self,

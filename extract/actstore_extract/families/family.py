@@ -7,7 +7,6 @@ from typing import ClassVar, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.Image import Image
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -19,7 +18,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from actstore_extract.families.parts import Parts
 from actstore_extract.families.remote import brought
-from actstore_extract.families.sample import MARKER, Encoded, LayoutError
+from actstore_extract.families.sample import MARKER, Encoded, LayoutError, Prompt
 from actstore_extract.families.wrapped import Wrapped
 from actstore_extract.roles import Layout, Positions
 
@@ -43,8 +42,9 @@ class Family:
     """Facts about one kind of model, and the functions that differ; a subclass in a file of its own ends in `FAMILY`.
 
     `architectures` are the classes it serves, `parts` the models it is made of if several, `process_options` go into
-    every call of the processor, `wrapped` says that what the model declares as begin and end of an image always stands
-    around it, and `ragged` names inputs that a batch may fill up with zeros because the model does not look at them.
+    every call of the processor for what is no chat, `wrapped` says that what the model declares as begin and end of an
+    image always stands around it, and `ragged` names inputs that a batch may fill up with zeros because the model does
+    not look at them.
     """
 
     name: ClassVar[str]
@@ -98,11 +98,29 @@ class Family:
         own = getattr(model.processor, "image_token", None)
         return own if isinstance(own, str) else MARKER
 
-    def process(self, model: Wrapped, text: str, image: Image | None) -> BatchFeature:
-        """The processor's tensors for one sample, first axis of one."""
-        images = {} if image is None else {"images": [image]}
-        inputs = model.processor(text=[text], **images, **self.process_options, return_tensors="pt")
-        return cast(BatchFeature, inputs)
+    def process(self, model: Wrapped, prompt: Prompt) -> BatchFeature:
+        """The processor's tensors for one sample, whose text has the model's own marker; first axis of one."""
+        images = {} if prompt.image is None else {"images": [prompt.image]}
+        own = {"add_special_tokens": self.completes(model, prompt)} if prompt.chat else self.process_options
+        return cast(BatchFeature, model.processor(text=[prompt.text], **images, **own, return_tensors="pt"))
+
+    def completes(self, model: Wrapped, prompt: Prompt) -> bool:
+        """Whether the tokenizer puts its special tokens around the text, as Transformers has it: in chats processors
+        do where the template did not write the token that begins texts, tokenizers never."""
+        begin = model.tokenizer.bos_token
+        is_whole = model.processor is model.tokenizer or (begin is not None and prompt.text.startswith(begin))
+        return not (prompt.chat and is_whole)
+
+    def ends_chats(self, model: Wrapped) -> str:  # noqa: ARG002
+        """What the processor puts behind a chat."""
+        return ""
+
+    def check_begin(self, model: Wrapped, prompt: Prompt, token_ids: NDArray[np.int64]) -> None:
+        """LayoutError unless a chat whose template writes the token that begins texts begins with it, once."""
+        begin = model.tokenizer.bos_token
+        has_one = prompt.chat and begin is not None and prompt.text.startswith(begin)
+        if has_one and (token_ids[:2] == model.tokenizer.bos_token_id).tolist() != [True, False]:
+            raise LayoutError(f"the chat template begins with {begin}, and the processor doubles it or leaves it out")
 
     def layout(self, model: Wrapped, token_ids: NDArray[np.int64], inputs: Mapping[str, torch.Tensor]) -> Layout:
         """Where everything is in a sample with an image; LayoutError when it is not as it should be."""

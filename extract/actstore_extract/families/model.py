@@ -3,13 +3,13 @@
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.Image import Image
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutput
@@ -139,23 +139,26 @@ class Model:
     def encode(self, prompt: Prompt) -> Encoded:
         """Tokens and layout of one sample; SampleError, with the reason, when it cannot be run."""
         try:
-            text, image = self._check(prompt)
-            inputs = self.kind.process(self, text, image)
+            checked = self._check(prompt)
+            inputs = self.kind.process(self, checked)
             tensors = {k: v for k, v in inputs.items() if k in self._accepted and isinstance(v, torch.Tensor)}
             token_ids = tensors["input_ids"][0].numpy().astype(np.int64)
-            layout = self.kind.layout(self, token_ids, tensors) if image else self._text_layout(token_ids)
+            self.kind.check_begin(self, checked, token_ids)
+            layout = self.kind.layout(self, token_ids, tensors) if checked.image else self._text_layout(token_ids)
         except _BAD_SAMPLE as error:
             raise SampleError(prompt.sample_id, " ".join(str(error).split())) from error
         if not layout.length:
             raise SampleError(prompt.sample_id, "the prompt has no tokens")
-        return Encoded(prompt.sample_id, tensors, layout)
+        return Encoded(
+            prompt.sample_id, tensors, replace(layout, text=layout.text_before) if prompt.image_last else layout
+        )
 
     def _text_layout(self, token_ids: NDArray[np.int64]) -> Layout:
         text, _ = self.kind.text(self, token_ids, len(token_ids), len(token_ids))
         return Layout(token_ids, text=text)
 
-    def _check(self, prompt: Prompt) -> tuple[str, Image | None]:
-        """The prompt's text with the model's own marker, and its image as it is `seen`."""
+    def _check(self, prompt: Prompt) -> Prompt:
+        """The prompt with the model's own marker, and its image as it is `seen`."""
         own = self.kind.marker(self)
         n_markers = sum(prompt.text.count(marker) for marker in {MARKER, own})
         if prompt.image is not None and self.image_token_id is None:
@@ -167,8 +170,8 @@ class Model:
         if n_markers and prompt.image is None:
             raise LayoutError(f"{MARKER} in the prompt but no image")
         if prompt.image is None:
-            return prompt.text, None
-        return prompt.text.replace(MARKER, own), seen(prompt.image)
+            return prompt
+        return prompt._replace(text=prompt.text.replace(MARKER, own), image=seen(prompt.image))
 
     def batches(self, encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
         """Indices of samples that go together: of one shape, near in length, the same for the same samples."""

@@ -30,11 +30,17 @@ class LayoutError(ValueError):
 
 
 class Prompt(NamedTuple):
-    """What a recipe asks: text with "<image>" where the image goes, and the image if it has one."""
+    """What a recipe asks: text with "<image>" where the image goes, and the image if it has one.
+
+    `chat`: its text is what a chat template wrote; `image_last`: nothing is asked behind the image there, so that what
+    follows it is the template's alone.
+    """
 
     sample_id: str
     text: str
     image: Image | None = None
+    chat: bool = False
+    image_last: bool = False
 
 
 @dataclass(frozen=True)

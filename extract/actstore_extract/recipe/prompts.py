@@ -10,7 +10,7 @@ import polars as pl
 from actstore.errors import ActstoreError, nearest
 from actstore.format.schema import check_own_columns
 from actstore_extract.families import MARKER
-from actstore_extract.recipe.recipe import Recipe, RecipeError
+from actstore_extract.recipe.recipe import PromptSection, Recipe, RecipeError
 from actstore_extract.samples import Samples
 from actstore_extract.samples.columns import identifier
 
@@ -27,6 +27,7 @@ def plan(recipe: Recipe, samples: Samples) -> pl.DataFrame:
     that a plan cannot have.
     """
     _check_columns(samples.table.columns)
+    _check_turns(recipe.prompt, samples.table.columns)
     text = recipe.prompt.text
     if not isinstance(text, dict):
         prompts = _own(samples.table) if text is None else texts(text, samples.table)
@@ -46,6 +47,16 @@ def _check_columns(names: Sequence[str]) -> None:
             plain = identifier(name)
             free = plain if plain != name and plain not in names else f"own_{plain}"
             raise RecipeError(f'{error}: [samples] columns = {{ {free} = "{name}" }}') from None
+
+
+def _check_turns(prompt: PromptSection, names: Sequence[str]) -> None:
+    """RecipeError for a column in what is said before, which is the same for all samples."""
+    for text in (prompt.system or "", *(one for turn in prompt.turns for one in (turn.user, turn.assistant))):
+        for name in names:
+            if re.search(rf"{{{re.escape(name)}(\[\d+\])?}}", text):
+                raise RecipeError(
+                    f"[prompt] {text!r}: system and turns are the same for all samples, so {{{name}}} belongs into text"
+                )
 
 
 def _in_order(order: str, template: str, table: pl.DataFrame, *, alone: bool) -> pl.DataFrame:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from actstore.errors import nearest
 from actstore_extract.interventions.conditions import NONE, ConditionSection
@@ -61,15 +62,41 @@ class ModelSection(_Section):
     remote_code: bool = False
 
 
+class TurnSection(_Section):
+    """What was said before: by the user, "<image>" where there is one, and by the model."""
+
+    user: str
+    assistant: str
+
+
 class PromptSection(_Section):
     """What is asked: "<image>" stands for the image, {column} for a column of the sample.
 
     `text` is one prompt, or one for each order: { image-text = "<image> {captions}", text-image = "{captions} <image>",
     text = "{captions}" }; then each sample is asked in each. {captions} is a list's items without separators,
     {captions[0]} the first of them.
+
+    With `chat` that is what the user says last, written as the chat template has it, up to where the answer begins;
+    without, text is taken as it is. In front of it are `system` and `turns`, the same for all samples. `chat_template`
+    is Jinja instead of the model's own, `chat_options` are what it takes, such as { enable_thinking = false }, and
+    `today` is the date of a template that writes one.
     """
 
     text: str | dict[str, str] | None = None
+    chat: bool = False
+    system: str | None = None
+    turns: list[TurnSection] = []
+    chat_template: str | None = None
+    chat_options: dict[str, Any] = {}
+    today: date | None = None
+
+    @model_validator(mode="after")
+    def _chat(self) -> Self:
+        others = ("system", "turns", "chat_template", "chat_options", "today")
+        for name in others if not self.chat else ():
+            if getattr(self, name) not in (None, [], {}):
+                raise ValueError(f"{name} is of a chat: set chat = true")
+        return self
 
     @field_validator("text")
     @classmethod

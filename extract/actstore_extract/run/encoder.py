@@ -8,19 +8,32 @@ import polars as pl
 from PIL.Image import Image
 
 from actstore_extract.families import Encoded, Model, Prompt, SampleError
+from actstore_extract.families.chat import Chat, ChatError
 from actstore_extract.pictures import PictureError
+from actstore_extract.recipe.recipe import PromptSection
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "chat_of"]
 
 # Reading, decoding and scaling images let go of the interpreter; a picture takes about as long as a fast GPU's forward.
 THREADS = min(8, os.cpu_count() or 1)
 
 
-class Encoder:
-    """Samples as a model takes them; up to `room` are held: those to come, and those that may be wanted again."""
+def chat_of(section: PromptSection) -> Chat | None:
+    """How a recipe asks its samples; None for prompts that are taken as they are."""
+    if not section.chat:
+        return None
+    turns = tuple((turn.user, turn.assistant) for turn in section.turns)
+    return Chat(section.system, turns, section.chat_template, section.chat_options, section.today)
 
-    def __init__(self, model: Model, image: Callable[[str], Image], *, room: int) -> None:
-        self.model, self.image, self.room = model, image, room
+
+class Encoder:
+    """Samples as a model takes them, asked in a chat if there is one.
+
+    Up to `room` are held: those to come, and those that may be wanted again.
+    """
+
+    def __init__(self, model: Model, image: Callable[[str], Image], *, chat: Chat | None = None, room: int) -> None:
+        self.model, self.image, self.chat, self.room = model, image, chat, room
         self._held: dict[str, Future[Encoded | str]] = {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encoder")
 
@@ -52,8 +65,11 @@ class Encoder:
 
     def _prepared(self, sample_id: str, text: str, image: str | None) -> Encoded | str:
         try:
-            return self.model.encode(Prompt(sample_id, text, None if image is None else self.image(image)))
+            prompt = Prompt(sample_id, text, None if image is None else self.image(image))
+            return self.model.encode(prompt if self.chat is None else self.chat.prompt(self.model, prompt))
         except SampleError as error:
             return error.reason
+        except ChatError as error:
+            return str(error)
         except PictureError as error:
             return f"image {image}: {error}"

@@ -28,8 +28,8 @@ from actstore_extract.interventions.steering import check_width, steered
 from actstore_extract.recipe.recipe import Recipe
 from actstore_extract.roles import Positions, Role, parse_role, positions
 from actstore_extract.run.content import Array, Content, Taken, content
-from actstore_extract.run.encoder import Encoder
-from actstore_extract.run.said import Said, tokens_of
+from actstore_extract.run.encoder import Encoder, chat_of
+from actstore_extract.run.said import Said, said_last, tokens_of
 
 __all__ = ["BATCHES_ENCODED", "Extractor"]
 
@@ -82,12 +82,13 @@ class Extractor:
         self.generation, self.say = generation, say
         self.conditions = expand(recipe.conditions, n_layers=model.n_layers, seed=recipe.seed)
         self.blocks = {name: self._blocks(condition) for name, condition in self.conditions.items()}
-        self.encoder = Encoder(model, image, room=2 * BATCHES_ENCODED * batch_size)
+        chat = chat_of(recipe.prompt)
+        self.encoder = Encoder(model, image, chat=chat, room=2 * BATCHES_ENCODED * batch_size)
         self.asked = {} if asked is None else {row["sample_id"]: row for row in asked.iter_rows(named=True)}
         patches = [one.patch for one in self.conditions.values() if one.patch is not None]
         self.sources = Sources(model, self._encode_asked, patches, seed=recipe.seed)
         self.warned: set[str] = set()
-        prompts = [] if asked is None else asked["prompt"].to_list()
+        prompts = [] if asked is None else said_last(asked, "" if chat is None else chat.end(model))
         own = tokens_of(model, recipe.capture.answers, prompts, self._warn) if answers is None else answers
         self.said = Said(model, own)
 

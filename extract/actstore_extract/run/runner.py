@@ -22,7 +22,7 @@ from actstore.format.plan import prepare
 from actstore.progress import Bar, bar
 from actstore.store import Store
 from actstore.write import drafts
-from actstore_extract.families import Model, Prompt, load, own_dtype
+from actstore_extract.families import Model, load, own_dtype
 from actstore_extract.forward.generation import GREEDY, Way, in_force
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.interventions.conditions import Condition, crossed, expand
@@ -31,12 +31,13 @@ from actstore_extract.recipe.answers import check_answers
 from actstore_extract.recipe.recipe import Recipe, RecipeError
 from actstore_extract.run.card import made_on
 from actstore_extract.run.content import Content
+from actstore_extract.run.encoder import chat_of
 from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.lens import lens_of
 from actstore_extract.run.ranks import device_of, share
 from actstore_extract.run.resume import check_same, check_samples, recipe_of
-from actstore_extract.run.said import tokens_of
+from actstore_extract.run.said import said_last, tokens_of
 from actstore_extract.run.settings import settings
 from actstore_extract.samples import Samples
 from actstore_extract.shipped import MODELS
@@ -127,7 +128,13 @@ class Run:
             settings=section.processor,
             remote_code=section.remote_code,
         )
+        self.chat_end(model)
         return always_blocked(model, section.blocked)
+
+    def chat_end(self, model: Model) -> str:
+        """What the chat template writes behind every prompt; ChatError for a model that cannot be asked so."""
+        chat = chat_of(self.recipe.prompt)
+        return "" if chat is None else chat.end(model)
 
     @cached_property
     def prints(self) -> dict[str, Any]:
@@ -177,8 +184,7 @@ class Run:
         """
         answers = self.recipe.capture.answers
         if self.there is None:
-            asked = self.asked.filter(pl.col("prompt_order") != "text-image")  # nothing is said after an image
-            return tokens_of(self.model, answers, asked["prompt"].to_list(), self.say)
+            return tokens_of(self.model, answers, said_last(self.asked, self.chat_end(self.model)), self.say)
         there = self.there.get("answer_tokens", {})
         return [there[name] for name in answers] if there else tokens_of(self.model, answers, [], self.say)
 
@@ -328,8 +334,9 @@ class Run:
             return None
         sample_id = content.samples.filter(pl.col("status") == "ok")["sample_id"][0]
         row = self.asked.row(by_predicate=pl.col("sample_id") == sample_id, named=True)
-        image = None if row["image"] is None else self.samples.image(row["image"])
-        return lens_of(self.model, self.model.encode(Prompt(sample_id, row["prompt"], image)), self.dtype)
+        encoded = self.extractor(batch_size=1).encoder.encode(sample_id, row["prompt"], row["image"])
+        assert not isinstance(encoded, str)
+        return lens_of(self.model, encoded, self.dtype)
 
     def probe(self, batch_size: int) -> Content:
         """The content of the first samples that can be run."""
@@ -368,6 +375,7 @@ class Run:
             **made_on(self.model.device),
             "conditions": {name: condition.card() for name, condition in self.conditions.items()},
             "recipe": self.record(),
+            **({"chat_end": end} if (end := self.chat_end(self.model)) else {}),
             **self._answers(),
             **self._generation(),
         }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import polars as pl
 import torch
 
 from actstore_extract.families import Model
@@ -10,9 +11,15 @@ from actstore_extract.interventions.sources import Source
 from actstore_extract.recipe.recipe import RecipeError
 from actstore_extract.run.content import Answer
 
-__all__ = ["Said", "tokens_of"]
+__all__ = ["Said", "said_last", "tokens_of"]
 
 TOP = 10  # next tokens that are kept
+
+
+def said_last(asked: pl.DataFrame, end: str) -> list[str]:
+    """What stands in front of an answer to each prompt, `end` that of a chat; nothing is said after an image."""
+    asked = asked if end else asked.filter(pl.col("prompt_order") != "text-image")
+    return [prompt + end for prompt in asked["prompt"]]
 
 
 def tokens_of(

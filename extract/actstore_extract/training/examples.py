@@ -45,27 +45,22 @@ class Encoder:
 
     def __call__(self, said: Conversation, image: Image | None, template: str | None = None) -> Example:
         """The example; SampleError where the tokens are not as they should be."""
-        words, own = self.model.tokenizer, self.model.kind.marker(self.model)
+        own = self.model.kind.marker(self.model)
         first = self.image_first and image is not None
-        turns = [
-            Turn(turn.who, _without(turn.text) if first else turn.text.replace(MARKER, own))
-            if MARKER in turn.text
-            else turn
-            for turn in said.turns
-        ]
-        text, answers = render(turns, words, template)
-        bos = words.bos_token or ""
-        cut = len(bos) if text.startswith(bos) else 0  # processors put it in front themselves
-        text, moved = (own if first else "") + text[cut:], (len(own) if first else 0) - cut
-        encoded = self.model.encode(Prompt(said.sample_id, text, image))
-        if cut and encoded.layout.token_ids[0] != words.bos_token_id:
-            raise SampleError(said.sample_id, f"the template begins with {bos!r}, which the processor leaves out")
-        spans = self._spans(encoded, text, [(start + moved, stop + moved) for start, stop in answers])
-        return self._shortened(encoded, spans)
+        turns = [Turn(turn.who, _without(turn.text)) if first and MARKER in turn.text else turn for turn in said.turns]
+        text, answers = render(turns, self.model, template)
+        begin = self.model.tokenizer.bos_token or ""
+        front, moved = (len(begin) if text.startswith(begin) else 0), (len(own) if first else 0)
+        text = text[:front] + (own if first else "") + text[front:]
+        prompt = Prompt(said.sample_id, text, image, chat=True)
+        spans = [(start + moved, stop + moved) for start, stop in answers]
+        encoded = self.model.encode(prompt)
+        return self._shortened(encoded, self._spans(encoded, prompt, spans))
 
-    def _spans(self, encoded: Encoded, text: str, answers: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    def _spans(self, encoded: Encoded, prompt: Prompt, answers: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """The tokens of each answer: all that end within its characters."""
-        found = self.model.tokenizer(text, return_offsets_mapping=True)
+        special = self.model.kind.completes(self.model, prompt)
+        found = self.model.tokenizer(prompt.text, add_special_tokens=special, return_offsets_mapping=True)
         ends = np.array([stop if stop > start else 0 for start, stop in found["offset_mapping"]])
         starts = _starts(encoded, np.array(found["input_ids"]), self.model.image_token_id)
         inside = [np.flatnonzero((start < ends) & (ends <= stop)) for start, stop in answers]

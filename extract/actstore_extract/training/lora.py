@@ -50,7 +50,8 @@ def learner(recipe: LoraRecipe, device: torch.device) -> tuple[Learner, PeftMode
         if "lora_dropout" in name:
             module.train()
     weights = {name: weight for name, weight in model.module.named_parameters() if weight.requires_grad}
-    model.tokenizer.chat_template = section.chat_template or model.tokenizer.chat_template
+    if section.chat_template is not None:
+        model.processor.chat_template = section.chat_template
     encode = Encoder(model, recipe.training.max_length, image_first=False)
     return Learner(model, weights, encode, facts, settings(path, section.revision)), tuned
 
