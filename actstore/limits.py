@@ -47,29 +47,42 @@ class Limits:
 
     @contextmanager
     def watch(self, running: Interruptible) -> Iterator[None]:
-        """Interrupt what runs inside when its time is over; raises QueryError then. A command's memory is limited."""
-        done, late = threading.Event(), threading.Event()
+        """Interrupt what runs inside when its time is over, and at Ctrl-C. A command's memory is limited.
 
-        def wait() -> None:
-            if not done.wait(self.seconds):
+        Raises QueryError when the time is over, KeyboardInterrupt after Ctrl-C.
+        """
+        done, late, stopped = threading.Event(), threading.Event(), threading.Event()
+
+        def wait(signals: int) -> None:
+            if process.interrupted(signals, self.seconds):
+                stopped.set()
+            elif not done.is_set():
                 late.set()
-                told = time.monotonic()
-                running.interrupt()
-            while not done.wait(0.1):  # once more: an interruption that comes before a query begins is forgotten
+            told, said = time.monotonic(), "interrupted" if stopped.is_set() else self._too_long()
+            while not done.wait(0.1):  # again: an interruption that comes before a query begins is forgotten
                 running.interrupt()
                 if time.monotonic() > told + PATIENCE:
-                    process.end(f"{self._too_long()}; it did not stop when it was told to, and was ended")
+                    process.end(
+                        f"{said}; it did not stop when it was told to, and was ended",
+                        status=process.INTERRUPTED if stopped.is_set() else 1,
+                    )
 
-        threading.Thread(target=wait, name="actstore limits", daemon=True).start()
-        try:
-            with process.memory(self.gigabytes * 1e9):
-                yield
-        except Exception:  # whatever the interruption came out as: DuckDB, Arrow and Python each have a name for it
-            if late.is_set():
-                raise QueryError(self._too_long()) from None
-            raise
-        finally:
-            done.set()
+        with process.signals() as (signals, wake):
+            waiting = threading.Thread(target=wait, args=(signals,), name="actstore limits", daemon=True)
+            waiting.start()
+            try:
+                with process.memory(self.gigabytes * 1e9):
+                    yield
+            except Exception:  # whatever the interruption came out as: DuckDB, Arrow and Python each have a name for it
+                if stopped.is_set():
+                    raise KeyboardInterrupt from None
+                if late.is_set():
+                    raise QueryError(self._too_long()) from None
+                raise
+            finally:
+                done.set()
+                wake()
+                waiting.join()
 
     def _too_long(self) -> str:
         return (

@@ -16,7 +16,6 @@ from actstore.commands.plugins import Commands
 from actstore.commands.results import results
 from actstore.errors import ActstoreError, DamagedWarning, visible
 
-INTERRUPTED = 130
 UNNAMED = (
     "complete, but no commit record names it: restore the record from a copy, run the extraction again, or remove the "
     "part with actstore gc --complete"
@@ -54,7 +53,7 @@ def run(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:
         click.echo("actstore: interrupted", err=True)
-        return INTERRUPTED
+        return process.INTERRUPTED
     except ActstoreError as error:
         click.echo(visible(f"actstore: {error}", lines=True), err=True)
         return 1

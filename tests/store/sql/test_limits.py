@@ -198,3 +198,24 @@ def test_an_index_that_another_program_holds_open_is_written_anew(tmp_path):
         other.communicate("")
     with duckdb.connect(built, read_only=True) as connection:
         assert connection.sql("select count(*) from rows").fetchall() == [(18,)]
+
+
+def test_ctrl_c_ends_a_query_that_is_in_c(path):
+    """An aggregate over a product of ranges gives Python no turn until it is done."""
+    program = f"""
+import actstore
+store = actstore.open({str(path)!r})
+store.sql("from rows limit 1")
+print("asked", flush=True)
+try:
+    store.sql("select count(*) from range(100000000) a, range(1000000) b where hash(a.range, b.range) % 7 = 1")
+except KeyboardInterrupt:
+    print(store.sql("select 1 as one").item())
+"""
+    asked = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert asked.stdout is not None
+    assert asked.stdout.readline() == "asked\n"
+    time.sleep(1)
+    asked.send_signal(signal.SIGINT)
+    assert asked.communicate(timeout=60)[0] == "1\n"
+    assert asked.returncode == 0
