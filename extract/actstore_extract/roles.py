@@ -30,7 +30,8 @@ def _none() -> Positions:
 class Layout:
     """Where one sample's tokens are; every position is 0-based in the sample's own tokens, without padding.
 
-    `image` holds the image tokens in raster order, `eol` the ends of their lines, `boi` and `eoi` what wraps them.
+    `image` holds the image tokens in raster order, `eol` the ends of their lines, `boi` and `eoi` what wraps them,
+    `size` what says in between how large the image is.
     `text` is the prompt's text: what follows the image or, when nothing does (text-image order, text alone), what
     precedes it; the beginning-of-sequence token is never text. `text_before` is all text in front of the image.
     `grid` is (rows, columns) of the image tokens, of the last ones where an overview precedes them. `special` names
@@ -42,6 +43,7 @@ class Layout:
     eol: Positions = field(default_factory=_none)
     boi: int | None = None
     eoi: int | None = None
+    size: Positions = field(default_factory=_none)
     text: Positions = field(default_factory=_none)
     text_before: Positions = field(default_factory=_none)
     grid: tuple[int, int] | None = None
@@ -136,6 +138,7 @@ _RESOLVE: dict[str, Callable[[Layout, int, str], Positions | None]] = {
     "image": lambda x, _, __: _some(x.image),
     "image-K": lambda x, n, _: _kth(x.image, n),
     "image-mean": lambda x, _, __: _some(x.image),
+    "image-size": lambda x, _, __: _some(x.size),
     "last": lambda x, n, _: _one(x.length - n if n <= x.length else None),
     "last-image": lambda x, _, __: _some(x.image[-1:]),
     "prefix": lambda x, _, __: _some(np.arange(x.image_end or 0)),

@@ -42,6 +42,7 @@ BARE = Layout(np.array([1, 4, 4, 4, 4, 20, 21]), image=np.arange(1, 5), text=np.
         ("at-6", [6], None, [6]),
         ("at-32", None, None, None),
         ("at-frame-end", [8], None, None),
+        ("image-size", None, None, None),
         ("image", [2, 3, 5, 6], None, [1, 2, 3, 4]),
         ("image-mean", [2, 3, 5, 6], None, [1, 2, 3, 4]),
         ("eol", [4, 7], None, None),

@@ -28,11 +28,18 @@ AFTER_LINES = (
 )
 
 
+SIZES = (
+    "from (select sample_id, condition, 'image-size' as name, unnest(range(boi + 1, image_start)) as position "
+    "from samples) select sample_id, condition, name, position"
+)
+
+
 @cache
 def _data() -> dict[str, Any]:
     return dict(json.loads(files("actstore_analyze.attention").joinpath("bands.json").read_text(encoding="utf-8")))
 
 
+UNSTORED = {"eol": AFTER_LINES, "image-size": SIZES}
 OTHERS: tuple[str, ...] = tuple(_data()["others"])  # of a model that the paper did not look at
 
 
@@ -50,8 +57,8 @@ def known(store: Store, names: Sequence[str] | None) -> tuple[str, ...]:
     for name in chosen:
         if name not in found:
             raise ActstoreError(
-                f"no sample of {store.path} has a position '{name}': {', '.join(COLUMNS)}, eol and at-P are known of "
-                f"images that have them, other roles where they are stored: {', '.join(store.roles)}"
+                f"no sample of {store.path} has a position '{name}': {', '.join(COLUMNS)}, eol, image-size and "
+                f"at-P are known of images that have them, other roles where they are stored: {', '.join(store.roles)}"
             )
     return chosen
 
@@ -74,6 +81,6 @@ def _query(name: str, *, stored: bool) -> str:
         return f"select {own}, {COLUMNS[name]} as position from samples where {COLUMNS[name]} is not null"
     if at := re.fullmatch(r"at-(\d+)", name):
         return f"select {own}, {at[1]} as position from samples where length > {at[1]}"
-    if name == "eol" and not stored:
-        return AFTER_LINES
+    if not stored and name in UNSTORED:
+        return UNSTORED[name]
     return f"select {own}, position from rows where role = {literal(name)} and position is not null"

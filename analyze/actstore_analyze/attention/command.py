@@ -26,6 +26,7 @@ from actstore_analyze.commands import (
     type=click.FloatRange(0, 1),
     help="Share, averaged over layers, above which a position stands alone  [default: 0.01, or 2/n if that is more]",
 )
+@click.option("--keep-boi", is_flag=True, help="Keep the token that begins the image, as the paper's formula does.")
 @click.option("--keep-initial", is_flag=True, help="Keep the tokens before the image, which draw attention anyway.")
 @referenced
 def attention(store: Path, **asked: Any) -> None:

@@ -49,11 +49,13 @@ class CrossModal(PerLayer):
     names: roles whose positions are set apart whatever they draw, several positions of one as one band; a position of
     two names counts under the first. threshold: the share, averaged over layers, above which another position stands
     alone; None: 1 %, as in The Narrow Gate, or 2 / n where that is more, since an even spread over n positions
-    already gives 1 / n to each.
+    already gives 1 / n to each. The image part begins behind what begins the image, with its size where the model is
+    told that (Emu3), as the authors' code has it; keep_boi: there, as the paper's formula; keep_initial: at 0.
     """
 
     names: tuple[str, ...] = bands.OTHERS
     threshold: float | None = None
+    keep_boi: bool = False
     keep_initial: bool = False
 
     measure: ClassVar[str] = "attention"
@@ -83,7 +85,8 @@ class CrossModal(PerLayer):
     @property
     def title(self) -> str:
         """What was measured, as a heading."""
-        asked = ["Cross-modal attention", *(["initial tokens kept"] if self.keep_initial else [])]
+        kept = "initial tokens kept" if self.keep_initial else "beginning of the image kept" if self.keep_boi else None
+        asked = ["Cross-modal attention", *([kept] if kept else [])]
         return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
 
     @property
@@ -100,6 +103,8 @@ class CrossModal(PerLayer):
         usual = "1 %, or than twice an even share where the image part has fewer than 200 positions,"
         least = usual if self.threshold is None else f"{self.threshold:g}"
         initial = "Tokens before the image are kept" if self.keep_initial else "Tokens before the image are left out"
+        if self.keep_boi and not self.keep_initial:
+            initial += " up to the one that begins it"
         return (
             "Cross-modal attention f (Serra et al., The Narrow Gate): the attention, after the softmax, of all text "
             "after the image to each position up to the end of the image, averaged over heads, summed over text tokens "
@@ -125,7 +130,7 @@ class CrossModal(PerLayer):
     def _spans(self, store: Store) -> pl.DataFrame:
         """Of each sample with text after its image: sample_id, condition, eoi, first, last."""
         query = self.sql.strip().rstrip(";")
-        start = "0" if self.keep_initial else "s.image_start"
+        start = "0" if self.keep_initial else f"coalesce(s.boi{'' if self.keep_boi else ' + 1'}, s.image_start)"
         spans = store.sql(
             f"select s.sample_id, s.condition, s.eoi, {start} as first, coalesce(s.eoi, s.image_end) as last "
             "from samples s semi join (select r.sample_id, r.condition from rows r semi join "

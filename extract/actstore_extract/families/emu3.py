@@ -1,7 +1,8 @@
 """Emu3: `<|image start|> H*W <|image token|> image tokens <|extra_201|> <|image end|>`.
 
 The image tokens are VQ codes, H lines of W with a line end each. A line end has the placeholder of the image tokens in
-`input_ids`, so lines are known by the size of the image alone. `<|extra_201|>` ends the frame: role `at-frame-end`.
+`input_ids`, so lines are known by the size of the image alone. What stands between `<|image start|>` and the image is
+the role `image-size`, and `<|extra_201|>`, which ends the frame, `at-frame-end`.
 """
 
 from collections.abc import Mapping
@@ -66,10 +67,12 @@ class Emu3(Family):
         return int(boi[-1]), stop + 1
 
     def layout(self, model: Wrapped, token_ids: NDArray[np.int64], inputs: Mapping[str, torch.Tensor]) -> Layout:
-        """The usual one, and where the frame ends."""
+        """The usual one, with the image's size and where the frame ends."""
         layout = super().layout(model, token_ids, inputs)
+        assert layout.boi is not None
         assert layout.eoi is not None
-        return replace(layout, special={"frame-end": layout.eoi - 1})
+        size = np.arange(layout.boi + 1, layout.image[0])
+        return replace(layout, size=size, special={"frame-end": layout.eoi - 1})
 
 
 def _id(model: Wrapped, name: str) -> int:

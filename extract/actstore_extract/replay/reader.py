@@ -89,14 +89,17 @@ class Stored:
         between = np.arange(begin, last + 1)
         is_line_end = self.modality[between] == "special"
         before, after = words[words < begin], words[words > end]
+        boi, eoi = self.sample["boi"], self.sample["eoi"]
         return Layout(
             self.token_ids,
             image=between[~is_line_end],
             eol=between[is_line_end],
-            boi=self.sample["boi"],
-            eoi=self.sample["eoi"],
+            boi=boi,
+            eoi=eoi,
+            size=np.arange(begin if boi is None else boi + 1, begin),
             text=after if len(after) else before,
             text_before=before,
+            special={"frame-end": eoi - 1} if eoi == last + 2 else {},  # what Emu3 alone has in between
         )
 
     def at(self, role: str) -> Positions:

@@ -27,6 +27,7 @@ def mass(layer, length=IMAGE + 1):
 def make(
     path, *, lengths=(IMAGE,) * N, eoi=True, stored=("mass",), last=3, dtype="float32", family="generic", blocks=3,
     layers=LAYERS, grid=(None, None), eol=(), starts=(START,) * N,
+    boi=None,
 ):  # fmt: skip
     """N samples: [BOS] [BOI], image tokens, [EOI] if so, TEXT tokens; mass NaN at the output.
 
@@ -43,6 +44,7 @@ def make(
         grid_rows=pl.lit(grid[0], pl.Int32),
         grid_columns=pl.lit(grid[1], pl.Int32),
         image_end=pl.Series([START + n - 1 for n in lengths], dtype=pl.Int32),
+        boi=pl.lit(boi, pl.Int32),
         eoi=pl.Series([START + n if eoi else None for n in lengths], dtype=pl.Int32),
     )
     full = np.stack([mass(layer) for layer in layers] + [np.full((N, START + IMAGE + 1), np.nan, np.float32)])
@@ -85,6 +87,18 @@ def test_initial_tokens_can_be_kept(tmp_path, capsys):
     _, rows, _ = command(capsys, "attention", make(tmp_path / "s"), "--keep-initial", "--layers", 1)
     total = mass(1).sum(axis=0, dtype=np.float64)
     assert shares(rows, 1)["at-0"] == pytest.approx(total[0] / total.sum())
+
+
+def test_the_image_part_begins_behind_what_begins_it(tmp_path, capsys):
+    """Where the size of the image stands in between, it is of the image part."""
+    store = make(tmp_path / "s", boi=1, starts=(START + 4,) * N)
+    for option, start in ((), 2), (("--keep-boi",), 1), (("--keep-initial",), 0):
+        status, rows, _ = command(capsys, "attention", store, *option, "--names", "image-size,eoi", "--layers", 1)
+        assert status == 0
+        total = mass(1)[:, start:].sum(axis=0, dtype=np.float64)
+        size = total[START - start : START + 4 - start].sum() / total.sum()
+        assert shares(rows, 1)["image-size"] == pytest.approx(size)
+        assert next(row["positions"] for row in rows if row["name"] == "image-size") == 4
 
 
 def test_threshold(tmp_path, capsys):

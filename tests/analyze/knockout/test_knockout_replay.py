@@ -94,7 +94,10 @@ def test_what_cannot_be_replayed(tmp_path, capsys):
             ("--replay", "image-image"),
             "keeps the residual stream of suffix at all of 7 layers, keys and values of prefix",
         ),
-        (("--replay", "image-image"), "boi+image+eol -> boi+image+eol, layers [0, 1, 2, 3, 4, 5], after the softmax"),
+        (
+            ("--replay", "image-image"),
+            "boi+image-size+image+eol+at-frame-end -> boi+image-size+image+eol+at-frame-end, layers [0, 1, 2",
+        ),
         (("--replay", "image-image"), "begin at position 1: every position has to be there, at all layers; extract"),
         (("--replay", "eol"), "has no text -> eol"),
         (("--replay", "eol"), "choose samples that have both sides with SQL"),

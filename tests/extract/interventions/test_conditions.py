@@ -45,10 +45,12 @@ def test_ready_made_names():
     block = {"queries": ["text"], "keys": ["eoi"], "layers": [0, 1], "mode": "post"}
     assert found["none"] == Condition()
     assert found["eoi-knockout"].blocked == (block,)
-    assert found["image-knockout"].blocked == ({**block, "keys": ["boi", "image", "eol"]},)
+    assert found["image-knockout"].blocked == (
+        {**block, "keys": ["boi", "image-size", "image", "eol", "at-frame-end"]},
+    )
     assert found["at-032-knockout"].blocked == ({**block, "keys": ["at-32"]},)
     images = conditions({"name": "image-image-knockout"}, n_layers=2)["image-image-knockout"].blocked[0]
-    assert images["queries"] == images["keys"] == ["boi", "image", "eol"]
+    assert images["queries"] == images["keys"] == found["image-knockout"].blocked[0]["keys"]
 
 
 @pytest.mark.parametrize(

@@ -236,9 +236,10 @@ def test_a_sample_from_a_store_is_the_sample(name, keep, tmp_path):
     samples = stored(Reader(actstore.open(tmp_path / "s")), ["s0", "s1"])
     for one, (its, said) in zip(samples.values(), kept, strict=True):
         layout, known = one.layout, its.layout
-        for field in ("token_ids", "image", "eol", "text", "text_before"):
+        for field in ("token_ids", "image", "eol", "size", "text", "text_before"):
             np.testing.assert_array_equal(getattr(layout, field), getattr(known, field), err_msg=field)
         assert (layout.boi, layout.eoi, layout.image_end) == (known.boi, known.eoi, known.image_end)
+        assert layout.special == known.special
         at = np.array([known.image_end])
         past, is_cached = one.past(at, layers, model.n_layers)
         assert (past, is_cached) == (at[0], keep == "suffix")
