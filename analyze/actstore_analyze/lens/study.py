@@ -12,6 +12,7 @@ from actstore.errors import ActstoreError
 from actstore.format.lens import Lens
 from actstore.store import Store
 from actstore_analyze.lens.measure import Readings, read
+from actstore_analyze.lens.tokens import as_read
 from actstore_analyze.study.selection import USUAL, Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, n_layers
 from actstore_analyze.study.units import sampled
@@ -116,7 +117,7 @@ class LogitLens(PerLayer):
             found.append(_long(piece, layers, _read(unit, lens, x, piece["token"].to_numpy(), at)))
         long = pl.concat(found).filter(pl.col("layer").is_in(self.layers))
         long = long.join(store.vocabulary, left_on="top", right_on="token_id", how="left", maintain_order="left")
-        said = pl.coalesce("token", pl.format("#{}", "top")).alias("said")
+        said = pl.coalesce(as_read(long["token"], store.vocabulary["token"]), pl.format("#{}", "top")).alias("said")
         per_sample = long.with_columns(said).group_by("layer", "sample_id", maintain_order=True)
         return per_sample.agg(
             pl.col("probability", "right", "entropy", "divergence").mean(),

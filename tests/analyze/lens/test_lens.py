@@ -135,6 +135,15 @@ def test_the_numbers_of_one_layer_by_hand(store, capsys):
     assert one["right"] == (ranks == 1).mean()
 
 
+def test_tokens_are_shown_as_they_are_read(store, capsys, monkeypatch):
+    """A byte-level vocabulary marks spaces, and spells other bytes in letters of its own."""
+    plain, _ = table(capsys, store.path, "--layers", "4")
+    own = store.vocabulary.with_columns(pl.format("Ġ{}", "token").alias("token"))
+    monkeypatch.setattr(type(store), "vocabulary", own)
+    shown, _ = table(capsys, store.path, "--layers", "4", "--force")
+    assert shown["top_tokens"].to_list() == plain["top_tokens"].to_list()
+
+
 def test_positions_are_averaged_within_samples_and_jobs_change_nothing(store, capsys):
     whole, _ = table(capsys, store.path, "--roles", "image,last", "--layers", "2..3")
     shared, _ = table(capsys, store.path, "--roles", "image,last", "--layers", "2..3", "--jobs", 2, "--force")
