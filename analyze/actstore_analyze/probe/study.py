@@ -10,7 +10,7 @@ from actstore.errors import ActstoreError, nearest
 from actstore.store import Store
 from actstore_analyze.probe.measure import Asked, asked_folded, asked_held_out
 from actstore_analyze.study.intervals import by_sample
-from actstore_analyze.study.selection import Say, choose, groups, known_roles
+from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, Prepared
 from actstore_analyze.study.units import (
     PLACE,
@@ -108,9 +108,7 @@ class Probe(Prepared):
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each at every layer."""
         rows = choose(store, self.sql, self.roles, self.label, say=say)
-        if self.split is None:
-            self._check(rows)
-        rows = rows.with_columns(pl.col("label").rank("dense").cast(pl.Int64))
+        rows = rows.with_columns(pl.col("label").rank("dense").cast(pl.Int64), named=pl.col("label").cast(pl.String))
         if self.split is not None:
             sides = store.sql(f'select row_id, cast("{self.split}" as varchar) as side from rows')
             rows = rows.join(sides, on="row_id", how="left", maintain_order="left")
@@ -119,19 +117,19 @@ class Probe(Prepared):
                 gone = rows.height - kept.height
                 say(f"left out: {gone} of {rows.height} rows, whose {self.split} is neither of {', '.join(SIDES)}")
             rows = kept
-        return [
-            Unit(sampled(group, self.positions, self.seed), layer)
-            for group in groups(rows, self.roles, say=say)
-            for layer in self.layers
-        ]
+        found = list(groups(rows, self.roles, say=say))
+        if self.split is None:
+            for group in found:
+                self._check(group)
+        return [Unit(sampled(group, self.positions, self.seed), layer) for group in found for layer in self.layers]
 
-    def _check(self, rows: pl.DataFrame) -> None:
-        """Raise ActstoreError for a label with fewer vectors than folds, by its name."""
-        counts = rows.group_by("role", "condition", "k", "label").len().sort("len", "role", "label")
-        role, label, count = counts.select("role", "label", "len").row(0)
+    def _check(self, group: Group) -> None:
+        """Raise ActstoreError for a label with fewer vectors than folds, by its name: positions have all samples."""
+        counts = group.positions[0].group_by("named").len().sort("len", "named")
+        label, count = counts.row(0)
         if count < self.folds:
             raise ActstoreError(
-                f"label '{label}' has {count} vectors of role '{role}', too few for {self.folds} folds; "
+                f"label '{label}' has {count} vectors of role '{group.role}', too few for {self.folds} folds; "
                 "take fewer (--folds), or leave it out (SQL)"
             )
 

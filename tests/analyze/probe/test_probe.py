@@ -3,12 +3,14 @@
 import re
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import actstore
 from actstore.commands.main import run
 from actstore.errors import ActstoreError
 from actstore_analyze.probe.measure import folded, held_out
@@ -55,6 +57,19 @@ def test_held_out_by_folds(store, capsys):
     said = cross_val_predict(model(), x, Y, cv=StratifiedKFold(4, shuffle=True, random_state=3))
     assert rows[0]["accuracy"] == pytest.approx((said == Y).mean())
     assert rows[0]["held_out"] == N
+
+
+def test_positions_that_some_samples_lack_are_left_out(tmp_path, capsys):
+    """Of prompts of three lengths; the third position has one sample of a class, too few for folds of its own."""
+    plan = pl.DataFrame({"sample_id": [f"s{i:02}" for i in range(40)], "label": ["a", "b"] * 20})
+    store = actstore.create(tmp_path / "s", plan=plan, layers=[1], d_model=4, dtype="float32", run={"n_layers": 2})
+    at = [(name, "image", k) for i, name in enumerate(plan["sample_id"]) for k in range(3 if i < 2 else 2)]
+    rows = pl.DataFrame(at, schema=["sample_id", "role", "k"], orient="row")
+    x = np.random.default_rng(0).standard_normal((1, rows.height, 4)).astype(np.float32)
+    store.write(0, samples=plan.select("sample_id", status=pl.lit("ok")), rows=rows, residual={"image": x})
+    status, found, err = command(capsys, "probe", store.path, "--roles", "image", "--folds", 4)
+    assert (status, found[0]["positions"], found[0]["n"]) == (0, 2, 40), err
+    assert "role 'image': 1 of 3 positions are not in every sample; left out" in err
 
 
 def test_folds_where_the_rows_chosen_are_all_test(store, capsys):
