@@ -118,14 +118,21 @@ class Probe(Prepared):
                 say(f"left out: {gone} of {rows.height} rows, whose {self.split} is neither of {', '.join(SIDES)}")
             rows = kept
         found = list(groups(rows, self.roles, say=say))
-        if self.split is None:
-            for group in found:
-                self._check(group)
+        for group in found:
+            self._check(group)
         return [Unit(sampled(group, self.positions, self.seed), layer) for group in found for layer in self.layers]
 
     def _check(self, group: Group) -> None:
-        """Raise ActstoreError for a label with fewer vectors than folds, by its name: positions have all samples."""
-        counts = group.positions[0].group_by("named").len().sort("len", "named")
+        """Raise ActstoreError for a label with fewer vectors than folds, and for one label to learn from, by its name."""
+        rows = group.positions[0]  # every position has all samples
+        if self.split is not None:
+            learned = rows.filter(pl.col("side") == SIDES[0])["named"].unique()
+            if len(learned) == 1:
+                raise ActstoreError(
+                    f"role '{group.role}': all training points have the label '{learned[0]}'; a probe needs two"
+                )
+            return
+        counts = rows.group_by("named").len().sort("len", "named")
         label, count = counts.row(0)
         if count < self.folds:
             raise ActstoreError(

@@ -126,11 +126,15 @@ def test_points_that_cannot_be_probed(call, message):
             ["--label", "sample_id", "--folds", "2"],
             "label 's000/image-text' has 1 vectors of role 'eoi', too few for 2 folds",
         ),
+        (
+            ["from rows where label = 'a' or split = 'test'"],
+            "role 'eoi': all training points have the label 'a'; a probe needs two",
+        ),
         (["--split", "label"], "the query selects no labelled row of role 'eoi'"),
     ],
 )
 def test_bad_input_is_one_clear_line(store, capsys, arguments, message):
-    assert run(["probe", str(store), "--roles", "eoi", *arguments]) == 1
+    assert run(["probe", str(store), *arguments, "--roles", "eoi"]) == 1
     assert re.search(message, capsys.readouterr().err)
 
 
