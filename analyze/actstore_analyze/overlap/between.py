@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
+from actstore.format.header import span
 from actstore.store import Store
 from actstore_analyze.overlap.measure import data_overlap_per_point
 from actstore_analyze.study.counterparts import Compared, counterpart, matched
@@ -110,6 +111,12 @@ class DataOverlap(Compared, OfNeighbors):
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each with its counterpart, at every layer."""
         other = self.other(store)
+        common = [layer for layer in store.layers if layer in other.layers]
+        if self.with_layer is None and list(self.layers) == common != [*store.layers]:
+            say(
+                f"left out: layers {span(sorted({*store.layers} - {*common}))}, which {other.path.name} does not have; "
+                "--with-layer compares with one of its own"
+            )
         found = []
         for group in groups(choose(store, self.sql, self.roles, None, group=self.group, say=say), self.roles, say=say):
             role, condition = self.with_role or group.role, self.with_condition or group.condition

@@ -123,7 +123,7 @@ class Probe(Prepared):
         return [Unit(sampled(group, self.positions, self.seed), layer) for group in found for layer in self.layers]
 
     def _check(self, group: Group) -> None:
-        """Raise ActstoreError for a label with fewer vectors than folds, and for one label to learn from, by its name."""
+        """Raise ActstoreError, by name, for a label with fewer vectors than folds or one alone to learn."""
         rows = group.positions[0]  # every position has all samples
         if self.split is not None:
             learned = rows.filter(pl.col("side") == SIDES[0])["named"].unique()

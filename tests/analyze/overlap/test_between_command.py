@@ -74,6 +74,7 @@ def test_with_another_store_by_sample(store, tmp_path, capsys, ending):
     _, rows, err = command(capsys, *asked)
     assert "role 'eoi': 30 of 80 samples have no counterpart; left out" in err
     assert [(row["layer"], row["n"]) for row in rows] == [(1, 50)]  # the layer that both have
+    assert "left out: layers 0, 2, which other does not have; --with-layer compares with one of its own" in err
     assert rows[0]["overlap"] == pytest.approx(naive(of("eoi", 1)[10:60], x[0][::-1], 5))
     status, _, err = command(capsys, "overlap", store, SQL, "--roles", "eoi", "--with-store", tmp_path / "other",
                              "--with-role", "image", "-k", 5)  # fmt: skip
