@@ -13,8 +13,9 @@ from actstore.format.commits import File
 from actstore.format.header import Header, around, check_capture
 from actstore.format.lens import FILES as LENS_FILES
 from actstore.format.lens import Lens
-from actstore.format.names import COMMITS, HEADER, PARTS, PLAN, RESULTS, VOCABULARY
+from actstore.format.names import COMMITS, FORMAT, HEADER, PARTS, PICTURED, PLAN, RESULTS, VOCABULARY
 from actstore.format.plan import prepare
+from actstore.format.schema import PICTURE, PICTURES, check_own_columns
 from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
 from actstore.format.tables import write_table
 from actstore.storage import local
@@ -32,16 +33,20 @@ def create(
     run: Mapping[str, Any] | None = None,
     vocabulary: Mapping[int, str] | None = None,
     lens: Lens | None = None,
+    pictures: bool = False,
 ) -> Store:
     """Create a store that holds nothing yet; it appears at `path` whole or not at all.
 
     plan: one row for each sample (and condition): sample_id and the sample's own columns (label, prompt, ...);
     without a column `batch` it is cut into batches of 2,048. layers: residual points, ascending. blocks: those whose
     keys and values are kept, ascending. lens: the model's final norm and unembedding, for `actstore lens`.
+    pictures: samples may have several, so that rows have a column picture, samples a column pictures (format 2).
     Raises ActstoreError if `path` exists or lies in a store, PlanError if a sample occurs twice.
     """
     target = Path(path)
     check_capture(layers, d_model, dtype, run or {}, blocks)
+    if pictures:
+        check_own_columns([name for name in plan.columns if name in (*PICTURE, *PICTURES)], PICTURED)
     if lens is not None and len(lens.weight) != d_model:
         raise ActstoreError(f"a lens for vectors of width {len(lens.weight)}, but d_model is {d_model}")
     words = {"token_id": list(vocabulary or {}), "token": list((vocabulary or {}).values())}
@@ -68,6 +73,7 @@ def create(
             files={name: File.of(draft / name) for name in (*tables, *(LENS_FILES if lens else ()))},
             blocks=tuple(blocks),
             lens=None if lens is None else lens.optics,
+            format=PICTURED if pictures else FORMAT,
         )
         local.publish(draft / HEADER, made.dump())
         local.replace(target, draft)  # nothing or an empty folder; anything else fails: a racing creator loses

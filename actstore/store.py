@@ -46,7 +46,7 @@ class Store:
         self.path, self.limits = path, limits or Limits()
         self.header = Header.load(path)
         self.commits = checkpoint.opened(path, self.header)
-        self.parts = [Part(path, commit) for commit in self.commits]
+        self.parts = [Part(path, commit, self.header.format) for commit in self.commits]
         self._vectors = Vectors(path, self.header, self.parts, self.limits)
         self._saved: list[Result] = []
 
@@ -253,6 +253,7 @@ class Store:
             samples=lambda: [part.samples_path for part in self.parts],
             plan=lambda: self.checked(PLAN),
             vocabulary=lambda: self.checked(VOCABULARY),
+            format=self.header.format,
         )
 
     @cached_property

@@ -13,7 +13,19 @@ from actstore.format.commits import Commit, File
 from actstore.format.layout import VECTORS
 from actstore.format.lens import FOLDER as LENS
 from actstore.format.lens import Numbers, Optics
-from actstore.format.names import COMMITS, DTYPES, FORMAT, HEADER, PARTS, PLAN, RESULTS, VOCABULARY, WIDEST, dtype_named
+from actstore.format.names import (
+    COMMITS,
+    DTYPES,
+    FORMAT,
+    HEADER,
+    PARTS,
+    PICTURED,
+    PLAN,
+    RESULTS,
+    VOCABULARY,
+    WIDEST,
+    dtype_named,
+)
 from actstore.format.schema import PLAN as PLAN_COLUMNS
 from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
 
@@ -41,6 +53,7 @@ class Header:
     """Layers (residual points, ascending), width and number type of the vectors, run card, checksums of two tables.
 
     blocks: those whose keys and values are kept, ascending; none in most stores. lens: of a store that has one.
+    format: 2 where samples may have several pictures, else 1.
     crc32c is that of the file: every commit names it, so that a part of another store cannot pass for one of this.
     """
 
@@ -53,13 +66,14 @@ class Header:
     blocks: tuple[int, ...] = ()
     lens: Optics | None = None
     crc32c: str = ""
+    format: int = FORMAT
 
     @classmethod
     def load(cls, store: Path) -> "Header":
         """The header of the store in a folder; raises NotAStoreError, FormatError or CorruptError."""
         path = store / HEADER
         try:
-            record = records.load(path)
+            record = records.load(path, PICTURED)
         except (FileNotFoundError, NotADirectoryError):
             raise NotAStoreError(f"{store} is not a store: it has no {HEADER}") from None
         except PermissionError as error:
@@ -78,9 +92,10 @@ class Header:
                 blocks=parsed.capture.blocks,
                 lens=Optics.of(parsed.lens) if isinstance(parsed.lens, Numbers) else None,
                 crc32c=parsed.crc32c,
+                format=record["format"],
             )
         except (ValueError, RecursionError, ActstoreError) as error:
-            raise CorruptError(f"{path}: not a header of format {FORMAT} ({error})") from None
+            raise CorruptError(f"{path}: not a header of format 1 or 2 ({error})") from None
         ascending = bool(header.layers) and list(header.layers) == sorted(set(header.layers))
         if (
             not ascending
@@ -90,7 +105,7 @@ class Header:
             or min(header.blocks, default=0) < 0
             or not header.lists_its_files()
         ):
-            raise CorruptError(f"{path}: not a header of format {FORMAT}")
+            raise CorruptError(f"{path}: not a header of format 1 or 2")
         if problem := _problem_of_names(header.run):
             raise CorruptError(f"{path}: {problem}")
         return header
@@ -101,7 +116,7 @@ class Header:
         capture = {"layers": list(self.layers), "d_model": self.d_model, "dtype": self.dtype, **blocks}
         return records.dump(
             {
-                "format": FORMAT,
+                "format": self.format,
                 "created": self.created,
                 "capture": capture,
                 "run": self.run,
@@ -123,7 +138,7 @@ class Header:
         path = store / name
         self.files[name].check(path, whole=True)
         if name == PLAN:
-            tables.check_columns(path, PLAN_COLUMNS, own=True)
+            tables.check_columns(path, PLAN_COLUMNS, own=True, form=self.format)
         elif name == VOCABULARY:
             tables.check_columns(path, VOCABULARY_COLUMNS)
         return path

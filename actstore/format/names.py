@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from actstore.errors import ActstoreError, nearest
 
 FORMAT = 1
+PICTURED = 2  # the format of a store whose samples may have several pictures
 
 HEADER = "actstore.json"
 PLAN = "plan.parquet"

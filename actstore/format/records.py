@@ -26,22 +26,25 @@ def dump(record: Record) -> bytes:
     return f'{body[:-1]},"crc32c":"{checksum}"}}\n'.encode()
 
 
-def load(path: Path) -> Record:
-    """The record at `path`, crc32c included; raises FormatError for a newer format, CorruptError for a damaged one."""
+def load(path: Path, newest: int = FORMAT) -> Record:
+    """The record at `path`, crc32c included, of a format up to `newest`.
+
+    Raises FormatError for a newer format, CorruptError for a damaged record.
+    """
     content = content_of(path, RECORD_BYTES)
     try:
         record = json.loads(content)
         found = record.get("format")
     except (ValueError, AttributeError, RecursionError) as error:
         raise CorruptError(f"{path}: not a complete record ({error}); restore it from a copy") from None
-    if isinstance(found, int) and found > FORMAT:
+    if isinstance(found, int) and found > newest:
         raise FormatError(
-            f"{path}: format {found} is newer than this reader (format {FORMAT}); upgrade it with: "
+            f"{path}: format {found} is newer than this reader (format {newest}); upgrade it with: "
             "pip install --upgrade actstore"
         )
     if not _is_intact(record, content):
         raise CorruptError(f"{path}: its bytes differ from what was written (crc32c); restore it from a copy")
-    if found != FORMAT:
+    if isinstance(found, bool) or found not in range(FORMAT, newest + 1):
         raise FormatError(f"{path}: format {found!r} is not a format this reader knows")
     return dict(record)
 

@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 
 from actstore.errors import ActstoreError, nearest
-from actstore.format.names import COLUMN_NAME
+from actstore.format.names import COLUMN_NAME, FORMAT, PICTURED
 
 Columns = dict[str, type[pl.DataType] | pl.DataType]
 
@@ -42,12 +42,31 @@ SAMPLES: Columns = {
     "source_similarity": pl.Float32,
     "generated_text": pl.String,
 }
+# What tables of format 2 have besides: which picture a row is of, and where each picture of a sample is.
+_PICTURE = dict.fromkeys(("image_start", "image_end", "grid_rows", "grid_columns", "boi", "eoi"), pl.Int32)
+PICTURE: Columns = {"picture": pl.Int32}
+PICTURES: Columns = {"pictures": pl.List(pl.Struct(_PICTURE))}
 PLAN: Columns = {"batch": pl.Int32, "sample_id": pl.String, "condition": pl.String}
 VOCABULARY: Columns = {"token_id": pl.Int32, "token": pl.String}
 
 STATUSES = ("ok", "failed")
 KEY = ("sample_id", "condition")
 LISTS = tuple(name for name, kind in SAMPLES.items() if isinstance(kind, pl.List))  # not repeated beside every row
+
+
+def rows_of(form: int) -> Columns:
+    """The columns of rows.parquet in a store of this format."""
+    return ROWS | PICTURE if form == PICTURED else ROWS
+
+
+def samples_of(form: int) -> Columns:
+    """Those of samples.parquet."""
+    return SAMPLES | PICTURES if form == PICTURED else SAMPLES
+
+
+def lists_of(form: int) -> tuple[str, ...]:
+    """Those of samples that are not repeated beside every row."""
+    return (*LISTS, *PICTURES) if form == PICTURED else LISTS
 
 
 def conform(frame: pl.DataFrame, columns: Columns, table: str) -> pl.DataFrame:
@@ -65,9 +84,10 @@ def conform(frame: pl.DataFrame, columns: Columns, table: str) -> pl.DataFrame:
         raise ActstoreError(f"{table}: {error}") from None
 
 
-def check_own_columns(names: Iterable[str]) -> None:
-    """Raise ActstoreError for a sample's own column that is no lower-case identifier or that the store uses itself."""
-    taken = {*ROWS, *SAMPLES, "batch"}
+def check_own_columns(names: Iterable[str], form: int = FORMAT) -> None:
+    """Raise ActstoreError for a sample's own column that is no lower-case identifier or that a store of this format
+    uses itself."""
+    taken = {*rows_of(form), *samples_of(form), "batch"}
     for name in names:
         if not COLUMN_NAME.fullmatch(name):
             raise ActstoreError(f"column '{name}' of the plan: use lower-case letters, digits and underscores")

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actstore.errors import ActstoreError, CorruptError
+from actstore.format.names import FORMAT
 from actstore.format.schema import Columns, check_own_columns
 from actstore.limits import check_memory
 
@@ -76,15 +77,16 @@ def read_table(path: Path, height: int | None = None) -> pl.DataFrame:
     return frame
 
 
-def check_columns(path: Path, columns: Columns, *, own: bool = False) -> None:
-    """Raise CorruptError unless the columns of a Parquet table are these, and with `own` others after them."""
+def check_columns(path: Path, columns: Columns, *, own: bool = False, form: int = FORMAT) -> None:
+    """Raise CorruptError unless the columns of a Parquet table are these, and with `own` others after them, in a store
+    of this format."""
     try:
         with path.open("rb") as file:
             schema = pq.read_schema(file).remove_metadata()
         found = pl.from_arrow(pa.Table.from_batches([], schema))  # schema.empty_table() imports pandas
         assert isinstance(found, pl.DataFrame)
         if own:
-            check_own_columns(found.columns[len(columns) :])
+            check_own_columns(found.columns[len(columns) :], form)
     except (*MEANINGLESS, ActstoreError) as error:
         raise CorruptError(f"{path}: its columns are not those of format 1 ({error})") from None
     known = found[:, : len(columns)] if own else found

@@ -87,10 +87,11 @@ def table(store: Path, found: Sequence[Damage], *, failed: bool = False) -> pl.D
 def _failed(store: Path, planned: pl.DataFrame, found: Sequence[Damage]) -> pl.DataFrame:
     """Samples of the undamaged parts that failed."""
     damaged = {name for one in found for name in one.records}
-    read, _ = commits.readable(store, Header.load(store).crc32c, commits.names(store))
+    header = Header.load(store)
+    read, _ = commits.readable(store, header.crc32c, commits.names(store))
     unread = commits.superseded(read) | damaged
     samples = [
-        Part(store, commit).samples().select(*KEY, "status", "error", record=pl.lit(commit.name))
+        Part(store, commit, header.format).samples().select(*KEY, "status", "error", record=pl.lit(commit.name))
         for commit in read
         if commit.name not in unread
     ]

@@ -106,7 +106,7 @@ def _fail(error: CorruptError) -> None:
 
 def _check_contents(path: Path, commit: Commit, header: Header) -> None:
     """Tables and arrays agree with the record, the plan and each other, and nothing else lies in the folder."""
-    part = Part(path, commit)
+    part = Part(path, commit, header.format)
     commit.check_folders(path)
     present = {file.relative_to(part.folder).as_posix() for file in part.folder.rglob("*") if not file.is_dir()}
     if strange := sorted(present - commit.files.keys()):

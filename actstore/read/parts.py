@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, CorruptError
 from actstore.format.commits import Commit
-from actstore.format.names import PARTS
-from actstore.format.schema import ROWS, SAMPLES, Columns
+from actstore.format.names import FORMAT, PARTS
+from actstore.format.schema import Columns, rows_of, samples_of
 from actstore.format.tables import read_table
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ class Places:
 
 
 class Part:
-    """A committed part, for reading; a file's bytes are checked before its first use."""
+    """A committed part of a store of this format, for reading; a file's bytes are checked before its first use."""
 
-    def __init__(self, store: Path, commit: Commit) -> None:
-        self.store, self.commit = store, commit
+    def __init__(self, store: Path, commit: Commit, form: int = FORMAT) -> None:
+        self.store, self.commit, self.format = store, commit, form
 
     @cached_property
     def folder(self) -> Path:
@@ -64,16 +64,16 @@ class Part:
 
     def samples(self) -> pl.DataFrame:
         """The samples of the part, in the order of its attention arrays."""
-        return self._table(self.samples_path, SAMPLES, self.commit.samples)
+        return self._table(self.samples_path, samples_of(self.format), self.commit.samples)
 
     def rows(self) -> pl.DataFrame:
         """The rows of the part, in the order of row_id."""
-        return self._table(self.rows_path, ROWS, self.commit.rows)
+        return self._table(self.rows_path, rows_of(self.format), self.commit.rows)
 
     def _table(self, path: Path, columns: Columns, height: int) -> pl.DataFrame:
         frame = read_table(path, height)
         if dict(frame.schema) != columns:
-            raise CorruptError(f"{path}: its columns are not those of format 1")
+            raise CorruptError(f"{path}: its columns are not those of format {self.format}")
         return frame
 
     def array(self, name: str) -> "ArrayReader":

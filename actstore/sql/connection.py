@@ -40,7 +40,7 @@ def connect(
     connection = duckdb.connect(":memory:")
     try:
         readable = [*_attach(connection, tables), *files.values()]
-        connection.execute(views.VIEWS)
+        views.create_views(connection, tables.format)
         for name, (frame, json_columns) in small.items():
             views.copy_table(connection, name, frame, json_columns)
         for name, path in files.items():
@@ -62,9 +62,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, tables: Tables) -> list[Path]
     if many and (path := index.cached(tables)):
         views.attach_tables(connection, path)
         return [path]
-    rows, samples, plan = tables.rows(), tables.samples(), tables.plan()
-    views.create_tables(connection, rows, samples, plan, "view")
-    return [*rows, *samples, plan]
+    return views.create_tables(connection, tables, "view")
 
 
 def _vectors(residual: Callable[[], Residual | None], d_model: int) -> views.Vectors:

@@ -25,8 +25,8 @@ def build(tables: Tables, path: Path) -> Path:
         with duckdb.connect(":memory:") as connection:
             connection.execute(f"attach {attached} as built (storage_version {version})")
             connection.execute("use built")
-            views.create_tables(connection, tables.rows(), tables.samples(), tables.plan(), "table")
-            connection.execute(views.VIEWS)
+            views.create_tables(connection, tables, "table")
+            views.create_views(connection, tables.format)
             connection.execute(f"comment on table plan is {views.literal(tables.state)}")
             connection.execute(f"create table vocab as {views.parquet(connection, [tables.vocabulary()])}")
             connection.execute("use memory; detach built")

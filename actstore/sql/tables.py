@@ -12,6 +12,7 @@ class Tables:
     """The store's folder, a name for its state (equal states have equal contents), and how many parts and rows it has.
 
     rows, samples: give the Parquet files of the parts; plan, vocabulary: those of the store. Each is checked by then.
+    format: that of the store.
     """
 
     store: Path
@@ -22,3 +23,4 @@ class Tables:
     samples: Callable[[], Sequence[Path]]
     plan: Callable[[], Path]
     vocabulary: Callable[[], Path]
+    format: int

@@ -9,18 +9,19 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from actstore.format.schema import LISTS, PLAN, ROWS, SAMPLES, Columns
+from actstore.format.schema import PLAN, Columns, lists_of, rows_of, samples_of
 from actstore.limits import Limits
+from actstore.sql.tables import Tables
 from actstore.storage.links import plain
 
 # One relation for each table of the store; the views users see are made of these.
 TABLES = ("stored_rows", "stored_samples", "plan")
-VIEWS = f"""
+VIEWS = """
 create view samples as
     select s.*, p.* exclude (batch, sample_id, condition)
     from stored_samples s left join plan p using (sample_id, condition);
 create view rows as
-    select r.*, s.* exclude (sample_id, condition, {", ".join(LISTS)})
+    select r.*, s.* exclude (sample_id, condition, {lists})
     from stored_rows r left join samples s using (sample_id, condition);
 """
 # Queries run on cursors: what is not set globally does not hold for them.
@@ -83,14 +84,20 @@ def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def create_tables(
-    connection: duckdb.DuckDBPyConnection, rows: Iterable[Path], samples: Iterable[Path], plan: Path, kind: str
-) -> None:
-    """Create the store's tables from Parquet as `kind` = "view" (read when queried) or "table" (copied)."""
-    sources = ((rows, ROWS), (samples, SAMPLES), ([plan], PLAN))
+def create_views(connection: duckdb.DuckDBPyConnection, form: int) -> None:
+    """Create the views that users see over the tables of a store of this format."""
+    connection.execute(VIEWS.format(lists=", ".join(lists_of(form))))
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection, tables: Tables, kind: str) -> list[Path]:
+    """Create the store's tables from Parquet as `kind` = "view" (read when queried) or "table" (copied); returns the
+    files."""
+    rows, samples, plan = tables.rows(), tables.samples(), tables.plan()
+    sources = ((rows, rows_of(tables.format)), (samples, samples_of(tables.format)), ([plan], PLAN))
     for name, (paths, columns) in zip(TABLES, sources, strict=True):
         source = relation(connection, paths, columns)
         connection.execute(f"create {kind} {name} as {source}")
+    return [*rows, *samples, plan]
 
 
 def attach_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -114,6 +121,9 @@ def copy_table(
 def _sql_type(kind: pl.DataType | type[pl.DataType]) -> str:
     if isinstance(kind, pl.List):
         return f"{_sql_type(kind.inner)}[]"  # type: ignore[arg-type]  # its stubs allow another class
+    if isinstance(kind, pl.Struct):
+        fields = ((one.name, _sql_type(one.dtype)) for one in kind.fields)  # type: ignore[arg-type]  # as above
+        return f"STRUCT({', '.join(f'{_identifier(name)} {kind}' for name, kind in fields)})"
     return SQL_TYPES.get(kind.base_type(), "VARCHAR")
 
 

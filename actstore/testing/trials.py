@@ -244,7 +244,7 @@ def refusals(folder: Path) -> Iterator[None]:
     (folder / "none").mkdir()
     newer = folder / "newer"
     newer.mkdir()
-    (newer / HEADER).write_text('{"format":2}')
+    (newer / HEADER).write_text('{"format":3}')
     for _ in itertools.count():
         _must_raise(AlreadyCommittedError, lambda: known.write(actstore.open(store.path), 0))
         _must_raise(NotAStoreError, lambda: actstore.open(folder / "none"))

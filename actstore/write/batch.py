@@ -13,7 +13,7 @@ from actstore.errors import ActstoreError, PlanError
 from actstore.format import layout
 from actstore.format.header import Header
 from actstore.format.names import ROLE_NAME, WIDEST, dtype_named
-from actstore.format.schema import KEY, ROWS, SAMPLES, STATUSES, conform
+from actstore.format.schema import KEY, STATUSES, conform, rows_of, samples_of
 
 Arrays = Mapping[str, NDArray[np.generic]]  # by role
 
@@ -68,8 +68,8 @@ def check(
     Raises PlanError if the samples are not those planned, ActstoreError for arrays that do not fit the tables and for
     vectors that are not finite.
     """
-    samples = _samples(planned, samples)
-    rows = _rows(int(planned["batch"][0]), rows, samples)
+    samples = _samples(header, planned, samples)
+    rows = _rows(header, int(planned["batch"][0]), rows, samples)
     for array in [array for arrays in (*vectors.values(), attention) for array in arrays.values()]:
         if array.ndim < 3 or not array.size:
             raise ActstoreError(f"an array of shape {array.shape}; none is empty, and each has layers first")
@@ -88,8 +88,8 @@ def check(
     return Batch(samples, rows, values)
 
 
-def _samples(planned: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
-    filled = _filled(conform(samples, SAMPLES, "samples"), status="ok", condition="none")
+def _samples(header: Header, planned: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
+    filled = _filled(conform(samples, samples_of(header.format), "samples"), status="ok", condition="none")
     if bad := set(filled["status"]) - set(STATUSES):
         raise ActstoreError(f"status {bad.pop()!r} of a sample is not one of {', '.join(STATUSES)}")
     if filled["sample_id"].null_count():
@@ -99,8 +99,8 @@ def _samples(planned: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
     return filled
 
 
-def _rows(batch: int, rows: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
-    filled = _filled(conform(rows, ROWS, "rows"), condition="none")
+def _rows(header: Header, batch: int, rows: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
+    filled = _filled(conform(rows, rows_of(header.format), "rows"), condition="none")
     ok = samples.filter(pl.col("status") == "ok").select(KEY)
     strange = filled.join(ok, on=KEY, how="anti", nulls_equal=True)
     if strange.height:

@@ -22,10 +22,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 import actstore
 import making
 from actstore.format import checkpoint, records
-from actstore.format.names import CHECKPOINT
+from actstore.format.names import CHECKPOINT, FORMAT
 from actstore.format.schema import PLAN, ROWS, SAMPLES, Columns
 from actstore.limits import Limits
 from actstore.sql import query, views
+from actstore.sql.tables import Tables
 
 PER_SAMPLE = 100
 QUERIES = {
@@ -78,12 +79,12 @@ def asking(folder: Path, n_rows: int, repeats: int) -> list[dict[str, Any]]:
         if kind == "index":
             path = folder / "index.duckdb"
             connection.execute(f"attach {views.literal(path)} as indexed; use indexed")
-            views.create_tables(connection, [made["rows"]], [made["samples"]], made["plan"], "table")
+            views.create_tables(connection, _known(folder, made), "table")
             connection.execute("use memory; detach indexed")
             views.attach_tables(connection, path)
         else:
-            views.create_tables(connection, [made["rows"]], [made["samples"]], made["plan"], "view")
-        connection.execute(views.VIEWS)
+            views.create_tables(connection, _known(folder, made), "view")
+        views.create_views(connection, FORMAT)
         calls = {name: partial(query.select, connection, text, Limits()) for name, text in QUERIES.items()}
         spent = taking_turns(calls, repeats)
         for name, one in spent.items():
@@ -97,6 +98,21 @@ def asking(folder: Path, n_rows: int, repeats: int) -> list[dict[str, Any]]:
     for path in folder.iterdir():
         path.unlink()
     return found
+
+
+def _known(folder: Path, made: dict[str, Path]) -> Tables:
+    """The tables as SQL takes them."""
+    return Tables(
+        folder,
+        "",
+        n_parts=1,
+        n_rows=0,
+        rows=lambda: [made["rows"]],
+        samples=lambda: [made["samples"]],
+        plan=lambda: made["plan"],
+        vocabulary=lambda: folder,
+        format=FORMAT,
+    )
 
 
 def many_parts(path: Path, parts: int) -> Path:
