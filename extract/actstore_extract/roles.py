@@ -77,11 +77,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Role:
-    """A parsed role: `name` is canonical and names the role's folder."""
+    """A parsed role: `name` is canonical and names the role's folder; `without` are positions that it leaves out."""
 
     name: str
     kind: str
     n: int = 1
+    without: tuple[int, ...] = ()
 
     @property
     def is_mean(self) -> bool:
@@ -111,6 +112,17 @@ def _from(start: int | None, layout: Layout) -> Positions | None:
     return None if start is None else np.arange(start, layout.length)
 
 
+def _without(layout: Layout, positions: tuple[int, ...]) -> Positions | None:
+    """The image without these positions, which have to be of it."""
+    return _some(np.setdiff1d(layout.image, positions)) if np.isin(positions, layout.image).all() else None
+
+
+def _wrapped(layout: Layout) -> Positions | None:
+    """The image with all its machinery, in front of what ends it."""
+    special = [at for at in (layout.boi, *layout.special.values()) if at is not None]
+    return _some(np.sort(np.concatenate([layout.image, layout.eol, layout.size, np.array(special, np.int64)])))
+
+
 def _draw(pool: Positions, n: int, key: str) -> Positions | None:
     """n of `pool` without repetition, ascending.
 
@@ -129,6 +141,7 @@ def _draw(pool: Positions, n: int, key: str) -> Positions | None:
 # kind -> positions, from the layout, the role's number and the key of its random draw
 _RESOLVE: dict[str, Callable[[Layout, int, str], Positions | None]] = {
     "all": lambda x, _, __: _some(np.arange(x.length)),
+    "all-image-mean": lambda x, _, __: _wrapped(x),
     "at": lambda x, n, _: _one(n if n < x.length else None),
     "boi": lambda x, _, __: _one(x.boi),
     "eoi": lambda x, _, __: _one(x.eoi),
@@ -174,22 +187,28 @@ def parse_role(text: str) -> Role:
         return Role(name, "at", int(number))
     if number.isdecimal() and stem in _COUNTED and int(number) > 0:
         return Role(name, _COUNTED[stem], int(number))
+    if without := re.fullmatch(r"image-mean-without((?:-\d+)+)", text):
+        left_out = tuple(sorted({int(number) for number in without[1][1:].split("-")}))
+        return Role("-".join(["image-mean-without", *map(str, left_out)]), "image-without-mean", without=left_out)
     if re.fullmatch(r"at-[a-z]+(-[a-z]+)*", name):
         return Role(name, "special")
     known = [*_PLAIN, *_ALIASES, "at-32", "image-32", "last-2", "random-image-10", "random-text-10"]
     raise RoleError(
         f"no role is called {text!r}{nearest(text, known)}; "
-        f"roles are {', '.join(_PLAIN)}, at-P, image-K, last-N, random-image-N and random-text-N"
+        f"roles are {', '.join(_PLAIN)}, at-P, image-K, image-mean-without-P, last-N, random-image-N and random-text-N"
     )
 
 
 def positions(role: Role, layout: Layout, *, seed: int, sample_id: str) -> Positions | None:
     """Positions (n,) of the role in a sample, in reading order; None when this sample has none: never another token.
 
-    `image-K` and `last-N` count from 1, `at-P` from 0. A mean role gives the positions it averages. Random roles
-    depend on the seed and the sample alone, whatever the batch or the rank.
+    `image-K` and `last-N` count from 1, `at-P` and `image-mean-without-P-...` from 0. A mean role gives the positions
+    it averages: `image-mean` all image tokens, `all-image-mean` the image's machinery too, but for what ends it. Random
+    roles depend on the seed and the sample alone, whatever the batch or the rank.
     """
     if role.kind == "special":
         return _one(layout.special.get(role.name.removeprefix("at-")))
+    if role.without:
+        return _without(layout, role.without)
     found = _RESOLVE[role.kind](layout, role.n, f"{seed}/{sample_id}")
     return None if found is None else found.astype(np.int64)

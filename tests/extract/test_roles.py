@@ -45,6 +45,10 @@ BARE = Layout(np.array([1, 4, 4, 4, 4, 20, 21]), image=np.arange(1, 5), text=np.
         ("image-size", None, None, None),
         ("image", [2, 3, 5, 6], None, [1, 2, 3, 4]),
         ("image-mean", [2, 3, 5, 6], None, [1, 2, 3, 4]),
+        ("all-image-mean", [1, 2, 3, 4, 5, 6, 7, 8], None, [1, 2, 3, 4]),
+        ("image-mean-without-3", [2, 5, 6], None, [1, 2, 4]),
+        ("image-mean-without-5-02", [3, 6], None, None),
+        ("image-mean-without-1", None, None, [2, 3, 4]),
         ("eol", [4, 7], None, None),
         ("eol-mean", [4, 7], None, None),
         ("text", [10, 11, 12], [1, 2, 3], [5, 6]),
@@ -71,7 +75,8 @@ def test_positions_are_int64() -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [("end-image", "eoi"), ("image-1", "first-image"), ("last-1", "last"), ("image-032", "image-32"), ("at-0", "at-0"),
-     ("random-image-10", "random-image-10"), ("random-text-01", "random-text")],
+     ("random-image-10", "random-image-10"), ("random-text-01", "random-text"),
+     ("image-mean-without-32", "image-mean-without-32"), ("image-mean-without-40-07-7", "image-mean-without-7-40")],
 )  # fmt: skip
 def test_names_are_canonical(text: str, name: str) -> None:
     assert parse_role(text).name == name
@@ -87,7 +92,7 @@ def test_names_are_canonical(text: str, name: str) -> None:
         ("last--2", "did you mean 'last-2'"),
         ("eoi-3", "no role is called"),
         ("at-../x", "no role is called"),
-        ("", "roles are all, boi, eoi"),
+        ("", "roles are all, all-image-mean, boi, eoi"),
     ],
 )
 def test_bad_roles_name_the_nearest(text: str, message: str) -> None:

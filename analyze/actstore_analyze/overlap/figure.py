@@ -68,7 +68,9 @@ def _behind(reference: pl.DataFrame | None, table: pl.DataFrame) -> pl.DataFrame
         return lines.NOTHING_BEHIND
     own = set(table["role"])
     inner = (pl.col("role") == "image") & ("image" not in own)  # the paper's words say image, its code the mean
-    role = pl.when(inner).then(pl.lit("image-mean")).otherwise("role").alias("role")
+    mean = next((role for role in table["role"] if role.startswith("image-mean-without")), "image-mean")
+    own_mean = pl.lit("image-mean" if "image-mean" in own else mean)
+    role = pl.when(inner).then(own_mean).otherwise("role").alias("role")
     per_depth = table.filter(pl.col("depth") > 0).select((pl.col("layer") / pl.col("depth")).max()).item() or 1.0
     where = pl.format("{}, {}, relative depth {}", "model", "series", decimals(pl.col("depth"), 2))
     text = pl.concat_str(where, pl.format(": overlap {} (published, not measured here)", decimals(pl.col("overlap"))))

@@ -13,7 +13,7 @@ from actstore_analyze.neighbors import nearest
 from actstore_analyze.overlap.measure import averaged, chance_level, highest, label_overlap_from
 from actstore_analyze.published import curves
 from actstore_analyze.study.neighborhood import BySample, Neighborhood, OfNeighbors, sized
-from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
+from actstore_analyze.study.selection import Group, Say, choose, figure_roles, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS
 from actstore_analyze.study.units import (
     PLACE,
@@ -54,8 +54,9 @@ class Overlap(OfNeighbors):
 
     @classmethod
     def of(cls, store: Store, *, roles: Sequence[str] | None = None, **other: Any) -> Self:
-        """The call with its roles and layers checked; without any: the usual roles, all layers."""
-        return super().of(store, roles=known_roles(store, roles), **other)
+        """The call with its roles and layers checked; without any: those of the paper's figure, all layers."""
+        usual = figure_roles(store) or None
+        return super().of(store, roles=known_roles(store, usual if roles is None else roles), **other)
 
     @property
     def title(self) -> str:

@@ -20,7 +20,7 @@ from actstore_analyze.patch.replayed import Replayed
 from actstore_analyze.patch.study import Patched, has_patches
 from actstore_analyze.study.conditions import specs
 from actstore_analyze.study.recall import answer
-from actstore_analyze.study.selection import USUAL, Say
+from actstore_analyze.study.selection import Say, figure_roles
 from actstore_analyze.study.study import EVERYTHING, Study
 from actstore_analyze.study.subjects import Subject
 
@@ -165,7 +165,7 @@ def _overlaps(store: Store) -> list[Result]:
 
 def _usual(store: Store, k: int) -> Overlap:
     """The paper's call on what the store has, with k neighbours."""
-    roles = [role for role in (*USUAL, "last") if role in store.roles]
+    roles = [*figure_roles(store), *(["last"] if "last" in store.roles else [])]
     return Overlap.of(store, roles=roles or None, k=k)
 
 

@@ -1,5 +1,6 @@
 """Which rows a measure looks at: chosen by SQL, by role, with a label; grouped by role, condition and position."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,12 @@ from actstore.errors import ActstoreError, nearest
 from actstore.sql.views import literal
 from actstore.store import Store
 
-__all__ = ["Group", "choose", "groups", "known_layers", "known_roles"]
+__all__ = ["Group", "choose", "figure_roles", "groups", "known_layers", "known_roles"]
 
 ALIASES = {"end-image": "eoi"}
-USUAL = ("eoi", "last-image", "image-mean")  # the positions of the Narrow Gate's overlap figure
+USUAL = ("eoi", "last-image", "image-mean")  # the positions of the Narrow Gate's overlap figure, in every model
+# Others that it has of some: the 32nd, the first, the 1025th, the ends of lines, other means for the internal image.
+OTHERS = re.compile(r"at-.+|first-image|eol-mean|image-mean-without-.+|all-image-mean")
 
 Say = Callable[[str], None]
 
@@ -43,6 +46,12 @@ def known_roles(store: Store, roles: Sequence[str] | None) -> tuple[str, ...]:
     if not chosen:
         raise ActstoreError(f"no role to look at in {store.path}")
     return chosen
+
+
+def figure_roles(store: Store) -> list[str]:
+    """Roles of the store that the Narrow Gate's overlap figure has a curve of; those of every model first."""
+    others = [role for role in store.roles if OTHERS.fullmatch(role)]
+    return [*(role for role in USUAL if role in store.roles), *others]
 
 
 def known_layers(store: Store, layers: Sequence[int] | None) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Content: what a part will hold, put together from what was kept of each sample."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -127,7 +128,7 @@ def _rows(layout: Layout, role: Role, at: Positions) -> list[dict[str, object]]:
     """Rows of one role of one sample, but for their key; a mean is one row without position."""
     modality = layout.modality(at).tolist()
     if role.is_mean:
-        return [{"modality": modality[0]}]
+        return [{"modality": Counter(modality).most_common(1)[0][0]}]
     token = layout.token_ids[at].tolist()
     return [
         {"position": position, "token_id": token_id, "modality": kind}

@@ -79,6 +79,7 @@ def test_roles(model: Model) -> None:
     }
     assert [words[layout.token_ids[i]] for i in at("image-size")] == ["4", "*", "4", "<|image token|>"]
     assert (at("eol"), at("eol-mean")) == ([10, 15, 20, 25], [10, 15, 20, 25])
+    assert at("all-image-mean") == list(range(1, 27))
     assert (at("first-image"), at("last-image"), at("image-5")) == ([6], [24], [11])  # 25 is a line end
     assert at("suffix") == [27, 28, 29, 30, 31]
     assert layout.modality(np.array([1, 2, 5, 6, 10, 26, 27])).tolist() == [
