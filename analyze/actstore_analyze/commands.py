@@ -1,6 +1,6 @@
 """Options that the commands of measures share, and what each of these commands does in the end."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,11 +10,15 @@ from actstore.commands.options import OutputPath, output_options, store_argument
 from actstore.errors import visible
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from actstore_analyze.charts.charts import Draw
+    from actstore_analyze.charts.together import Together
     from actstore_analyze.study.study import Study
 
 __all__ = [
     "RUNNING",
+    "beside",
     "both_sides",
     "drawn",
     "judged",
@@ -26,6 +30,7 @@ __all__ = [
     "numbers",
     "of_replays_alone",
     "prepared",
+    "published",
     "referenced",
     "replayed",
     "roles",
@@ -33,6 +38,7 @@ __all__ = [
     "show",
 ]
 
+DRAWN = "it is drawn with --figure"
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
@@ -118,7 +124,21 @@ def neighborly(command: Command) -> Command:
 def referenced(command: Command) -> Command:
     """--reference of the figures that the papers have too."""
     return click.option(
-        "--reference", metavar="MODEL", help="Draw behind the figure what was published of it: chameleon-7b, ..."
+        "--reference",
+        callback=names,
+        metavar="MODEL",
+        help="Draw behind the figure what was published of it: chameleon-7b, ...; several with --together.",
+    )(command)
+
+
+def beside(command: Command) -> Command:
+    """--together: the same call on other stores, in one table and one panel."""
+    return click.option(
+        "--together",
+        multiple=True,
+        metavar="STORE",
+        type=click.Path(path_type=Path),
+        help="Ask the same of this store too, several times if you like: one table, one panel over relative depth.",
     )(command)
 
 
@@ -225,28 +245,59 @@ def show(
     figure: Path | None,
     style: str | None,
     output: Path | None,
-    reference: str | None = None,
+    reference: Sequence[str] | None = None,
+    together: Sequence[Path] = (),
+    panel: "Together | None" = None,
     **asked: Any,
 ) -> None:
-    """Answer the call of a study, print its table and draw it; reference: a model of which something is published."""
+    """Answer the call of a study, print its table and draw it; reference: models of which something is published.
+
+    together: other stores that the same is asked of; panel: the figure of all of them.
+    """
     from actstore.commands.table import render
     from actstore.store import open as open_store
     from actstore_analyze.charts import charts
     from actstore_analyze.study.recall import answer
+    from actstore_analyze.study.subjects import subjects
 
-    opened = open_store(store)
     if figure is not None:
         charts.check(figure)
-    call = study.of(opened, **asked)
-    behind = None if reference is None else call.published(reference)
-    if reference is not None and (behind is None or figure is None):
-        say(f"--reference {reference}: {'it is drawn with --figure' if figure is None else 'this was not published'}")
-    found = answer(opened, call, force=force, say=say)
-    for line in call.remarks(found.table):
-        say(line)
-    render(found.table, style, output)
-    if figure is not None:
-        pale = {} if behind is None else {"reference": behind}
+    stores = subjects([open_store(one) for one in (store, *together)])
+    calls = {one.title: study.of(one.store, **asked) for one in stores}
+    call = calls[stores[0].title]
+    behind = _behind(call, reference, drawn=figure is not None)
+    pale = _alone(behind) if len(stores) == 1 else {"references": behind}
+    found = {one.title: answer(one.store, calls[one.title], force=force, say=say) for one in stores}
+    tables = {title: one.table for title, one in found.items()}
+    for title, table in tables.items():
+        for line in calls[title].remarks(table):
+            say(line)
+    first = tables[stores[0].title]
+    render(first if len(stores) == 1 else call.beside(tables), style, output)
+    if figure is not None and panel is not None and len(stores) > 1:
+        charts.draw(panel(tables, title=call.title, **pale), figure)
+    elif figure is not None:
         about = {} if call.about is None else {"about": call.about}
-        charts.draw(draw(found.table, title=store.name, **about, **pale), figure)
-    say(found.note)
+        charts.draw(draw(first, title=store.name, **about, **pale), figure)
+    for one in found.values():
+        say(one.note)
+
+
+def published(call: "Study", models: Sequence[str] | None, *, drawn: bool) -> "dict[str, Any]":
+    """What was published of one model, as a figure takes it; nothing, which is said, where it is not drawn or known."""
+    return _alone(_behind(call, models, drawn=drawn))
+
+
+def _behind(call: "Study", models: Sequence[str] | None, *, drawn: bool) -> "list[pl.DataFrame]":
+    found = {model: call.published(model) for model in models or ()}
+    for model, frame in found.items():
+        if frame is None or not drawn:
+            say(f"--reference {model}: {'we do not have what was published of this' if drawn else DRAWN}")
+    return [frame for frame in found.values() if frame is not None and drawn]
+
+
+def _alone(frames: "Sequence[pl.DataFrame]") -> "dict[str, Any]":
+    """The one that stands behind the figure of one store."""
+    if len(frames) > 1:
+        raise click.UsageError("--reference takes several models with --together; behind one store's figure stands one")
+    return {"reference": frames[0]} if frames else {}

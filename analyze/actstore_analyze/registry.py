@@ -6,20 +6,26 @@ from importlib import import_module
 from typing import Any
 
 from actstore_analyze.charts.charts import Draw
+from actstore_analyze.charts.together import Together
 from actstore_analyze.study.study import Study
 
 __all__ = ["MEASURES", "Measure", "load"]
 
-# In the order of a report: where the study of a measure is, and the figure of its table.
+# In the order of a report: where the study of a measure is, the figure of its table, and that of several stores' tables
+# in one panel, where there is one.
 MEASURES = {
     "overlap": ("overlap.study:Overlap", "overlap.figure:overlap"),
-    "gap": ("gap.study:Gap", "gap.figure:gap"),
-    "cluster": ("cluster.study:Cluster", "cluster.figure:cluster"),
+    "gap": ("gap.study:Gap", "gap.figure:gap", "gap.figure:together"),
+    "cluster": ("cluster.study:Cluster", "cluster.figure:cluster", "cluster.figure:together"),
     "attention": ("attention.study:CrossModal", "attention.figure:attention"),
-    "knockout": ("knockout.study:Knockout", "knockout.figure:knockout"),
-    "knockout_replayed": ("knockout.replayed:KnockoutReplayed", "knockout.figure:knockout"),
-    "patched": ("patch.study:Patched", "patch.figure:patched"),
-    "replayed": ("patch.replayed:Replayed", "patch.figure:patched"),
+    "knockout": ("knockout.study:Knockout", "knockout.figure:knockout", "knockout.together:together"),
+    "knockout_replayed": (
+        "knockout.replayed:KnockoutReplayed",
+        "knockout.figure:knockout",
+        "knockout.together:together",
+    ),
+    "patched": ("patch.study:Patched", "patch.figure:patched", "patch.figure:together"),
+    "replayed": ("patch.replayed:Replayed", "patch.figure:patched", "patch.figure:together"),
     "dimension": ("dimension.study:Dimension", "dimension.figure:dimension"),
     "probe": ("probe.study:Probe", "probe.figure:probe"),
     "lens": ("lens.study:LogitLens", "lens.figure:lens"),
@@ -33,10 +39,11 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Measure:
-    """What is asked of a store, and the figure of the table that comes out."""
+    """What is asked of a store, the figure of the table that comes out, and that of the tables of several stores."""
 
     study: type[Study]
     draw: Draw
+    together: Together | None = None
 
 
 @cache
@@ -46,8 +53,7 @@ def load(name: str) -> Measure:
     >>> load("gap").study.measure
     'gap'
     """
-    study, draw = map(_named, MEASURES[name])
-    return Measure(study, draw)
+    return Measure(*map(_named, MEASURES[name]))
 
 
 def _named(place: str) -> Any:

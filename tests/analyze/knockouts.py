@@ -6,6 +6,7 @@ import polars as pl
 import actstore
 
 N, D, BLOCKS = 40, 4, 2
+MODEL = "facebook/chameleon-7b"
 CAPTIONS = [
     ["a cat sits", "one cat"],
     ["the dog runs", "a dog"],
@@ -46,7 +47,15 @@ def said(condition):
 
 
 def make_store(
-    path, *, labels=True, texts=False, conditions=CONDITIONS, answers=("a", "b"), source="coco", layers=(0, 2)
+    path,
+    *,
+    labels=True,
+    texts=False,
+    conditions=CONDITIONS,
+    answers=("a", "b"),
+    source="coco",
+    layers=(0, 2),
+    model=MODEL,
 ):
     ids = [f"s{i:02}" for i in range(N)]
     own = {"label": ["a"] * (N // 2) + ["b"] * (N // 2)} if labels else {}
@@ -55,7 +64,7 @@ def make_store(
         own["answers"] = [[CAPTIONS[i % 4][0]] * (i % 5) + ["no"] * (10 - i % 5) for i in range(N)]
     plan = pl.concat(pl.DataFrame({"sample_id": ids, "condition": [name] * N, **own}) for name in conditions)
     card = {
-        "model": "some/chameleon-7b",
+        "model": model,
         "n_layers": BLOCKS,
         "conditions": conditions,
         "recipe": {"samples": {"source": source}, "capture": {"answers": list(answers)}},

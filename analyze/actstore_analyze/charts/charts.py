@@ -51,8 +51,11 @@ def heading(title: str, subtitle: str | list[str]) -> alt.TitleParams:
 
 
 def pale(reference: pl.DataFrame | None, at: str = "relative depth") -> list[str]:
-    """The line under a title that says whose curves are drawn pale, none without a reference."""
-    return [] if reference is None else [f"pale: {reference['model'][0]} as published, at the same {at}"]
+    """The lines under a title that say whose curves are drawn pale and how exact they are; none without a reference."""
+    if reference is None:
+        return []
+    said = [f"({reference['said'][0]})"] if "said" in reference.columns else []
+    return [f"pale: {reference['model'][0]} as published, at the same {at}", *said]
 
 
 def error_band(table: pl.DataFrame) -> str:
@@ -187,6 +190,7 @@ def behind(reference: pl.DataFrame | None, table: pl.DataFrame, role: str) -> pl
         (pl.col("depth") * per_depth).alias("layer"),
         "value",
         text.alias("text"),
+        "alone",
     )
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "ends",
     "halves",
     "layer_axis",
+    "over_depth",
     "over_layers",
     "top",
     "written",
@@ -35,7 +36,14 @@ NAME_GAP = 15  # pixels between the names at the right of the lines
 LAYER = "layer (0: embeddings)"  # a point of the residual stream; what belongs to a block is titled so
 MOST_TICKS = 12
 NOTHING_BEHIND = pl.DataFrame(
-    schema={"series": pl.String, "role": pl.String, "layer": pl.Float64, "value": pl.Float64, "text": pl.String}
+    schema={
+        "series": pl.String,
+        "role": pl.String,
+        "layer": pl.Float64,
+        "value": pl.Float64,
+        "text": pl.String,
+        "alone": pl.Boolean,
+    }
 )
 
 
@@ -82,12 +90,40 @@ def over_layers(
 ) -> alt.LayerChart:
     """One line per series of table: series, role, layer, value, low, high (a band, NULL for none), text (on hover).
 
-    rules: dotted level lines by name. behind: pale curves, with series, role, layer, value, text.
+    rules: dotted level lines by name. behind: pale curves, with series, role, layer, value, text, alone.
     """
     first, last = ends(table["layer"])
     behind = NOTHING_BEHIND if behind is None else behind.filter(pl.col("layer").is_between(first, last))
-    y = alt.Y("value:Q", title=y_title, scale=alt.Scale(domain=[floor, ceiling], nice=False))
     x = alt.X("layer:Q", title=x_title, scale=alt.Scale(domain=[first, last]), axis=layer_axis(table["layer"]))
+    return _chart(table, x, y_title, (floor, ceiling), rules=rules, behind=behind)
+
+
+def over_depth(
+    table: pl.DataFrame,
+    *,
+    y_title: str,
+    ceiling: float,
+    floor: float = 0,
+    x_title: str = "relative depth",
+    behind: pl.DataFrame | None = None,
+) -> alt.LayerChart:
+    """As `over_layers`, of models of several depths: layer is a share of each model's blocks, [0, 1]."""
+    axis = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format=".1f", grid=False)
+    x = alt.X("layer:Q", title=x_title, scale=alt.Scale(domain=[0, 1]), axis=axis)
+    return _chart(table, x, y_title, (floor, ceiling), behind=NOTHING_BEHIND if behind is None else behind)
+
+
+def _chart(
+    table: pl.DataFrame,
+    x: alt.X,
+    y_title: str,
+    domain: tuple[float, float],
+    *,
+    rules: Mapping[str, float] = MappingProxyType({}),
+    behind: pl.DataFrame,
+) -> alt.LayerChart:
+    floor, ceiling = domain
+    y = alt.Y("value:Q", title=y_title, scale=alt.Scale(domain=[floor, ceiling], nice=False))
     marks = [*_rules(rules, y), *_pale_lines(behind, x, y), *_lines(table, x, y)]
     names = [*_line_names(table), *(Name(text, value, GREY) for text, value in rules.items()), *_pale_names(behind)]
     places = apart([HEIGHT * (ceiling - name.value) / (ceiling - floor) for name in names])
@@ -149,12 +185,19 @@ def _rules(rules: Mapping[str, float], y: alt.Y) -> list[alt.Chart]:
 
 
 def _pale_lines(behind: pl.DataFrame, x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    """Wide and pale, whatever the role's dash; their points are there for hover only."""
+    """Wide and pale, whatever the role's dash; their points are there for hover only.
+
+    Points that are alone have no line.
+    """
     charts: list[alt.Chart] = []
     for (role,), curve in behind.group_by("role", maintain_order=True):
-        chart = alt.Chart(curve)
-        wide = chart.mark_line(strokeWidth=5, opacity=0.25, color=_pale(str(role)), strokeCap="round")
-        charts += [wide.encode(x, y), chart.mark_point(size=40, opacity=0, filled=True).encode(x, y, *_hover())]
+        chart, colour = alt.Chart(curve), _pale(str(role))
+        alone = bool(curve["alone"].any())
+        if not alone:
+            wide = chart.mark_line(strokeWidth=5, opacity=0.25, color=colour, strokeCap="round")
+            charts.append(wide.encode(x, y))
+        dots = chart.mark_point(size=120 if alone else 40, opacity=0.4 * alone, filled=True, color=colour)
+        charts.append(dots.encode(x, y, *_hover()))
     return charts
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from actstore_analyze.commands import (
+    beside,
     both_sides,
     measured,
     metric,
@@ -39,6 +40,7 @@ from actstore_analyze.commands import (
 @metric("normalised")
 @click.option("--halo", is_flag=True, help="Leave out points less dense than their cluster's highest border.")
 @referenced
+@beside
 @neighborly
 @prepared
 def cluster(store: Path, **asked: Any) -> None:
@@ -54,4 +56,4 @@ def cluster(store: Path, **asked: Any) -> None:
     """
     from actstore_analyze.cluster import figure, study
 
-    show(store, study.Cluster, figure.cluster, **asked)
+    show(store, study.Cluster, figure.cluster, panel=figure.together, **asked)

@@ -7,8 +7,9 @@ import polars as pl
 
 from actstore_analyze.charts import charts
 from actstore_analyze.charts.charts import behind, counts, decimals, pale, titled
+from actstore_analyze.charts.together import Panel, Tables, curves, one_panel_each
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "together"]
 
 METHODS = {"adp": "density peaks", "hdbscan": "HDBSCAN"}
 
@@ -45,3 +46,21 @@ def cluster(
         *pale(reference),
     ]
     return titled(drawn, title, note, "homogeneity", (0, 1.05), behind(reference, table, "eoi"))
+
+
+def together(tables: Tables, *, title: str, references: Sequence[pl.DataFrame] = ()) -> alt.VConcatChart:
+    """The homogeneity of several stores in one panel over relative depth, without small clusters."""
+    size = next(iter(tables.values()))["min_size"][0]
+    own = curves(tables, _curve, "depth")
+    return one_panel_each([Panel(own, "homogeneity", (0, 1.05), references)], title, f"clusters ≥ {size}")
+
+
+def _curve(table: pl.DataFrame) -> pl.DataFrame:
+    """The mean of places at a layer, as the figure of one store draws it."""
+    per_layer = table.group_by("role", "condition", "depth", maintain_order=True).agg(
+        value=pl.col("homogeneity").fill_nan(None).mean()
+    )
+    several = per_layer.select(pl.struct("role", "condition").n_unique()).item() > 1
+    none = pl.lit(None, pl.Float64)
+    own = charts.series() if several else pl.lit("")
+    return per_layer.select(own.alias("own"), "depth", "value", low=none, high=none)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from actstore_analyze.commands import (
+    beside,
     both_sides,
     measured,
     prepared,
@@ -26,6 +27,7 @@ from actstore_analyze.commands import (
 )
 @click.option("--absolute", is_flag=True, help="Of |cos| instead.")
 @referenced
+@beside
 @prepared
 def gap(store: Path, **asked: Any) -> None:
     """Modality gap: quartiles of the cosine between text vectors and image vectors, by layer.
@@ -36,8 +38,9 @@ def gap(store: Path, **asked: Any) -> None:
     \b
     Example:
       actstore gap runs/both --figure gap.png
+      actstore gap runs/chameleon --together runs/pixtral --reference chameleon-7b,pixtral-12b --figure gap.png
       actstore gap runs/both "from rows where split = 'test'" --text "role = 'last'" --image "role = 'image-mean'"
     """
     from actstore_analyze.gap import figure, study
 
-    show(store, study.Gap, figure.gap, **asked)
+    show(store, study.Gap, figure.gap, panel=figure.together, **asked)

@@ -7,8 +7,9 @@ import polars as pl
 
 from actstore_analyze.charts import lines
 from actstore_analyze.charts.charts import behind, counts, decimals, pale, titled
+from actstore_analyze.charts.together import Panel, Tables, curves, one_panel_each
 
-__all__ = ["gap"]
+__all__ = ["gap", "together"]
 
 QUARTILES = ("median", "q25", "q75")
 
@@ -35,6 +36,19 @@ def gap(
     ]
     axis = lines.halves([value for one in (table, *tables) for c in QUARTILES for value in one[c]] + published)
     return titled(drawn, title, note, f"{what} of text and image vectors", axis, behind(reference, table, "eoi"))
+
+
+def together(tables: Tables, *, title: str, references: Sequence[pl.DataFrame] = ()) -> alt.VConcatChart:
+    """The medians of several stores in one panel over relative depth; references: published curves."""
+    own = curves(tables, _curve, "depth")
+    what = "|cosine|" if all(table["absolute"][0] for table in tables.values()) else "cosine"
+    axis = lines.halves([*own["low"], *own["high"], *(value for one in references for value in one["value"])])
+    panel = Panel(own, f"{what} of text and image vectors", axis, references)
+    return one_panel_each([panel], title, "median cosine; band: q25 to q75")
+
+
+def _curve(table: pl.DataFrame) -> pl.DataFrame:
+    return table.select(own=_condition(""), depth="depth", value="median", low="q25", high="q75")
 
 
 def _condition(plain: str) -> pl.Expr:

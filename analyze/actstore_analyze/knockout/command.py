@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from actstore_analyze.commands import RUNNING, measured, numbers, of_replays_alone, referenced, replayed, show
+from actstore_analyze.commands import RUNNING, beside, measured, numbers, of_replays_alone, referenced, replayed, show
 
 REPLAYED = (*RUNNING, "mode", "windows", "blocks", "heads", "repeats")
 
@@ -36,6 +36,7 @@ def knockouts(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.option("--repeats", type=click.IntRange(min=1), help="Of a replay of random keys: so many draws.")
 @replayed
 @referenced
+@beside
 def knockout(store: Path, **asked: Any) -> None:
     """What is left when attention is knocked out: one table of all knockouts that the samples of STORE ran under.
 
@@ -52,11 +53,12 @@ def knockout(store: Path, **asked: Any) -> None:
     Example:
       actstore knockout demo/fusion-knockout -k 10 --figure knockout.png
       actstore knockout runs/chameleon-knockout-vqa --format markdown
+      actstore knockout runs/chameleon --together runs/pixtral --figure share.png
       actstore extract digits-gated-replay demo/gated-replay
       actstore knockout demo/gated-replay --replay eoi,image --mode pre -k 10
       actstore knockout demo/gated-replay --replay "{ keys = ['eoi', 'last-image'], heads = [0, 1] }" --blocks 2..5
     """
-    from actstore_analyze.knockout import figure, study
+    from actstore_analyze.knockout import figure, study, together
     from actstore_analyze.knockout import replayed as replays
 
     replay = asked.pop("replay")
@@ -66,6 +68,7 @@ def knockout(store: Path, **asked: Any) -> None:
             store,
             study.Knockout,
             figure.knockout,
+            panel=together.together,
             **{name: value for name, value in asked.items() if name not in REPLAYED},
         )
         return
@@ -77,6 +80,7 @@ def knockout(store: Path, **asked: Any) -> None:
         store,
         replays.KnockoutReplayed,
         figure.knockout,
+        panel=together.together,
         replay=tuple(replay),
         forced=asked["force"],
         **{**asked, **listed},

@@ -11,7 +11,7 @@ from actstore_analyze.charts.lines import GREY, INK, WIDTH, Name
 from actstore_analyze.knockout.study import WORDS
 from actstore_analyze.study.conditions import NONE
 
-__all__ = ["everywhere", "knockout", "plain"]
+__all__ = ["SHOWN", "everywhere", "knockout", "marked", "plain"]
 
 SHOWN = ("overlap", "vqa_accuracy", "cider", "accuracy")  # the others are in the table
 MARKS = {  # of a metric where all are drawn on one axis
@@ -116,7 +116,7 @@ def _behind(reference: pl.DataFrame | None, knockouts: Sequence[object], blocks:
     role = plain(pl.col("knockout"))
     return reference.filter(pl.col("knockout").is_in(knockouts)).select(
         pl.format("published {}", role).alias("series"), role.alias("role"),
-        (pl.col("depth") * blocks).alias("layer"), "value", text.alias("text"),
+        (pl.col("depth") * blocks).alias("layer"), "value", text.alias("text"), "alone",
     )  # fmt: skip
 
 
@@ -146,8 +146,14 @@ def _in_all_blocks(table: pl.DataFrame, metrics: Sequence[str], tables: Sequence
     shown = [metric for metric in metrics if metric in set(whole["metric"])]
     ends = [_end([*tables, table], metric) for metric in shown]
     title = "in all blocks" + (" (*: in some)" if any(name.endswith("*") for name in names) else "")
-    x = alt.X("value:Q", title=title, scale=alt.Scale(domain=[0, max(ends, default=1.0)], nice=False))
-    y = alt.Y("name:N", title=None, sort=names, axis=alt.Axis(labelLimit=150, grid=True, ticks=False))
+    return marked(whole, shown, title, max(ends, default=1.0))
+
+
+def marked(whole: pl.DataFrame, shown: Sequence[str], title: str, end: float) -> alt.LayerChart:
+    """A row for each name, a mark for each metric that is shown: name, metric, value, low, high, text."""
+    names = whole["name"].unique(maintain_order=True).to_list()
+    x = alt.X("value:Q", title=title, scale=alt.Scale(domain=[0, end], nice=False))
+    y = alt.Y("name:N", title=None, sort=names, axis=alt.Axis(labelLimit=260, grid=True, ticks=False))
     chart = alt.Chart(whole.select("name", "metric", "value", "low", "high", "text"))
     spans = chart.mark_rule(strokeWidth=1.5, color=GREY).encode(alt.X("low:Q"), alt.X2("high:Q"), y)
     layers = [spans] if whole["low"].count() else []

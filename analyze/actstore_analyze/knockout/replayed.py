@@ -1,6 +1,6 @@
 """Calls of `actstore knockout --replay`: knockouts that did not run at extraction, replayed from a store on a CPU."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.progress import bar
 from actstore.store import Store
-from actstore_analyze.knockout.knocked import Knocked, as_knocked
-from actstore_analyze.knockout.study import FOUND, averaged, say_copies
+from actstore_analyze.knockout.study import FOUND, averaged, say_copies, with_share
 from actstore_analyze.overlap.measure import chance_level, label_overlap
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.patch.replayed import compared
 from actstore_analyze.study.conditions import NONE
 from actstore_analyze.study.intervals import wilson
+from actstore_analyze.study.knocked import Knocked, as_knocked
 from actstore_analyze.study.said import SPACES
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, Study, n_layers
@@ -70,6 +70,10 @@ class KnockoutReplayed(Study):
         usual = {name: list(one) if isinstance(one, tuple) else one for name, one in given.items() if one is not None}
         seed = int(store.run.get("seed") or 0)
         return conditions_of(self.replay, n_layers=n_layers(store), seed=seed, mode=self.mode, **usual)
+
+    def beside(self, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+        """As for every study, and share, what is left of the model as it is."""
+        return super().beside({store: with_share(table) for store, table in tables.items()})
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Calls of `actstore knockout`: what is left under each knockout of a store, with the repeats of one put together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -10,20 +10,20 @@ import polars as pl
 from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
-from actstore_analyze.knockout.knocked import Knocked, knocked
 from actstore_analyze.neighbors import firsts
 from actstore_analyze.overlap.measure import chance_level, label_overlap
 from actstore_analyze.overlap.study import say_highest
 from actstore_analyze.published import curves
 from actstore_analyze.score.study import ALL, Scored
 from actstore_analyze.study import answers, executor, said
-from actstore_analyze.study.conditions import samples_under
+from actstore_analyze.study.conditions import NONE, samples_under
 from actstore_analyze.study.intervals import wilson
+from actstore_analyze.study.knocked import Knocked, knocked
 from actstore_analyze.study.selection import Say, choose, groups
 from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, PerLayer, n_layers
 from actstore_analyze.study.units import Classes, Unit, Vectors, constant, enough, mean_and_error, said_where, vectors
 
-__all__ = ["FOUND", "WORDS", "Knockout", "averaged", "say_copies"]
+__all__ = ["FOUND", "WORDS", "Knockout", "averaged", "say_copies", "with_share"]
 LAST = "last"
 TASKS = {"vqa": "answers", "cider": "captions"}  # scored where the samples have the column
 WORDS = {
@@ -107,6 +107,10 @@ class Knockout(PerLayer):
     def _published(self, model: str) -> pl.DataFrame | None:
         return curves.windows(model)
 
+    def beside(self, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+        """As for every study, and share, what is left of the model as it is."""
+        return super().beside({store: with_share(table) for store, table in tables.items()})
+
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """The role under each condition; none where there are no such vectors or no labels."""
         conditions = [one.condition for one in knocked(store)]
@@ -157,6 +161,14 @@ class Knockout(PerLayer):
         if not found.height:
             raise ActstoreError(f"nothing to measure in {store.path}: neither labels, nor answers, nor captions")
         return averaged(found, conditions, n_layers(store))
+
+
+def with_share(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with share: the value over that of the model as it is; NULL where that is none, 0 or undefined."""
+    plain = table.filter(pl.col("knockout") == NONE, pl.col("value").is_not_nan()).select("metric", before="value")
+    joined = table.join(plain, on="metric", how="left", maintain_order="left")
+    share = pl.when(pl.col("before") > 0).then(pl.col("value") / pl.col("before"))
+    return joined.with_columns(share=share.fill_nan(None)).drop("before")
 
 
 def say_copies(measured: Iterable[tuple[str, Vectors]], role: str, *, say: Say) -> None:

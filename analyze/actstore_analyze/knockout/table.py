@@ -8,7 +8,8 @@ import polars as pl
 from actstore.store import Store
 from actstore_analyze.knockout.figure import everywhere
 from actstore_analyze.knockout.study import WORDS
-from actstore_analyze.published import curves
+from actstore_analyze.published import curves, models
+from actstore_analyze.score.published import source_of
 
 __all__ = ["Side", "side_by_side"]
 
@@ -23,7 +24,8 @@ class Side(NamedTuple):
 
 
 def side_by_side(sides: Sequence[Side]) -> pl.DataFrame:
-    """model, knockout, then a column for each data set and metric: text, with published values in brackets.
+    """model, knockout, then a column for each data set and metric: text, with published values in brackets, by the
+    model that the run card says it is.
 
     Stores of one model share its rows. Knockouts are those in all blocks (*: in some); repeats have their spread.
     """
@@ -35,11 +37,11 @@ def side_by_side(sides: Sequence[Side]) -> pl.DataFrame:
 
 def _long(side: Side) -> pl.DataFrame:
     model = str(side.store.run.get("model") or side.store.path.name).rstrip("/").split("/")[-1]
-    source = _source(side.store)
+    source = source_of(side.store)
     printed = {
         (knockout, metric): value
         for knockout, metric, value in curves.knockouts()
-        .filter(model=model.lower(), source=source)
+        .filter(model=models.of_run(side.store.run) or "", source=source)
         .select("knockout", "metric", "value")
         .iter_rows()
     }
@@ -50,13 +52,6 @@ def _long(side: Side) -> pl.DataFrame:
         .iter_rows()
     ]
     return pl.DataFrame(rows, schema=["model", "knockout", "column", "text"], orient="row")
-
-
-def _source(store: Store) -> str:
-    """The data set, as its recipe names it."""
-    recipe = store.run.get("recipe")
-    samples = recipe.get("samples") if isinstance(recipe, dict) else None
-    return str(samples.get("source") or "") if isinstance(samples, dict) else ""
 
 
 def _column(source: str, metric: str) -> str:

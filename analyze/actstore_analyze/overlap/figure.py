@@ -73,13 +73,14 @@ def _behind(reference: pl.DataFrame | None, table: pl.DataFrame) -> pl.DataFrame
     role = pl.when(inner).then(own_mean).otherwise("role").alias("role")
     per_depth = table.filter(pl.col("depth") > 0).select((pl.col("layer") / pl.col("depth")).max()).item() or 1.0
     where = pl.format("{}, {}, relative depth {}", "model", "series", decimals(pl.col("depth"), 2))
-    text = pl.concat_str(where, pl.format(": overlap {} (published, not measured here)", decimals(pl.col("overlap"))))
+    text = pl.concat_str(where, pl.format(": overlap {} (published, not measured here)", decimals(pl.col("value"))))
     moved = reference.select(
         pl.format("published {}", "series").alias("series"),
         role,
         (pl.col("depth") * per_depth).alias("layer"),
-        pl.col("overlap").alias("value"),
+        "value",
         text.alias("text"),
+        "alone",
     )
     return moved.filter(pl.col("role").is_in(own))
 

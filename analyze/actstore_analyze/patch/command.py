@@ -5,10 +5,20 @@ from typing import Any
 
 import click
 
-from actstore_analyze.commands import measured, names, of_replays_alone, referenced, replayed, say, show
+from actstore_analyze.commands import beside, measured, names, of_replays_alone, referenced, replayed, say, show
 
 SOURCES = ("pairs", "source", "vector")
-OWN = ("sql", "layers", "jobs", "force", "figure", "reference", "style", "output")  # of patches that ran, too
+OWN = (
+    "sql",
+    "layers",
+    "jobs",
+    "force",
+    "figure",
+    "reference",
+    "together",
+    "style",
+    "output",
+)  # of patches that ran, too
 
 
 @click.command()
@@ -40,6 +50,7 @@ OWN = ("sql", "layers", "jobs", "force", "figure", "reference", "style", "output
 @click.option("--estimate", is_flag=True, help="Say what is stored, what is missing and what it would cost.")
 @replayed
 @referenced
+@beside
 def patch(store: Path, estimate: bool, **asked: Any) -> None:
     """Activation patching, on a CPU: what the model says once vectors of one sample are put into another.
 
@@ -61,6 +72,7 @@ def patch(store: Path, estimate: bool, **asked: Any) -> None:
           --source "from rows where role = 'eoi' and label = 'seven'" \\
           --minus "from rows where role = 'eoi' and label = 'three'"
       actstore patch demo/gated-patch
+      actstore patch demo/gated-patch --together demo/fusion-patch --figure together.png
     """
     from actstore_analyze.patch import figure, study
     from actstore_analyze.patch import replayed as replays
@@ -68,12 +80,12 @@ def patch(store: Path, estimate: bool, **asked: Any) -> None:
     given = {**asked, "pairs": tuple(asked["pairs"] or ()), "word": tuple(asked["word"] or ())}
     if not any(given[name] for name in SOURCES):
         of_replays_alone([*(given.keys() - {*OWN}), "estimate"], "say what is put in, by --pairs, --source or --vector")
-        show(store, study.Patched, figure.patched, **{name: asked[name] for name in OWN})
+        show(store, study.Patched, figure.patched, panel=figure.together, **{name: asked[name] for name in OWN})
         return
     if estimate:
         _estimate(store, **given)
         return
-    show(store, replays.Replayed, figure.patched, forced=given["force"], **given)
+    show(store, replays.Replayed, figure.patched, panel=figure.together, forced=given["force"], **given)
 
 
 def _estimate(
@@ -83,7 +95,8 @@ def _estimate(
     style: str | None,
     output: Path | None,
     figure: Path | None,
-    reference: str | None,
+    reference: list[str] | None,
+    together: tuple[Path, ...],
     **asked: Any,
 ) -> None:
     from actstore.commands.table import render
@@ -92,5 +105,7 @@ def _estimate(
 
     if figure is not None or reference is not None:
         raise click.UsageError("an estimate has no figure")
+    if together:
+        raise click.UsageError("an estimate is of one store: leave --together out")
     opened = open_store(store)
     render(Replayed.of(opened, forced=force, **asked).estimate(opened, say=say), style, output)

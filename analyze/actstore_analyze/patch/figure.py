@@ -1,6 +1,7 @@
 """Figures of patches: what the model shares with the source, and whose word it prefers, over layers."""
 
 from collections.abc import Sequence
+from functools import partial
 from textwrap import wrap
 
 import altair as alt
@@ -8,11 +9,14 @@ import polars as pl
 
 from actstore_analyze.charts import lines
 from actstore_analyze.charts.charts import counts, decimals, heading, pale
+from actstore_analyze.charts.together import Panel, Tables, curves, one_panel_each
 
-__all__ = ["patched"]
+__all__ = ["patched", "together"]
 
 POINTS = {"residual": "residual", "attention-input": "attention input"}
 WIDTH = 70  # characters of a line under the title
+# Column, what it is, whether its band is its own standard deviation.
+PANELS = (("similarity", "similarity to the source", True), ("accuracy", "prefers the source's word", False))
 STYLE = {"residual": "eoi", "attention-input": "last-image"}  # the lines of lines.STYLES that stand for the points
 
 
@@ -55,6 +59,28 @@ def patched(
     behind = pale(reference if table["similarity"].count() else None)
     charts[0] = charts[0].properties(title=heading(title, [note, *wrap(about or "", WIDTH), *_bands(table), *behind]))
     return alt.vconcat(*charts, spacing=20)
+
+
+def together(tables: Tables, *, title: str, references: Sequence[pl.DataFrame] = ()) -> alt.VConcatChart:
+    """Several stores over relative depth: a panel of similarity and one of accuracy for each point that is patched."""
+    panels = []
+    for point, name in POINTS.items():
+        own = {store: rows for store, table in tables.items() if (rows := table.filter(point=point)).height}
+        for column, y_title, spread in PANELS:
+            if not any(rows[column].count() for rows in own.values()):
+                continue
+            drawn = curves(own, partial(_curve, column=column, spread=spread), "depth")
+            behind = [kept for one in references if (kept := one.filter(point=point)).height]
+            panels.append(Panel(drawn, f"{y_title}, {name}", (0, 1), behind if column == "similarity" else ()))
+    note = "bands: similarity ± one standard deviation over samples; accuracy 95 % Wilson interval"
+    return one_panel_each(panels, title, note, columns=len(PANELS))
+
+
+def _curve(table: pl.DataFrame, *, column: str, spread: bool) -> pl.DataFrame:
+    value, deviation = pl.col(column), pl.col("similarity_sd")
+    low, high = ((value - deviation).clip(0, 1), (value + deviation).clip(0, 1)) if spread else ("low", "high")
+    own = pl.col("patch") if table["patch"].n_unique() > 1 else pl.lit("")
+    return table.select(own.alias("own"), "depth", value=value, low=low, high=high)
 
 
 def _bands(table: pl.DataFrame) -> list[str]:
@@ -102,5 +128,5 @@ def _behind(table: pl.DataFrame, reference: pl.DataFrame | None) -> pl.DataFrame
     text = pl.format(said, "model", "layer", decimals(pl.col("value")))
     return reference.filter(pl.col("point").is_in(table["point"].to_list())).select(
         pl.format("published, {}", pl.col("point").replace(POINTS)).alias("series"), _role(),
-        (pl.col("depth") * per_depth).alias("layer"), "value", text.alias("text"),
+        (pl.col("depth") * per_depth).alias("layer"), "value", text.alias("text"), "alone",
     )  # fmt: skip

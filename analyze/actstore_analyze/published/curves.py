@@ -8,17 +8,15 @@ from typing import Any
 
 import polars as pl
 
-from actstore.errors import ActstoreError, nearest
+from actstore_analyze.published import stated
+from actstore_analyze.published.models import MODELS, key
 
 __all__ = [
-    "MODELS",
     "SOURCE",
     "attention",
-    "check",
     "gap",
     "homogeneity",
     "knockouts",
-    "name_of",
     "overlap",
     "patching",
     "peaks",
@@ -26,15 +24,14 @@ __all__ = [
 ]
 
 SOURCE = (
-    "Serra, Ortu, Panizon et al., The Narrow Gate, figures 2 to 5 and SM3, and its table of knockouts; "
-    "curves read off the figures of the authors' page (github.com/RitAreaSciencePark/Narrow-gate, branch gh-pages), "
-    "to about 0.003"
+    "Serra, Ortu, Panizon et al., The Narrow Gate, its figures and its table of knockouts; curves read off the figures "
+    "of the authors' page (github.com/RitAreaSciencePark/Narrow-gate, branch gh-pages), to about 0.003"
 )
+SAID = "read off its authors' page, to about 0.003"
+PRINTED = "its table, both ends alone, to 0.005"
 K, CLASSES = 30, 100  # of the published label overlap: 100 ImageNet classes of 100 images
 
-# Panel of figure 4 -> the model, its number of layers; colour of a curve -> the paper's word, the role here.
-MODELS = {"chameleon-7b": "Chameleon-7B", "pixtral-12b": "Pixtral-12B"}
-PANELS = (("Chameleon-7B", 32), ("Pixtral-12B", 40))
+PANELS = ("chameleon-7b", "pixtral-12b")  # of figure 4; colour of a curve -> the paper's word, the role here
 SERIES = {
     "#548B54": ("[EOI]", "eoi"),
     "#006BA4": ("internal image", "image"),
@@ -54,57 +51,35 @@ SHARES = {
     "[EOI]": "eoi",
 }
 
-# Model -> its name, its number of layers and its colour in figures 3 and 5.
-FIGURE_3 = {
-    "chameleon-7b": ("Chameleon-7B", 32, "#004488"),
-    "chameleon-34b": ("Chameleon-34B", 48, "#BB5566"),
-    "pixtral-12b": ("Pixtral-12B", 40, "#DDAA33"),
-}
-WINDOWS = {"#548B54": "eoi-knockout", "#AA3377": "image-knockout"}  # figure SM3, whose panels are in FIGURE_3's order
-POINTS = ("residual", "attention-input")  # the panels of figure 5
+# The page's files are of the paper's first version, whose figures 3, 7 and 8 are figures 2, SM3 and 5 of the latest.
+COLOURS = {"chameleon-7b": "#004488", "chameleon-34b": "#BB5566", "pixtral-12b": "#DDAA33"}
+WINDOWS = {"#548B54": "eoi-knockout", "#AA3377": "image-knockout"}  # the panels are in the order of COLOURS
+POINTS = ("residual", "attention-input")  # the panels of figure 8
 
 
-def check(model: str) -> None:
-    """Raise ActstoreError for a model of which nothing is published here.
+def overlap(model: str) -> pl.DataFrame | None:
+    """The published label overlap of a model: model, series (the paper's word), role, layer, depth, value, said.
 
-    >>> check("emu3")
-    """
-    known = list(_knockouts()["models"])
-    if model.lower() not in known:
-        raise ActstoreError(
-            f"nothing published of '{model}', only of {', '.join(known)}{nearest(model.lower(), known)}"
-        )
+    The authors index the outputs of the blocks from 0, so that index i is layer i + 1 here. Of models without a curve
+    what the text says. None where we have neither.
 
-
-def name_of(model: str) -> str:
-    """A model as the paper writes it; raises ActstoreError as `check`."""
-    check(model)
-    return str(_knockouts()["models"][model.lower()]["name"])
-
-
-def overlap(model: str) -> pl.DataFrame:
-    """The published label overlap of a model: model, series (the paper's word), role, layer, depth, overlap.
-
-    The authors index the outputs of the blocks from 0, so that index i is layer i + 1 here.
-
-    >>> overlap("chameleon-7b").filter(role="eoi")["overlap"].max()
+    >>> overlap("chameleon-7b").filter(role="eoi")["value"].max()
     0.4752
     """
-    name = MODELS.get(model.lower())
-    if name is None:
-        raise ActstoreError(
-            f"no published overlap of '{model}', only of {', '.join(MODELS)}{nearest(model.lower(), list(MODELS))}"
-        )
-    return _curves().filter(pl.col("model") == name)
+    found = _curves().filter(pl.col("model") == MODELS[key(model)].name)
+    return found if found.height else stated.bound(model)
 
 
 def gap(model: str) -> pl.DataFrame | None:
-    """The published median cosine of text and image vectors: model, layer, depth, value; None where there is none.
+    """The published median cosine of text and image vectors: model, layer, depth, value, said (how exactly).
+
+    Of models without a curve what the text says; None where we have neither.
 
     >>> gap("chameleon-7b")["value"].max()
     0.0757
     """
-    return _of_figure_3(model, panel=0)
+    found = _of_figure_3(model, panel=0)
+    return stated.curve("gap", model) if found is None else found
 
 
 def homogeneity(model: str) -> pl.DataFrame | None:
@@ -113,22 +88,22 @@ def homogeneity(model: str) -> pl.DataFrame | None:
     >>> homogeneity("pixtral-12b")["layer"].to_list()[::39]
     [1, 40]
     """
-    return _of_figure_3(model, panel=1)
+    found = _of_figure_3(model, panel=1)
+    return stated.curve("homogeneity", model) if found is None else found
 
 
 def attention(model: str) -> pl.DataFrame | None:
     """The published shares of the text's attention to the image: model, name, layer (the block), depth, share.
 
-    name: "internal image", or a role. None where there is none.
+    name: "internal image", or a role. None where we have none.
 
     >>> attention("chameleon-7b").filter(name="eoi", layer=0)["share"].item()
     0.2191
     """
-    name = MODELS.get(model.lower())
-    if name is None:
+    if key(model) not in PANELS:
         return None
+    name, n_layers = MODELS[key(model)][:2]
     per_layer = _read("curves.json")["figures"]["f6_attention_v3.svg"]["per_layer"][name]
-    n_layers = dict(PANELS)[name]
     rows = [
         (name, SHARES[word], layer, layer / n_layers, share)
         for layer, shares in enumerate(per_layer)
@@ -140,60 +115,79 @@ def attention(model: str) -> pl.DataFrame | None:
 def windows(model: str) -> pl.DataFrame | None:
     """The published label overlap at the output while the last `window` blocks are knocked out; None without any.
 
-    model, knockout, window, depth (window / blocks), value.
+    model, knockout, window, depth (window / blocks), value, said. Of models without a curve the ends, from the table.
 
     >>> windows("chameleon-7b").filter(knockout="eoi-knockout").select("window", "value").row(-1)
     (32, 0.0192)
+    >>> windows("emu3").filter(knockout="eoi-knockout").select("window", "value").rows()
+    [(0, 0.35), (32, 0.24)]
     """
-    name, n_layers, _ = FIGURE_3.get(model.lower(), (None, 0, None))
-    if name is None:
-        return None
-    panel = _panels("figure7_v2.svg")[list(FIGURE_3).index(model.lower())]
+    if key(model) not in COLOURS:
+        return _ends(key(model))
+    name, n_layers = MODELS[key(model)][:2]
+    panel = _panels("figure7_v2.svg")[list(COLOURS).index(key(model))]
     rows = [
-        (name, WINDOWS[marker.split()[0]], round(window), round(window) / n_layers, value)
+        (name, WINDOWS[marker.split()[0]], round(window), round(window) / n_layers, value, SAID, False)
         for marker, points in panel["series"].items()
         for window, value in points
     ]
-    return pl.DataFrame(rows, schema=["model", "knockout", "window", "depth", "value"], orient="row")
+    return pl.DataFrame(rows, schema=OF_WINDOWS, orient="row")
+
+
+OF_WINDOWS = ["model", "knockout", "window", "depth", "value", "said", "alone"]
+
+
+def _ends(model: str) -> pl.DataFrame | None:
+    """No block and all of them, as the table of knockouts has them."""
+    name, n_layers = MODELS[model][:2]
+    printed = knockouts().filter(model=model, metric="overlap")
+    rows = [
+        (name, knockout, window, float(window > 0), printed.filter(knockout=at)["value"].item(), PRINTED, True)
+        for knockout in WINDOWS.values()
+        if knockout in set(printed["knockout"])
+        for window, at in ((0, "none"), (n_layers, knockout))
+    ]
+    return pl.DataFrame(rows, schema=OF_WINDOWS, orient="row") if rows else None
 
 
 def patching(model: str) -> pl.DataFrame | None:
-    """The published similarity when [EOI] is patched at a layer: model, layer, depth, value, point; None without any.
+    """The published similarity when [EOI] is patched at a layer: as `gap`, and point; None where we have none.
 
     Its x is the index of the block that reads the patch over that of the last, so that index i is layer i here.
 
     >>> patching("chameleon-7b").group_by("point", maintain_order=True).agg(pl.col("value").max())["value"].to_list()
     [0.875, 0.9531]
     """
-    name, n_layers, colour = FIGURE_3.get(model.lower(), ("", 0, ""))
+    colour = COLOURS.get(key(model))
     found = [
-        _by_depth(name, n_layers, points, first=0).with_columns(point=pl.lit(point))
+        _by_depth(key(model), points, first=0).with_columns(point=pl.lit(point))
         for point, panel in zip(POINTS, _panels("figure8.svg"), strict=True)
         for marker, points in panel["series"].items()
         if marker.split()[0] == colour
     ]
-    return pl.concat(found) if found else None
+    said = stated.curve("patching", model)
+    return pl.concat(found) if found else None if said is None else said.with_columns(point=pl.lit(POINTS[0]))
 
 
 def peaks() -> pl.DataFrame:
     """The largest published overlap of each curve and where: model, series, overlap, layer, n_layers."""
-    largest = pl.col("overlap") == pl.col("overlap").max().over("model", "series")
-    deep = dict(PANELS)
+    largest = pl.col("value") == pl.col("value").max().over("model", "series")
+    deep = {known.name: known.layers for known in MODELS.values()}
     return (
         _curves()
         .filter(largest)
         .unique(["model", "series"], keep="first", maintain_order=True)
-        .select("model", "series", "overlap", "layer", pl.col("model").replace_strict(deep).alias("n_layers"))
+        .select("model", "series", overlap="value", layer="layer", n_layers=pl.col("model").replace_strict(deep))
     )
 
 
 def knockouts() -> pl.DataFrame:
-    """The published table of knockouts in all blocks: model (for `check`), name, knockout, source, metric, value.
+    """The published table of knockouts in all blocks: model (its key), name, knockout, source, metric, value.
 
     >>> knockouts().filter(model="emu3", knockout="eoi-knockout")["value"].to_list()
     [0.48, 0.33, 0.13, 0.24]
     """
-    data = _knockouts()
+    data = _read("knockouts.json")
     rows = [
         (model, one["name"], knockout, *column, value)
         for model, one in data["models"].items()
@@ -204,38 +198,45 @@ def knockouts() -> pl.DataFrame:
 
 
 def _of_figure_3(model: str, panel: int) -> pl.DataFrame | None:
-    """A curve of figure 3, whose x is the index of a block's output over that of the last."""
-    name, n_layers, colour = FIGURE_3.get(model.lower(), (None, 0, None))
-    if name is None:
+    """A curve of the page's figure 3, whose x is the index of a block's output over that of the last."""
+    colour = COLOURS.get(key(model))
+    if colour is None:
         return None
     series = _panels("figure3.svg")[panel]["series"]
     (points,) = (points for marker, points in series.items() if marker.split()[0] == colour)
-    return _by_depth(name, n_layers, points, first=1)
+    return _by_depth(key(model), points, first=1)
 
 
-def _by_depth(name: str, n_layers: int, points: Sequence[tuple[float, float]], first: int) -> pl.DataFrame:
-    """model, layer, depth, value of points whose x goes from 0 to 1 over the blocks, the first at layer `first`."""
+def _by_depth(model: str, points: Sequence[tuple[float, float]], first: int) -> pl.DataFrame:
+    """CURVE of points whose x goes from 0 to 1 over the blocks, the first at layer `first`."""
+    name, n_layers = MODELS[model][:2]
     layers = [round(x * (n_layers - 1)) + first for x, _ in points]
-    rows = [(name, layer, layer / n_layers, y) for layer, (_, y) in zip(layers, points, strict=True)]
-    return pl.DataFrame(rows, schema=["model", "layer", "depth", "value"], orient="row")
+    rows = [(name, layer, layer / n_layers, y, SAID, False) for layer, (_, y) in zip(layers, points, strict=True)]
+    return pl.DataFrame(rows, schema=stated.CURVE, orient="row")
 
 
 def _curves() -> pl.DataFrame:
     rows = [
-        (model, *SERIES[marker.split()[0]], round(index) + 1, (round(index) + 1) / n_layers, value)
-        for (model, n_layers), panel in zip(PANELS, _panels("f4_NO.svg"), strict=True)
+        (
+            known.name,
+            *SERIES[marker.split()[0]],
+            round(index) + 1,
+            (round(index) + 1) / known.layers,
+            value,
+            SAID,
+            False,
+        )
+        for known, panel in zip(map(MODELS.__getitem__, PANELS), _panels("f4_NO.svg"), strict=True)
         for marker, points in panel["series"].items()
         for index, value in points
     ]
-    return pl.DataFrame(rows, schema=["model", "series", "role", "layer", "depth", "overlap"], orient="row")
+    return pl.DataFrame(
+        rows, schema=["model", "series", "role", "layer", "depth", "value", "said", "alone"], orient="row"
+    )
 
 
 def _panels(figure: str) -> list[dict[str, Any]]:
     return list(_read("curves.json")["figures"][figure]["panels"])
-
-
-def _knockouts() -> dict[str, Any]:
-    return _read("knockouts.json")
 
 
 @cache

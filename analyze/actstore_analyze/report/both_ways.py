@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from actstore.store import Store
-from actstore_analyze.knockout.knocked import KEYS as BLOCKED
-from actstore_analyze.knockout.knocked import as_knocked
 from actstore_analyze.knockout.replayed import KnockoutReplayed
 from actstore_analyze.knockout.study import Knockout
 from actstore_analyze.patch.replayed import Replayed
@@ -16,6 +14,8 @@ from actstore_analyze.patch.study import Patched
 from actstore_analyze.report.causal import moved
 from actstore_analyze.report.experiments import Experiment, Shown
 from actstore_analyze.study.conditions import specs
+from actstore_analyze.study.knocked import KEYS as BLOCKED
+from actstore_analyze.study.knocked import as_knocked
 from actstore_analyze.study.study import n_layers
 
 __all__ = ["CAPTION", "METHODS", "compared"]

@@ -13,7 +13,9 @@ from actstore_analyze.commands import (
 @click.command()
 @click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=click.Path(path_type=Path))
 @click.option("-o", "--output", default="report.html", show_default=True, type=OutputPath())
-@click.option("--reference", metavar="MODEL", help="Draw a published curve behind: chameleon-7b or pixtral-12b.")
+@click.option(
+    "--reference", metavar="MODEL", help="Draw behind the figures what was published: chameleon-7b, emu3, ..."
+)
 def report(stores: tuple[Path, ...], output: Path, reference: str | None) -> None:
     """Write one page with the run cards, figures, tables and methods of some stores; it works offline.
 

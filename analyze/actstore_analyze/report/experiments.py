@@ -12,13 +12,13 @@ from actstore.errors import ActstoreError
 from actstore.format.results import Result
 from actstore.store import Store
 from actstore_analyze import registry
-from actstore_analyze.knockout.knocked import has_knockouts
 from actstore_analyze.knockout.replayed import KnockoutReplayed
 from actstore_analyze.knockout.study import Knockout
 from actstore_analyze.overlap.study import Overlap
 from actstore_analyze.patch.replayed import Replayed
 from actstore_analyze.patch.study import Patched, has_patches
 from actstore_analyze.study.conditions import specs
+from actstore_analyze.study.knocked import has_knockouts
 from actstore_analyze.study.recall import answer
 from actstore_analyze.study.selection import Say, figure_roles
 from actstore_analyze.study.study import EVERYTHING, Study

@@ -26,11 +26,13 @@ from actstore_analyze.score.board import Board, boards
 from actstore_analyze.study import said
 from actstore_analyze.study.conditions import NONE, specs
 from actstore_analyze.study.selection import Say
+from actstore_analyze.study.study import Study
 from actstore_analyze.study.subjects import Subject
 from actstore_analyze.study.subjects import subjects as subjects_of
 
 __all__ = ["Written", "write"]
 
+TOGETHER = "All stores, over relative depth"
 PALE = "{} as published, not measured here, at the same relative depth"
 
 
@@ -71,9 +73,7 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
 
     Raises ActstoreError for an unknown reference and where it cannot be written.
     """
-    if reference:
-        published.check(reference)
-    curves = published.overlap(reference) if reference and reference.lower() in published.MODELS else None
+    curves = published.overlap(reference) if reference else None
     subjects = subjects_of(stores)
     shown = experiments.overlaps(subjects, say=say)
     folder = output.with_name(f"{output.stem}_files")
@@ -133,18 +133,28 @@ def _other(experiment: Experiment, folder: Path, number: int, name: str, referen
     """The figure of any measure but label overlap: its table as it is."""
     curve = None if reference is None else experiment.call.published(reference)
     behind = {} if curve is None else {"reference": curve}
-    draw = registry.load(experiment.call.measure).draw
+    measure = registry.load(experiment.call.measure)
     tables = [shown.table for shown in experiment.shown]
-    charts = [draw(shown.table, title=shown.subject.title, tables=tables, **behind) for shown in experiment.shown]
+    charts = [
+        measure.draw(shown.table, title=shown.subject.title, tables=tables, **behind) for shown in experiment.shown
+    ]
+    panels = [
+        Panel(shown.subject.title, figures.svg(chart, f"o{number}p{i}"), *_tidy(shown))
+        for i, (shown, chart) in enumerate(zip(experiment.shown, charts, strict=True))
+    ]
+    files = figures.save(figures.beside(charts), _data(experiment), folder, name)
+    if measure.together is not None and len(experiment.shown) > 1:
+        named = {shown.subject.title: shown.table for shown in experiment.shown}
+        one = measure.together(named, title=TOGETHER, references=[] if curve is None else [curve])
+        joined = experiment.call.beside(named)
+        panels.insert(0, Panel(TOGETHER, figures.svg(one, f"o{number}t"), *_cells(experiment.call, joined)))
+        files += figures.save(one, joined, folder, f"{name}-together")
     return Figure(
         title=experiment.title,
         caption=experiment.call.caption + ("" if curve is None else f" Pale: {PALE.format(curve['model'][0])}."),
-        panels=[
-            Panel(shown.subject.title, figures.svg(chart, f"o{number}p{i}"), *_tidy(shown))
-            for i, (shown, chart) in enumerate(zip(experiment.shown, charts, strict=True))
-        ],
+        panels=panels,
         methods=prose.methods(experiment),
-        files=figures.save(figures.beside(charts), _data(experiment), folder, name),
+        files=files,
         sentences=sections.sentences(experiment),
         tables=sections.tables(experiment),
     )
@@ -183,8 +193,13 @@ def _data(experiment: Experiment) -> pl.DataFrame:
 
 
 def _tidy(shown: Shown) -> tuple[list[str], list[list[str]]]:
-    """The table without the columns that the call says for all its rows."""
-    table = shown.table.drop(shown.calls[0].parameters.keys() - {"layers", "k"}, "depth", strict=False)
+    """The table as the page has it."""
+    return _cells(shown.calls[0], shown.table.drop("depth", strict=False))
+
+
+def _cells(call: Study, table: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Names and cells without the columns that the call says for all its rows."""
+    table = table.drop(call.parameters.keys() - {"layers", "k"}, strict=False)
     return table.columns, [[sections.text(value) for value in row] for row in table.iter_rows()]
 
 

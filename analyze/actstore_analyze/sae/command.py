@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from actstore_analyze.commands import judged, measured, roles, say, show
+from actstore_analyze.commands import judged, measured, published, referenced, roles, say, show
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -58,6 +58,7 @@ def controlled(command: Command) -> Command:
     help="Each sample counts the same, as in the paper's code, or each token.",
 )
 @controlled
+@referenced
 def sae(store: Path, **asked: Any) -> None:
     """Reconstruction by sparse autoencoders: error, sparsity and cosine by role, order of the prompt and layer.
 
@@ -72,7 +73,7 @@ def sae(store: Path, **asked: Any) -> None:
 
     \b
     Example:
-      actstore sae demo/mapped --saes digits-mapped --figure sae.png
+      actstore sae demo/mapped --saes digits-mapped --reference clip-gemma-2-2b --figure sae.png
       actstore sae runs/gemma --saes gemma-scope-2b-pt-res-canonical --sae-id "layer_{layer}/width_16k/canonical"
       actstore sae runs/gemma --saes "gemma-scope/layer_{layer}/width_16k/*/params.npz" --roles image
     """
@@ -113,8 +114,15 @@ JUDGED = ("judge", "base_url", "images", "no_control", "at_once", "tries", "time
 )
 @click.option("--no-control", is_flag=True, help="Do not ask about controls: another's image, other vectors.")
 @controlled
+@referenced
 def describe(
-    store: Path, force: bool, figure: Path | None, style: str | None, output: Path | None, **asked: Any
+    store: Path,
+    force: bool,
+    figure: Path | None,
+    style: str | None,
+    output: Path | None,
+    reference: list[str] | None,
+    **asked: Any,
 ) -> None:
     """What features of sparse autoencoders say of each sample, and how often a judge finds that in its image.
 
@@ -140,8 +148,8 @@ def describe(
 
     opened = open_store(store)
     only_estimate = asked.pop("estimate")
-    if asked["judge"] is None and (only_estimate or figure is not None):
-        raise click.UsageError("--figure and --estimate are of the match rate: name a model with --judge")
+    if asked["judge"] is None and (only_estimate or figure is not None or reference):
+        raise click.UsageError("--figure, --reference and --estimate are of the match rate: name a model with --judge")
     if figure is not None:
         charts.check(figure)
     if asked["judge"] is None:
@@ -152,8 +160,9 @@ def describe(
         if only_estimate:
             say(call.estimate(opened, say=say))
             return
+        behind = published(call, reference, drawn=figure is not None)
         found = answer(opened, call, force=force, say=say)
         if figure is not None:
-            charts.draw(sae_figures.matched(found.table, title=store.name), figure)
+            charts.draw(sae_figures.matched(found.table, title=store.name, **behind), figure)
     render(found.table, style, output)
     say(found.note)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from actstore_analyze.charts import lines
-from actstore_analyze.charts.charts import counts, decimals, heading
+from actstore_analyze.charts import charts, lines
+from actstore_analyze.charts.charts import counts, decimals, heading, pale
 
 __all__ = ["matched", "rebuilt"]
 
@@ -32,6 +32,8 @@ PANELS = (
     ("cosine", "Direction", "cosine of x and x′"),
 )
 
+SHADES = (0.5, 0.2)  # of published points, in the order of their groups
+
 OF_MATCHES = {
     "none": "",
     "shuffled": ", other image",
@@ -41,20 +43,52 @@ OF_MATCHES = {
 }
 
 
-def rebuilt(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = ()) -> alt.HConcatChart:
+def rebuilt(
+    table: pl.DataFrame,
+    *,
+    title: str,
+    tables: Sequence[pl.DataFrame] = (),
+    reference: pl.DataFrame | None = None,
+) -> alt.HConcatChart:
     """Six panels over layers, a colour and mark for each group, a dash for each control; `table` of `actstore sae`.
 
-    tables: of the charts that stand beside it, so that all have the same y axes.
+    tables: of the charts that stand beside it, so that all have the same y axes. reference: published points of the
+    panels that the paper has (metric, group, depth, value), drawn pale.
     """
     drawn, all_of = _named(table), pl.concat([table, *tables], how="vertical_relaxed")
-    charts = [_panel(drawn, *panel, _axis(all_of[panel[0]])) for panel in PANELS]
+    behind = {name: _behind(reference, table, metric=name) for name, *_ in PANELS}
+    panels = [
+        _panel(drawn, *panel, _axis(pl.concat([all_of[panel[0]], behind[panel[0]]["value"]])), behind[panel[0]])
+        for panel in PANELS
+    ]
     note = (
         f"n = {counts(table.filter(control='none'))} vectors of {counts(table, 'samples')} samples, "
         f"averaged per {table['average'][0]}; {counts(table, 'n_features')} features"
     )
-    columns = [alt.vconcat(*charts[i::COLUMNS], spacing=22) for i in range(COLUMNS)]
-    chart: alt.HConcatChart = alt.hconcat(*columns, spacing=24).properties(title=heading(title, note))
+    columns = [alt.vconcat(*panels[i::COLUMNS], spacing=22) for i in range(COLUMNS)]
+    chart: alt.HConcatChart = alt.hconcat(*columns, spacing=24).properties(
+        title=heading(title, [note, *_pale(reference)])
+    )
     return chart
+
+
+def _behind(reference: pl.DataFrame | None, table: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """Published points of a metric at the same relative depth: series, role, layer, value, text."""
+    if reference is None:
+        return lines.NOTHING_BEHIND
+    own = reference.filter(metric=metric)
+    moved = charts.behind(own, table, "image")
+    assert moved is not None
+    names = pl.Series([f"published {group}" for group in own["group"]], dtype=pl.String)
+    return moved.with_columns(series=names, role=names)
+
+
+def _pale(reference: pl.DataFrame | None) -> list[str]:
+    """Whose points are pale, and in which shade each group is."""
+    if reference is None:
+        return []
+    first, *rest = reference["group"].unique(maintain_order=True)
+    return [*pale(reference), f"darker: {first}" + "".join(f", paler: {one}" for one in rest)]
 
 
 def group_name(table: pl.DataFrame) -> pl.Expr:
@@ -69,7 +103,9 @@ def _named(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(group_name(table), words=pl.col("control").replace_strict(CONTROL_WORDS))
 
 
-def _panel(drawn: pl.DataFrame, column: str, title: str, axis: str, domain: tuple[float, float]) -> alt.LayerChart:
+def _panel(
+    drawn: pl.DataFrame, column: str, title: str, axis: str, domain: tuple[float, float], behind: pl.DataFrame
+) -> alt.LayerChart:
     value = pl.col(column).fill_nan(None)
     first, last = lines.ends(drawn["layer"])
     shown = drawn.select(
@@ -89,7 +125,11 @@ def _panel(drawn: pl.DataFrame, column: str, title: str, axis: str, domain: tupl
     size = alt.condition("datum.control", alt.value(16), alt.value(50))
     point = chart.mark_point(filled=True, opacity=1).encode(x, y, colour, shape, *hover, size=size)
     named = alt.TitleParams(title, fontSize=12, anchor="start")
-    return alt.LayerChart(layer=[line, point], width=WIDTH, height=HEIGHT, title=named)
+    wide = [
+        alt.Chart(curve).mark_point(size=110, opacity=shade, color=lines.GREY, filled=True).encode(x, y, *hover)
+        for shade, (_, curve) in zip(SHADES, behind.group_by("series", maintain_order=True), strict=False)
+    ]
+    return alt.LayerChart(layer=[*wide, line, point], width=WIDTH, height=HEIGHT, title=named)
 
 
 def _scales(drawn: pl.DataFrame) -> tuple[alt.Color, alt.Shape, alt.StrokeDash]:
@@ -115,7 +155,9 @@ def _axis(values: pl.Series) -> tuple[float, float]:
     return min(known), max(known) * 1.03 or 1.0
 
 
-def matched(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = ()) -> alt.LayerChart:
+def matched(
+    table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = (), reference: pl.DataFrame | None = None
+) -> alt.LayerChart:
     """Match rate over layers with its Wilson interval, one line per group and control; of `actstore describe`."""
     several = table["control"].n_unique() > 1
     control = pl.col("control").replace_strict(OF_MATCHES)
@@ -126,10 +168,11 @@ def matched(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] =
         series, "layer", "matched", "n", *(decimals(pl.col(name)) for name in ("rate", "low", "high")),
     )  # fmt: skip
     drawn = named.select(series.alias("series"), "role", "layer", "low", "high", value="rate", text=text)
-    ceiling = lines.top([value for one in (table, *tables) for value in one["high"]])
-    chart = lines.over_layers(drawn, y_title="match rate", ceiling=ceiling)
+    behind = _behind(reference, table, metric="rate")
+    ceiling = lines.top([*(value for one in (table, *tables) for value in one["high"]), *behind["value"]])
+    chart = lines.over_layers(drawn, y_title="match rate", ceiling=ceiling, behind=behind)
     note = f"n = {counts(table)} samples; band: 95 % Wilson interval" + (
         "; controls: another sample's image, other vectors" if several else ""
     )
-    titled: alt.LayerChart = chart.properties(title=heading(title, note))
+    titled: alt.LayerChart = chart.properties(title=heading(title, [note, *pale(reference)]))
     return titled

@@ -12,6 +12,7 @@ from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.judge.asking import Judging
 from actstore_analyze.judge.client import Question
+from actstore_analyze.published import stated
 from actstore_analyze.sae.described import Described
 from actstore_analyze.sae.features import match_rate
 from actstore_analyze.sae.question import PROMPT, question
@@ -82,6 +83,9 @@ class Matched(Judging, Described):
             "descriptions, and says whether any strongly matches; unclear replies and samples without described "
             "features count as no match."
         )
+
+    def _published(self, model: str) -> pl.DataFrame | None:
+        return stated.autoencoders("match", model)
 
     @property
     def features(self) -> Described:

@@ -15,6 +15,7 @@ from actstore.errors import ActstoreError
 from actstore.format.header import span
 from actstore.store import Store
 from actstore.store import open as open_store
+from actstore_analyze.published import stated
 from actstore_analyze.sae.formats import Sized
 from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, untrained_groups, vectors
 from actstore_analyze.sae.measure import Moments, Sums, moments, rotation, sums
@@ -121,6 +122,9 @@ class Rebuilt(PerLayer):
     def command(self, store: Path) -> str:
         """The command line of the call, without what it found by itself."""
         return super(Rebuilt, replace(self, fingerprints=(), untrained_state=None)).command(store)
+
+    def _published(self, model: str) -> pl.DataFrame | None:
+        return stated.autoencoders("sae", model)
 
     def units(self, store: Store, *, say: Say) -> list[int]:
         """The layers; first what can be wrong with the rows."""

@@ -22,6 +22,7 @@ from actstore_analyze.commands import judged, say
 @click.option("--said", metavar="COLUMN", help="What the model said; without it generated_text, else next_token.")
 @click.option("--truth", metavar="COLUMN", help="Without it answers, captions, label or answer, as the task needs.")
 @judged("llava-bench needs one")
+@click.option("--reference", metavar="MODEL", help="A column with what was published of it: chameleon-7b, ...")
 @click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer.")
 @output_options
 def score(
@@ -30,6 +31,7 @@ def score(
     task: str,
     said: str | None,
     truth: str | None,
+    reference: str | None,
     force: bool,
     style: str | None,
     output: Path | None,
@@ -50,12 +52,13 @@ def score(
     \b
     Example:
       actstore score demo/fusion "from samples where prompt_order = 'image-text'" --task answers
-      actstore score runs/vqa --task vqa --format markdown
+      actstore score runs/vqa --task vqa --reference chameleon-7b --format markdown
       actstore score runs/pope --task pope --said next_token
       actstore score runs/llava-bench --task llava-bench --judge gpt-4o --estimate
     """
     from actstore.commands.table import render
     from actstore.store import open as open_store
+    from actstore_analyze.score.published import beside
     from actstore_analyze.score.reviews import Reviewed
     from actstore_analyze.score.study import Scored
     from actstore_analyze.study.recall import answer
@@ -72,5 +75,5 @@ def score(
             say(call.estimate(opened, say=say))
             return
     found = answer(opened, call, force=force, say=say)
-    render(found.table, style, output)
+    render(found.table if reference is None else beside(found.table, opened, reference), style, output)
     say(found.note)

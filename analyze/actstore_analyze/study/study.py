@@ -3,7 +3,7 @@
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
-from actstore_analyze.published import curves
+from actstore_analyze.published import models
 from actstore_analyze.study import executor
 from actstore_analyze.study.selection import Say, known_layers
 
@@ -86,11 +86,11 @@ class Study(ABC):
         return None
 
     def published(self, model: str) -> pl.DataFrame | None:
-        """What the papers published of a model in the same experiment; None where they published nothing.
+        """What the papers published of a model in the same experiment; None where we do not have it.
 
-        Raises ActstoreError for a model of which no paper has anything.
+        Raises ActstoreError for a model that no paper is about.
         """
-        curves.check(model)
+        models.key(model)
         return self._published(model)
 
     def _published(self, model: str) -> pl.DataFrame | None:  # noqa: ARG002
@@ -126,6 +126,11 @@ class Study(ABC):
     @abstractmethod
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """What was measured; each line that a reader must know of goes to `say`."""
+
+    def beside(self, tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+        """The tables of several stores, by name, one below the other, with a column store."""
+        named = [table.select(pl.lit(store).alias("store"), pl.all()) for store, table in tables.items()]
+        return pl.concat(named, how="diagonal_relaxed")
 
     def remarks(self, table: pl.DataFrame) -> Iterator[str]:  # noqa: ARG002
         """What a reader must be told beside the table: lines on standard error, each time it is shown."""

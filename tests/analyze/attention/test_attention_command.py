@@ -262,8 +262,8 @@ def drawn_alone(tmp_path, store, capsys):
     ("words", "said"),
     [
         (("--reference", "chameleon-7b"), "it is drawn with --figure"),
-        (("--reference", "emu3", "--figure", "f.png"), "this was not published"),
-        (("--reference", "gpt"), "nothing published of 'gpt', only of chameleon-7b"),
+        (("--reference", "emu3", "--figure", "f.png"), "--reference emu3: we do not have what was published of this"),
+        (("--reference", "gpt"), "neither paper is about 'gpt', only about chameleon-7b"),
     ],
 )
 def test_a_reference_that_cannot_be_drawn_is_said(tmp_path, capsys, monkeypatch, words, said):

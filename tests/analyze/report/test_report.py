@@ -215,7 +215,7 @@ def test_shipped_models_are_called_what_they_are(tmp_path):
 def test_errors(tmp_path, capsys):
     store = make_store(tmp_path / "s")
     assert run(["report", str(store), "--reference", "gpt", "-o", str(tmp_path / "r.html")]) == 1
-    assert "nothing published of 'gpt'" in capsys.readouterr().err
+    assert "neither paper is about 'gpt'" in capsys.readouterr().err
     (tmp_path / "taken").write_text("")
     assert run(["report", str(store), "-o", str(tmp_path / "taken" / "r.html")]) == 1
     assert "r_files: cannot be written" in capsys.readouterr().err

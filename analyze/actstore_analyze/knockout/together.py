@@ -1,0 +1,78 @@
+"""Knockouts of several models in one figure: over windows, and what is left as a share of the model as it is."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import polars as pl
+
+from actstore_analyze.charts import lines
+from actstore_analyze.charts.charts import decimals, heading
+from actstore_analyze.charts.together import Panel, Tables, curves, one_panel_each
+from actstore_analyze.knockout.figure import SHOWN, everywhere, marked, plain
+from actstore_analyze.knockout.study import WORDS, with_share
+from actstore_analyze.study.conditions import NONE
+
+__all__ = ["together"]
+
+
+def together(tables: Tables, *, title: str, references: Sequence[pl.DataFrame] = ()) -> alt.VConcatChart:
+    """A panel for each metric over growing windows, as a share of the blocks; below them what is left of each metric.
+
+    references: published label overlaps over windows.
+    """
+    charts: list[alt.VConcatChart | alt.LayerChart] = []
+    panels = [panel for metric in SHOWN if (panel := _windows(tables, metric, references)) is not None]
+    if panels:
+        charts.append(one_panel_each(panels, title, "attention blocked in the last blocks", at="share of the blocks"))
+    charts.append(_shares(tables))
+    if not panels:
+        charts[0] = charts[0].properties(title=heading(title, "attention blocked in all blocks"))
+    joined: alt.VConcatChart = alt.vconcat(*charts, spacing=24)
+    return joined
+
+
+def _windows(tables: Tables, metric: str, references: Sequence[pl.DataFrame]) -> Panel | None:
+    own = {store: _over_windows(table, metric) for store, table in tables.items()}
+    own = {store: rows for store, rows in own.items() if rows.height}
+    if not own:
+        return None
+    drawn = curves(own, lambda rows: rows, "blocks blocked")
+    ends = [*drawn["value"], *drawn["high"]]
+    axis = (
+        (0.0, lines.top(ends)) if max((one for one in ends if one is not None), default=0) <= 1 else lines.halves(ends)
+    )
+    behind = [
+        curve.with_columns(series=plain(pl.col("knockout")))
+        for one in references
+        if metric == "overlap"
+        for _, curve in one.group_by("knockout", maintain_order=True)
+    ]
+    axis = (axis[0], max([axis[1], *(value for curve in behind for value in curve["value"])]))
+    return Panel(drawn, WORDS[metric], axis, behind, "share of the blocks, the last ones")
+
+
+def _over_windows(table: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """own, depth (window / blocks), value, low, high of knockouts that ran in windows, each from the model as it is."""
+    rows = table.filter(pl.col("metric") == metric, pl.col("window").is_not_null())
+    start = rows.filter(pl.col("knockout") == NONE)
+    several = [
+        pl.concat([start, own]).with_columns(own=plain(pl.lit(name)))
+        for (name,), own in rows.filter(pl.col("knockout") != NONE).group_by("knockout", maintain_order=True)
+        if own["window"].n_unique() > 1
+    ]
+    found = pl.concat(several) if several else rows.clear().with_columns(own=pl.lit(""))
+    return found.select("own", "value", "low", "high", depth=pl.col("window") / pl.col("blocks"))
+
+
+def _shares(tables: Tables) -> alt.LayerChart:
+    """A row for each store and knockout in all blocks (*: in some), a mark for each metric."""
+    found = pl.concat(
+        everywhere(with_share(table)).select(pl.lit(store).alias("store"), "name", "knockout", "metric", "share")
+        for store, table in tables.items()
+    )
+    found = found.filter(pl.col("knockout") != NONE, pl.col("metric").is_in(SHOWN), pl.col("share").is_not_null())
+    name, none = pl.format("{}, {}", "store", "name"), pl.lit(None, pl.Float64)
+    text = pl.format("{}: {} of {}", name, decimals(pl.col("share")), pl.col("metric").replace(WORDS))
+    whole = found.select(name.alias("name"), "metric", value="share", low=none, high=none, text=text)
+    shown = [metric for metric in SHOWN if metric in set(found["metric"])]
+    return marked(whole, shown, "share of the model as it is", max(1.0, lines.halves(found["share"].to_list())[1]))
