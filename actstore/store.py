@@ -121,7 +121,7 @@ class Store:
         return number in self._vectors.part_of or commits.is_committed(self.path, number)
 
     def sql(self, query: str) -> pl.DataFrame:
-        """Run one SELECT over the views rows, samples, plan, parts, run, vocab, results and the saved results.
+        """Run one SELECT over the views rows, samples, answers, plan, parts, run, vocab, results and saved ones.
 
         Dates and hours of moments with a time zone are those of UTC, on every machine. Raises QueryError for anything
         but a SELECT, for SQL that DuckDB refuses and for what goes beyond the limits, CorruptError for a table that
@@ -267,6 +267,7 @@ class Store:
                 "results": (overview.results(saved, self.state), overview.JSON),
             },
             {"vocab": self.checked(VOCABULARY), **{one.name: one.path for one in saved}},
+            overview.answers(self.header),
             weakref.WeakMethod(self.residual),
             self.header.d_model,
             self.limits,

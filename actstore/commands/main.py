@@ -115,7 +115,7 @@ def info(store: Path, style: str | None, output: Path | None) -> None:
 def query(
     store: Path, sql: str, seconds: float, gigabytes: float | None, style: str | None, output: Path | None
 ) -> None:
-    """Run one SELECT over the views rows, samples, plan, parts, run, vocab and results.
+    """Run one SELECT over the views rows, samples, answers, plan, parts, run, vocab and results.
 
     residual(row_id, layer) is the vector of a row.
 

@@ -1,6 +1,6 @@
 """The SQL connection of a store: its views, the function residual(), and nothing of the outside."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -25,14 +25,14 @@ def connect(
     tables: Tables,
     small: Mapping[str, tuple[pl.DataFrame, Collection[str]]],
     files: Mapping[str, Path],
+    answers: Sequence[str],
     residual: Callable[[], Residual | None],
     d_model: int,
     limits: Limits,
 ) -> duckdb.DuckDBPyConnection:
     """A locked connection that knows the tables of a store, small tables and Parquet files as views by their names.
 
-    small: each with those of its columns that are JSON.
-
+    small: each with those of its columns that are JSON. answers: the names of the answers whose probabilities are kept.
     residual: gives the function that reads vectors (n, d) of row ids at a layer; a weak reference, so that a store can
     be let go of. Raises CorruptError where a table cannot be read, QueryError where the memory allowed does not do for
     that.
@@ -41,6 +41,7 @@ def connect(
     try:
         readable = [*_attach(connection, tables), *files.values()]
         views.create_views(connection, tables.format)
+        views.create_answers(connection, answers)
         for name, (frame, json_columns) in small.items():
             views.copy_table(connection, name, frame, json_columns)
         for name, path in files.items():

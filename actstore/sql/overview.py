@@ -51,6 +51,12 @@ def run(header: Header) -> pl.DataFrame:
     return pl.DataFrame([{**card, **own}])
 
 
+def answers(header: Header) -> list[str]:
+    """The names of the answers whose probabilities are kept, in their order; none where the run card does not say."""
+    tokens = header.run.get("answer_tokens")
+    return [str(name) for name in tokens] if isinstance(tokens, dict) else []
+
+
 def parts(commits: Sequence[Commit]) -> pl.DataFrame:
     """One row for each batch that is committed."""
     found = [

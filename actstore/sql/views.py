@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -125,6 +125,15 @@ def _sql_type(kind: pl.DataType | type[pl.DataType]) -> str:
         fields = ((one.name, _sql_type(one.dtype)) for one in kind.fields)  # type: ignore[arg-type]  # as above
         return f"STRUCT({', '.join(f'{_identifier(name)} {kind}' for name, kind in fields)})"
     return SQL_TYPES.get(kind.base_type(), "VARCHAR")
+
+
+def create_answers(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+    """Make the probabilities of a recipe's answers known as the view `answers`: one row each, with its name."""
+    connection.execute(
+        f"create view answers as select sample_id, condition, unnest([{', '.join(map(literal, names))}]::varchar[]) "
+        "as answer, unnest(answer_probabilities) as probability from stored_samples "
+        "where answer_probabilities is not null"
+    )
 
 
 def create_view(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:

@@ -52,6 +52,18 @@ def test_the_small_views(store):
     ]
 
 
+def test_answers_have_their_names(tmp_path, store):
+    made = making.create(tmp_path / "s", 1, run={"answer_tokens": {"it's": 7, "no": 1}})
+    content = making.content(0)
+    said = pl.Series([None if one is None else [0.125, 0.5] for one in content["samples"]["answer_probabilities"]])
+    made.write(0, **{**content, "samples": content["samples"].with_columns(answer_probabilities=said)})
+    found = actstore.open(made.path).sql(
+        "select answer, probability from answers join samples using (sample_id, condition) order by all"
+    )
+    assert found.rows() == [("it's", 0.125)] * 3 + [("no", 0.5)] * 3
+    assert store.sql("select distinct answer, probability from answers").rows() == [(None, 0.125)]  # names not kept
+
+
 @pytest.mark.parametrize(
     "card", [{}, {"nothing": None, "flag": True, "rate": 0.5, "versions": {"torch": "2"}, "é x": "'"}]
 )
@@ -65,7 +77,7 @@ def test_any_run_card_is_a_view(tmp_path, card):
 
 def test_a_store_without_rows_has_the_same_views(tmp_path, store):
     empty = making.create(tmp_path / "s")
-    for view in ("rows", "samples", "plan", "parts", "vocab", "results"):
+    for view in ("rows", "samples", "answers", "plan", "parts", "vocab", "results"):
         assert empty.sql(f"from {view} limit 0").schema == store.sql(f"from {view} limit 0").schema
 
 
@@ -206,7 +218,9 @@ def test_forbidden_things_are_explained(store):
 
 def test_no_variables_of_the_caller(store):
     mine = pl.DataFrame({"x": [SECRET]})
-    with pytest.raises(QueryError, match="no view 'mine'; there are parts, plan, results, rows, run, samples, vocab"):
+    with pytest.raises(
+        QueryError, match="no view 'mine'; there are answers, parts, plan, results, rows, run, samples, vocab"
+    ):
         store.sql("from mine")
     assert mine.height
 
@@ -220,7 +234,10 @@ def test_no_variables_of_the_caller(store):
         ("select row_idd from samples", r"^no column 'row_idd'\n"),  # samples have no row_id
         ("select row_idd from rows", r"no column 'row_idd'; did you mean 'row_id'\?"),
         ("from row", r"no view 'row'; did you mean 'rows'\?; there are"),
-        ("from stored_row", "no view 'stored_row'.*; there are parts, plan, results, rows, run, samples, vocab$"),
+        (
+            "from stored_row",
+            "no view 'stored_row'.*; there are answers, parts, plan, results, rows, run, samples, vocab$",
+        ),
         ("select lenght(role) from rows", 'Did you mean "length"'),
         ("selct role from rows", 'syntax error at or near "selct"'),
         ("select residual(row_id, 3) from rows", r"^layer 3 is not in this store; it has 0\.\.2$"),
@@ -238,7 +255,12 @@ def _columns():
     return [*schema.ROWS, *schema.SAMPLES, *schema.PLAN, *schema.VOCABULARY, *overview.PARTS, *overview.RESULTS]
 
 
-@pytest.mark.parametrize("name", sorted({*_columns(), "run", "rows", "samples", "plan", "parts", "vocab", "results"}))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        {*_columns(), "run", "answers", "answer", "probability", "rows", "samples", "plan", "parts", "vocab", "results"}
+    ),
+)
 def test_names_need_no_quotes(name):
     reserved = duckdb.sql("select keyword_name from duckdb_keywords() where keyword_category = 'reserved'").fetchall()
     assert (name,) not in reserved
