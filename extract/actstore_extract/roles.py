@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, nearest
 
-__all__ = ["Layout", "Point", "Positions", "Role", "RoleError", "parse_role", "positions"]
+__all__ = ["ImageSpan", "Layout", "Point", "Positions", "Role", "RoleError", "parse_role", "positions"]
 
 Point = Literal["residual", "attention-input"]  # what a block receives, or the normed stream that its attention reads
 
@@ -27,15 +27,33 @@ def _none() -> Positions:
 
 
 @dataclass(frozen=True)
+class ImageSpan:
+    """Where one image is among a sample's tokens.
+
+    `block` are all tokens that stand for it, without gap: image tokens, the ends of their lines, what begins and ends
+    the image, and the rest of the machinery (what tells its tiles apart). `grid` is (rows, columns) of the image
+    tokens, of the last ones where an overview precedes them.
+    """
+
+    block: Positions
+    image: Positions
+    eol: Positions
+    boi: int | None
+    eoi: int | None
+    grid: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where one sample's tokens are; every position is 0-based in the sample's own tokens, without padding.
 
-    `image` holds the image tokens in raster order, `eol` the ends of their lines, `boi` and `eoi` what wraps them,
-    `size` what says in between how large the image is.
-    `text` is the prompt's text: what follows the image or, when nothing does (text-image order, text alone), what
-    precedes it; the beginning-of-sequence token is never text. `text_before` is all text in front of the image.
-    `grid` is (rows, columns) of the image tokens, of the last ones where an overview precedes them. `special` names
-    the model's other machinery ("frame-end": 1030).
+    `image` holds the image tokens in the order of the sequence, `eol` the ends of their lines, `boi` and `eoi` what
+    begins and ends the image, `size` what says in between how large the image is. `text` is the prompt's text: what
+    follows the image or, when nothing does (text-image order, text alone), what precedes it; neither the
+    beginning-of-sequence token nor anything that stands for the image is ever text. `text_before` is all text in front
+    of the image. `grid` is (rows, columns) of the image tokens, of the last ones where an overview precedes them, None
+    where nothing says it. `special` names the model's other machinery ("frame-end": 1030). `spans` are the images one
+    by one, with all that stands for them.
     """
 
     token_ids: Positions
@@ -48,6 +66,7 @@ class Layout:
     text_before: Positions = field(default_factory=_none)
     grid: tuple[int, int] | None = None
     special: Mapping[str, int] = field(default_factory=dict)
+    spans: tuple[ImageSpan, ...] = ()
 
     @property
     def length(self) -> int:

@@ -20,7 +20,7 @@ from actstore_extract.recipe.recipe import recorded
 from actstore_extract.run.card import flat, made_on
 from actstore_extract.run.extractor import NOT_RUN, Extractor
 from actstore_extract.run.runner import Run
-from actstore_extract.run.settings import changed
+from actstore_extract.run.settings import RULES, changed
 
 __all__ = ["Rerun"]
 
@@ -60,6 +60,12 @@ class Rerun:
         self.run.there = self.header.run
         with explained(self.run.folder):
             self.changed = changed(self.header.run, self.run.prints)
+        if RULES in self.changed:
+            then, now = self.changed[RULES]
+            raise ActstoreError(
+                f"{self.path} was made when the roles of such samples were found by other rules ({then} in its run "
+                f"card, {now} here): run again they would be other tokens; use the version that made it"
+            )
         then, now = self.changed.get("weights_sha256", (None, None))
         if now is not None and not other_weights:
             raise ActstoreError(

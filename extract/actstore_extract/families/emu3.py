@@ -5,7 +5,7 @@ The image tokens are VQ codes, H lines of W with a line end each. A line end has
 the role `image-size`, and `<|extra_201|>`, which ends the frame, `at-frame-end`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -42,6 +42,7 @@ class Emu3(Family):
         model: Wrapped,
         token_ids: NDArray[np.int64],  # noqa: ARG002
         placeholders: Positions,
+        block: Positions,  # noqa: ARG002
         inputs: Mapping[str, torch.Tensor],
     ) -> Lines:
         """Every (W + 1)-th placeholder ends a line."""
@@ -56,9 +57,16 @@ class Emu3(Family):
         with torch.no_grad():
             return cast(torch.Tensor, module.model.get_image_tokens(inputs["pixel_values"], inputs["image_sizes"]))
 
-    def ends(self, model: Wrapped, token_ids: NDArray[np.int64], start: int, stop: int) -> tuple[int, int]:
+    def ends(
+        self,
+        model: Wrapped,
+        token_ids: NDArray[np.int64],
+        placeholders: Positions,
+        block: Positions,  # noqa: ARG002
+    ) -> tuple[int, int]:
         """`<|image start|>` stands before the size, `<|image end|>` after the end of the frame."""
         begins, ends = self.wrappers(model)
+        start, stop = int(placeholders[0]), int(placeholders[-1]) + 1
         boi = np.flatnonzero(np.isin(token_ids[:start], sorted(begins)))
         if not len(boi) or token_ids[start - 1] != _id(model, "image_wrapper_token"):
             raise LayoutError("no image start and size in front of the image: the prompt was cut")
@@ -66,9 +74,15 @@ class Emu3(Family):
             raise LayoutError("no end of frame and image after the image: the prompt was cut")
         return int(boi[-1]), stop + 1
 
-    def layout(self, model: Wrapped, token_ids: NDArray[np.int64], inputs: Mapping[str, torch.Tensor]) -> Layout:
+    def layout(
+        self,
+        model: Wrapped,
+        token_ids: NDArray[np.int64],
+        inputs: Mapping[str, torch.Tensor],
+        blocks: Sequence[Positions] | None = None,
+    ) -> Layout:
         """The usual one, with the image's size and where the frame ends."""
-        layout = super().layout(model, token_ids, inputs)
+        layout = super().layout(model, token_ids, inputs, blocks)
         assert layout.boi is not None
         assert layout.eoi is not None
         size = np.arange(layout.boi + 1, layout.image[0])

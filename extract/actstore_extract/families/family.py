@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,31 +16,23 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
+from actstore_extract.families.grid import Lines, lines_seen
 from actstore_extract.families.parts import Parts
 from actstore_extract.families.remote import brought
 from actstore_extract.families.sample import MARKER, Encoded, LayoutError, Prompt
+from actstore_extract.families.spans import ASKED, declared
 from actstore_extract.families.wrapped import Wrapped
-from actstore_extract.roles import Layout, Positions
+from actstore_extract.roles import ImageSpan, Layout, Positions
 
 __all__ = ["Family", "Lines"]
 
 _SEQUENCES = ("attention_mask", "input_ids", "mm_token_type_ids", "token_type_ids")  # one entry per token
-# Attributes by which configurations, processors and tokenizers declare what wraps an image.
-_BOI = ("boi_token_id", "boi_token_index", "image_start_token_id", "vision_start_token_id")
-_EOI = ("eoi_token_id", "eoi_token_index", "image_end_token_id", "vision_end_token_id")
-
-
-class Lines(NamedTuple):
-    """The image tokens of a sample in raster order, the ends of their lines, and (rows, columns) where known."""
-
-    image: Positions
-    eol: Positions
-    grid: tuple[int, int] | None
 
 
 class Family:
     """Facts about one kind of model, and the functions that differ; a subclass in a file of its own ends in `FAMILY`.
 
+    `rules` is the number of the rules by which its roles are found: under others a role may be of other tokens.
     `architectures` are the classes it serves, `parts` the models it is made of if several, `process_options` go into
     every call of the processor for what is no chat, `wrapped` says that what the model declares as begin and end of an
     image always stands around it, and `ragged` names inputs that a batch may fill up with zeros because the model does
@@ -48,6 +40,7 @@ class Family:
     """
 
     name: ClassVar[str]
+    rules: ClassVar[int] = 1
     architectures: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[tuple[str, ...]] = ()
     process_options: ClassVar[Mapping[str, object]] = {}
@@ -91,7 +84,7 @@ class Family:
 
     def wrappers(self, model: Wrapped) -> tuple[frozenset[int], frozenset[int]]:
         """Ids of the tokens that may begin and end an image; empty where the model declares none."""
-        return _declared(model, _BOI), _declared(model, _EOI)
+        return declared(model)
 
     def marker(self, model: Wrapped) -> str:
         """What stands for the image in a prompt of this model."""
@@ -99,8 +92,13 @@ class Family:
         return own if isinstance(own, str) else MARKER
 
     def process(self, model: Wrapped, prompt: Prompt) -> BatchFeature:
-        """The processor's tensors for one sample, whose text has the model's own marker; first axis of one."""
-        images = {} if prompt.image is None else {"images": [prompt.image]}
+        """The processor's tensors for one sample, whose text has the model's own marker, first axis of one; and what it
+        says of the text that it put in."""
+        images = (
+            {} if prompt.image is None else {"images": [prompt.image], **(ASKED if model.tokenizer.is_fast else {})}
+        )
+        if "mm_token_type_ids" in inspect.signature(type(model.module).forward).parameters:
+            images["return_mm_token_type_ids"] = True  # some give them only when asked
         own = {"add_special_tokens": self.completes(model, prompt)} if prompt.chat else self.process_options
         return cast(BatchFeature, model.processor(text=[prompt.text], **images, **own, return_tensors="pt"))
 
@@ -122,38 +120,83 @@ class Family:
         if has_one and (token_ids[:2] == model.tokenizer.bos_token_id).tolist() != [True, False]:
             raise LayoutError(f"the chat template begins with {begin}, and the processor doubles it or leaves it out")
 
-    def layout(self, model: Wrapped, token_ids: NDArray[np.int64], inputs: Mapping[str, torch.Tensor]) -> Layout:
-        """Where everything is in a sample with an image; LayoutError when it is not as it should be."""
+    def layout(
+        self,
+        model: Wrapped,
+        token_ids: NDArray[np.int64],
+        inputs: Mapping[str, torch.Tensor],
+        blocks: Sequence[Positions] | None = None,
+    ) -> Layout:
+        """Where everything is in a sample with an image; LayoutError when it is not as it should be.
+
+        `blocks` are the tokens of each image, where the processor says them.
+        """
+        (span,) = self.spans(model, token_ids, inputs, blocks)
+        text, before = self.text(model, token_ids, int(span.block[0]), int(span.block[-1]) + 1)
+        return Layout(
+            token_ids,
+            image=span.image,
+            eol=span.eol,
+            boi=span.boi,
+            eoi=span.eoi,
+            text=text,
+            text_before=before,
+            grid=span.grid,
+            spans=(span,),
+        )
+
+    def spans(
+        self,
+        model: Wrapped,
+        token_ids: NDArray[np.int64],
+        inputs: Mapping[str, torch.Tensor],
+        blocks: Sequence[Positions] | None,
+    ) -> list[ImageSpan]:
+        """The images of a sample, in reading order."""
         placeholders = np.flatnonzero(token_ids == model.image_token_id)
         expected = self.n_image_tokens(model)
-        if not len(placeholders) or len(placeholders) != (expected or len(placeholders)):
-            raise LayoutError(f"{len(placeholders)} of {expected or 'some'} image tokens: the prompt was cut")
-        image, eol, grid = self.lines(model, token_ids, placeholders, inputs)
-        start, stop = int(placeholders[0]), int(placeholders[-1]) + 1
-        boi, eoi = self.ends(model, token_ids, start, stop)
-        text, before = self.text(model, token_ids, start if boi is None else boi, stop if eoi is None else eoi + 1)
-        return Layout(token_ids, image=image, eol=eol, boi=boi, eoi=eoi, text=text, text_before=before, grid=grid)
+        if not len(placeholders):
+            name = type(model.processor).__name__
+            raise LayoutError(f"no image token is left: {name} put none in for the image, or the prompt was cut")
+        if expected is not None and len(placeholders) != expected:
+            raise LayoutError(f"{len(placeholders)} of {expected} image tokens: the prompt was cut")
+        first = np.arange(placeholders[0], placeholders[-1] + 1)
+        return [self._span(model, token_ids, inputs, block) for block in blocks or [first]]
+
+    def _span(
+        self,
+        model: Wrapped,
+        token_ids: NDArray[np.int64],
+        inputs: Mapping[str, torch.Tensor],
+        block: Positions,
+    ) -> ImageSpan:
+        """One image, whose tokens are the block, at least."""
+        placeholders = block[token_ids[block] == model.image_token_id]
+        image, eol, grid = self.lines(model, token_ids, placeholders, block, inputs)
+        boi, eoi = self.ends(model, token_ids, placeholders, block)
+        edges = [at for at in (boi, eoi, *block, *eol) if at is not None]
+        return ImageSpan(np.arange(min(edges), max(edges) + 1), image=image, eol=eol, boi=boi, eoi=eoi, grid=grid)
 
     def lines(
         self,
-        model: Wrapped,  # noqa: ARG002
+        model: Wrapped,
         token_ids: NDArray[np.int64],
         placeholders: Positions,
-        inputs: Mapping[str, torch.Tensor],  # noqa: ARG002
+        block: Positions,
+        inputs: Mapping[str, torch.Tensor],
     ) -> Lines:
-        """The lines of the image whose placeholders are there: what stands between those is a line's end."""
-        eol = np.setdiff1d(np.arange(placeholders[0], placeholders[-1]), placeholders)
-        if len(np.unique(token_ids[eol])) > 1:
-            raise LayoutError("different tokens stand between the image tokens; this layout needs a family of its own")
-        return Lines(placeholders, eol, _grid(placeholders, eol))
+        """The lines of the image whose placeholders are there, as far as the tokens show or the processor says them."""
+        return lines_seen(token_ids, placeholders, block, inputs, resampled=model.resampled)
 
     def ends(
-        self, model: Wrapped, token_ids: NDArray[np.int64], start: int, stop: int
+        self, model: Wrapped, token_ids: NDArray[np.int64], placeholders: Positions, block: Positions
     ) -> tuple[int | None, int | None]:
-        """Positions of what begins and ends the image start..stop, if the tokens there are what the model declares."""
+        """Positions of what begins and ends the image: of its block's tokens before and behind all placeholders the
+        nearest that the model declares, else the outermost that is no text; else the declared one beside the block."""
         begins, ends = self.wrappers(model)
-        boi = start - 1 if start > 0 and token_ids[start - 1] in begins else None
-        eoi = stop if stop < len(token_ids) and token_ids[stop] in ends else None
+        before, behind = block[block < placeholders[0]], block[block > placeholders[-1]]
+        boi = _wrapper(token_ids, before[::-1], begins, model.added, int(block[0]) - 1)
+        eoi = _wrapper(token_ids, behind, ends, model.added, int(block[-1]) + 1)
         for side, ids, found in (("in front of", begins, boi), ("after", ends, eoi)):
             if self.wrapped and ids and found is None:
                 names = " or ".join(model.tokenizer.convert_ids_to_tokens(sorted(ids)))
@@ -165,11 +208,13 @@ class Family:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """`text` and `text_before` of a sample whose image, with all its machinery, is start..stop.
 
-        The text of a prompt is what follows its image; where only special tokens do, it is what precedes it.
+        The text of a prompt is what follows its image; where only special tokens do, it is what precedes it. What
+        begins a sequence is none, wherever the processor puts it: PaliGemma's stands behind the image.
         """
-        first = int(len(token_ids) > 0 and token_ids[0] == model.tokenizer.bos_token_id)
-        before, after = np.arange(first, start), np.arange(stop, len(token_ids))
-        only_specials = np.isin(token_ids[after], model.tokenizer.all_special_ids).all()
+        words = model.tokenizer
+        before = _without_first(token_ids, np.arange(start), {words.bos_token_id, words.eos_token_id})
+        after = _without_first(token_ids, np.arange(stop, len(token_ids)), {words.bos_token_id})
+        only_specials = np.isin(token_ids[after], words.all_special_ids).all()
         return (before if only_specials else after), before
 
     def image_words(self, model: Wrapped, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:  # noqa: ARG002
@@ -217,21 +262,23 @@ class Family:
         return "mrope_section" not in rope and "position_ids" in inspect.signature(type(module).forward).parameters
 
 
-def _declared(model: Wrapped, names: Sequence[str]) -> frozenset[int]:
-    """Token ids that the configuration, the processor or the tokenizer gives under one of the names."""
-    places = (model.module.config, model.processor, model.tokenizer)
-    ids = {getattr(place, name, None) for place in places for name in names}
-    return frozenset(i for i in ids if isinstance(i, int))
+def _wrapper(
+    token_ids: NDArray[np.int64], side: Positions, declared: frozenset[int], added: frozenset[int], beside: int
+) -> int | None:
+    """What wraps an image on one side, of the tokens of its block there, the nearest first, and the one beside it."""
+    for at in side:
+        if token_ids[at] in declared:
+            return int(at)
+    for at in side[::-1]:
+        if token_ids[at] in added:
+            return int(at)
+    return beside if 0 <= beside < len(token_ids) and token_ids[beside] in declared else None
 
 
-def _grid(image: NDArray[np.int64], eol: NDArray[np.int64]) -> tuple[int, int] | None:
-    """Rows and columns of the image tokens: by their line ends, else those of a square, else unknown."""
-    if not len(eol):
-        side = round(len(image) ** 0.5)
-        return (side, side) if side * side == len(image) else None
-    lengths = np.diff(np.searchsorted(image, [0, *eol, image[-1] + 1]))
-    lengths = lengths[lengths > 0]
-    return (len(lengths), int(lengths[0])) if (lengths == lengths[0]).all() else None
+def _without_first(token_ids: NDArray[np.int64], at: Positions, ids: set[int | None]) -> Positions:
+    """The positions without those that begin them and have one of the ids."""
+    n = next((i for i, token in enumerate(token_ids[at].tolist()) if token not in ids), len(at))
+    return at[n:]
 
 
 def _pad(tensors: Sequence[torch.Tensor], value: int, *, left: bool) -> torch.Tensor:

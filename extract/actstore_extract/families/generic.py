@@ -12,6 +12,7 @@ class Generic(Family):
     """The defaults of every family."""
 
     name = "generic"
+    rules = 2
 
     def notes(self, model: Wrapped) -> list[str]:
         """What could not be found, and what that means."""

@@ -41,6 +41,7 @@ class LlavaOnevision(Family):
         model: Wrapped,
         token_ids: NDArray[np.int64],  # noqa: ARG002
         placeholders: Positions,
+        block: Positions,  # noqa: ARG002
         inputs: Mapping[str, torch.Tensor],
     ) -> Lines:
         """The overview has no line ends."""
@@ -51,10 +52,10 @@ class LlavaOnevision(Family):
         return Lines(np.concatenate([placeholders[: side**2], image]), eol, grid)
 
     def ends(
-        self, model: Wrapped, token_ids: NDArray[np.int64], start: int, stop: int
+        self, model: Wrapped, token_ids: NDArray[np.int64], placeholders: Positions, block: Positions
     ) -> tuple[int | None, int | None]:
         """Both or none: `<|im_end|>` after an image that ends a longer turn is not the image's."""
-        boi, eoi = super().ends(model, token_ids, start, stop)
+        boi, eoi = super().ends(model, token_ids, placeholders, block)
         return (boi, eoi) if boi is not None and eoi is not None else (None, None)
 
 

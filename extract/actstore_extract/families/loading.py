@@ -27,7 +27,7 @@ from actstore_extract.families.parts import Parts, read_parts
 from actstore_extract.families.pretrained import DTYPES, explained, pretrained, quiet
 from actstore_extract.families.registry import family_named, family_of
 
-__all__ = ["load", "own_dtype", "sources"]
+__all__ = ["load", "own_dtype", "rules_of", "sources"]
 
 _BASE, _LORA = "model", "lora"  # entries of a parts file: a model, and the folder of what LoRA taught it
 _TRAINING = "training.json"
@@ -111,6 +111,20 @@ def own_dtype(path: str, revision: str | None = None, *, remote_code: bool = Fal
         what = "says no number type" if found == "None" else f"is in {found}"
         raise LoadError(f"{path} {what}: set dtype in [model], to {', '.join(DTYPES)}")
     return found
+
+
+def rules_of(path: str, family: str | None, revision: str | None = None, *, remote_code: bool = False) -> int:
+    """The number of the rules by which roles are found in images of the model that `load` takes there: 1 where it has
+    none, and before they were counted."""
+    parts = read_parts(path)
+    if parts is not None and _LORA not in parts.entries:
+        return family_named(family or parts.family).rules
+    if parts is not None:
+        path, revision = parts.model(_BASE)
+    with explained(path):
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=remote_code)
+    kind = family_of((config.architectures or [""])[0], config, family)
+    return kind.rules if kind.architectures or type(config) in AutoModelForImageTextToText._model_mapping else 1
 
 
 def _of_weights(folder: Path) -> torch.dtype | None:

@@ -1,6 +1,7 @@
 """A model and its processor, wrapped: encode samples, batch them, run them."""
 
 import inspect
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.processing_utils import ProcessorMixin
 
@@ -20,6 +21,7 @@ from actstore_extract.families.pretrained import unplaced
 from actstore_extract.families.registry import family_of
 from actstore_extract.families.remote import brought
 from actstore_extract.families.sample import MARKER, Batch, Encoded, LayoutError, Prompt, SampleError
+from actstore_extract.families.spans import added, told
 from actstore_extract.pictures import PictureError, seen
 from actstore_extract.roles import Layout
 from actstore_extract.transfers import sent
@@ -29,6 +31,8 @@ __all__ = ["Always", "Model"]
 # Names under which decoders keep their blocks, and the norm after the last one.
 _LAYERS = ("layers", "h", "blocks")
 _NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+# Names of the learned queries that a resampler has.
+_QUERIES = re.compile(r"(^|\.)(latents|quer(y|ies)|query_tokens|query_\d+_resolution\.weight)$")
 # What a picture that cannot be read raises, and processors for a prompt they cannot take.
 _BAD_SAMPLE = (PictureError, ValueError)
 
@@ -108,6 +112,16 @@ class Model:
         return self.kind.image_token_id(self.module)
 
     @cached_property
+    def added(self) -> frozenset[int]:
+        """Ids of the tokens that are no text."""
+        return added(self.tokenizer)
+
+    @cached_property
+    def resampled(self) -> bool:
+        """Whether image tokens are learned queries that gathered what patches say, so that their order is no grid."""
+        return any(_QUERIES.search(name) for name, _ in self.module.named_parameters())
+
+    @cached_property
     def pad_token_id(self) -> int:
         """What fills up shorter samples: any token but the image's."""
         ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0, 1)
@@ -115,7 +129,8 @@ class Model:
 
     @cached_property
     def _accepted(self) -> frozenset[str]:
-        return frozenset(inspect.signature(type(self.module).forward).parameters)
+        """What goes into the forward; never labels, which some processors return and a forward would train on."""
+        return frozenset(inspect.signature(type(self.module).forward).parameters) - {"labels"}
 
     def _check_image_token(self) -> None:
         """LoadError unless configuration, vocabulary and tokenizer agree on the image token."""
@@ -144,7 +159,8 @@ class Model:
             tensors = {k: v for k, v in inputs.items() if k in self._accepted and isinstance(v, torch.Tensor)}
             token_ids = tensors["input_ids"][0].numpy().astype(np.int64)
             self.kind.check_begin(self, checked, token_ids)
-            layout = self.kind.layout(self, token_ids, tensors) if checked.image else self._text_layout(token_ids)
+            has_image = checked.image is not None
+            layout = self._image_layout(token_ids, inputs, checked.text) if has_image else self._text_layout(token_ids)
         except _BAD_SAMPLE as error:
             raise SampleError(prompt.sample_id, " ".join(str(error).split())) from error
         if not layout.length:
@@ -152,6 +168,10 @@ class Model:
         return Encoded(
             prompt.sample_id, tensors, replace(layout, text=layout.text_before) if prompt.image_last else layout
         )
+
+    def _image_layout(self, token_ids: NDArray[np.int64], inputs: BatchFeature, text: str) -> Layout:
+        blocks = told(self.tokenizer, inputs, text, np.flatnonzero(token_ids == self.image_token_id))
+        return self.kind.layout(self, token_ids, inputs, blocks)
 
     def _text_layout(self, token_ids: NDArray[np.int64]) -> Layout:
         text, _ = self.kind.text(self, token_ids, len(token_ids), len(token_ids))

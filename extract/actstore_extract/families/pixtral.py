@@ -38,7 +38,12 @@ class Pixtral(Family):
         return frozenset(), frozenset({_id(model, _END, "image_end_token")})
 
     def lines(
-        self, model: Wrapped, token_ids: NDArray[np.int64], placeholders: Positions, inputs: Mapping[str, torch.Tensor]
+        self,
+        model: Wrapped,
+        token_ids: NDArray[np.int64],
+        placeholders: Positions,
+        block: Positions,  # noqa: ARG002
+        inputs: Mapping[str, torch.Tensor],
     ) -> Lines:
         """The end of the last line is that of the image, and no `eol`."""
         grid = (inputs["image_sizes"][0] // model.module.config.vision_config.patch_size).tolist()

@@ -18,7 +18,7 @@ def families() -> dict[str, Family]:
     """Name -> family.
 
     >>> sorted(families())[:2]
-    ['chameleon', 'clip_gemma']
+    ['aria', 'chameleon']
     """
     package = __name__.rpartition(".")[0]
     path = importlib.import_module(package).__path__

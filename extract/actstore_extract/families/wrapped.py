@@ -26,6 +26,14 @@ class Wrapped(Protocol):
         """Id of the image's placeholder."""
 
     @property
+    def added(self) -> frozenset[int]:
+        """Ids of the tokens that are no text."""
+
+    @property
+    def resampled(self) -> bool:
+        """Whether image tokens are learned queries and no patches."""
+
+    @property
     def d_model(self) -> int:
         """Width of the residual stream."""
 

@@ -16,6 +16,7 @@ from actstore_extract.replay.checkpoint import model_section
 from actstore_extract.replay.sample import Kept, Vectors
 from actstore_extract.replay.steps import ReplayError
 from actstore_extract.roles import Layout, Positions, parse_role, positions
+from actstore_extract.run.settings import RULES
 
 __all__ = ["Reader", "Stored", "stored", "together"]
 
@@ -87,19 +88,23 @@ class Stored:
         # A line may end behind the last image token: with a token that is one by its id alone (Emu3, LLaVA-OneVision).
         last = end + int(end + 1 < self.length and self.token_ids[end + 1] == self.token_ids[end])
         between = np.arange(begin, last + 1)
-        is_line_end = self.modality[between] == "special"
+        is_special = self.modality[between] == "special"
+        # Where no grid is known, what is between image tokens tells tiles apart; by the first rules it ended lines.
+        has_lines = self.sample["grid_rows"] is not None or self.store.run.get(RULES, 1) == 1
+        eol = between[is_special] if has_lines else between[:0]
         before, after = words[words < begin], words[words > end]
         boi, eoi = self.sample["boi"], self.sample["eoi"]
+        is_emu3 = self.store.run.get("family") == "emu3"  # which alone says how large the image is, and ends its frame
         return Layout(
             self.token_ids,
-            image=between[~is_line_end],
-            eol=between[is_line_end],
+            image=between[~is_special],
+            eol=eol,
             boi=boi,
             eoi=eoi,
-            size=np.arange(begin if boi is None else boi + 1, begin),
+            size=np.arange(boi + 1, begin) if is_emu3 and boi is not None else between[:0],
             text=after if len(after) else before,
             text_before=before,
-            special={"frame-end": eoi - 1} if eoi == last + 2 else {},  # what Emu3 alone has in between
+            special={"frame-end": eoi - 1} if is_emu3 and eoi is not None else {},
         )
 
     def at(self, role: str) -> Positions:

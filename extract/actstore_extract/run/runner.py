@@ -22,7 +22,7 @@ from actstore.format.plan import prepare
 from actstore.progress import Bar, bar
 from actstore.store import Store
 from actstore.write import drafts
-from actstore_extract.families import Model, load, own_dtype
+from actstore_extract.families import Model, load, own_dtype, rules_of
 from actstore_extract.forward.generation import GREEDY, Way, in_force
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.interventions.conditions import Condition, crossed, expand
@@ -38,7 +38,7 @@ from actstore_extract.run.lens import lens_of
 from actstore_extract.run.ranks import device_of, share
 from actstore_extract.run.resume import check_same, check_samples, recipe_of
 from actstore_extract.run.said import said_last, tokens_of
-from actstore_extract.run.settings import settings
+from actstore_extract.run.settings import RULES, settings
 from actstore_extract.samples import Samples
 from actstore_extract.shipped import MODELS
 
@@ -138,11 +138,13 @@ class Run:
 
     @cached_property
     def prints(self) -> dict[str, Any]:
-        """What the model is, to be held against that of a run card: hashes of its files, and its settings."""
+        """What the model is, to be held against that of a run card: hashes of its files, its settings, and the rules by
+        which roles are found in its samples."""
         path, section = self.folder, self.recipe.model
         generation = self.generation if self.generates else None
         found = settings(path, section.revision, generation=generation, code=section.remote_code)
-        return {**fingerprint(path, section.revision), "settings": found}
+        rules = rules_of(path, section.family, section.revision, remote_code=section.remote_code)
+        return {**fingerprint(path, section.revision), "settings": found, RULES: rules}
 
     @cached_property
     def conditions(self) -> dict[str, Condition]:

@@ -10,8 +10,9 @@ from actstore_extract.families import sources
 from actstore_extract.families.parts import read_parts
 from actstore_extract.run.fingerprint import LANGUAGE, WEIGHTS, folder_of, hashed, matching
 
-__all__ = ["changed", "changed_decoder", "settings"]
+__all__ = ["RULES", "changed", "changed_decoder", "settings"]
 
+RULES = "rules_of_roles"  # in a run card: the number of those by which roles were found
 _CONFIGS = ("config.json", "special_tokens_map.json", "tokenizer_config.json")
 _PICTURES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 _GENERATION, _ENDS = "generation_config.json", "eos_token_id"
@@ -76,14 +77,16 @@ def settings(
 def changed(then: Mapping[str, object], now: Mapping[str, object]) -> dict[str, tuple[object, object]]:
     """In what the model at hand is another than that of a run card, by name: then and now.
 
-    Both have weights_sha256, processor_sha256 and settings; a card from before these were kept has the first two.
+    Both have weights_sha256, processor_sha256 and settings; a card from before these were kept has the first two. One
+    from before the rules of roles were counted has the first of them.
     """
+    rules = _differing({RULES: then.get(RULES, 1)}, {RULES: now.get(RULES, 1)})
     kept = then.get("settings")
     if not isinstance(kept, Mapping):
         names = ("weights_sha256", "processor_sha256")
-        return _differing({name: then.get(name) for name in names}, {name: now[name] for name in names})
+        return rules | _differing({name: then.get(name) for name in names}, {name: now[name] for name in names})
     weights = ({"weights_sha256": one.get("weights_sha256")} for one in (then, now))
-    return _differing(*weights) | _differing(kept, now["settings"])  # type: ignore[arg-type]
+    return rules | _differing(*weights) | _differing(kept, now["settings"])  # type: ignore[arg-type]
 
 
 def changed_decoder(

@@ -101,13 +101,10 @@ def _without(text: str) -> str:
 
 def _machinery(encoded: Encoded) -> tuple[int, int]:
     """How many tokens the image is, with what wraps it, and where it ends; 0, 0 without an image."""
-    layout = encoded.layout
-    if layout.image_end is None:
+    if not encoded.layout.spans:
         return 0, 0
-    block = np.concatenate([layout.image, layout.eol])
-    start = int(block.min()) if layout.boi is None else layout.boi
-    stop = max(int(block.max()), layout.image_end) + 1
-    return stop - start, stop
+    (span,) = encoded.layout.spans
+    return len(span.block), int(span.block[-1]) + 1
 
 
 def _starts(encoded: Encoded, words: NDArray[np.int64], image_token: int | None) -> NDArray[np.int64]:

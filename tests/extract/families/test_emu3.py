@@ -134,7 +134,7 @@ def test_dropout_is_off() -> None:
         (slice(2, None), "no image start and size in front of the image: the prompt was cut"),
         (slice(6, None), "no image start and size in front of the image: the prompt was cut"),
         (slice(None, 25), "19 image tokens instead of 4 lines of 4 with their ends: the prompt was cut"),
-        (slice(28, None), "0 of some image tokens: the prompt was cut"),
+        (slice(28, None), "no image token is left"),
     ],
 )
 def test_cut_prompts(model: Model, cut: slice, reason: str) -> None:

@@ -16,7 +16,7 @@ from transformers.utils import is_torchvision_available
 
 import tiny
 from actstore_extract import hub
-from actstore_extract.families import LoadError, Model, Prompt, SampleError, families, load
+from actstore_extract.families import LoadError, Model, Prompt, SampleError, load
 from actstore_extract.families.sample import LayoutError
 from actstore_extract.forward.capture import Selection, capture
 from actstore_extract.interventions.blocks import always_blocked
@@ -170,15 +170,6 @@ def test_facts_say_what_was_not_found() -> None:
     assert tiny.model("llama").facts()["not_found"] == ["image", "boi", "eoi"]
     assert tiny.model("chameleon").facts()["eoi"] == ["<eoss>"]
     json.dumps(facts)
-
-
-def test_line_ends_are_seen(chameleon: Model) -> None:
-    """A token of its own between the image tokens ends a line."""
-    i, word, end = chameleon.image_token_id, 25, 24
-    ids = np.array([1, i, i, end, i, i, end, i, i, word, word])
-    generic = families()["generic"]
-    layout = generic.layout(chameleon, ids, {})
-    assert (layout.image.tolist(), layout.eol.tolist(), layout.grid) == ([1, 2, 4, 5, 7, 8], [3, 6], (3, 2))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import actstore
 import making
 import tiny
 from actstore.commands import main
+from actstore_extract.families import families, rules_of
 from actstore_extract.families.adapter import Adapter, write_adapter
-from actstore_extract.run.settings import settings
+from actstore_extract.run.settings import changed, settings
 from actstore_extract.shipped import MODELS
 
 
@@ -162,3 +163,25 @@ def test_a_model_of_parts_says_whose_value_it_is(tmp_path):
     assert {key for key in before if before[key] != changed[key]} == {"parts.toml: adapter"}
     (tmp_path / "parts.toml").write_text(parts + 'scale = "1"\n')
     assert settings(str(tmp_path))["parts.toml: scale"] == "1"
+
+
+def test_a_store_whose_roles_were_found_by_other_rules_is_refused(made, capfd, monkeypatch):
+    """On resume, and to run samples of it again: a role would be of other tokens, and nothing would say so."""
+    folder, command = made
+    monkeypatch.setattr(type(families()["chameleon"]), "rules", 2)
+    assert main.run(command) == 1
+    assert "rules_of_roles: 1 in the store, 2 now" in capfd.readouterr().err
+    assert main.run(["recompute", str(folder / "s")]) == 1
+    assert "roles of such samples were found by other rules (1 in its run card, 2 here)" in capfd.readouterr().err
+
+
+def test_rules_of_roles(tmp_path):
+    """A model without images has the first, as every card has that does not say."""
+    for name in ("llama", "llava_gemma", "chameleon"):
+        tiny.save(tiny.model(name), tmp_path / name)
+    found = {name: rules_of(str(tmp_path / name), None) for name in ("llama", "llava_gemma", "chameleon")}
+    assert found == {"llama": 1, "llava_gemma": 2, "chameleon": 1}
+    weights = {"weights_sha256": "a", "processor_sha256": "b"}
+    now = {**weights, "settings": {}, "rules_of_roles": 2}
+    assert changed({**weights, "settings": {}}, now) == changed(weights, now) == {"rules_of_roles": (1, 2)}
+    assert changed({**weights, "rules_of_roles": 2}, now) == {}
