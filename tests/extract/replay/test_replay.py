@@ -227,7 +227,8 @@ def test_a_sample_from_a_store_is_the_sample(name, keep, tmp_path):
     blocks, layers = range(model.n_layers), range(model.n_layers + 1)
     options = {"layers": layers, "kv_blocks": blocks if keep == "suffix" else (), "dtype": "float32", "batch_size": 1}
     found = Extractor(model, recipe.load("digits-fusion", changes), images.get, **options).content(plan)
-    card = {"n_layers": model.n_layers, "dtype": "float32", "weights_sha256": "", "recipe": {"model": {}}, "seed": 0}
+    card = {"family": model.family, "n_layers": model.n_layers, "dtype": "float32", "weights_sha256": "", "seed": 0}
+    card |= {"recipe": {"model": {}}}
     store = actstore.create(
         tmp_path / "s", plan=plan, layers=layers, blocks=options["kv_blocks"], d_model=64, dtype="float32", run=card
     )
