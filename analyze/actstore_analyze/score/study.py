@@ -6,6 +6,7 @@ import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from unicodedata import normalize
 
 import polars as pl
 
@@ -106,11 +107,13 @@ class Scored:
         asked = store.sql(_query(self.sql))
         if "status" in asked.columns:
             asked = asked.filter(pl.col("status") == "ok")
-        truths = [_listed(value, self.truth) for value in asked[self.truth].to_list()]
+        truths = [
+            [normalize("NFC", text) for text in _listed(value, self.truth)] for value in asked[self.truth].to_list()
+        ]
         found = asked.select(
             condition=pl.col("condition") if "condition" in asked.columns else pl.lit("none"),
             split=pl.col("split").cast(pl.String) if "split" in asked.columns else pl.lit(None, pl.String),
-            said=pl.col(self.said).cast(pl.String).str.strip_chars(SPACES + "\n\t"),
+            said=pl.col(self.said).cast(pl.String).str.strip_chars(SPACES + "\n\t").str.normalize("NFC"),
             truth=pl.Series(truths, dtype=pl.List(pl.String)),
             **{name: pl.col(name) for name in TASKS[self.task].needs},
         )

@@ -7,7 +7,7 @@ from actstore_analyze.study.intervals import wilson
 
 __all__ = ["accuracy"]
 
-SPACES = " ▁Ġ"  # how tokenizers write the space before a word
+SPACES = " ▁"  # around a word that was said; `Ġ` is a letter, and no decoded word has it for a space
 
 SCHEMA = {
     "condition": pl.String,

@@ -224,8 +224,15 @@ def test_samples_without_answers_are_left_out_and_said(tmp_path, capsys):
 
 
 def test_tokens_lose_the_space_that_tokenizers_write(tmp_path, capsys):
-    store = make_store(tmp_path / "s", ["▁cat", "Ġdog", " bird"], column="next_token", label=["cat", "dog", "bird"])
+    store = make_store(tmp_path / "s", ["▁cat", "Ġorġ", " bird"], column="next_token", label=["cat", "Ġorġ", "bird"])
     assert command(capsys, store, "--task", "gqa")[1][0]["score"] == 1
+
+
+def test_accents_are_the_same_however_they_are_written(tmp_path, capsys):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    store = make_store(tmp_path / "s", [composed, apart, apart], label=[apart, composed, apart])
+    for task in ("gqa", "answers"):
+        assert command(capsys, store, "--task", task)[1][0]["score"] == 1
 
 
 def test_columns_can_be_named_and_made_in_sql(tmp_path, capsys):
