@@ -99,8 +99,14 @@ def test_help_imports_next_to_nothing():
     assert modules_after("--help") & {"numpy", "polars", "duckdb", "pyarrow"} == set()
 
 
-def test_a_recipe_is_checked_before_torch_is_loaded(tmp_path):
-    words = ["extract", "digits-fusion", tmp_path / "s", "--set", "capture.rolez=1"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["extract", "digits-fusion", "s", "--set", "capture.rolez=1"],
+        ["train", "adapter", "digits-adapter", "s", "--set", "model.visoin=x"],
+    ],
+)
+def test_a_recipe_is_checked_before_torch_is_loaded(words):
     assert modules_after(*words, status=1) & HEAVY == {"PIL", "pydantic"}
 
 

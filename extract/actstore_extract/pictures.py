@@ -10,8 +10,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from actstore.errors import ActstoreError
 
-__all__ = ["PictureError", "decoding", "open_image", "seen", "shown"]
+__all__ = ["MARKER", "PictureError", "decoding", "open_image", "seen", "shown"]
 
+MARKER = "<image>"  # where a recipe's prompt puts the image, whatever the model's own marker
 _SHOWN = ("GIF", "JPEG", "PNG", "WEBP")  # what endpoints of judges take
 _WHITES = {"F": (1, 255, 65535), "I": (255, 65535)}  # usual values of white
 _PLAIN = ("1", "L", "P", "RGB")  # modes that every decoder turns into the same colours

@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from actstore.errors import ActstoreError
+from actstore_extract.pictures import MARKER
 from actstore_extract.roles import Layout
 
 __all__ = ["MARKER", "Batch", "Encoded", "LayoutError", "Prompt", "SampleError"]
-
-MARKER = "<image>"  # where a recipe's prompt puts the image, whatever the model's own marker
 
 
 class SampleError(ActstoreError):

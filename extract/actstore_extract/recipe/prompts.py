@@ -9,7 +9,7 @@ import polars as pl
 
 from actstore.errors import ActstoreError, nearest
 from actstore.format.schema import check_own_columns
-from actstore_extract.families import MARKER
+from actstore_extract.pictures import MARKER
 from actstore_extract.recipe.recipe import PromptSection, Recipe, RecipeError
 from actstore_extract.samples import Samples
 from actstore_extract.samples.columns import identifier

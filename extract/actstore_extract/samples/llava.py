@@ -12,14 +12,13 @@ from typing import Any, Literal
 import polars as pl
 from typing_extensions import TypedDict
 
-from actstore_extract.pictures import open_image
+from actstore_extract.pictures import MARKER, open_image
 from actstore_extract.samples.files import read_json
 from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Llava"]
 
 _ORIGIN = "LLaVA's releases (liuhaotian on the Hugging Face hub)"
-_MARKER = "<image>"
 
 _Turn = TypedDict("_Turn", {"from": str, "value": str})
 
@@ -54,7 +53,7 @@ def _row(number: int, record: dict[str, Any], path: Path) -> dict[str, str | int
         return {
             "sample_id": f"{number:06d}/{record['id']}",
             "conversation_id": None if record["id"] is None else str(record["id"]),
-            "question": question.replace(_MARKER, "").strip(),
+            "question": question.replace(MARKER, "").strip(),
             "answer": answer.strip(),
             "turns": len(turns),
             "image": str(record["image"]),

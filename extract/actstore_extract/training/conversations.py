@@ -10,8 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
-from actstore_extract.families import MARKER
-from actstore_extract.pictures import open_image
+from actstore_extract.pictures import MARKER, open_image
 from actstore_extract.recipe.prompts import texts
 from actstore_extract.samples import Samples, SamplesError, Source
 from actstore_extract.samples.files import read_json
