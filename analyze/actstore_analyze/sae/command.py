@@ -82,7 +82,7 @@ def sae(store: Path, **asked: Any) -> None:
     show(store, study.Rebuilt, figure.rebuilt, **asked)
 
 
-JUDGED = ("judge", "base_url", "images", "no_control", "at_once", "tries", "timeout", "price")
+JUDGED = ("judge", "base_url", "images", "controls", "at_once", "tries", "timeout", "price")
 
 
 @click.command()
@@ -93,7 +93,8 @@ JUDGED = ("judge", "base_url", "images", "no_control", "at_once", "tries", "time
     "--descriptions",
     required=True,
     metavar="FOLDER",
-    help="Neuronpedia's export files: a subfolder per layer, numbered as the autoencoders, or a path with {layer}.",
+    help="Neuronpedia's exports: a folder with one per layer (v1/gemma-2-2b), numbered as the autoencoders, or a path "
+    "with {layer}: v1/gemma-2-2b/{layer}-gemmascope-res-16k.",
 )
 @click.option(
     "--examples", default=1000, show_default=True, type=click.IntRange(min=1), help="First samples of each group."
@@ -104,6 +105,13 @@ JUDGED = ("judge", "base_url", "images", "no_control", "at_once", "tries", "time
 @click.option(
     "--most-language", default=0.005, show_default=True, help="Leave out features active on a larger share of language."
 )
+@click.option(
+    "--text",
+    default="alone",
+    show_default=True,
+    type=click.Choice(["alone", "all"]),
+    help="Words of prompts without an image, as in the paper, or of those with one too.",
+)
 @judged("without it the table of features is all")
 @click.option(
     "--images",
@@ -112,7 +120,7 @@ JUDGED = ("judge", "base_url", "images", "no_control", "at_once", "tries", "time
     metavar="FOLDER",
     help="Folder that the samples' image paths start from.",
 )
-@click.option("--no-control", is_flag=True, help="Do not ask about controls: another's image, other vectors.")
+@click.option("--controls", is_flag=True, help="Ask about controls too: another's image, other vectors.")
 @controlled
 @referenced
 def describe(
@@ -128,9 +136,10 @@ def describe(
 
     Of each sample the three strongest features that have a description and are neither common among the samples nor
     in language. With --judge a model sees the image and the descriptions, and says whether any of them matches; the
-    share of samples that match is kept with its Wilson interval, beside its controls: the same question about another
-    sample's image, and features of the same vectors rotated, and of Gaussian ones.
-    Answers are kept in the store: a second run asks nothing.
+    share of samples that match is kept with its Wilson interval, with --controls beside the same question about another
+    sample's image, and about features of the same vectors rotated, and of Gaussian ones. Of a sample that was asked
+    without an image too (the paper's baseline of text alone) the judge sees the image that it was asked with. Answers
+    are kept in the store: a second run asks nothing.
 
     \b
     Example:

@@ -17,7 +17,7 @@ from actstore.store import Store
 from actstore.store import open as open_store
 from actstore_analyze.sae import neuronpedia
 from actstore_analyze.sae.features import Activity, top_features
-from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, untrained_groups, vectors
+from actstore_analyze.sae.groups import OF_TEXT, Group, alone, groups_of, points_of, roles_of, untrained_groups, vectors
 from actstore_analyze.sae.measure import moments, rotation
 from actstore_analyze.sae.neuronpedia import Descriptions
 from actstore_analyze.sae.source import Source, numbered, source
@@ -42,7 +42,10 @@ SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Described(PerLayer):
-    """A call of `actstore describe`: the strongest described features of the first samples of each group."""
+    """A call of `actstore describe`: the strongest described features of the first samples of each group.
+
+    text: "alone" for words of prompts without an image alone, beside the image's tokens, as in the paper, or "all".
+    """
 
     saes: str
     sae_id: str | None
@@ -54,6 +57,7 @@ class Described(PerLayer):
     examples: int = 1000
     most_images: float = 0.05
     most_language: float = 0.005
+    text: str = "alone"
     seed: int = 0
     untrained: str | None = None
     untrained_state: str | None = None
@@ -91,12 +95,17 @@ class Described(PerLayer):
             fingerprints=tuple(found.fingerprints),
             descriptions=descriptions,
             description_fingerprints=tuple(neuronpedia.load(files[layer]).fingerprint for layer in points),
-            roles=roles_of(store, roles, asked.get("sql", EVERYTHING)),
+            roles=_roles(store, roles, **asked),
             layers=points,
             untrained=None if untrained is None else str(untrained),
             untrained_state=None if untrained is None else open_store(untrained).state,
             **asked,
         )
+
+    @classmethod
+    def again(cls, parameters: dict[str, Any]) -> Self:
+        """The call that a saved result answers; one from before `text` took all."""
+        return super().again({"text": "all", **parameters})
 
     @property
     def title(self) -> str:
@@ -118,6 +127,7 @@ class Described(PerLayer):
             f"largest activation on any of its tokens. Controls: the same of the vectors rotated by one random "
             f"orthogonal matrix (seed {self.seed}), and of Gaussian vectors of the group's mean and covariance"
             f"{f'; untrained: the same samples in {self.untrained}' if self.untrained else ''}. "
+            f"{'Text: that of prompts without an image. ' if self.text == 'alone' else ''}"
             f"Rows: {self.sql}. Vectors: {RESIDUAL}."
         )
 
@@ -129,7 +139,7 @@ class Described(PerLayer):
 
     def units(self, store: Store, *, say: Say) -> list[int]:  # noqa: ARG002  (there is nothing to say)
         """The layers; first what can be wrong with the rows."""
-        untrained_groups(self.untrained, groups_of(store, self.sql, self.roles), self.sql)
+        untrained_groups(self.untrained, self._groups(store), self.sql)
         return list(self.layers)
 
     def rows(self, store: Store, unit: int) -> pl.DataFrame:
@@ -148,7 +158,7 @@ class Described(PerLayer):
 
     def _versions(self, store: Store, layer: int, n_features: int) -> Iterator[tuple[Store, Group, str, Pieces]]:
         """Each group as it is, and its controls."""
-        groups = groups_of(store, self.sql, self.roles)
+        groups = self._groups(store)
         turn = rotation(store.header.d_model, self.seed).astype(np.float32)
         for group in groups:
             pieces = partial(vectors, store, group, layer, n_features=n_features)
@@ -158,6 +168,10 @@ class Described(PerLayer):
                 yield store, group, "gaussian", _gaussian(pieces, self.seed)
         for other, group in untrained_groups(self.untrained, groups, self.sql):
             yield other, group, "untrained", vectors(other, group, layer, n_features=n_features)
+
+    def _groups(self, store: Store) -> list[Group]:
+        found = groups_of(store, self.sql, self.roles)
+        return alone(found) if self.text == "alone" else found
 
     def _allowed(self, known: Descriptions, n_features: int) -> NDArray[np.bool_]:
         """Features with a description that are rare enough in language."""
@@ -169,6 +183,17 @@ class Described(PerLayer):
         allowed = np.zeros(n_features, np.bool_)
         allowed[[feature for feature, one in known.of.items() if one.density <= self.most_language]] = True
         return allowed
+
+
+def _roles(
+    store: Store, roles: Sequence[str] | None, *, sql: str = EVERYTHING, text: str = "alone", **_: object
+) -> tuple[str, ...]:
+    """The roles asked for; without any the usual ones, of text where some prompt has no image or `text` is "all"."""
+    usual = roles_of(store, roles, sql)
+    if roles is not None or text == "all":
+        return usual
+    of_text = {one.role for one in groups_of(store, sql, usual) if one.prompt_order in (None, "text")}
+    return tuple(role for role in usual if role in of_text or not OF_TEXT.fullmatch(role)) or usual
 
 
 def _gaussian(pieces: Callable[[], Pieces], seed: int) -> Pieces:

@@ -1,5 +1,6 @@
 """Groups of rows whose vectors an autoencoder rebuilds: by role, order of the prompt and condition, with weights."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,10 +16,11 @@ from actstore.store import open as open_store
 from actstore_analyze.sae.source import Source
 from actstore_analyze.study.selection import known_layers, known_roles
 
-__all__ = ["AVERAGES", "Group", "groups_of", "points_of", "roles_of", "untrained_groups", "vectors"]
+__all__ = ["AVERAGES", "OF_TEXT", "Group", "alone", "groups_of", "points_of", "roles_of", "untrained_groups", "vectors"]
 
 AVERAGES = ("example", "token")
 USUAL = (("image",), ("text", "random-text", "last"))  # of each the first that is stored
+OF_TEXT = re.compile(r"(random-)?text(-.+)?|last(-\d+)?")  # roles of words
 READ_BYTES, ENCODE_BYTES = 1 << 28, 1 << 27
 
 
@@ -69,6 +71,15 @@ def points_of(store: Store, found: Source, layers: Sequence[int] | None) -> tupl
             f"(its numbers read {found.read})"
         )
     return both
+
+
+def alone(groups: Sequence[Group]) -> list[Group]:
+    """The groups without words of prompts that have an image; ActstoreError where none is left of a role."""
+    kept = [one for one in groups if one.prompt_order in (None, "text") or not OF_TEXT.fullmatch(one.role)]
+    for role in dict.fromkeys(one.role for one in groups):
+        if role not in [one.role for one in kept]:
+            raise ActstoreError(f"every row of role '{role}' is of a prompt with an image: --text all takes them too")
+    return kept
 
 
 def groups_of(store: Store, sql: str, roles: Sequence[str], average: str = "example") -> list[Group]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -46,7 +46,7 @@ class Matched(Judging, Described):
     """A call of `actstore describe --judge`: the features, who judges them, and where the images are."""
 
     images: str = "."
-    no_control: bool = False
+    controls: bool = False
 
     measure: ClassVar[str] = "sae_match"
 
@@ -54,6 +54,13 @@ class Matched(Judging, Described):
     def parameters(self) -> dict[str, Any]:
         """As they are kept with the result."""
         return self.kept(super().parameters)
+
+    @classmethod
+    def again(cls, parameters: dict[str, Any]) -> Self:
+        """The call that a saved result answers; one from before `controls` asked about them, but with no_control."""
+        kept = dict(parameters)
+        controls = not kept.pop("no_control", True)
+        return super().again({"controls": controls, **kept})
 
     @property
     def title(self) -> str:
@@ -66,12 +73,10 @@ class Matched(Judging, Described):
     def caption(self) -> str:
         """What the figure shows."""
         control = (
-            ""
-            if self.no_control
-            else (
-                " Controls: the same descriptions beside another sample's image, and features of the same vectors "
-                "rotated, of Gaussian ones and, if there is one, of an untrained adapter beside the sample's own image."
-            )
+            " Controls: the same descriptions beside another sample's image, and features of the same vectors "
+            "rotated, of Gaussian ones and, if there is one, of an untrained adapter beside the sample's own image."
+            if self.controls
+            else ""
         )
         return f"Share of samples whose image matches one of the descriptions of its features ({self.chosen}).{control}"
 
@@ -80,8 +85,8 @@ class Matched(Judging, Described):
         """How it was computed."""
         return (
             f"{super().methods} The judge ({self.judge}, temperature {self.temperature:g}) sees the image and the "
-            "descriptions, and says whether any strongly matches; unclear replies and samples without described "
-            "features count as no match."
+            "descriptions, and says whether any strongly matches; of a prompt without an image it sees that of the "
+            "same sample with one; unclear replies and samples without described features count as no match."
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:
@@ -115,15 +120,16 @@ class Matched(Judging, Described):
         )
 
     def asked(self, store: Store, *, say: Say) -> Iterator[Asked]:
-        """A question for each sample of each layer, group and control; as one more the same about the next's image."""
+        """A question for each sample of each layer and group; with controls also for each of these, and as one more the
+        same about the next sample's image."""
         table = answer(store, self.features, say=say).table
         images, loaded = self._images(store, table["sample_id"].unique().to_list()), dict[str, bytes]()
-        if self.no_control:
+        if not self.controls:
             table = table.filter(pl.col("control") == "none")
         for (*group, kind, layer), own in table.group_by(*GROUP, "control", "layer", maintain_order=True):
             samples = own["sample_id"].to_list()
             shown = {kind: samples}
-            if kind == "none" and not self.no_control and len(samples) > 1:
+            if kind == "none" and self.controls and len(samples) > 1:
                 shown["shuffled"] = samples[1:] + samples[:1]
             for control, others in shown.items():
                 for descriptions, sample in zip(own["descriptions"].to_list(), others, strict=True):
@@ -131,17 +137,21 @@ class Matched(Judging, Described):
                     yield Asked(tuple(group), int(layer), control, asked)
 
     def _images(self, store: Store, samples: list[str]) -> Mapping[str, str]:
-        """The image of each sample, as the plan names it."""
+        """The image of each sample as the plan names it; of one asked without an image that of its other order."""
         if "image" not in store.plan.columns:
             raise ActstoreError(f"the plan of {store.path} has no column 'image': there is nothing to show the judge")
-        plan = store.plan.filter(pl.col("sample_id").is_in(samples)).unique("sample_id", keep="first")
-        bare = plan.filter(pl.col("image").is_null())
+        plan = store.plan.unique("sample_id", keep="first", maintain_order=True)
+        order = pl.col("prompt_order") if "prompt_order" in plan.columns else pl.lit(None, pl.String)
+        asked = pl.col("sample_id").str.strip_suffix(pl.format("/{}", order)).fill_null(pl.col("sample_id"))
+        plan = plan.select("sample_id", image=pl.coalesce("image", pl.col("image").drop_nulls().first().over(asked)))
+        chosen = plan.filter(pl.col("sample_id").is_in(samples))
+        bare = chosen.filter(pl.col("image").is_null())
         if bare.height:
             raise ActstoreError(
-                f"sample {bare['sample_id'][0]} has no image ({bare.height} of {plan.height} have none); "
-                "leave them out in SQL: from rows where image is not null"
+                f"sample {bare['sample_id'][0]} has no image, nor has it asked in another order ({bare.height} of "
+                f"{chosen.height} have none); leave them out in SQL: from rows where image is not null"
             )
-        return dict(plan.select("sample_id", pl.col("image").cast(pl.String)).iter_rows())
+        return dict(chosen.select("sample_id", pl.col("image").cast(pl.String)).iter_rows())
 
     def _bytes(self, name: str, loaded: dict[str, bytes]) -> bytes:
         """The file of an image as a judge is shown it, read once."""

@@ -1,6 +1,15 @@
-"""Descriptions of features from Neuronpedia's export files: local JSON, no network."""
+"""Descriptions of features from Neuronpedia's export files: local, no network.
 
+Its exports are v1/MODEL/SOURCE/features/batch-N.jsonl.gz, a feature a line with its density, and beside it
+explanations/batch-N.jsonl.gz, a description a line, sometimes several of a feature; explanations-JUDGE/ has those of
+another model. Older ones are .json files of 128 features each, with their descriptions inside.
+"""
+
+import gzip
 import json
+import re
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +18,8 @@ from actstore.errors import ActstoreError
 from actstore.storage.local import crc32c_of
 
 __all__ = ["Description", "Descriptions", "load"]
+
+_FOLDERS = re.compile(r"features|explanations(-.+)?")
 
 
 @dataclass(frozen=True)
@@ -28,31 +39,54 @@ class Descriptions:
 
 
 def load(path: Path) -> Descriptions:
-    """Descriptions in a file or in the .json files of a folder and its subfolders (128 features each, as exported).
+    """Descriptions in a file or in the files of a folder and its subfolders, as exported.
 
-    Each file is a list of features, or an object with one under `features`. A feature without a description or a
-    density is left out. Raises ActstoreError for other files, and for a feature outside the layer's numbering.
+    A feature without a description or a density is left out; of several descriptions the first counts, those in
+    explanations/ before others. Raises ActstoreError for other files, and for a feature outside the layer's numbering.
     """
-    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-    if not files:
-        raise ActstoreError(f"{path}: no .json file of Neuronpedia in it")
-    found: dict[int, Description] = {}
-    sums = []
+    texts: dict[int, str] = {}
+    densities: dict[int, float] = {}
+    files, sums = _files(path), []
     for file in files:
-        features, checksum = _features(file)
+        records, checksum = _records(file)
         sums.append(checksum)
-        for feature in features:
-            found |= _described(file, feature)
+        for record in records:
+            try:
+                _keep(record, texts, densities)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise ActstoreError(f"{file}: a feature is not as Neuronpedia exports it ({error!r})") from None
+    found = {feature: Description(text, densities[feature]) for feature, text in texts.items() if feature in densities}
     if not found:
-        raise ActstoreError(f"{path}: no feature with a description and a density (frac_nonzero) in its files")
+        missing = "features" if texts and not densities else "explanations" if densities and not texts else None
+        remedy = f"; download its folder {missing} too" if missing else ""
+        raise ActstoreError(f"{path}: no feature with a description and a density (frac_nonzero) in its files{remedy}")
     return Descriptions(found, crc32c_of("".join(sums).encode()))
 
 
-def _features(file: Path) -> tuple[list[Any], str]:
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    lines = [file for file in path.rglob("*.jsonl*") if _FOLDERS.fullmatch(file.parent.name)]
+    files = [*sorted(path.rglob("*.json")), *sorted(lines, key=lambda file: (str(file.parent), _number(file)))]
+    if not files:
+        raise ActstoreError(f"{path}: no .json file of Neuronpedia in it, nor features/ and explanations/")
+    return files
+
+
+def _number(file: Path) -> int:
+    """The batch that a file is of."""
+    found = re.search(r"\d+", file.name)
+    return int(found[0]) if found else 0
+
+
+def _records(file: Path) -> tuple[list[Any], str]:
+    """Features, or descriptions of them, and the checksum of the file."""
     try:
         content = file.read_bytes()
-        read = json.loads(content)
-    except (OSError, ValueError) as error:
+        text = gzip.decompress(content) if file.suffix == ".gz" else content
+        lines = ".jsonl" in file.suffixes
+        read = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ActstoreError(f"{file}: not a JSON file: {error}") from None
     features = read.get("features") if isinstance(read, dict) else read
     if not isinstance(features, list):
@@ -60,12 +94,14 @@ def _features(file: Path) -> tuple[list[Any], str]:
     return features, crc32c_of(content)
 
 
-def _described(file: Path, feature: Any) -> dict[int, Description]:
-    """One feature, or nothing where it has no description or density."""
-    try:
-        explanations, density = feature.get("explanations") or [], feature.get("frac_nonzero")
-        if not explanations or not (explanations[0].get("description") or "").strip() or density is None:
-            return {}
-        return {int(feature["index"]): Description(explanations[0]["description"].strip(), float(density))}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ActstoreError(f"{file}: a feature is not as Neuronpedia exports it ({error!r})") from None
+def _keep(record: Any, texts: dict[int, str], densities: dict[int, float]) -> None:
+    """What a line or an item says of a feature: its density, descriptions of it, or both."""
+    for text in _described(record):
+        texts.setdefault(int(record["index"]), text)
+    if record.get("frac_nonzero") is not None:
+        densities[int(record["index"])] = float(record["frac_nonzero"])
+
+
+def _described(record: Any) -> Iterator[str]:
+    own = record.get("explanations") or ([record] if "description" in record else [])
+    yield from (text for one in own[:1] if (text := (one.get("description") or "").strip()))

@@ -138,9 +138,11 @@ def numbered(path: str, what: str) -> dict[int, Path]:
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[int, Path]]:
-    """What is called layer-3, layer_3.json, 3, ..."""
+    """What is called layer-3, layer_3.json, 3, ..., or as Neuronpedia calls sources, 3-gemmascope-res-16k."""
     for path in sorted(folder.glob("*")):
-        if match := re.fullmatch(r"(?:.*\D)?(\d+)", path.stem if path.is_file() else path.name):
+        is_source = any(path.glob("explanations*"))
+        shape = r"(\d+)-.*" if is_source else r"(?:.*\D)?(\d+)"
+        if match := re.fullmatch(shape, path.stem if path.is_file() else path.name):
             yield int(match[1]), path
 
 

@@ -1,6 +1,7 @@
 """actstore describe: features chosen as measured, a judge asked once, its answers kept."""
 
 import base64
+import gzip
 import json
 import shutil
 from io import BytesIO
@@ -16,6 +17,7 @@ from scipy.stats import binomtest
 import actstore
 from actstore.commands.main import run
 from actstore_analyze.sae.features import Activity, match_rate, top_features
+from actstore_analyze.sae.matches import Matched
 from actstore_analyze.sae.measure import rotated
 from speaking import speaking
 
@@ -122,6 +124,74 @@ def test_several_jobs_give_what_one_gives(tmp_path, capsys):
     assert shared.equals(alone)
 
 
+def exported(folder, source="0-tiny-res-6"):
+    """The same descriptions as Neuronpedia exports them now: features and explanations apart, by the line, zipped."""
+    here = folder / "v1" / "tiny" / source
+    old = [json.loads(path.read_text()) for path in sorted((folder / "texts" / "layer_0").iterdir())]
+    features = [one for batch in old for one in batch]
+    lines = {
+        "features": [{"modelId": "tiny", "layer": source, **one, "explanations": None} for one in features],
+        "explanations": [
+            {
+                "modelId": "tiny",
+                "layer": source,
+                "index": one["index"],
+                "description": text,
+                "explanationModelName": "x",
+            }
+            for one in reversed(features)
+            for text in (*(each["description"] for each in one["explanations"]), None, "another")[
+                : 3 * (one["index"] != "5")
+            ]
+        ],
+        "explanations-other": [{"index": one["index"], "description": "not this one"} for one in features[:5]],
+        "activations": [{"index": "1", "tokens": ["a"]}],
+    }
+    for name, rows in lines.items():
+        for batch in (0, 10, 2):
+            own = rows[{0: slice(2), 2: slice(2, 4), 10: slice(4, None)}[batch]]
+            (here / name).mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(row) + "\n" for row in own)
+            (here / name / f"batch-{batch}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    (here / "source.jsonl").write_text('{"id": "0-tiny-res-6"}\n')
+    return folder / "v1" / "tiny"
+
+
+def test_neuronpedias_present_exports_say_what_its_older_ones_do(folder, capsys):
+    _, before, _ = command(capsys, folder)
+    model = exported(folder)
+    for path in (model, f"{model}/{{layer}}-tiny-res-6"):
+        status, table, _ = command(capsys, folder, "--descriptions", path)
+        assert status == 0
+        assert table.equals(before)
+    shutil.copytree(model / "0-tiny-res-6", model / "0-tiny-att-6")
+    _, _, err = command(capsys, folder, "--descriptions", model)
+    assert "are both of layer 0; name one file of descriptions" in err
+
+
+@pytest.mark.parametrize(
+    ("ruin", "message"),
+    [
+        (lambda at: shutil.rmtree(at / "features"), "(frac_nonzero) in its files; download its folder features"),
+        (lambda at: [one.unlink() for one in at.glob("explanations*/*")], "; download its folder explanations too"),
+        (lambda at: (at / "features" / "batch-2.jsonl.gz").write_bytes(b"{}"), "batch-2.jsonl.gz: not a JSON file"),
+        (lambda at: cut(at / "features" / "batch-2.jsonl.gz"), "batch-2.jsonl.gz: not a JSON file"),
+        (lambda at: (at / "explanations" / "batch-2.jsonl").write_text("[]\n"), "is not as Neuronpedia exports it"),
+    ],
+)  # fmt: skip
+def test_exports_that_are_not_whole_are_named(folder, capsys, ruin, message):
+    model = exported(folder)
+    ruin(model / "0-tiny-res-6")
+    status, _, err = command(capsys, folder, "--descriptions", model)
+    assert status == 1
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
 def test_controls_are_the_vectors_rotated_and_gaussian_ones_of_the_same_moments(folder, capsys):
     _, table, _ = command(capsys, folder, "--most-images", "1.0", "--seed", "3")
     x = np.concatenate([np.array(TOKENS[name], np.float32) for name in TOKENS])
@@ -153,7 +223,7 @@ def test_filters(folder, capsys):
 
 def test_match_rate_beside_its_control(folder, capsys):
     with speaking(judged) as server:
-        status, table, err = command(capsys, folder, "--judge", "tiny", "--base-url", server.url)
+        status, table, err = command(capsys, folder, "--judge", "tiny", "--base-url", server.url, "--controls")
         assert status == 0
         assert len(server.asked) == 12  # d has no described feature; of the controls some have
         assert "12 questions to tiny, about" in err
@@ -171,9 +241,26 @@ def test_match_rate_beside_its_control(folder, capsys):
         assert (plain["low"], plain["high"]) == pytest.approx(tuple(binomtest(1, 4).proportion_ci(method="wilson")))
 
 
-def test_a_second_run_asks_nothing(folder, capsys):
+def test_controls_are_judged_where_they_are_asked_for(folder, capsys):
     with speaking(judged) as server:
         asked = ("--judge", "tiny", "--base-url", server.url)
+        _, table, _ = command(capsys, folder, *asked)
+        assert len(server.asked) == 3
+        assert table["control"].to_list() == ["none"]
+        _, both, err = command(capsys, folder, *asked, "--controls")
+        assert "3 are answered already" in err
+    assert both.filter(control="none").equals(table)
+    (older,) = [one for one in actstore.open(folder / "store").results() if one.parameters.get("controls")]
+    kept = {name: value for name, value in older.parameters.items() if name not in ("controls", "text")}
+    assert Matched.again({**kept, "no_control": False}).controls
+    assert not Matched.again({**kept, "no_control": True}).controls
+    assert Matched.again({**kept, "no_control": True}).text == "all"
+    assert Matched.again(older.parameters).parameters == older.parameters
+
+
+def test_a_second_run_asks_nothing(folder, capsys):
+    with speaking(judged) as server:
+        asked = ("--judge", "tiny", "--base-url", server.url, "--controls")
         _, first, _ = command(capsys, folder, *asked)
         _, second, err = command(capsys, folder, *asked, "--force")
         assert second.equals(first)
@@ -181,9 +268,9 @@ def test_a_second_run_asks_nothing(folder, capsys):
         assert "12 are answered already" in err
         _, _, err = command(capsys, folder, *asked)
         assert "recalled from" in err
-        command(capsys, folder, *asked, "--examples", "2", "--no-control")
+        command(capsys, folder, *asked[:-1], "--examples", "2")
         assert len(server.asked) == 12
-        command(capsys, folder, "--judge", "other", "--base-url", server.url)
+        command(capsys, folder, "--judge", "other", *asked[2:])
         assert len(server.asked) == 24
     kept = actstore.open(folder / "store")
     assert {result.measure for result in kept.results()} >= {"judge", "sae_features", "sae_match"}
@@ -194,7 +281,7 @@ def test_the_judge_sees_what_the_model_sees(folder, capsys):
     exif[0x0112] = 6
     Image.fromarray(wide).save(folder / "a.png", "TIFF", exif=exif)
     with speaking(lambda _: "Match found: NO") as server:
-        assert command(capsys, folder, "--judge", "tiny", "--base-url", server.url, "--no-control")[0] == 0
+        assert command(capsys, folder, "--judge", "tiny", "--base-url", server.url)[0] == 0
     urls = [body["messages"][0]["content"][1]["image_url"]["url"].partition(",") for body in server.asked]
     assert {kind for kind, *_ in urls} == {"data:image/png;base64"}
     pictures = [np.asarray(Image.open(BytesIO(base64.b64decode(url)))).tolist() for *_, url in urls]
@@ -203,7 +290,7 @@ def test_the_judge_sees_what_the_model_sees(folder, capsys):
 
 def test_estimate_asks_nothing(folder, capsys):
     with speaking(judged) as server:
-        asked = ("--judge", "tiny", "--base-url", server.url, "--estimate")
+        asked = ("--judge", "tiny", "--base-url", server.url, "--controls", "--estimate")
         status, table, err = command(capsys, folder, *asked, "--price", "2.5,10")
         assert (status, table.height, server.asked) == (0, 0, [])
     assert "12 questions to tiny" in err
@@ -212,7 +299,7 @@ def test_estimate_asks_nothing(folder, capsys):
 
 def test_answers_before_a_failure_are_kept(folder, capsys):
     with speaking(judged) as server:
-        asked = ("--judge", "tiny", "--base-url", server.url, "--at-once", "1", "--tries", "1")
+        asked = ("--judge", "tiny", "--base-url", server.url, "--controls", "--at-once", "1", "--tries", "1")
         server.faults = [None, None, 500]
         status, _, err = command(capsys, folder, *asked)
         assert status == 1
@@ -225,12 +312,13 @@ def test_answers_before_a_failure_are_kept(folder, capsys):
 
 def test_unclear_replies_count_as_no_match(folder, capsys):
     with speaking(lambda _: "I cannot see it") as server:
-        _, table, _ = command(capsys, folder, "--judge", "tiny", "--base-url", server.url, "--tries", "1")
+        asked = ("--judge", "tiny", "--base-url", server.url, "--controls", "--tries", "1")
+        _, table, _ = command(capsys, folder, *asked)
     assert table.select("matched", "unclear", "n").rows()[:2] == [(0, 3, 4), (0, 3, 4)]
 
 
 def test_unclear_replies_are_asked_again_when_forced(folder, capsys):
-    asked = ("--judge", "tiny", "--tries", "1", "--base-url")
+    asked = ("--judge", "tiny", "--controls", "--tries", "1", "--base-url")
     with speaking(lambda _: "I cannot see it") as server:
         command(capsys, folder, *asked, server.url)
         n = len(server.asked)
@@ -245,11 +333,11 @@ def test_unclear_replies_are_asked_again_when_forced(folder, capsys):
 
 def test_report(folder, capsys):
     with speaking(judged) as server:
-        command(capsys, folder, "--judge", "tiny", "--base-url", server.url)
+        command(capsys, folder, "--judge", "tiny", "--base-url", server.url, "--controls")
     assert run(["report", str(folder / "store"), "-o", str(folder / "report.html")]) == 0
     page = (folder / "report.html").read_text()
     call = f"actstore describe {folder / 'store'} --roles image --layers 1 --saes {folder / 'saes'} --hook post"
-    asked = f"--descriptions {folder / 'texts'} --most-images 0.9 --judge tiny --images {folder}"
+    asked = f"--descriptions {folder / 'texts'} --most-images 0.9 --judge tiny --images {folder} --controls"
     title = "Match rate of feature descriptions, judged by tiny"
     for words in (title, "the same descriptions beside another sample&#39;s image", f"{call} {asked}"):
         assert words in page, words
@@ -258,7 +346,7 @@ def test_report(folder, capsys):
 def test_figure(folder, capsys):
     with speaking(judged) as server:
         drawn = folder / "match.svg"
-        command(capsys, folder, "--judge", "tiny", "--base-url", server.url, "--figure", drawn)
+        command(capsys, folder, "--judge", "tiny", "--base-url", server.url, "--controls", "--figure", drawn)
     assert "match rate" in drawn.read_text()
     assert "image, other image" in drawn.read_text()
 
@@ -318,7 +406,10 @@ def test_samples_without_an_image(folder, capsys):
     store.write(0, samples=pl.DataFrame({"sample_id": ["t"], "status": "ok"}), rows=rows, residual={"last": x})
     words = ["describe", folder / "text", "--saes", folder / "saes", "--descriptions", folder / "texts"]
     assert run([*map(str, words), "--judge", "x", "--base-url", "http://127.0.0.1:9"]) == 1
-    assert "sample t has no image (1 of 1 have none); leave them out in SQL" in capsys.readouterr().err
+    assert (
+        "sample t has no image, nor has it asked in another order (1 of 1 have none); leave them out"
+        in capsys.readouterr().err
+    )
 
 
 def naive_top(tokens, allowed):
