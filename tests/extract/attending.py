@@ -29,12 +29,13 @@ def attention(model: Model, batch: Batch, **options: object) -> CapturedAttentio
 
 
 @torch.no_grad()
-def maps(model: Model, batch: Batch) -> torch.Tensor:
-    """Every weight, by Transformers: (layers, samples, heads, slots, slots)."""
+def maps(model: Model, batch: Batch, *, skipping: bool = False) -> torch.Tensor:
+    """Every weight, by Transformers: (layers, samples, heads, slots, slots); `skipping` blocks that have none."""
     before = model.decoder.config._attn_implementation
     model.decoder.set_attn_implementation({"": "eager"})
     try:
-        return torch.stack(model.module(**batch.inputs, output_attentions=True, use_cache=False).attentions)
+        found = model.module(**batch.inputs, output_attentions=True, use_cache=False).attentions
+        return torch.stack([x for x in found if not skipping or x.shape[2:] == (batch.n_slots,) * 2])
     finally:
         model.decoder.set_attn_implementation({"": before})
 

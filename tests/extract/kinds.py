@@ -19,9 +19,23 @@ EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_si
 INDEXED = {"index_topk": 6, "index_n_heads": 2, "index_head_dim": 8}
 HALF_SLIDING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 TEXTS: dict[str, dict[str, object]] = {
+    "bert": {},
     "deepseek_v32": {**LATENT, **EXPERTS, **INDEXED, "first_k_dense_replace": 1},
+    "deepseek_v4": {**EXPERTS, **INDEXED, "head_dim": 16, "q_lora_rank": 16, "o_lora_rank": 16, "o_groups": 2},
+    "gemma3n_text": {
+        "intermediate_size": [96] * 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "sliding_window": 8,
+        "vocab_size_per_layer_input": 22,
+        "hidden_size_per_layer_input": 8,
+        "num_kv_shared_layers": 1,
+        "laurel_rank": 8,
+        "activation_sparsity_pattern": [0.0] * 4,
+        "head_dim": 16,
+    },
     "gpt_oss": {"head_dim": 16, "num_local_experts": 4, "sliding_window": 8, **HALF_SLIDING},
     "inkling2_text": {
+        **EXPERTS,
         "swa_num_attention_heads": 4,
         "swa_num_key_value_heads": 2,
         "swa_head_dim": 16,
@@ -29,12 +43,30 @@ TEXTS: dict[str, dict[str, object]] = {
         "sliding_window_size": 8,
         "rel_extent": 16,
         "d_rel": 8,
-        "moe_intermediate_size": 32,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
         "n_layers_per_attn_res_block": 2,
         "unpadded_vocab_size": 22,
     },
+    "jamba": {
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "num_experts": 2,
+        "mamba_d_state": 8,
+        "mamba_dt_rank": 4,
+        "use_mamba_kernels": False,
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2, "block_auto_adjust_ff_dim": False},
+    "longcat_flash": {
+        **LATENT,
+        "num_layers": 2,
+        "head_dim": 8,
+        "expert_ffn_hidden_size": 32,
+        "ffn_hidden_size": 96,
+        "n_routed_experts": 4,
+        "zero_expert_num": 2,
+        "moe_topk": 2,
+    },
+    "minimax": {"layer_types": ["full_attention", "linear_attention"] * 2, "num_local_experts": 2, "block_size": 8},
+    "nanochat": {},
 }
 
 

@@ -51,7 +51,7 @@ def online(
 ) -> Logits:
     """Logits of the receiver's own forward, image and all, with the source's vectors put in as extraction does it."""
     batch, other = model.collate([receiver]), model.collate([source])
-    with reading(model, slots(other, at[:1]), [(point, layer) for layer in layers]) as seen:
+    with reading(model, other, slots(other, at[:1]), [(point, layer) for layer in layers]) as seen:
         model(other)
     with writing(model, batch, slots(batch, at[1:]), seen):
         return model(batch).logits[0, -1].float().cpu().numpy()

@@ -149,9 +149,9 @@ class ClipGemma(Family):
         keep_unplaced(module, unplaced(language))  # of the tower's checkpoint half is left out as a matter of course
         return module, processor(images, words, module, token)
 
-    def on_logits(self, model: Wrapped) -> tuple[float, float | None]:
+    def on_logits(self, model: Wrapped) -> list[tuple[float, float | None]]:
         """Gemma's soft cap, which is in the head."""
-        return 1.0, getattr(model.module.lm_head, "cap", None)
+        return [(1.0, getattr(model.module.lm_head, "cap", None))]
 
     def notes(self, model: Wrapped) -> list[str]:
         """Whether the adapter's other scale would fit better: its vectors should be about as long as those of words."""

@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
+from actstore_extract.families.anatomy import says
 from actstore_extract.families.grid import Lines, lines_seen
 from actstore_extract.families.parts import Parts
 from actstore_extract.families.remote import brought
@@ -27,6 +28,12 @@ from actstore_extract.roles import ImageSpan, Layout, Positions
 __all__ = ["Family", "Lines"]
 
 _SEQUENCES = ("attention_mask", "input_ids", "mm_token_type_ids", "token_type_ids")  # one entry per token
+# What configurations call the factor on logits, the divisor, and the soft cap.
+_LOGITS = (
+    ("logit_scale", "output_multiplier", "lm_head_multiplier"),
+    ("logits_scaling",),
+    ("final_logit_softcapping", "logits_soft_cap"),
+)
 
 
 class Family:
@@ -238,11 +245,19 @@ class Family:
             for name, tensors in batch.items()
         }
 
-    def on_logits(self, model: Wrapped) -> tuple[float, float | None]:
-        """What the model's forward does to its logits: the factor, and the soft cap if there is one."""
+    def on_logits(self, model: Wrapped) -> list[tuple[float, float | None]]:
+        """What the model's forward may do to its logits, the likeliest first: the factor, and the soft cap if any.
+
+        Some read the configuration of their text model, and others, whose text model alone would, do not.
+        """
         config = model.module.config
-        factor = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
-        return float(factor), getattr(config, "final_logit_softcapping", None)
+        found: dict[tuple[float, float | None], None] = {}
+        for one in (config, config.get_text_config()):
+            factor, divisor, cap = (
+                next(filter(None, (getattr(one, n, None) for n in names)), None) for names in _LOGITS
+            )
+            found[float(factor or 1) / (divisor or 1), cap] = None
+        return list(found)
 
     def never_said(self, model: Wrapped) -> list[int]:  # noqa: ARG002
         """Ids of tokens whose logits the model's forward takes away."""
@@ -257,9 +272,11 @@ class Family:
         return []
 
     def takes_position_ids(self, module: PreTrainedModel) -> bool:
-        """Whether plain position ids may be given: not to models that make their own of several axes."""
-        rope = getattr(module.config.get_text_config(), "rope_parameters", None) or {}
-        return "mrope_section" not in rope and "position_ids" in inspect.signature(type(module).forward).parameters
+        """Whether plain position ids are what the model would make itself: not where an image has several axes."""
+        several = any(hasattr(one, "get_rope_index") for one in module.modules()) or says(
+            module.config, "mrope_section"
+        )
+        return not several and "position_ids" in inspect.signature(type(module).forward).parameters
 
 
 def _wrapper(

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.processing_utils import ProcessorMixin
 
+from actstore_extract.families.anatomy import anatomy, plain, several
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.pretrained import unplaced
 from actstore_extract.families.registry import family_of
@@ -28,9 +28,6 @@ from actstore_extract.transfers import sent
 
 __all__ = ["Always", "Model"]
 
-# Names under which decoders keep their blocks, and the norm after the last one.
-_LAYERS = ("layers", "h", "blocks")
-_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 # Names of the learned queries that a resampler has.
 _QUERIES = re.compile(r"(^|\.)(latents|quer(y|ies)|query_tokens|query_\d+_resolution\.weight)$")
 # What a picture that cannot be read raises, and processors for a prompt they cannot take.
@@ -50,8 +47,8 @@ class Always(Protocol):
 class Model:
     """A Hugging Face model with its processor, in eval mode, and the family that knows its ways.
 
-    `layers` are the decoder's blocks, `norm` what follows the last one. `always` is what belongs to the model itself
-    and holds in every forward; whoever loads it says so.
+    `layers` are the decoder's blocks, `norm` what follows the last one, if there is one. `always` is what belongs to
+    the model itself and holds in every forward; whoever loads it says so.
     """
 
     def __init__(
@@ -64,9 +61,7 @@ class Model:
         self.module = module.eval()  # type: ignore[no-untyped-call]
         self.processor = processor
         self.kind = family_of(type(module).__name__, module.config, family)
-        self.decoder: PreTrainedModel = module.get_decoder()  # type: ignore[no-untyped-call]
-        self.layers = _child(self.decoder, _LAYERS, nn.ModuleList)
-        self.norm = _child(self.decoder, _NORMS, nn.Module)
+        self.decoder, self.layers, self.norm = anatomy(module)
         if self.kind.architectures:
             self._check_image_token()
         self.always: Always | None = None
@@ -99,12 +94,13 @@ class Model:
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return int(self.decoder.config.hidden_size)
+        found = plain(self.decoder.config, "hidden_size", "d_model", "n_embd")
+        return int(self.module.get_input_embeddings().weight.shape[1]) if found is None else found
 
     @property
     def n_heads(self) -> int:
-        """Number of attention heads per layer."""
-        return int(self.decoder.config.num_attention_heads)
+        """Number of attention heads per layer; 0 where the layers differ or the configuration has none."""
+        return plain(self.decoder.config, "num_attention_heads") or 0
 
     @cached_property
     def image_token_id(self) -> int | None:
@@ -204,7 +200,7 @@ class Model:
     def collate(self, encoded: Sequence[Encoded], *, left: bool = False) -> Batch:
         """Samples that `batches` put together, padded on the right, or on the left as generation needs it."""
         inputs = self.kind.collate(encoded, self.pad_token_id, left=left)
-        if self.kind.takes_position_ids(self.module):
+        if left and self.kind.takes_position_ids(self.module):
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         lengths = np.array([sample.length for sample in encoded], np.int64)
         return Batch(
@@ -241,7 +237,8 @@ class Model:
 
     def facts(self) -> dict[str, object]:
         """What the run card should say about the model."""
-        config = self.decoder.config
+        config, heads = self.decoder.config, self.n_heads
+        streams = several(config)
         begins, ends = self.kind.wrappers(self)
         found = {"image": self.image_token_id is not None, "boi": begins, "eoi": ends}
         return {
@@ -252,9 +249,10 @@ class Model:
             "attention": config._attn_implementation,
             "n_layers": self.n_layers,
             "d_model": self.d_model,
-            "n_heads": self.n_heads,
-            "n_kv_heads": getattr(config, "num_key_value_heads", None) or self.n_heads,
-            "head_dim": getattr(config, "head_dim", None) or self.d_model // self.n_heads,
+            "n_heads": heads or None,
+            "n_kv_heads": plain(config, "num_key_value_heads") or heads or None,
+            "head_dim": plain(config, "head_dim") or (self.d_model // heads if heads else None),
+            **({} if streams is None else {"residual_stream": streams}),
             "image_token_id": self.image_token_id,
             "boi": self.tokenizer.convert_ids_to_tokens(sorted(begins)),
             "eoi": self.tokenizer.convert_ids_to_tokens(sorted(ends)),
@@ -265,17 +263,3 @@ class Model:
             "blocked": [] if self.always is None else self.always.facts(),
             **self.kind.facts(self),
         }
-
-
-_Child = TypeVar("_Child", bound=nn.Module)
-
-
-def _child(decoder: nn.Module, names: Sequence[str], kind: type[_Child]) -> _Child:
-    for name in names:
-        child = getattr(decoder, name, None)
-        if isinstance(child, kind):
-            return child
-    raise LoadError(
-        f"{type(decoder).__name__} has no {' or '.join(names)}: "
-        "this architecture needs a family of its own, one file in actstore_extract/families"
-    )

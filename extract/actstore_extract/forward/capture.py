@@ -3,27 +3,27 @@
 `begin` launches the forward and the copies, and `Begun.result` waits for them: between the two a GPU is at work.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from actstore.errors import ActstoreError
 from actstore_extract.families import Batch, Model
 from actstore_extract.forward.attention import AttentionSelection, CapturedAttention, Columns
 from actstore_extract.forward.kv import KeysValues
-from actstore_extract.forward.tap import Reader, attention_modules, tapped
+from actstore_extract.forward.points import CaptureError, at_point, residual
+from actstore_extract.forward.tap import AttentionError, Reader, attention_modules, attention_of, tapped
 from actstore_extract.transfers import Landing, sent
 
 __all__ = ["Begun", "CaptureError", "Captured", "NotFiniteError", "Selection", "begin", "capture"]
 
 
-class CaptureError(ActstoreError):
-    """What was asked for cannot be captured from this model."""
+_PROVEN: WeakSet[Model] = WeakSet()  # whose forward is known to come by each residual point once
 
 
 class NotFiniteError(CaptureError):
@@ -143,29 +143,34 @@ def begin(
     final norm).
 
     With `attention` also that of the text, in the blocks that read those points; with `blocks` also the selected keys
-    and values there. The forward ends at the last layer wanted, unless the next token is wanted too. What padding
-    holds is never read.
+    and values there. The forward ends at the last layer wanted, unless the next token is wanted too, or it is the first
+    of the model, which has to come by each of its points once. What padding holds is never read.
     """
     wanted = _checked(model, layers)
-    taps = _Taps(batch, selections, n_layers=len(wanted), d_model=model.d_model)
+    is_proven = model in _PROVEN
+    taps = _Taps(model, batch, selections, layers=list(wanted))
     columns = None if attention is None else Columns(model, batch, attention, n_layers=len(wanted))
     kv = KeysValues(batch, [_inside(batch, i, each.kv) for i, each in enumerate(selections)], n_blocks=len(blocks))
     with ExitStack() as hooks:
         for layer, place in wanted.items():
-            hooks.enter_context(_before(_point(model, layer), taps.reader(place)))
+            hooks.enter_context(at_point(model, "residual", layer, taps.reader(place)))
+        for layer in () if is_proven else set(range(model.n_layers + 1)).difference(wanted):
+            hooks.enter_context(at_point(model, "residual", layer, taps.passer(layer)))
         readers: list[tuple[int, Reader]] = []
         if columns is not None:
-            readers += [(layer, columns.reader(place)) for layer, place in wanted.items() if layer < model.n_layers]
+            readers += [(layer, columns.reader(wanted[layer])) for layer in _attending(model, wanted)]
         if len(kv.slots):
             readers += [(block, kv.reader(place)) for place, block in enumerate(blocks)]
         if readers:
             hooks.enter_context(tapped(model, readers))
-        if next_token:
+        if next_token or (not is_proven and model.module.get_output_embeddings() is not None):
             hooks.enter_context(_last_tokens_only(model, batch))
-        elif wanted:
+        if not next_token and wanted and is_proven:
             last = max([*wanted, *(block + 1 for block in blocks)])
-            hooks.enter_context(_end(model, last, with_attention=columns is not None))
-        logits = _run(model, batch)
+            hooks.enter_context(_end(model, last, with_attention=last in dict(readers)))
+        logits = _run(model, batch, next_token=next_token)
+    taps.check()
+    _PROVEN.add(model)
     return Begun(batch, taps, kv, columns, logits, layers=list(wanted), blocks=list(blocks), n_layers=model.n_layers)
 
 
@@ -192,25 +197,40 @@ def _stop(*_: object) -> None:
     raise _Enough
 
 
+def _attending(model: Model, layers: Iterable[int]) -> list[int]:
+    """Those of the layers whose block has attention; AttentionError where none of several blocks has."""
+    blocks = [layer for layer in layers if layer < model.n_layers]
+    modules = attention_modules(model) if blocks else []
+    found = [layer for layer in blocks if modules[layer] is not None]
+    if blocks and not found:
+        raise AttentionError(
+            f"blocks {blocks} of {type(model.decoder).__name__} have no attention to read; those that have are "
+            f"{[i for i, module in enumerate(modules) if module is not None]}"
+        )
+    return found
+
+
 @contextmanager
 def _end(model: Model, layer: int, *, with_attention: bool) -> Iterator[None]:
     """The forward ends at residual point `layer`, or after the attention that reads it."""
-    if not with_attention or layer == model.n_layers:
-        with _before(_point(model, layer), _stop):
+    if not with_attention:
+        with at_point(model, "residual", layer, _stop):
             yield
         return
-    handle = attention_modules(model)[layer].register_forward_hook(_stop)
+    handle = attention_of(model, layer).register_forward_hook(_stop)
     try:
         yield
     finally:
         handle.remove()
 
 
-def _run(model: Model, batch: Batch) -> torch.Tensor | None:
-    """Logits (samples, vocabulary) float32 at the last slot, or None when the forward was stopped."""
+def _run(model: Model, batch: Batch, *, next_token: bool) -> torch.Tensor | None:
+    """Logits (samples, vocabulary) float32 at the last slot, where they are wanted."""
     try:
         logits = model(batch).logits
     except _Enough:
+        return None
+    if not next_token:
         return None
     assert logits is not None
     return logits[:, -1].float()
@@ -224,25 +244,6 @@ def _checked(model: Model, layers: Sequence[int]) -> dict[int, int]:
     if len(set(layers)) < len(layers):
         raise CaptureError(f"layers {list(layers)}: each may be named once")
     return {layer: place for place, layer in enumerate(layers)}
-
-
-def _point(model: Model, layer: int) -> nn.Module:
-    """The module whose input is residual point `layer`."""
-    return model.norm if layer == model.n_layers else model.layers[layer]
-
-
-@contextmanager
-def _before(module: nn.Module, read: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """`read` sees the module's input (samples, slots, d) in every forward inside the context."""
-
-    def hook(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
-        read(args[0] if args else kwargs["hidden_states"])
-
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -270,10 +271,11 @@ class _Taps:
     residual: torch.Tensor  # (layers, rows, d)
     means: torch.Tensor  # (layers, means, d) float32
 
-    def __init__(self, batch: Batch, selections: Sequence[Selection], *, n_layers: int, d_model: int) -> None:
+    def __init__(self, model: Model, batch: Batch, selections: Sequence[Selection], *, layers: Sequence[int]) -> None:
         if len(selections) != len(batch):
             raise CaptureError(f"{len(selections)} selections for {len(batch)} samples")
-        self.shape = n_layers, d_model
+        self.model, self.layers, self.seen = model, layers, dict.fromkeys(layers, 0)
+        self.slots = len(batch), batch.n_slots
         rows = [_rows(batch, i, selection.positions) for i, selection in enumerate(selections)]
         pools = [_rows(batch, i, mean) for i, selection in enumerate(selections) for mean in selection.means]
         if any(not len(pool) for pool in pools):
@@ -288,15 +290,17 @@ class _Taps:
 
     def _allocate(self, x: torch.Tensor) -> None:
         """Room for what `x` is like, and the indices beside it."""
-        n_layers, d_model = self.shape
-        self.residual = x.new_empty(n_layers, len(self.rows), d_model)
-        self.means = x.new_empty(n_layers, len(self.pool_sizes), d_model, dtype=torch.float32)
+        n_layers, d_model = len(self.layers), self.model.d_model
+        self.residual = x.new_full((n_layers, len(self.rows), d_model), torch.nan)
+        self.means = x.new_full((n_layers, len(self.pool_sizes), d_model), torch.nan, dtype=torch.float32)
         self.rows, self.pools = sent(self.rows, x.device), sent(self.pools, x.device)
 
     def reader(self, place: int) -> Callable[[torch.Tensor], None]:
         """What gathers one layer's input (samples, slots, d)."""
 
         def read(x: torch.Tensor) -> None:
+            self.seen[self.layers[place]] += 1
+            x = residual(self.model, x, self.slots)
             if not self.allocated:
                 self._allocate(x)
                 self.allocated = True
@@ -307,6 +311,25 @@ class _Taps:
                 self.means[place, i] = part.mean(0, dtype=torch.float32)
 
         return read
+
+    def passer(self, layer: int) -> Callable[[torch.Tensor], None]:
+        """What looks on where nothing is gathered."""
+        self.seen[layer] = 0
+
+        def note(x: torch.Tensor) -> None:
+            self.seen[layer] += 1
+            residual(self.model, x, self.slots)
+
+        return note
+
+    def check(self) -> None:
+        """CaptureError unless the forward came by each point once."""
+        for layer, times in self.seen.items():
+            if times != 1:
+                raise CaptureError(
+                    f"{type(self.model.module).__name__} came by residual point {layer} {times} times in one forward: "
+                    "which of them is its residual stream is not known"
+                )
 
 
 def _finite(kept: torch.Tensor) -> torch.Tensor:

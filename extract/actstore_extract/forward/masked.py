@@ -8,7 +8,7 @@ from torch import nn
 
 from actstore_extract.families import Model
 from actstore_extract.forward.slots import at_slots
-from actstore_extract.forward.tap import AttentionError, attention_modules, window
+from actstore_extract.forward.tap import AttentionError, attention_of, run_in, window
 from actstore_extract.forward.weights import Edit, visible
 
 __all__ = ["masked"]
@@ -29,10 +29,11 @@ def masked(model: Model, edits: Iterable[tuple[int, Edit]]) -> Iterator[None]:
     A query that is left no key attends to nothing. AttentionError in a forward where that cannot be said to the model,
     and where its mask is not one of queries x keys.
     """
-    modules, kernel = attention_modules(model), str(model.decoder.config._attn_implementation)
+    kernel = str(model.decoder.config._attn_implementation)
     with ExitStack() as undo:
         for layer, edit in edits:
-            module, mask = modules[layer], _Mask(layer, edit, is_bool=kernel.endswith("sdpa"))
+            module, mask = attention_of(model, layer), _Mask(layer, edit, is_bool=kernel.endswith("sdpa"))
+            undo.enter_context(run_in(model, layer, module))
             undo.callback(module.register_forward_pre_hook(mask.before, with_kwargs=True).remove)
             undo.callback(module.register_forward_hook(mask.after).remove)
             for name, output in module.named_modules():

@@ -5,6 +5,7 @@ module. The implementation keeps its name, which some models look at before they
 and, where nothing is edited, every bit of the output stay as they were.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,16 @@ from actstore_extract.families import Model
 from actstore_extract.forward.slots import at_slots
 from actstore_extract.forward.weights import Cut, Edit, Rows
 
-__all__ = ["AttentionError", "Reader", "Slotted", "attention_modules", "tapped", "window"]
+__all__ = [
+    "AttentionError",
+    "Reader",
+    "Slotted",
+    "attention_modules",
+    "attention_of",
+    "run_in",
+    "tapped",
+    "window",
+]
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _KERNELS = ("sdpa", "eager")
@@ -45,15 +55,45 @@ class Slotted(Protocol):
         """Slots of the n queries and of the keys in this forward."""
 
 
-def attention_modules(model: Model) -> list[nn.Module]:
-    """The attention module of each block; AttentionError where one has none, or several."""
-    found = [
-        next((getattr(block, name) for name in _ATTENTION if hasattr(block, name)), None) for block in model.layers
-    ]
-    missing = [layer for layer, module in enumerate(found) if module is None or isinstance(module, nn.ModuleList)]
-    if missing:  # a list of several, as LongCat-Flash has it, is never called: hooks on it would change nothing
-        raise AttentionError(f"blocks {missing} of {type(model.decoder).__name__} have no attention to intervene in")
-    return [module for module in found if module is not None]
+def attention_modules(model: Model) -> list[nn.Module | None]:
+    """The attention module of each block; None for one without, such as a convolution, a state space, or attention that
+    is linear beside blocks whose attention is not.
+
+    AttentionError where a block has several, where several share one, and where none has any.
+    """
+    found = [_attention(block, layer) for layer, block in enumerate(model.layers)]
+    asking = [module for module in found if module is not None and _asks(module)]
+    if len(set(map(id, asking))) < len(asking):
+        raise AttentionError(f"blocks of {type(model.decoder).__name__} share one attention, which can be none's alone")
+    if not any(module is not None for module in found):
+        raise AttentionError(f"no block of {type(model.decoder).__name__} has attention to intervene in")
+    return [module if not asking or module in asking else None for module in found]
+
+
+def attention_of(model: Model, layer: int) -> nn.Module:
+    """The attention module of one block; AttentionError where it has none."""
+    found = attention_modules(model)[layer]
+    if found is None:
+        raise AttentionError(
+            f"block {layer} of {type(model.decoder).__name__} has no attention to intervene in; those that have are "
+            f"{[i for i, module in enumerate(attention_modules(model)) if module is not None]}"
+        )
+    return found
+
+
+def _attention(block: nn.Module, layer: int) -> nn.Module | None:
+    """What a block calls its attention, or what in it asks Transformers for an attention function."""
+    named = next((block._modules[name] for name in _ATTENTION if block._modules.get(name) is not None), block)
+    assert named is not None
+    asking = [module for module in named.modules() if _asks(module)]
+    if len(asking) > 1:  # LongCat-Flash has two, and its blocks call each
+        raise AttentionError(f"block {layer} has {len(asking)} attentions, such as {type(asking[0]).__name__}")
+    return asking[0] if asking else None if named is block else named
+
+
+def _asks(module: nn.Module) -> bool:
+    """Whether the code of a module asks Transformers for its attention function."""
+    return "get_interface" in inspect.unwrap(type(module).forward).__code__.co_names
 
 
 def window(layer: int, args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,12 +129,35 @@ def tapped(model: Model, taps: Iterable[tuple[int, Reader | Edit]]) -> Iterator[
     Readers see edited weights. Contexts may be nested. AttentionError for a model whose attention does not run
     through Transformers' interface, or whose kernel takes no mask.
     """
-    modules = attention_modules(model)
     with ExitStack() as undo:
         undo.enter_context(_handed_on(model))
         for layer, tap in taps:
-            undo.enter_context(_tap(modules[layer], layer, tap))
+            module = attention_of(model, layer)
+            undo.enter_context(_tap(module, layer, tap))
+            undo.enter_context(run_in(model, layer, module))
         yield
+
+
+@contextmanager
+def run_in(model: Model, layer: int, module: nn.Module) -> Iterator[None]:
+    """Inside, AttentionError in a forward of the block that does not call this module of it, where what is read would
+    be nothing and what is edited would change nothing."""
+    ran = [False]
+
+    def note(_: nn.Module, *__: object) -> None:
+        ran[0] = True
+
+    def check(block: nn.Module, *_: object) -> None:
+        if not ran[0]:
+            raise AttentionError(f"block {layer}, a {type(block).__name__}, did not run its {type(module).__name__}")
+        ran[0] = False
+
+    handles = [module.register_forward_pre_hook(note), model.layers[layer].register_forward_hook(check)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -165,6 +228,8 @@ class _Tap:
 
 def _cut(edit: Edit, rows: Rows, query_slots: torch.Tensor, key_slots: torch.Tensor) -> Cut:
     n_heads = rows.query.shape[1]
+    if edit.heads is not None and max(edit.heads) >= n_heads:
+        raise AttentionError(f"heads {list(edit.heads)}: this block has heads 0 to {n_heads - 1}")
     heads = torch.zeros(n_heads, dtype=torch.bool)
     heads[list(range(n_heads) if edit.heads is None else edit.heads)] = True
     queries = at_slots(edit.queries, query_slots, beyond=edit.is_open)

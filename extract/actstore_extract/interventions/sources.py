@@ -88,7 +88,9 @@ class Sources:
         with ExitStack() as hooks:
             seen = {
                 name: hooks.enter_context(
-                    reading(self.model, slots(batch, at[name]), [key[1:] for key in self.wanted if key[0] == name])
+                    reading(
+                        self.model, batch, slots(batch, at[name]), [key[1:] for key in self.wanted if key[0] == name]
+                    )
                 )
                 for name in self.roles
             }

@@ -1,15 +1,12 @@
 """Steering a model: forwards in which a vector is added to the residual stream, or put in its place."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import cast
+from contextlib import contextmanager
 
 import torch
-from torch import nn
-from transformers import Cache
 
 from actstore_extract.families import Batch, Model
-from actstore_extract.forward.points import hooked, points
+from actstore_extract.forward.points import at_point, check_writable, prompts, residual
 from actstore_extract.forward.slots import role_slots
 from actstore_extract.interventions.conditions import ConditionError, Steer
 from actstore_extract.roles import parse_role
@@ -33,22 +30,16 @@ def steered(model: Model, batch: Batch, steer: Steer, *, seed: int = 0) -> Itera
     What the block of the layer reads is changed (at L: what the final norm reads).
     """
     at = role_slots(batch, [parse_role(steer.role)], seed)
-    prompt = [True]
-
-    def before(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:  # noqa: ARG001
-        past = cast(Cache | None, kwargs.get("past_key_values"))
-        prompt[0] = past is None or int(past.get_seq_length()) == 0
 
     def change(x: torch.Tensor) -> torch.Tensor | None:
         if not prompt[0] and not steer.generated:
             return None
         where = at if prompt[0] else torch.ones(x.shape[:2], dtype=torch.bool)
-        assert where.shape == x.shape[:2]
+        x = residual(model, x, (len(where), where.shape[1]))
         vector = steer.scale * torch.from_numpy(steer.vector).to(x.device)
         new = x + vector.to(x.dtype) if steer.mode == "add" else vector.to(x.dtype).expand_as(x)
         return torch.where(where.to(x.device)[..., None], new, x)
 
-    with ExitStack() as hooks:
-        hooks.callback(model.decoder.register_forward_pre_hook(before, with_kwargs=True).remove)
-        hooks.enter_context(hooked(points(model, "residual")[steer.layer], change))
+    check_writable(model)
+    with prompts(model) as prompt, at_point(model, "residual", steer.layer, change):
         yield

@@ -39,7 +39,7 @@ class Decoder(Model):
         head = module.get_output_embeddings()  # type: ignore[no-untyped-call]
         if head is None:
             raise LoadError(f"{type(module).__name__} has no language-model head, so no next token")
-        for one in (self.norm, head):
+        for one in filter(None, (self.norm, head)):
             self._fill(one)
         for layer, block in enumerate(self.layers):
             if low_memory:
@@ -58,8 +58,8 @@ class Decoder(Model):
         """What the weights take that are held at once."""
         head = self.module.get_output_embeddings()
         blocks = [sum(weight.numel() for weight in block.parameters()) for block in self.layers]
-        rest = sum(weight.numel() for one in (self.norm, head) for weight in one.parameters())
-        return (rest + (max(blocks) if self.low_memory else sum(blocks))) * self.dtype.itemsize
+        rest = sum(weight.numel() for one in filter(None, (self.norm, head)) for weight in one.parameters())
+        return int((rest + (max(blocks) if self.low_memory else sum(blocks))) * self.dtype.itemsize)
 
     def tokens(self, word: str, prompts: Iterable[str]) -> list[int]:
         """The tokens of a word as it follows the prompts; raises WordError where it has none of its own there."""

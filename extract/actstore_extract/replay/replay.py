@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from actstore_extract.families import Batch, Model
-from actstore_extract.forward.points import hooked
-from actstore_extract.forward.tap import attention_modules
+from actstore_extract.forward.points import at_point
 from actstore_extract.forward.threads import fitting_threads
 from actstore_extract.interventions.blocks import Block, block_attention, own_blocks
 from actstore_extract.replay.decoder import Decoder
@@ -74,7 +73,8 @@ class Replay:
         """The last position's vector (d,) at the output of that forward."""
         everywhere = np.arange(sample.layout.length)
         x = self._begun(sample, branch, everywhere)[None]
-        with block_attention(self.model, as_batch(sample), self.blocked, seed=self.seed), ExitStack() as hooks:
+        blocked = [_within(one, range(branch.layer, self.model.n_layers)) for one in self.blocked]
+        with block_attention(self.model, as_batch(sample), blocked, seed=self.seed), ExitStack() as hooks:
             for layer in range(branch.layer, self.model.n_layers):
                 hooks.enter_context(self._attention_put(layer, [branch], everywhere))
             found: Vectors = self.forward.output(x, layer=branch.layer)[0].float().cpu().numpy()
@@ -98,6 +98,7 @@ class Replay:
         front, and none another's. Each block is used for all jobs before the next, so that its weights are needed once.
         `advance` is told of blocks done.
         """
+        self.forward.check_cached()
         lanes = [_lanes(job) for job in jobs]
         begin = min(branch.layer for job in jobs for branch in job.branches)
         for layer in range(begin, self.model.n_layers + 1):
@@ -187,7 +188,7 @@ class Replay:
                 x[0, i * len(at) + torch.from_numpy(np.searchsorted(at, one.at))] = inputs[id(one)].to(x.dtype)
             return x
 
-        with hooked(attention_modules(self.model)[layer], read):
+        with at_point(self.model, "attention-input", layer, read):
             yield
 
     def _attention_input(self, layer: int, put: Put) -> torch.Tensor:
@@ -200,7 +201,7 @@ class Replay:
             raise _Seen
 
         step = self.steps(len(x), 0)[layer]
-        with hooked(attention_modules(self.model)[layer], look):
+        with at_point(self.model, "attention-input", layer, look):
             try:
                 self.forward.block(layer, x[None], step)
             except _Seen:
@@ -247,6 +248,11 @@ def _lanes(job: Job) -> list[_Lane]:
     ordered = [job.branches[i] for i in _order(job)]
     together = max(1, SLOTS // (job.sample.layout.length - job.past))
     return [_Lane(job, tuple(ordered[i : i + together])) for i in range(0, len(ordered), together)]
+
+
+def _within(block: Block, layers: range) -> Block:
+    """The block in those of its layers that run."""
+    return replace(block, layers=tuple(layer for layer in layers if block.layers is None or layer in block.layers))
 
 
 def as_batch(sample: Kept) -> Batch:

@@ -12,7 +12,9 @@ from transformers import DynamicCache
 
 from actstore.errors import ActstoreError
 from actstore_extract.families import Model
-from actstore_extract.forward.points import hooked
+from actstore_extract.families.anatomy import several
+from actstore_extract.forward.points import at_point
+from actstore_extract.forward.tap import AttentionError, attention_modules
 
 __all__ = ["Forward", "ReplayError", "Step"]
 
@@ -63,8 +65,44 @@ class Forward:
                     f"{type(model.module).__name__} adds its {name} to whatever enters its first block; "
                     "its forward cannot be gone on with from stored residual streams"
                 )
+        if (streams := several(model.decoder.config)) is not None:
+            raise ReplayError(
+                f"{type(model.module).__name__} carries several residual streams, of which {streams} is kept: "
+                "its forward cannot be gone on with from one"
+            )
         self.model = model
-        self.device = next(model.norm.parameters()).device  # its embeddings may have none: they are not needed
+        self.device = model.device
+        self._check_entry()
+
+    @torch.no_grad()
+    def _check_entry(self) -> None:
+        """ReplayError where the model changes what it is given as embeddings before its first block reads it."""
+        given = torch.linspace(-1, 1, 2 * self.model.d_model, device=self.device).view(1, 2, -1).to(self.model.dtype)
+        seen: list[torch.Tensor] = []
+
+        def look(read: torch.Tensor) -> None:
+            seen.append(read)
+            raise _Enough
+
+        with at_point(self.model, "residual", 0, look), suppress(_Enough):
+            self._run(given, past=0)
+        if not torch.equal(seen[0], given):
+            raise ReplayError(
+                f"{type(self.model.module).__name__} changes what is given to its first block; "
+                "its forward cannot be gone on with from stored residual streams"
+            )
+
+    def check_cached(self) -> None:
+        """ReplayError for a model with blocks that keep more of what was in front than keys and values."""
+        try:
+            without = [i for i, module in enumerate(attention_modules(self.model)) if module is None]
+        except AttentionError as error:
+            raise ReplayError(f"{error}: replay whole forwards (--method full)") from error
+        if without:
+            raise ReplayError(
+                f"blocks {without} of {type(self.model.decoder).__name__} have no attention, so keys and values are "
+                "not all that they read of the tokens in front: replay whole forwards (--method full)"
+            )
 
     @torch.no_grad()
     def logits(self, x: torch.Tensor, *, layer: int) -> torch.Tensor:
@@ -81,7 +119,11 @@ class Forward:
             seen.append(read[:, -1])
             raise _Enough
 
-        with self._skipping(range(layer)), hooked(self.model.norm, look), suppress(_Enough):
+        with (
+            self._skipping(range(layer)),
+            at_point(self.model, "residual", self.model.n_layers, look),
+            suppress(_Enough),
+        ):
             self._run(x, past=0)
         return seen[0]
 

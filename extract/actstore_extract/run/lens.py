@@ -1,6 +1,8 @@
 """The lens of a model: its final norm and unembedding as numbers, held against what the model itself says."""
 
+from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -32,11 +34,15 @@ def lens_of(model: Model, encoded: Encoded, dtype: str) -> Lens:
     after a sample.
     """
     lens = _taken(model, dtype)
-    _check(lens, model, encoded, dtype)
-    return lens
+    *others, last = [replace(lens.optics, scale=scale, softcap=cap) for scale, cap in model.kind.on_logits(model)]
+    for optics in others:
+        with suppress(LensError):
+            return _checked(replace(lens, optics=optics), model, encoded, dtype)
+    return _checked(replace(lens, optics=last), model, encoded, dtype)
 
 
 def _taken(model: Model, dtype: str) -> Lens:
+    """The lens, without what the model does to its logits."""
     head = model.module.get_output_embeddings()
     if head is None:
         raise LensError(f"{type(model.module).__name__} has no language-model head, so no lens; set lens = false")
@@ -48,9 +54,7 @@ def _taken(model: Model, dtype: str) -> Lens:
     unembedding = np.concatenate([_stored(weight[i : i + _BLOCK], dtype) for i in range(0, len(weight), _BLOCK)])
     bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.float().cpu()
     bias[model.kind.never_said(model)] = -torch.inf
-    scaled, softcap = model.kind.on_logits(model)
-    optics = Optics(kind, eps, len(weight), scale=scaled, softcap=softcap)
-    return Lens(optics, scale, shift, bias.numpy(), unembedding)
+    return Lens(Optics(kind, eps, len(weight)), scale, shift, bias.numpy(), unembedding)
 
 
 def _stored(rows: torch.Tensor, dtype: str) -> NDArray[np.generic]:
@@ -64,6 +68,8 @@ def _norm(model: Model) -> tuple[str, float, NDArray[np.float32], NDArray[np.flo
     Of a vector of ones with alternating signs, whose mean is 0 and whose mean square is 1, a norm leaves its weight;
     of a vector of ones an RMS norm leaves it too, a layer norm nothing.
     """
+    if model.norm is None:
+        raise LensError(f"{type(model.decoder).__name__} has no final norm, so no lens; set lens = false")
     norm, d = deepcopy(model.norm).float().cpu(), model.d_model
     named = [getattr(norm, name) for name in ("eps", "variance_epsilon") if hasattr(norm, name)]
     if not named or d % 2:
@@ -79,8 +85,8 @@ def _norm(model: Model) -> tuple[str, float, NDArray[np.float32], NDArray[np.flo
     return kind, eps, weight.numpy(), shift.numpy()
 
 
-def _check(lens: Lens, model: Model, encoded: Encoded, dtype: str) -> None:
-    """LensError unless the lens of one sample's last vector gives the logits that the model gives, up to rounding."""
+def _checked(lens: Lens, model: Model, encoded: Encoded, dtype: str) -> Lens:
+    """The lens; LensError unless of one sample's last vector it gives the model's own logits, up to rounding."""
     batch = model.collate([encoded])
     last = Selection(np.array([encoded.length - 1]))
     found = capture(model, batch, [last], layers=[model.n_layers], next_token=True)
@@ -96,3 +102,4 @@ def _check(lens: Lens, model: Model, encoded: Encoded, dtype: str) -> None:
             f"of their spread, where rounding makes {most:.1%}; this kind of model needs `on_logits` in its family, "
             "or set lens = false"
         )
+    return lens

@@ -10,13 +10,20 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    GPT2Config,
+    GPT2LMHeadModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 from transformers.image_transforms import convert_to_rgb
 from transformers.utils import is_torchvision_available
 
 import tiny
 from actstore_extract import hub
-from actstore_extract.families import LoadError, Model, Prompt, SampleError, load
+from actstore_extract.families import LoadError, Model, Prompt, SampleError, families, load
 from actstore_extract.families.sample import LayoutError
 from actstore_extract.forward.capture import Selection, capture
 from actstore_extract.interventions.blocks import always_blocked
@@ -262,8 +269,10 @@ def test_collate(model: Model, left: bool) -> None:
     for i, sample in enumerate(encoded):
         slots = batch.offset[i] + np.arange(sample.length)
         assert torch.equal(batch.inputs["input_ids"][i, slots], sample.inputs["input_ids"][0])
-        assert torch.equal(batch.inputs["position_ids"][i, slots], torch.arange(sample.length))
+        if left:  # on the right, those that the model makes itself are the same
+            assert torch.equal(batch.inputs["position_ids"][i, slots], torch.arange(sample.length))
         assert batch.inputs["attention_mask"][i].sum() == sample.length
+    assert ("position_ids" in batch.inputs) is left
 
 
 def test_learned_positions_and_other_names() -> None:
@@ -275,9 +284,22 @@ def test_learned_positions_and_other_names() -> None:
     assert encode(model, TEXT).layout.text.tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("name", ["qwen2_vl", "cohere_compass"])
+def test_positions_of_several_axes_are_the_models_own(name: str) -> None:
+    """Whether its configuration says their sections, nests them, or leaves them to the code."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    nested = {"rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), rope)}
+    with torch.device("meta"):
+        config = AutoConfig.for_model(name, text_config=nested if name == "cohere_compass" else {})
+        config.get_text_config().num_hidden_layers = 1
+        module = AutoModelForImageTextToText.from_config(config)
+    assert not families()["generic"].takes_position_ids(module)
+    assert families()["generic"].takes_position_ids(tiny.llama()[0])
+
+
 def test_unknown_parts() -> None:
     config = T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    with pytest.raises(LoadError, match=r"T5Stack has no layers or h or blocks: .* family of its own"):
+    with pytest.raises(LoadError, match="T5ForConditionalGeneration is an encoder with a decoder: what the decoder"):
         Model(T5ForConditionalGeneration(config), tiny.tokenizer([]))
 
 

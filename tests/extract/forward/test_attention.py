@@ -99,6 +99,9 @@ def test_the_forward_ends_with_the_last_attention_wanted() -> None:
     named.append(("norm", model.norm))
     handles = [x.register_forward_pre_hook(lambda *_, name=name: calls.append(name)) for name, x in named]
     selection = AttentionSelection(ROLES)
+    capture(model, batch, [NONE] * 2, layers=[0])
+    assert calls[-1] == "norm"  # the first forward comes by every point
+    calls.clear()
     capture(model, batch, [NONE] * 2, layers=[0, 2], attention=selection)
     assert calls == [0, "a0", 1, "a1", 2, "a2"]
     calls.clear()

@@ -128,10 +128,3 @@ def test_no_mask_stands_for_the_causal_one(kernel: str) -> None:
         )
     with block_attention(model, batch, [block]):
         assert (model(batch).logits - expected).abs().max() < 1e-5
-
-
-def test_blocks_of_several_attentions_are_refused() -> None:
-    model = tiny.model("llama")
-    model.layers[1].self_attn = torch.nn.ModuleList([model.layers[1].self_attn])
-    with pytest.raises(AttentionError, match="blocks .1. of LlamaModel have no attention to intervene in"):
-        block_attention(model, make(model, TEXTS), [parse_block(KNOCKOUTS[0], n_layers=4)]).__enter__()

@@ -135,7 +135,7 @@ def in_cache(model, source, receiver, point, role, layers, *, steps):
     batch, other = model.collate([receiver], left=True), model.collate([source])
     at = [np.array([int(getattr(one.layout, "eoi" if role == "eoi" else "image_end"))]) for one in (source, receiver)]
     wanted = [(point, layer) for layer in layers]
-    with reading(model, slots(other, [at[0]]), wanted) as seen:
+    with reading(model, other, slots(other, [at[0]]), wanted) as seen:
         model(other)
     inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
     options = {"max_new_tokens": steps, "do_sample": False, "suppress_tokens": [model.image_token_id]}

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 import actstore
+import kinds
 import tiny
 from actstore.format.plan import prepare
 from actstore_extract.families import LoadError, Model
+from actstore_extract.forward.capture import Selection, capture
 from actstore_extract.interventions.blocks import always_blocked, parse_block
 from actstore_extract.recipe import recipe
-from actstore_extract.replay import Branch, Job, Put, Reader, Replay, ReplayError, load_decoder
+from actstore_extract.replay import Branch, Job, Kept, Put, Reader, Replay, ReplayError, load_decoder
 from actstore_extract.replay import prefix as prefixes
 from actstore_extract.replay.reader import stored
 from actstore_extract.replay.steps import Forward
@@ -328,6 +330,28 @@ def test_positions_of_several_axes_are_refused(monkeypatch):
     monkeypatch.setattr(type(model.kind), "takes_position_ids", lambda *_: False)
     with pytest.raises(ReplayError, match="makes positions of its own"):
         Replay(model)
+
+
+def test_forwards_that_cannot_be_gone_on_with_say_why():
+    with pytest.raises(ReplayError, match="NanoChatForCausalLM changes what is given to its first block"):
+        Replay(kinds.text("nanochat"))
+    with pytest.raises(ReplayError, match="carries several residual streams, of which the mean of 4 is kept"):
+        Replay(kinds.text("deepseek_v4"))
+    with pytest.raises(ReplayError, match="LongcatFlashMLA.*--method full"):
+        Replay(kinds.text("longcat_flash")).forward.check_cached()
+
+
+def test_blocks_without_attention_are_replayed_whole():
+    model = kinds.text("jamba")
+    encoded = model.encode(tiny.prompts([kinds.LONG])[0])
+    everywhere = np.arange(encoded.length)
+    found = capture(model, model.collate([encoded]), [Selection(everywhere)], layers=range(5), next_token=True)
+    x, said = found.residual.numpy(), found.next_logits[0].numpy()
+    kept = Kept("s0", encoded.layout, lambda layer, at: x[layer][at])
+    for layer in range(5):
+        assert apart(Replay(model).full(kept, Branch(layer)), said) < EXACT
+    with pytest.raises(ReplayError, match=r"blocks .0, 2. of JambaModel have no attention.*--method full"):
+        Replay(model).packed([Job(kept, (Branch(0),), 4)])
 
 
 def test_many_samples_of_different_length_go_side_by_side():
