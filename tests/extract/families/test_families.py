@@ -11,8 +11,6 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
     GPT2Config,
     GPT2LMHeadModel,
     T5Config,
@@ -23,7 +21,7 @@ from transformers.utils import is_torchvision_available
 
 import tiny
 from actstore_extract import hub
-from actstore_extract.families import LoadError, Model, Prompt, SampleError, families, load
+from actstore_extract.families import LoadError, Model, Prompt, SampleError, load
 from actstore_extract.families.sample import LayoutError
 from actstore_extract.forward.capture import Selection, capture
 from actstore_extract.interventions.blocks import always_blocked
@@ -282,19 +280,6 @@ def test_learned_positions_and_other_names() -> None:
     model = Model(GPT2LMHeadModel(config), words)
     assert (model.n_layers, model.d_model, model.n_heads) == (2, 32, 2)
     assert encode(model, TEXT).layout.text.tolist() == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("name", ["qwen2_vl", "cohere_compass"])
-def test_positions_of_several_axes_are_the_models_own(name: str) -> None:
-    """Whether its configuration says their sections, nests them, or leaves them to the code."""
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
-    nested = {"rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), rope)}
-    with torch.device("meta"):
-        config = AutoConfig.for_model(name, text_config=nested if name == "cohere_compass" else {})
-        config.get_text_config().num_hidden_layers = 1
-        module = AutoModelForImageTextToText.from_config(config)
-    assert not families()["generic"].takes_position_ids(module)
-    assert families()["generic"].takes_position_ids(tiny.llama()[0])
 
 
 def test_unknown_parts() -> None:

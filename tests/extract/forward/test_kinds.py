@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 import kinds
 import tiny
-from actstore_extract.families import Batch, LoadError, Model
+from actstore_extract.families import Batch, LoadError, Model, families
 from actstore_extract.families.anatomy import anatomy
 from actstore_extract.forward.attention import AttentionSelection
 from actstore_extract.forward.capture import CaptureError, Selection, capture
@@ -156,3 +157,16 @@ def test_a_decoder_is_found_further_inside_or_not_at_all() -> None:
         LoadError, match="LlamaForCausalLM has no layers or h or blocks or layer here or further inside"
     ):
         anatomy(module)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "cohere_compass"])
+def test_positions_of_several_axes_are_the_models_own(name: str) -> None:
+    """Whether its configuration says their sections, nests them, or leaves them to the code."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    nested = {"rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), rope)}
+    with torch.device("meta"):
+        config = AutoConfig.for_model(name, text_config=nested if name == "cohere_compass" else {})
+        config.get_text_config().num_hidden_layers = 1
+        module = AutoModelForImageTextToText.from_config(config)
+    assert not families()["generic"].takes_position_ids(module)
+    assert families()["generic"].takes_position_ids(tiny.llama()[0])
