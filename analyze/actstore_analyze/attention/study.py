@@ -125,7 +125,13 @@ class CrossModal(PerLayer):
             kept, start = _alike(spans, str(condition), say)
             called = _called(kept, places, named, say)
             found += [Unit(str(condition), kept.select(*KEY, "first", "last"), start, called, i) for i in self.layers]
-        return found
+        attending = _attending(store, self.layers)
+        without = ", ".join(str(layer) for layer in self.layers if layer not in attending)
+        if not attending:
+            raise ActstoreError(f"{store.path}: the model has no attention in blocks {without}; choose other --layers")
+        if without:
+            say(f"the model has no attention in blocks {without}, which are left out")
+        return [unit for unit in found if unit.layer in attending]
 
     def _spans(self, store: Store) -> pl.DataFrame:
         """Of each sample with text after its image: sample_id, condition, eoi, first, last."""
@@ -204,6 +210,13 @@ def _called(spans: pl.DataFrame, places: pl.DataFrame, named: Sequence[str], say
             continue
         called = {**dict.fromkeys(own["offset"].sort(), name), **called}
     return called
+
+
+def _attending(store: Store, layers: Sequence[int]) -> list[int]:
+    """Those of the layers that attention reads: in other blocks, such as a state space, all of it is NaN."""
+    kept = [part.array("attention/mass") for part in store.parts if "attention/mass" in part.commit.arrays]
+    at = {layer: store.header.layer_index(layer) for layer in layers}
+    return [layer for layer in layers if any(np.isfinite(array.layer(at[layer])).any() for array in kept)]
 
 
 def _mass(store: Store, unit: Unit) -> NDArray[np.float64]:

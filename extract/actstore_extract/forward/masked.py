@@ -1,15 +1,16 @@
-"""Attention taken away by its mask, in any attention there is: before the softmax, in all heads."""
+"""Attention taken away by its mask, in any attention that heeds one: before the softmax, in all heads."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from weakref import WeakSet
 
 import torch
 from torch import nn
 
 from actstore_extract.families import Model
 from actstore_extract.forward.slots import at_slots
-from actstore_extract.forward.tap import AttentionError, attention_of, run_in, window
-from actstore_extract.forward.weights import Edit, visible
+from actstore_extract.forward.tap import KERNELS, AttentionError, asks, attention_of, run_in, tapped, window
+from actstore_extract.forward.weights import Edit, Rows, visible
 
 __all__ = ["masked"]
 
@@ -20,20 +21,31 @@ _OUTPUTS = (
     "c_proj",
     "wo",
 )  # what takes the heads' outputs, (samples, queries, heads * d)
+# Attentions of their own code whose mask says, as ours does, what may be seen: MPT's says what may not.
+_OWN = ("BloomAttention", "CodeGenAttention", "FalconAttention", "GPTJAttention", "GPTNeoAttention")
+_HEEDING: WeakSet[nn.Module] = WeakSet()  # modules that are known to hand on the mask that they are given
 
 
 @contextmanager
 def masked(model: Model, edits: Iterable[tuple[int, Edit]]) -> Iterator[None]:
     """Inside, the attention of these blocks (0-based) lacks what the edits take from all heads before the softmax.
 
-    A query that is left no key attends to nothing. AttentionError in a forward where that cannot be said to the model,
-    and where its mask is not one of queries x keys.
+    A query that is left no key attends to nothing. AttentionError for attention that heeds no mask, and in a forward
+    where that cannot be said to the model or where its mask is not one of queries x keys.
     """
     kernel = str(model.decoder.config._attn_implementation)
     with ExitStack() as undo:
         for layer, edit in edits:
             module, mask = attention_of(model, layer), _Mask(layer, edit, is_bool=kernel.endswith("sdpa"))
-            undo.enter_context(run_in(model, layer, module))
+            if asks(module) and kernel in KERNELS:
+                undo.enter_context(tapped(model, [(layer, mask.look)]))
+            elif not asks(module) and type(module).__name__ not in _OWN:
+                raise AttentionError(
+                    f"{type(module).__name__} of block {layer} is not known to heed a mask of queries x keys: nothing "
+                    "can be blocked in it"
+                )
+            else:
+                undo.enter_context(run_in(model, layer, module))
             undo.callback(module.register_forward_pre_hook(mask.before, with_kwargs=True).remove)
             undo.callback(module.register_forward_hook(mask.after).remove)
             for name, output in module.named_modules():
@@ -48,6 +60,7 @@ class _Mask:
     def __init__(self, layer: int, edit: Edit, *, is_bool: bool) -> None:
         self.layer, self.edit, self.is_bool = layer, edit, is_bool
         self.blind = torch.empty(0, 0, dtype=torch.bool)  # (samples, queries): those that are left nothing
+        self.cut = torch.empty(0, 0, 0, 0, dtype=torch.bool)  # (samples, 1, queries, keys)
         self.zeroed = False
 
     def before(
@@ -68,7 +81,8 @@ class _Mask:
                 f"{type(module).__name__} of block {self.layer} has a mask {shape} for {len(query_slots)} queries and "
                 f"{len(key_slots)} keys: nothing can be blocked in it"
             )
-        cut = queries[:, None, :, None] & keys[:, None, None]
+        self.module, self.cut = module, queries[:, None, :, None] & keys[:, None, None]
+        cut = self.cut
         mask = mask & ~cut if mask.dtype == torch.bool else mask.masked_fill(cut, torch.finfo(mask.dtype).min)
         seen = visible(mask)
         for own in module.buffers():  # GPT-Neo keeps the windows of its blocks to itself
@@ -76,6 +90,17 @@ class _Mask:
                 seen = seen & own[:, :, query_slots][..., key_slots].to(seen.device)
         self.blind, self.zeroed = queries & ~seen.any(-1).any(1), False
         return args, {**kwargs, "attention_mask": mask}
+
+    def look(self, rows: Rows) -> None:
+        """AttentionError, in the module's first forward, where the kernel is not given what the module was."""
+        if self.module in _HEEDING or not self.cut.any():
+            return
+        if rows.mask is None or (visible(rows.mask[..., : rows.n_keys]) & self.cut).any():
+            raise AttentionError(
+                f"{type(self.module).__name__} of block {self.layer} does not hand its kernel the mask it is given: "
+                "nothing can be blocked in it"
+            )
+        _HEEDING.add(self.module)
 
     def between(self, _: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         """Blind queries give nothing: kernels with additive masks would let them see every key evenly."""

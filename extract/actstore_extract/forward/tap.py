@@ -22,9 +22,11 @@ from actstore_extract.forward.slots import at_slots
 from actstore_extract.forward.weights import Cut, Edit, Rows
 
 __all__ = [
+    "KERNELS",
     "AttentionError",
     "Reader",
     "Slotted",
+    "asks",
     "attention_modules",
     "attention_of",
     "run_in",
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
-_KERNELS = ("sdpa", "eager")
+KERNELS = ("sdpa", "eager")
 _TAP = "_actstore_tap"
 # How far a kernel's output may be from what its weights say it is, relative: rounding, and not another arithmetic.
 _ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
@@ -62,7 +64,7 @@ def attention_modules(model: Model) -> list[nn.Module | None]:
     AttentionError where a block has several, where several share one, and where none has any.
     """
     found = [_attention(block, layer) for layer, block in enumerate(model.layers)]
-    asking = [module for module in found if module is not None and _asks(module)]
+    asking = [module for module in found if module is not None and asks(module)]
     if len(set(map(id, asking))) < len(asking):
         raise AttentionError(f"blocks of {type(model.decoder).__name__} share one attention, which can be none's alone")
     if not any(module is not None for module in found):
@@ -85,13 +87,13 @@ def _attention(block: nn.Module, layer: int) -> nn.Module | None:
     """What a block calls its attention, or what in it asks Transformers for an attention function."""
     named = next((block._modules[name] for name in _ATTENTION if block._modules.get(name) is not None), block)
     assert named is not None
-    asking = [module for module in named.modules() if _asks(module)]
+    asking = [module for module in named.modules() if asks(module)]
     if len(asking) > 1:  # LongCat-Flash has two, and its blocks call each
         raise AttentionError(f"block {layer} has {len(asking)} attentions, such as {type(asking[0]).__name__}")
     return asking[0] if asking else None if named is block else named
 
 
-def _asks(module: nn.Module) -> bool:
+def asks(module: nn.Module) -> bool:
     """Whether the code of a module asks Transformers for its attention function."""
     return "get_interface" in inspect.unwrap(type(module).forward).__code__.co_names
 
@@ -164,7 +166,7 @@ def run_in(model: Model, layer: int, module: nn.Module) -> Iterator[None]:
 def _handed_on(model: Model) -> Iterator[None]:
     """Attention functions are handed out with the tap of their module behind them."""
     kernel = str(model.decoder.config._attn_implementation)
-    if kernel not in _KERNELS:
+    if kernel not in KERNELS:
         raise AttentionError(f"attention under {kernel!r} cannot be read or edited: choose sdpa or eager")
     own = AttentionInterface.get_interface
     if own is _get_interface:

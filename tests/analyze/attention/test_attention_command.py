@@ -27,11 +27,11 @@ def mass(layer, length=IMAGE + 1):
 def make(
     path, *, lengths=(IMAGE,) * N, eoi=True, stored=("mass",), last=3, dtype="float32", family="generic", blocks=3,
     layers=LAYERS, grid=(None, None), eol=(), starts=(START,) * N,
-    boi=None,
+    boi=None, without=(),
 ):  # fmt: skip
     """N samples: [BOS] [BOI], image tokens, [EOI] if so, TEXT tokens; mass NaN at the output.
 
-    grid: rows and columns of the image. eol: positions with stored rows of that role.
+    grid: rows and columns of the image. eol: positions with stored rows of that role. without: layers of no attention.
     """
     plan = pl.DataFrame({"sample_id": [f"s{i:02}" for i in range(N)], "label": list("abc") * 4})
     card = {"n_layers": blocks, "family": family}
@@ -50,6 +50,7 @@ def make(
     full = np.stack([mass(layer) for layer in layers] + [np.full((N, START + IMAGE + 1), np.nan, np.float32)])
     for sample, n in enumerate(lengths):
         full[:, sample, START + n + eoi :] = np.nan
+    full[list(without)] = np.nan
     rows = pl.DataFrame({"sample_id": plan["sample_id"], "role": "last", "k": 0, "position": None})
     residual = {"last": np.zeros((len(store.layers), N, 2), np.float32)}
     if eol:
@@ -81,6 +82,17 @@ def test_shares_of_the_mass_by_position(tmp_path, capsys):
         })  # fmt: skip
     assert [(row["position"], row["positions"]) for row in rows[:4]] == [(9, 1), (41, 1), (42, 1), (None, IMAGE - 2)]
     assert re.search(r'aria-label="block 1, at-9: share 0\.\d{3} \(1 position\)', (tmp_path / "f.svg").read_text())
+
+
+def test_blocks_without_attention_are_left_out_and_said(tmp_path, capsys):
+    store = make(tmp_path / "s", without=(0, 2))
+    status, rows, err = command(capsys, "attention", store)
+    assert status == 0
+    assert "the model has no attention in blocks 0, 2, which are left out" in err
+    assert {row["layer"] for row in rows} == {1}
+    status, _, err = command(capsys, "attention", store, "--layers", 2)
+    assert status == 1
+    assert "the model has no attention in blocks 2; choose other --layers" in err
 
 
 def test_initial_tokens_can_be_kept(tmp_path, capsys):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+import kinds
 import tiny
 from actstore_extract.families import Batch, Model
 from actstore_extract.forward.tap import AttentionError, attention_modules, window
@@ -128,3 +129,22 @@ def test_no_mask_stands_for_the_causal_one(kernel: str) -> None:
         )
     with block_attention(model, batch, [block]):
         assert (model(batch).logits - expected).abs().max() < 1e-5
+
+
+def test_attention_that_heeds_no_mask_as_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MPT's own says what may not be seen; an attention may be given a mask and not hand it on."""
+    model = kinds.text("mpt", d_model=64, n_heads=4, n_layers=4)
+    batch, block = make(model, TEXTS), parse_block(KNOCKOUTS[0], n_layers=4)
+    with pytest.raises(AttentionError, match="MptAttention of block 0 is not known to heed a mask of queries x keys"):
+        block_attention(model, batch, [block]).__enter__()
+    model = tiny.model("llama")
+    module = attention_modules(model)[2]
+    own = module.forward
+    deaf = lambda *args, attention_mask, **kwargs: own(*args, attention_mask=None, **kwargs)  # noqa: ARG005, E731
+    monkeypatch.setattr(module, "forward", deaf)
+    batch = make(model, TEXTS[:1])
+    with (
+        block_attention(model, batch, [block]),
+        pytest.raises(AttentionError, match="LlamaAttention of block 2 does not hand its kernel the mask it is given"),
+    ):
+        model(batch)
