@@ -180,6 +180,33 @@ _RESOLVE: dict[str, Callable[[Layout, int, str], Positions | None]] = {
     "text": lambda x, _, __: _some(x.text),
     "text-mean": lambda x, _, __: _some(x.text),
 }
+MEANINGS = {
+    "all": "every token",
+    "all-image-mean": "mean of the image tokens and of the machinery among them, without what ends the image",
+    "at-P": "the token at position P, counted from 0",
+    "at-NAME": "a token of the model's own machinery: at-frame-end in Emu3",
+    "boi": "what begins the image",
+    "eoi": "what ends the image (also: end-image)",
+    "eol": "what ends each line of the image",
+    "eol-mean": "mean of these",
+    "first-image": "the first image token (also: image-1)",
+    "image": "every image token",
+    "image-K": "the K-th image token, counted from 1",
+    "image-mean": "mean of the image tokens",
+    "image-mean-without-P": "mean of the image tokens but those at positions P-..., counted from 0",
+    "image-size": "what says how large the image is, in models that write it",
+    "last": "the last token of the prompt (also: last-1)",
+    "last-N": "the N-th token from the end, counted from 1",
+    "last-image": "the last image token",
+    "prefix": "every token in front of what ends the image",
+    "random-image": "one image token, drawn by the recipe's seed and the sample",
+    "random-image-N": "N of them",
+    "random-text": "one text token, drawn so",
+    "random-text-N": "N of them",
+    "suffix": "every token from what ends the image on",
+    "text": "the prompt's text: what follows the image or, where nothing does, what precedes it",
+    "text-mean": "mean of these",
+}
 _ALIASES = {
     "end-image": "eoi",
     "image-1": "first-image",
@@ -213,8 +240,7 @@ def parse_role(text: str) -> Role:
         return Role(name, "special")
     known = [*_PLAIN, *_ALIASES, "at-32", "image-32", "last-2", "random-image-10", "random-text-10"]
     raise RoleError(
-        f"no role is called {text!r}{nearest(text, known)}; "
-        f"roles are {', '.join(_PLAIN)}, at-P, image-K, image-mean-without-P, last-N, random-image-N and random-text-N"
+        f"no role is called {text!r}{nearest(text, known)}; roles are {', '.join(MEANINGS)}: see actstore roles"
     )
 
 

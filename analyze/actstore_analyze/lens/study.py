@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.format.lens import Lens
+from actstore.read.tokens import as_read
 from actstore.store import Store
 from actstore_analyze.lens.measure import Readings, read
-from actstore_analyze.lens.tokens import as_read
 from actstore_analyze.study.selection import USUAL, Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, n_layers
 from actstore_analyze.study.units import sampled

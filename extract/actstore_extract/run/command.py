@@ -144,6 +144,41 @@ def recipes(context: click.Context, style: str | None, output: Path | None) -> N
     render(pl.DataFrame(table), style, output)
 
 
+@click.command()
+@click.argument("where", metavar="[STORE|RECIPE]", required=False)
+@output_options
+def roles(where: str | None, style: str | None, output: Path | None) -> None:
+    """List the roles: which token of a prompt each name means, drawn for a made-up prompt.
+
+    Of a STORE, what its roles are in the first sample that has them; of a RECIPE (its model is loaded), what all roles
+    are in its first sample. Positions count from 0.
+
+    \b
+    Example:
+      actstore roles
+      actstore roles demo/fusion
+      actstore roles digits-fusion
+    """
+    from actstore.commands.table import render, resolve
+    from actstore_extract import legend
+
+    if where is None:
+        if resolve(style, output) == "table":
+            click.echo(f"{legend.prompt()}\n")
+        render(legend.example(), style, output)
+    elif Path(where).is_dir():
+        from actstore.store import open as open_store
+
+        render(legend.of_store(open_store(where)), style, output)
+    else:
+        from actstore_extract.recipe.recipe import load
+
+        recipe = load(where, [])  # before torch is loaded, which takes seconds
+        from actstore_extract.run.legend import of_recipe
+
+        render(of_recipe(recipe), style, output)
+
+
 @recipes.command()
 @click.argument("name")
 def show(name: str) -> None:
