@@ -24,7 +24,7 @@ ORDER = {
         *("store", "creation", "__init__", "maintain", "commands", "testing", "__main__"),
     ],
     "actstore_extract": [
-        *("__init__", "hub", "shipped", "pictures", "transfers", "roles", "samples", "families", "forward"),
+        *("__init__", "hub", "shipped", "pictures", "transfers", "roles", "legend", "samples", "families", "forward"),
         *("interventions", "recipe", "run", "again", "replay", "training", "demo"),
     ],
     "actstore_analyze": [
