@@ -19,6 +19,7 @@ from actstore_analyze.charts import charts as figures
 from actstore_analyze.overlap import figure as overlap
 from actstore_analyze.patch.steered import has_steers
 from actstore_analyze.published import curves as published
+from actstore_analyze.published.models import of_run
 from actstore_analyze.report import both_ways, experiments, prose, runcard, sections
 from actstore_analyze.report.experiments import Experiment, Shown
 from actstore_analyze.report.sections import Table
@@ -96,7 +97,9 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
         call.command(one.subject.store.path) for each in [*shown, *others] for one in each.shown for call in one.calls
     ]
     measured += [one.call.command(one.subject.store.path) for board in ranked for one in board.scores]
-    page = _page(subjects, shown, others, drawn, _commands(subjects, measured, output, reference), folder)
+    commands = _commands(subjects, measured, output, reference)
+    beside = reference is not None or any(of_run(subject.store.run) for subject in subjects)
+    page = _page(subjects, shown, others, drawn, commands, folder, beside=beside)
     with written(output) as draft:
         draft.write_text(page, encoding="utf-8")
     return Written(len(page.encode()), folder, [path for figure in drawn for path in figure.files])
@@ -278,7 +281,10 @@ def _page(
     drawn: Sequence[Figure],
     commands: Sequence[str],
     folder: Path,
+    *,
+    beside: bool,
 ) -> str:
+    """The page; `beside` asks for the papers' tables too, where a store is of a model that was published."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("actstore_analyze.report")
@@ -302,8 +308,8 @@ def _page(
         "folder": folder.name,
         "conditions": len({row["condition"] for row in accuracies}) > 1,
         "how_to_read": prose.how_to_read(subjects, shown, others),
-        "peaks": published.peaks().to_dicts(),
-        "knockout": _published_knockouts(),
+        "peaks": published.peaks().to_dicts() if beside else [],
+        "knockout": _published_knockouts() if beside else [],
         "source": published.SOURCE,
         "commands": commands,
         "recipes": [
