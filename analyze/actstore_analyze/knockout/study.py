@@ -29,6 +29,7 @@ TASKS = {"vqa": "answers", "cider": "captions"}  # scored where the samples have
 WORDS = {
     "overlap": "label overlap χ at the output",
     "vqa_accuracy": "VQA accuracy",
+    "vqa_of_all": "VQA accuracy, min(#/3, 1)",
     "cider": "CIDEr",
     "cider_d": "CIDEr-D",
     "cider_ptb": "CIDEr, PTB tokens",

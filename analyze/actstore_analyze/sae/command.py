@@ -82,7 +82,7 @@ def sae(store: Path, **asked: Any) -> None:
     show(store, study.Rebuilt, figure.rebuilt, **asked)
 
 
-JUDGED = ("judge", "base_url", "images", "controls", "at_once", "tries", "timeout", "price")
+JUDGED = ("judge", "prompt", "base_url", "images", "controls", "at_once", "tries", "timeout", "price")
 
 
 @click.command()
@@ -119,6 +119,13 @@ JUDGED = ("judge", "base_url", "images", "controls", "at_once", "tries", "timeou
     show_default=True,
     metavar="FOLDER",
     help="Folder that the samples' image paths start from.",
+)
+@click.option(
+    "--prompt",
+    default="strict",
+    show_default=True,
+    metavar="strict|any|FILE",
+    help="strict: a strong match, as the paper; any: built as its code asks; or a text with {descriptions} in it.",
 )
 @click.option("--controls", is_flag=True, help="Ask about controls too: another's image, other vectors.")
 @controlled

@@ -15,13 +15,14 @@ from actstore_analyze.judge.client import Question
 from actstore_analyze.published import stated
 from actstore_analyze.sae.described import Described
 from actstore_analyze.sae.features import match_rate
-from actstore_analyze.sae.question import PROMPT, question
+from actstore_analyze.sae.question import PROMPTS, question, text_of
 from actstore_analyze.study.recall import answer
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import depth
 
 __all__ = ["Matched"]
 
+MATCHES = {"strict": "strongly matches", "any": "stands for a key concept of it"}
 GROUP = ("role", "prompt_order", "condition")
 SCHEMA = {
     **dict.fromkeys((*GROUP, "control"), pl.String),
@@ -47,8 +48,20 @@ class Matched(Judging, Described):
 
     images: str = "."
     controls: bool = False
+    prompt: str = "strict"
+    prompt_text: str | None = None
 
     measure: ClassVar[str] = "sae_match"
+
+    @classmethod
+    def of(cls, store: Store, *, prompt: str = "strict", **asked: Any) -> Self:
+        """As of `Described`; prompt: one of question.PROMPTS, or a file, whose text is kept with the result."""
+        own = {} if prompt in PROMPTS else {"prompt_text": text_of(prompt)}
+        return super().of(store, prompt=prompt, **own, **asked)
+
+    @property
+    def _asking(self) -> str:
+        return self.prompt_text or text_of(self.prompt)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -83,9 +96,10 @@ class Matched(Judging, Described):
     @property
     def methods(self) -> str:
         """How it was computed."""
+        asked = MATCHES.get(self.prompt, f"matches, asked as in {self.prompt}")
         return (
             f"{super().methods} The judge ({self.judge}, temperature {self.temperature:g}) sees the image and the "
-            "descriptions, and says whether any strongly matches; of a prompt without an image it sees that of the "
+            f"descriptions, and says whether any {asked}; of a prompt without an image it sees that of the "
             "same sample with one; unclear replies and samples without described features count as no match."
         )
 
@@ -100,13 +114,13 @@ class Matched(Judging, Described):
     def estimate(self, store: Store, *, say: Say) -> str:
         """How much is to be asked, in words."""
         questions = [one.question for one in self.asked(store, say=say) if one.question]
-        return self.judgements(store, PROMPT).estimate(questions, self.price)
+        return self.judgements(store, self._asking).estimate(questions, self.price)
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """SCHEMA. rate: of n samples; unclear replies and samples without described features count as no match."""
         everything = list(self.asked(store, say=say))
         questions = [one.question for one in everything if one.question]
-        known = self.judgements(store, PROMPT)
+        known = self.judgements(store, self._asking)
         say(known.estimate(questions, self.price))
         known.ask(questions, at_once=self.at_once, say=say)
         found: dict[tuple[Any, ...], list[object]] = {}
@@ -133,7 +147,11 @@ class Matched(Judging, Described):
                 shown["shuffled"] = samples[1:] + samples[:1]
             for control, others in shown.items():
                 for descriptions, sample in zip(own["descriptions"].to_list(), others, strict=True):
-                    asked = question(descriptions, self._bytes(images[sample], loaded)) if descriptions else None
+                    asked = (
+                        question(descriptions, self._bytes(images[sample], loaded), self._asking)
+                        if descriptions
+                        else None
+                    )
                     yield Asked(tuple(group), int(layer), control, asked)
 
     def _images(self, store: Store, samples: list[str]) -> Mapping[str, str]:

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from actstore.errors import ActstoreError
 from actstore_analyze.judge.client import Question
 
-__all__ = ["PROMPT", "matched", "question"]
+__all__ = ["PROMPTS", "matched", "question", "text_of"]
 
-PROMPT = """You see an image and some short descriptions of concepts.
+HOLE = "{descriptions}"
+STRICT = """You see an image and some short descriptions of concepts.
 
 {descriptions}
 
@@ -19,11 +22,44 @@ Image description: one or two sentences
 Match found: YES or NO
 Explanation: one sentence"""
 
+ANY = """You see an image and what some features of a sparse autoencoder are said to stand for.
 
-def question(descriptions: Sequence[str], image: bytes) -> Question:
+{descriptions}
+
+Say in short what the image shows: every object and activity, high-level concepts and the like. After that, say whether
+any one of the features stands for a key concept among these.
+
+Answer in exactly this form:
+Image description: one or two sentences
+
+Match found: YES or NO
+Explanation: one sentence on which of them do, or why none does"""
+
+# strict: as the paper says, a strong match. any: built as the authors' code asks, in other words: the image is
+# described whole, and nothing is said of how strong a match has to be. Theirs puts descriptions into quotation marks.
+PROMPTS = {"strict": STRICT, "any": ANY}
+
+
+def text_of(prompt: str) -> str:
+    """The text of a prompt: one of PROMPTS by its name, else a file's. ActstoreError for a file that has no place for
+    the descriptions, or does not ask for the line that is read."""
+    if prompt in PROMPTS:
+        return PROMPTS[prompt]
+    try:
+        text = Path(prompt).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(PROMPTS)
+        raise ActstoreError(f"--prompt {prompt} is neither a text file nor one of {known}: {error}") from None
+    for needed, why in ((HOLE, "where the descriptions go"), ("Match found:", "the line that is read of a reply")):
+        if needed not in text:
+            raise ActstoreError(f"{prompt} has no {needed!r}, {why}")
+    return text
+
+
+def question(descriptions: Sequence[str], image: bytes, prompt: str = STRICT) -> Question:
     """Whether at least one description matches the image (the bytes of a JPEG, PNG, GIF or WebP file)."""
     listed = "\n".join(f"{number}. {text}" for number, text in enumerate(descriptions, 1))
-    return Question(PROMPT.format(descriptions=listed), matched, image)
+    return Question(prompt.replace(HOLE, listed), matched, image)
 
 
 def matched(reply: str) -> bool | None:

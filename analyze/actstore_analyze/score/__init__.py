@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from actstore_analyze.score.captions import cider, cider_per_image
     from actstore_analyze.score.exact import YesNo, gqa_accuracy, mme_points, pope
     from actstore_analyze.score.ptb import ptb_tokens
-    from actstore_analyze.score.vqa import normalised, vqa_accuracy
+    from actstore_analyze.score.vqa import normalised, vqa_accuracy, vqa_of_all
 
 __all__ = [
     "YesNo",
@@ -20,6 +20,7 @@ __all__ = [
     "pope",
     "ptb_tokens",
     "vqa_accuracy",
+    "vqa_of_all",
 ]
 
 __getattr__, __dir__ = handed_on(
@@ -31,4 +32,5 @@ __getattr__, __dir__ = handed_on(
     normalised="vqa",
     ptb_tokens="ptb",
     vqa_accuracy="vqa",
+    vqa_of_all="vqa",
 )

@@ -29,6 +29,7 @@ NAMES = {
 }
 METRIC = {
     "vqa_accuracy": "VQA accuracy",
+    "vqa_of_all": "VQA accuracy, min(#/3, 1)",
     "f1": "F1",
     "yes": "says yes",
     **{f"cider{d}{ptb}": f"CIDEr{d.upper().replace('_', '-')}{ptb and ', PTB tokens'}"

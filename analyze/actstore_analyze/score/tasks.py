@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore_analyze.score.captions import cider_per_image
 from actstore_analyze.score.exact import gqa_accuracy, mme_points, pope
-from actstore_analyze.score.vqa import normalised, vqa_accuracy
+from actstore_analyze.score.vqa import normalised, vqa_accuracy, vqa_of_all
 from actstore_analyze.study.intervals import bootstrapped, percentiles, resampled, wilson
 
 __all__ = ["TASKS", "Score", "Task"]
@@ -51,7 +51,10 @@ def _of(score: Callable[[Sequence[str], Truths], list[Score]]) -> Scorer:
 
 
 def _vqa(said: Sequence[str], truths: Truths) -> list[Score]:
-    return [_mean("vqa_accuracy", np.array([vqa_accuracy(*pair) for pair in zip(said, truths, strict=True)]))]
+    ways = {"vqa_accuracy": vqa_accuracy, "vqa_of_all": vqa_of_all}
+    return [
+        _mean(name, np.array([way(*pair) for pair in zip(said, truths, strict=True)])) for name, way in ways.items()
+    ]
 
 
 def _cider(said: Sequence[str], truths: Truths) -> list[Score]:

@@ -20,7 +20,15 @@ from actstore_analyze.study.selection import Say, known_layers
 
 __all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "Study", "depth", "n_layers"]
 EVERYTHING = "from rows"
-UNWRITTEN = ("sql", "jobs", "with_state", "vector_state", "blocked", "interval")  # fields that are no options
+UNWRITTEN = (
+    "sql",
+    "jobs",
+    "with_state",
+    "vector_state",
+    "blocked",
+    "interval",
+    "prompt_text",
+)  # fields that are no options
 FIRST = ("roles", "layers")  # options that a command line begins with
 RESIDUAL = "the residual stream; layer 0 is the embeddings, layer l the output of the l-th block, before any final norm"
 METRICS = {

@@ -6,8 +6,37 @@ import polars as pl
 
 from actstore.errors import nearest
 from actstore_extract.recipe.sections import RecipeError
+from actstore_extract.recipe.shelf import shipped
+from actstore_extract.samples.synsets import papers
 
-__all__ = ["check_answers"]
+__all__ = ["PAPER", "check_answers", "of_paper"]
+
+PAPER = "narrow-gate"  # what [capture] answers may name instead of words
+_TOKENIZERS = {"chameleon-7b": "chameleon", "chameleon-34b": "chameleon", "emu3": "emu3"}  # whose words there are
+
+
+def of_paper(name: str, path: str, family: str | None) -> dict[str, str]:
+    """The words of The Narrow Gate's code for the classes of its patching pairs: the first token of each.
+
+    For the recipe `name` of the model at `path`. Which words is a matter of the tokenizer: that of the `family`, else
+    of the model that the recipe ships for, else of the name on the hub. RecipeError for models of which the code has
+    none.
+
+    >>> [of_paper(*one)["jaguar"] for one in (("emu3/x", "/data/mine", None), ("mine", "facebook/chameleon-30b", None))]
+    [' jag', ' Jaguar']
+    """
+    known = papers().words
+    by_path = {one.data["model"]["path"].lower(): name for name, one in shipped().items() if "/" in name}
+    model = name if "/" in name else by_path.get(path.lower(), "")
+    tokenizer = family or _TOKENIZERS.get(model.partition("/")[0])
+    if tokenizer not in known:
+        this = tokenizer or model.partition("/")[0] or path
+        raise RecipeError(
+            f'[capture] answers = "{PAPER}": the authors\' code has words for {" and ".join(known)} alone, and this is '
+            f'{this}; list words yourself, {{ jaguar = " jaguar", ... }}, or say whose tokenizer it is: '
+            '[model] family = "chameleon"'
+        )
+    return dict(known[tokenizer])
 
 
 def check_answers(answers: Sequence[str] | Mapping[str, str], asked: pl.DataFrame, *, limited: bool) -> None:

@@ -13,6 +13,7 @@ from actstore_extract.interventions.conditions import NONE, ConditionSection
 from actstore_extract.interventions.knockouts import KnockoutSection
 from actstore_extract.interventions.patches import PatchSection
 from actstore_extract.interventions.steers import SteerSection
+from actstore_extract.recipe.answers import PAPER, of_paper
 from actstore_extract.recipe.sections import RecipeError, check_keys, override, read, section
 from actstore_extract.recipe.shelf import shipped
 from actstore_extract.roles import RoleError, parse_role
@@ -117,7 +118,8 @@ class CaptureSection(_Section):
     `per_head`, and `mass` that on every key up to the end of the image. `max_new_tokens` are generated, 0 for none, the
     most probable one by one: `generation` is "greedy" for that alone, as it is without, "checkpoint" where the model's
     generation config counts in all but sampling, or a table of such options, { repetition_penalty = 1.2 }. Of
-    `answers`, words or { class = word }, the probability as next token is kept. Of `layers`, -1 is the last residual
+    `answers`, words or { class = word }, the probability as next token is kept; "narrow-gate" are the words of that
+    paper's code for its patching pairs. Of `layers`, -1 is the last residual
     point; the forward ends at the last of them where `next_token` is false. `lens` keeps the model's final norm and
     unembedding beside.
     """
@@ -142,7 +144,8 @@ class CaptureSection(_Section):
     def _answers(cls, answers: object) -> object:
         if isinstance(answers, str):
             raise ValueError(
-                f'{answers!r} is neither a list of words, ["dog", "cat"], nor a table {{ class = "word" }}'
+                f'{answers!r} is neither a list of words, ["dog", "cat"], nor a table {{ class = "word" }}, '
+                f'nor "{PAPER}"'
             )
         return answers
 
@@ -232,6 +235,10 @@ def _recipe(data: Mapping[str, Any], where: str) -> Recipe:
     if source not in SOURCES:
         hint = nearest(str(source), list(SOURCES))
         raise RecipeError(f"{where}: [samples] source {source!r} is not one of {', '.join(SOURCES)}{hint}")
+    if sections["capture"].get("answers") == PAPER:
+        model = sections["model"]
+        words = of_paper(str(data.get("name")), str(model.get("path")), model.get("family"))
+        sections["capture"] = {**sections["capture"], "answers": words}
     parsed = {
         "model": section(ModelSection, sections["model"], f"{where}: [model]"),
         "samples": section(SOURCES[source], sections["samples"], f"{where}: [samples]"),

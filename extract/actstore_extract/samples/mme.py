@@ -20,6 +20,7 @@ from actstore_extract.samples.source import Samples, SamplesError, Source
 __all__ = ["Mme"]
 
 _ORIGIN = "MME's release (MME_Benchmark_release_version)"
+_ASKED = " Please answer yes or no."  # which ends every question, and lmms-eval puts its own sentence there
 _IMAGES = (".jpg", ".png", ".jpeg")
 _TASKS = (
     *("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"),
@@ -34,12 +35,15 @@ class Mme(Source):
     path: Path
 
     def everything(self) -> Samples:
-        """sample_id = TASK/IMAGE/N (N is 1 or 2), image = its path, question, label (yes or no), split = the task."""
+        """sample_id = TASK/IMAGE/N (N is 1 or 2), image = its path, question, question_alone (without "Please answer
+        yes or no."), label (yes or no), split = the task."""
         root = folder(self.path, _ORIGIN)
         rows = [row for task in _TASKS for text in _texts(root / task) for row in _questions(root, task, text)]
         if not rows:
             raise SamplesError(f"{root} has none of the tasks {', '.join(_TASKS)}: get it from {_ORIGIN}")
         table = pl.DataFrame(rows, schema=["sample_id", "image", "question", "label", "split"], orient="row")
+        alone = pl.col("question").str.replace_all(_ASKED, "", literal=True)
+        table = table.insert_column(3, table.select(alone.alias("question_alone")).to_series())
         return Samples(table, lambda name: open_image(root / name))
 
 

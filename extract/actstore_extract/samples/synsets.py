@@ -21,11 +21,15 @@ _PARENTS = 4  # Kaggle's images are ILSVRC/Data/CLS-LOC/train, four below it
 
 
 class Papers(NamedTuple):
-    """The paper's 100 animals and 10 patching pairs, as names without `.n.01`, and the WordNet ids of all of them."""
+    """The paper's 100 animals and 10 patching pairs, as names without `.n.01`, and the WordNet ids of all of them.
+
+    words: of the classes of the pairs, the token that stands for each in the authors' code, by the kind of tokenizer.
+    """
 
     animals: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
     wnids: Mapping[str, str]
+    words: Mapping[str, Mapping[str, str]]
 
 
 @cache
@@ -37,7 +41,8 @@ def papers() -> Papers:
     """
     data = json.loads((files("actstore_extract.samples") / "narrow_gate.json").read_text(encoding="utf-8"))
     pairs = tuple((stem(one), stem(other)) for one, other in data["pairs"])
-    return Papers(tuple(map(stem, data["animals"])), pairs, {stem(name): wnid for name, wnid in data["wnids"].items()})
+    wnids = {stem(name): wnid for name, wnid in data["wnids"].items()}
+    return Papers(tuple(map(stem, data["animals"])), pairs, wnids, data["words"])
 
 
 # What [samples] classes may name instead of listing classes.

@@ -127,7 +127,7 @@ def test_sql_chooses_samples_for_all_measures(tmp_path):
 def test_scores_where_there_are_references(tmp_path):
     path = make_store(tmp_path / "s", labels=False, texts=True)
     found = table(path)
-    assert set(found["metric"]) == {"vqa_accuracy", "cider", "cider_d", "cider_ptb", "cider_d_ptb"}
+    assert set(found["metric"]) == {"vqa_accuracy", "vqa_of_all", "cider", "cider_d", "cider_ptb", "cider_d_ptb"}
     store = actstore.open(path)
     for name, key in {"none": ("none", 0), "eoi-knockout-w2": ("eoi-knockout", 2)}.items():
         own = store.sql(f"from samples where condition = '{name}' order by sample_id")

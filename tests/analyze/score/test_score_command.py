@@ -55,7 +55,9 @@ def test_vqa(tmp_path, capsys):
     _, rows, err = command(capsys, store, "--task", "vqa")
     each = [vqa_accuracy(*pair) for pair in zip(said, truths, strict=True)]
     assert each == pytest.approx([0.9, 1, 0.3, 0])
-    found = {row["split"]: row for row in rows}
+    of_all = {row["split"]: row["score"] for row in rows if row["metric"] == "vqa_of_all"}
+    assert of_all == pytest.approx({"all": (1 + 1 + 1 / 3) / 4, "test": 1 / 3, "val": 1})
+    found = {row["split"]: row for row in rows if row["metric"] == "vqa_accuracy"}
     assert {name: row["score"] for name, row in found.items()} == pytest.approx({"all": 0.55, "test": 0.3, "val": 0.95})
     assert [found[name]["n"] for name in ("all", "test", "val")] == [4, 1, 2]
     assert (found["all"]["said"], found["all"]["truth"]) == ("generated_text", "answers")
@@ -72,7 +74,7 @@ def test_the_bootstrap_agrees_with_the_normal_approximation(tmp_path, capsys):
     matches = rng.integers(0, 5, 900)
     truths = [["yes"] * int(n) + ["no"] * int(10 - n) for n in matches]
     store = make_store(tmp_path / "s", ["yes"] * 900, answers=truths)
-    (row,) = command(capsys, store, "--task", "vqa")[1]
+    row, _ = command(capsys, store, "--task", "vqa")[1]
     each = np.array([0, 0.3, 0.6, 0.9, 1])[matches]
     assert row["score"] == pytest.approx(each.mean())
     half = 1.96 * each.std() / 30

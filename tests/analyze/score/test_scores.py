@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
 from actstore.errors import ActstoreError
-from actstore_analyze.score import cider, cider_per_image, gqa_accuracy, normalised, pope, ptb_tokens, vqa_accuracy
+from actstore_analyze.score import (
+    cider,
+    cider_per_image,
+    gqa_accuracy,
+    normalised,
+    pope,
+    ptb_tokens,
+    vqa_accuracy,
+    vqa_of_all,
+)
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "scores"
 VQA = json.loads((GOLDEN / "vqa.json").read_text())
@@ -33,6 +42,11 @@ def test_vqa_golden_mean():
 @pytest.mark.parametrize(("n_same", "expected"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])
 def test_vqa_accuracy_by_number_of_annotators(n_same, expected):
     assert vqa_accuracy("cat", ["cat"] * n_same + ["dog"] * (10 - n_same)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("n_same", "expected"), [(0, 0), (1, 1 / 3), (2, 2 / 3), (3, 1), (4, 1), (10, 1)])
+def test_vqa_of_all_by_number_of_annotators(n_same, expected):
+    assert vqa_of_all("Cat.", ["cat"] * n_same + ["dog"] * (10 - n_same)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

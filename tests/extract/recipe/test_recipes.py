@@ -64,6 +64,7 @@ CAPTIONS = "".join(layouts.CAPTIONS)
 SHORT = "What is this?\nAnswer the question using a single word or phrase."
 CAPTION = "Provide a one-sentence caption for the provided image."
 QUESTION = "<start_of_turn>user\n{}What is this?<end_of_turn>\n<start_of_turn>model\n"
+DOG = "Is there a dog in this image?\nAnswer the question using a single word or phrase."
 # The prompts of the papers, filled in: what a sample of each recipe is asked.
 ASKED = {
     "chameleon-7b/modality-gap": [f"<image> {CAPTIONS}", f"{CAPTIONS} <image>"],
@@ -92,6 +93,7 @@ ASKED = {
     "clip-gemma-2-2b/gqa": [
         "<image>" + QUESTION.format("").replace("this?", "this?\nAnswer the question using a single word or phrase.")
     ],
+    "clip-gemma-2-2b/mme": ["<image>" + QUESTION.format("").replace("What is this?", DOG)],
     "clip-gemma-2-2b/llava-bench": ["<image>" + QUESTION.format("")],
     "clip-gemma-2-2b/sae": [
         "<image>" + QUESTION.format(""),
@@ -250,6 +252,24 @@ def test_the_list():
     assert listed[0] == "name,weights,data,samples,gpu_gb,store_gb,about"
     assert "chameleon-7b/modality-gap,facebook/chameleon-7b,flickr30k,20000,17.5,10.8," in "\n".join(listed)
     assert len(listed) == 1 + len(shipped())
+
+
+def test_the_words_of_the_authors(tmp_path):
+    """A table for each tokenizer that they have words for; others are refused."""
+    for name, jaguar in (("chameleon-7b", " Jaguar"), ("chameleon-34b", " Jaguar"), ("emu3", " jag")):
+        found = recipe.load(f"{name}/patching", ["capture.answers=narrow-gate"]).capture.answers
+        assert found["jaguar"] == jaguar
+        assert [*found] == [name for pair in papers().pairs for name in pair]
+        assert len({*found.values()}) == 20
+    for name in ("pixtral-12b", "janus-1.3b", "llava-onevision-7b"):
+        with pytest.raises(recipe.RecipeError, match=f"words for chameleon and emu3 alone, and this is {name}"):
+            recipe.load(f"{name}/patching", ["capture.answers=narrow-gate"])
+    (tmp_path / "mine.toml").write_text(shipped()["chameleon-7b/patching"].text)
+    of_mine = ["capture.answers=narrow-gate", "model.path=/data/mine"]
+    with pytest.raises(recipe.RecipeError, match="this is /data/mine; list words yourself"):
+        recipe.load(str(tmp_path / "mine.toml"), of_mine)
+    mine = recipe.load(str(tmp_path / "mine.toml"), [*of_mine, "model.family=chameleon"])
+    assert mine.capture.answers["trilobite"] == " fossil"
 
 
 def test_an_unknown_name_shows_the_nearest():

@@ -79,6 +79,12 @@ def test_pope(tmp_path):
     }
     assert found.image("COCO_val2014_000000310197.jpg").size == (9, 7)
     assert source("pope", path=tmp_path, split="random", images=tmp_path / "val2014").samples().table.height == 2
+    assert found.notes == ()
+    first = (tmp_path / "coco_pope_random.json").read_text().splitlines()
+    (tmp_path / "coco_pope_random.json").write_text(first[0] + "\n")
+    (note,) = source("pope", path=tmp_path).samples().notes
+    assert "these are 2 popular, 2 adversarial, 1 random: scores of all are not those of others" in note
+    assert source("pope", path=tmp_path, split="random").samples().notes == ()
 
 
 def test_gqa(tmp_path):
@@ -114,6 +120,7 @@ def test_mme(tmp_path):
         "sample_id": "existence/000000006040/2",
         "image": "existence/000000006040.jpg",
         "question": "Is there a cat in this image? Please answer yes or no.",
+        "question_alone": "Is there a cat in this image?",
         "label": "no",
         "split": "existence",
     }
