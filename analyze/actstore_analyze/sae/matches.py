@@ -56,8 +56,8 @@ class Matched(Judging, Described):
     @classmethod
     def of(cls, store: Store, *, prompt: str = "strict", **asked: Any) -> Self:
         """As of `Described`; prompt: one of question.PROMPTS, or a file, whose text is kept with the result."""
-        own = {} if prompt in PROMPTS else {"prompt_text": text_of(prompt)}
-        return super().of(store, prompt=prompt, **own, **asked)
+        text = None if prompt in PROMPTS else text_of(prompt)
+        return super().of(store, prompt=prompt, prompt_text=text, **asked)
 
     @property
     def _asking(self) -> str:

@@ -27,7 +27,7 @@ from actstore_extract.families.parts import Parts, read_parts
 from actstore_extract.families.pretrained import DTYPES, explained, pretrained, quiet
 from actstore_extract.families.registry import family_named, family_of
 
-__all__ = ["load", "own_dtype", "rules_of", "sources"]
+__all__ = ["adjust", "load", "own_dtype", "rules_of", "sources"]
 
 _BASE, _LORA = "model", "lora"  # entries of a parts file: a model, and the folder of what LoRA taught it
 _TRAINING = "training.json"
@@ -66,7 +66,7 @@ def load(
         )
     if device_map is None:
         _move(module, device)
-    _set(processor, settings)
+    adjust(processor, settings)
     return Model(module, processor, family=kind.name)
 
 
@@ -80,7 +80,7 @@ def _move(module: PreTrainedModel, device: str) -> None:
         raise LoadError(f"the weights do not fit {device}: spread them with device_map = 'auto' in [model]") from error
 
 
-def _set(processor: ProcessorMixin | PreTrainedTokenizerBase, settings: Mapping[str, object]) -> None:
+def adjust(processor: ProcessorMixin | PreTrainedTokenizerBase, settings: Mapping[str, object]) -> None:
     """Change settings of the processor's image processor; LoadError for one it does not have."""
     images = getattr(processor, "image_processor", None)
     known = sorted(name for name in vars(images or object) if not name.startswith("_"))

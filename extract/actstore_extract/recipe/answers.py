@@ -29,14 +29,15 @@ def of_paper(name: str, path: str, family: str | None) -> dict[str, str]:
     by_path = {one.data["model"]["path"].lower(): name for name, one in shipped().items() if "/" in name}
     model = name if "/" in name else by_path.get(path.lower(), "")
     tokenizer = family or _TOKENIZERS.get(model.partition("/")[0])
-    if tokenizer not in known:
+    words = known.get(tokenizer or "")
+    if words is None:
         this = tokenizer or model.partition("/")[0] or path
         raise RecipeError(
             f'[capture] answers = "{PAPER}": the authors\' code has words for {" and ".join(known)} alone, and this is '
             f'{this}; list words yourself, {{ jaguar = " jaguar", ... }}, or say whose tokenizer it is: '
             '[model] family = "chameleon"'
         )
-    return dict(known[tokenizer])
+    return dict(words)
 
 
 def check_answers(answers: Sequence[str] | Mapping[str, str], asked: pl.DataFrame, *, limited: bool) -> None:

@@ -1,15 +1,16 @@
 """What a recipe needs, by arithmetic from the sizes of the published model: before anything is downloaded."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from actstore_extract.interventions.conditions import expand
 from actstore_extract.recipe.recipe import Recipe
 from actstore_extract.recipe.shelf import shipped
 from actstore_extract.roles import Role, parse_role
 
-__all__ = ["Facts", "Needs", "needs"]
+__all__ = ["Facts", "Needs", "needs", "published"]
 
+_SET = ("source", "resize", "classes")  # of [samples]
 _WORKING = 24  # vectors per token that a forward holds at once, roughly: the MLP's and attention's, and their sums
 
 
@@ -48,17 +49,34 @@ _ROWS: dict[str, Callable[[Facts, Role], float]] = {
 }
 
 
-def needs(recipe: Recipe) -> Needs | None:
-    """What a recipe that ships needs; None for one whose model ships too.
+def published(recipe: Recipe) -> Facts | None:
+    """The sizes of a recipe that ships, or of a copy of one; of another model, data set, prompt or size of images they
+    are not known so: None, as for one whose model ships too.
+    """
+    found = (one for one in shipped().values() if one.facts and _alike(recipe, one.data))
+    own = shipped().get(recipe.name)
+    one = own if own is not None and own.facts and _alike(recipe, own.data) else next(found, None)
+    return None if one is None else Facts(**one.facts)  # type: ignore[arg-type]  # TOML's numbers are as written
+
+
+def _alike(recipe: Recipe, data: Mapping[str, Any]) -> bool:
+    """Whether it asks the same model the same, of images of the same set and size."""
+    samples, prompt = recipe.samples.model_dump(), recipe.prompt
+    own = (recipe.model.path, recipe.model.processor, prompt.text, prompt.chat, *(samples.get(one) for one in _SET))
+    ships = (data["model"]["path"], data["model"].get("processor", {}), data.get("prompt", {}).get("text"), False)
+    return own == (*ships, *(data["samples"].get(one) for one in _SET))
+
+
+def needs(recipe: Recipe, facts: Facts | None = None) -> Needs | None:
+    """What a recipe needs, by the sizes given, else those of one that ships; None where there are none.
 
     >>> from actstore_extract.recipe.recipe import load
     >>> needs(load("chameleon-7b/overlap")).samples
     10000
     """
-    known = shipped()[recipe.name].facts
-    if not known:
+    facts = published(recipe) if facts is None else facts
+    if facts is None:
         return None
-    facts = Facts(**known)  # type: ignore[arg-type]  # TOML's numbers are of the kind they are written in
     orders = recipe.prompt.text if isinstance(recipe.prompt.text, dict) else {"image-text": ""}
     samples = min(recipe.samples.limit or facts.samples, facts.samples)
     each = [_kept(recipe, facts._replace(image_tokens=0) if order == "text" else facts) for order in orders]

@@ -12,6 +12,7 @@ from actstore.errors import visible
 from actstore.progress import duration
 
 if TYPE_CHECKING:
+    from actstore_extract.recipe.recipe import Recipe
     from actstore_extract.run.estimate import Estimate
 
 
@@ -23,6 +24,11 @@ def _say(text: str) -> None:
 @click.argument("recipe")
 @store_argument
 @click.option("--estimate", is_flag=True, help="Print rows, bytes and time, measured on some samples; write nothing.")
+@click.option(
+    "--arithmetic",
+    is_flag=True,
+    help="Say what it needs, roughly, by the model's configuration alone: neither weights nor data have to be there.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.")
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
@@ -34,6 +40,7 @@ def extract(
     recipe: str,
     store: Path,
     estimate: bool,
+    arithmetic: bool,
     limit: int | None,
     device: str,
     dtype: str | None,
@@ -48,6 +55,7 @@ def extract(
     Example:
       actstore extract digits-fusion demo/fusion
       actstore extract digits-fusion demo/fusion --estimate
+      actstore extract chameleon-7b/vqa runs/vqa --arithmetic --set capture.max_new_tokens=40
       actstore extract digits-fusion demo/cut --set 'conditions=["eoi-knockout"]'
       actstore extract my-recipe.toml runs/mine --device cuda --set samples.path=/data/imagenet
     """
@@ -56,6 +64,9 @@ def extract(
     options = {"samples.limit": limit, "model.dtype": dtype}
     changes = [*overrides, *(f"{key}={value}" for key, value in options.items() if value is not None)]
     asked = load(recipe, changes)  # before torch is loaded, which takes seconds
+    if arithmetic:
+        _print_arithmetic(asked, batch_size)
+        return
     from actstore_extract.run.estimate import estimate as estimate_of
     from actstore_extract.run.runner import Run
 
@@ -88,6 +99,22 @@ def _interruptible(store: Path) -> Iterator[None]:
             done = sum(commit.samples for commit in opened.commits)
             _say(f"\n{store}: stopped; {done} of {opened.plan.height} samples are kept; the same command goes on")
         raise
+
+
+def _print_arithmetic(recipe: "Recipe", batch_size: int | None) -> None:
+    import polars as pl
+
+    from actstore.commands.table import render
+    from actstore_extract.run.arithmetic import arithmetic
+
+    if batch_size is not None:
+        capture = recipe.capture.model_copy(update={"batch_size": batch_size})
+        recipe = recipe.model_copy(update={"capture": capture})
+    facts, found = arithmetic(recipe)
+    row = {"samples": found.samples, "gpu_gb": round(found.gpu_gb, 3), "store_gb": round(found.store_gb, 3)}
+    sizes = {name: value for name, value in facts._asdict().items() if name != "samples"}
+    render(pl.DataFrame([{**row, **sizes}]))
+    _say("10^9 bytes, roughly: weights, a batch and its keys and values; the store before compression")
 
 
 def _print_estimate(estimate: "Estimate") -> None:
