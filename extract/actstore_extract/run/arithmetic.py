@@ -71,7 +71,7 @@ def _of_whole(recipe: Recipe, source: tuple[str, str | None]) -> Sizes:
     """Of a model that is one checkpoint: a sample is encoded, as a run does it, for a model without weights."""
     config, where = _config(recipe, *source)
     kind = family_of((config.architectures or [""])[0], config, recipe.model.family)
-    module = cast(PreTrainedModel, kind.auto_class(config).from_config(config))
+    module = _without_weights(kind.auto_class(config), config)
     with torch.device("cpu"):
         processor = AutoProcessor.from_pretrained(source[0], **where)  # type: ignore[no-untyped-call]
         adjust(processor, recipe.model.processor)
@@ -89,8 +89,8 @@ def _of_halves(recipe: Recipe, vision: tuple[str, str | None], language: tuple[s
     tower = getattr(config, "vision_config", config)
     text, where = _config(recipe, *language)
     kind = family_of("", text)
-    weights = [AutoModel.from_config(tower), kind.auto_class(text).from_config(text)]
-    words = AutoTokenizer.from_pretrained(language[0], **where)  # type: ignore[no-untyped-call]
+    weights = [_without_weights(AutoModel, tower), _without_weights(kind.auto_class(text), text)]
+    words = AutoTokenizer.from_pretrained(language[0], **where)
     n_text = len(words(_text(recipe).replace(MARKER, ""), add_special_tokens=False).input_ids)
     return Sizes(text, sum(map(_parameters, weights)), (tower.image_size // tower.patch_size) ** 2, n_text)
 
@@ -98,6 +98,10 @@ def _of_halves(recipe: Recipe, vision: tuple[str, str | None], language: tuple[s
 def _config(recipe: Recipe, path: str, revision: str | None) -> tuple[PretrainedConfig, dict[str, Any]]:
     where = {"revision": revision, "trust_remote_code": recipe.model.remote_code}
     return AutoConfig.from_pretrained(path, **where), where
+
+
+def _without_weights(auto: Any, config: PretrainedConfig) -> PreTrainedModel:
+    return cast(PreTrainedModel, auto.from_config(config))
 
 
 def _parameters(module: PreTrainedModel) -> int:

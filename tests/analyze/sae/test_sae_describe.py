@@ -276,31 +276,6 @@ def test_a_second_run_asks_nothing(folder, capsys):
     assert {result.measure for result in kept.results()} >= {"judge", "sae_features", "sae_match"}
 
 
-def test_the_prompt_is_ours_or_a_file(folder, capsys):
-    (folder / "mine.txt").write_text(
-        "Is one of these {in} it?\n{descriptions}\nSay Match found: YES or Match found: NO"
-    )
-    (folder / "bare.txt").write_text("{descriptions}")
-    texts = {}
-    with speaking(lambda _: "Match found: NO") as server:
-        asked = ("--judge", "tiny", "--base-url", server.url)
-        for prompt in ("strict", "any", str(folder / "mine.txt")):
-            before = len(server.asked)
-            status, _, err = command(capsys, folder, *asked, "--prompt", prompt)
-            assert status == 0, err
-            texts[prompt] = [one["messages"][0]["content"][0]["text"] for one in server.asked[before:]]
-        # Another prompt is another question, and each is asked once.
-        assert [len(one) for one in texts.values()] == [3, 3, 3]
-        command(capsys, folder, *asked, "--prompt", "any")
-        assert len(server.asked) == 9
-        assert all("A loose association is not a match" in one for one in texts["strict"])
-        assert not any("strong" in one or "loose" in one for one in texts["any"])
-        assert "Is one of these {in} it?\n1. dogs\n2. grass\nSay" in "".join(texts[str(folder / "mine.txt")])
-        assert "bare.txt has no 'Match found:'" in command(capsys, folder, *asked, "--prompt", folder / "bare.txt")[2]
-        wrong = command(capsys, folder, *asked, "--prompt", "stict")[2]
-        assert "--prompt stict is neither a text file nor one of strict, any" in wrong
-
-
 def test_the_judge_sees_what_the_model_sees(folder, capsys):
     wide, exif = np.arange(6, dtype=np.uint16).reshape(2, 3) * 12850, Image.Exif()
     exif[0x0112] = 6
