@@ -25,7 +25,7 @@ ORDER = {
     ],
     "actstore_extract": [
         *("__init__", "hub", "shipped", "pictures", "transfers", "roles", "legend", "samples", "families", "forward"),
-        *("interventions", "recipe", "run", "again", "replay", "training", "demo"),
+        *("interventions", "check", "recipe", "run", "again", "replay", "training", "demo"),
     ],
     "actstore_analyze": [
         *("__init__", "neighbors", "charts", "published", "study", "commands", "judge"),

@@ -3,13 +3,14 @@
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
 from actstore_extract.families.loading import load, own_dtype, rules_of, sources
-from actstore_extract.families.model import Model
+from actstore_extract.families.model import Batching, Model
 from actstore_extract.families.registry import families
 from actstore_extract.families.sample import MARKER, Batch, Encoded, Prompt, SampleError
 
 __all__ = [
     "MARKER",
     "Batch",
+    "Batching",
     "Encoded",
     "Family",
     "LoadError",

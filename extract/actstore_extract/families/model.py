@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,9 @@ from actstore_extract.pictures import PictureError, seen
 from actstore_extract.roles import Layout
 from actstore_extract.transfers import sent
 
-__all__ = ["Always", "Model"]
+__all__ = ["Always", "Batching", "Model"]
+
+Batching = Literal["padded", "of one length", "of one"]
 
 # Names of the learned queries that a resampler has.
 _QUERIES = re.compile(r"(^|\.)(latents|quer(y|ies)|query_tokens|query_\d+_resolution\.weight)$")
@@ -48,7 +50,8 @@ class Model:
     """A Hugging Face model with its processor, in eval mode, and the family that knows its ways.
 
     `layers` are the decoder's blocks, `norm` what follows the last one, if there is one. `always` is what belongs to
-    the model itself and holds in every forward; whoever loads it says so.
+    the model itself and holds in every forward; whoever loads it says so. `batching` says which samples may share a
+    forward: any, padded to one length, those of one length, or none.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Model:
         if self.kind.architectures:
             self._check_image_token()
         self.always: Always | None = None
+        self.batching: Batching = "padded"
 
     @property
     def family(self) -> str:
@@ -193,7 +197,9 @@ class Model:
         """Indices of samples that go together: of one shape, near in length, the same for the same samples."""
         groups: dict[tuple[object, ...], list[int]] = {}
         for i, sample in enumerate(encoded):
-            groups.setdefault(self.kind.shape(sample), []).append(i)
+            length = sample.length if self.batching == "of one length" else None
+            groups.setdefault((length, *self.kind.shape(sample)), []).append(i)
+        batch_size = 1 if self.batching == "of one" else batch_size
         ordered = [sorted(group, key=lambda i: encoded[i].length) for group in groups.values()]
         return [group[i : i + batch_size] for group in ordered for i in range(0, len(group), batch_size)]
 

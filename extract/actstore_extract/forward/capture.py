@@ -20,7 +20,7 @@ from actstore_extract.forward.points import CaptureError, at_point, residual
 from actstore_extract.forward.tap import AttentionError, Reader, attention_modules, attention_of, tapped
 from actstore_extract.transfers import Landing, sent
 
-__all__ = ["Begun", "CaptureError", "Captured", "NotFiniteError", "Selection", "begin", "capture"]
+__all__ = ["Begun", "CaptureError", "Captured", "NotFiniteError", "Selection", "begin", "capture", "last_tokens_only"]
 
 
 _PROVEN: WeakSet[Model] = WeakSet()  # whose forward is known to come by each residual point once
@@ -164,7 +164,7 @@ def begin(
         if readers:
             hooks.enter_context(tapped(model, readers))
         if next_token or (not is_proven and model.module.get_output_embeddings() is not None):
-            hooks.enter_context(_last_tokens_only(model, batch))
+            hooks.enter_context(last_tokens_only(model, batch))
         if not next_token and wanted and is_proven:
             last = max([*wanted, *(block + 1 for block in blocks)])
             hooks.enter_context(_end(model, last, with_attention=last in dict(readers)))
@@ -247,7 +247,7 @@ def _checked(model: Model, layers: Sequence[int]) -> dict[int, int]:
 
 
 @contextmanager
-def _last_tokens_only(model: Model, batch: Batch) -> Iterator[None]:
+def last_tokens_only(model: Model, batch: Batch) -> Iterator[None]:
     """The head sees each sample's own last token alone, wherever padding put it: (samples, 1, d)."""
     head = model.module.get_output_embeddings()
     if head is None:

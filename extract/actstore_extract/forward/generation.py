@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from logging import ERROR
+from typing import cast
 
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
@@ -13,7 +14,7 @@ from transformers.utils import logging
 from actstore.errors import ActstoreError
 from actstore_extract.families import Batch, Encoded, Model
 
-__all__ = ["GREEDY", "GenerationError", "Way", "generate", "in_force", "together"]
+__all__ = ["GREEDY", "GenerationError", "Way", "first_logits", "generate", "in_force", "together"]
 
 # "greedy": nothing but the checkpoint's end tokens counts; "checkpoint": its generation config in all but sampling;
 # a table: these options of Transformers, over "greedy".
@@ -75,6 +76,16 @@ def generate(
             stopping_criteria=StoppingCriteriaList([_Stop(model, batch.n_slots, stop)] if stop else []),
         )
     return [_cut(text, stop) for text in _texts(model, tokens[:, batch.n_slots :])]
+
+
+@torch.no_grad()
+def first_logits(model: Model, batch: Batch) -> torch.Tensor:
+    """Logits (samples, vocabulary) of the first token that plain greedy generation says after each prompt of a batch
+    padded on the left."""
+    inputs = {name: tensor for name, tensor in batch.inputs.items() if name != "position_ids"}
+    options = _greedy(model, GREEDY) | {"return_dict_in_generate": True, "output_logits": True, "max_new_tokens": 1}
+    with model.held(batch), _quiet(), _explained(GREEDY), _following(model, GREEDY):
+        return cast(torch.Tensor, model.module.generate(**inputs, **options).logits[0])
 
 
 def together(model: Model, encoded: Sequence[Encoded], way: Way = GREEDY) -> list[list[int]]:

@@ -181,11 +181,14 @@ class CaptureSection(_Section):
 
 
 class Recipe(_Section):
-    """A whole recipe; `samples` is of the class that its source has; each sample is run under each condition."""
+    """A whole recipe; `samples` is of the class that its source has; each sample is run under each condition. `check`:
+    some forwards of one sample are held against each other before anything is stored.
+    """
 
     name: str
     about: str = ""
     seed: int = 0
+    check: bool = True
     model: ModelSection
     samples: Source
     prompt: PromptSection = PromptSection()

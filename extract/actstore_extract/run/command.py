@@ -35,6 +35,7 @@ def _say(text: str) -> None:
 )
 @click.option("--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Number type the model runs in.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples in one forward.")
+@click.option("--no-check", is_flag=True, help="Without the self-check of the model (check = false in the recipe).")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the recipe.")
 def extract(
     recipe: str,
@@ -45,6 +46,7 @@ def extract(
     device: str,
     dtype: str | None,
     batch_size: int | None,
+    no_check: bool,
     overrides: tuple[str, ...],
 ) -> None:
     """Run a recipe's model over its samples and keep what it says in STORE; the same call again goes on.
@@ -61,7 +63,7 @@ def extract(
     """
     from actstore_extract.recipe.recipe import load
 
-    options = {"samples.limit": limit, "model.dtype": dtype}
+    options = {"samples.limit": limit, "model.dtype": dtype, "check": "false" if no_check else None}
     changes = [*overrides, *(f"{key}={value}" for key, value in options.items() if value is not None)]
     asked = load(recipe, changes)  # before torch is loaded, which takes seconds
     if arithmetic:

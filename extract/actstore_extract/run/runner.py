@@ -22,6 +22,7 @@ from actstore.format.plan import prepare
 from actstore.progress import Bar, bar
 from actstore.store import Store
 from actstore.write import drafts
+from actstore_extract.check.found import Found
 from actstore_extract.families import Model, load, own_dtype, rules_of
 from actstore_extract.forward.generation import GREEDY, Way, in_force
 from actstore_extract.interventions.blocks import always_blocked
@@ -30,6 +31,7 @@ from actstore_extract.recipe import prompts
 from actstore_extract.recipe.answers import check_answers
 from actstore_extract.recipe.recipe import Recipe, RecipeError
 from actstore_extract.run.card import made_on
+from actstore_extract.run.checking import checked
 from actstore_extract.run.content import Content
 from actstore_extract.run.encoder import chat_of
 from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
@@ -190,8 +192,19 @@ class Run:
         there = self.there.get("answer_tokens", {})
         return [there[name] for name in answers] if there else tokens_of(self.model, answers, [], self.say)
 
+    @cached_property
+    def found(self) -> Found:
+        """What the self-check finds, or found when the store was made."""
+        return checked(
+            *(self.model, self.recipe, self.asked, self.samples),
+            batch_size=self.batch_size or self.recipe.capture.batch_size,
+            there=self.there,
+            say=self.say,
+        )
+
     def extractor(self, batch_size: int) -> Extractor:
         """What turns samples into the content of a part."""
+        self.model.batching = self.found.batches
         return Extractor(
             self.model,
             self.recipe,
@@ -375,6 +388,7 @@ class Run:
             "seed": self.recipe.seed,
             "batch_size": batch_size,
             **made_on(self.model.device),
+            "check": self.found.card(),
             "conditions": {name: condition.card() for name, condition in self.conditions.items()},
             "recipe": self.record(),
             **({"chat_end": end} if (end := self.chat_end(self.model)) else {}),

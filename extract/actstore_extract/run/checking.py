@@ -1,0 +1,77 @@
+"""Checking: when a run checks itself, and on which of its samples."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from actstore_extract.check.check import Asked, check
+from actstore_extract.check.found import Found, recorded, stricter
+from actstore_extract.families import Model, Prompt
+from actstore_extract.families.chat import ChatError
+from actstore_extract.interventions.knockouts import KnockoutSection
+from actstore_extract.interventions.patches import PatchSection
+from actstore_extract.pictures import PictureError
+from actstore_extract.recipe.recipe import Recipe
+from actstore_extract.run.card import made_on
+from actstore_extract.run.encoder import chat_of
+from actstore_extract.samples import Samples
+
+__all__ = ["checked"]
+
+_LOOKED_AT = 4  # samples with an image, and of all: the first that can be run is checked
+_OURS = ("actstore", "torch", "transformers")
+
+
+def checked(
+    model: Model,
+    recipe: Recipe,
+    asked: pl.DataFrame,
+    samples: Samples,
+    *,
+    batch_size: int,
+    there: Mapping[str, Any] | None,
+    say: Callable[[str], None],
+) -> Found:
+    """What the self-check finds; of a store that is `there`, by its run card, what it found then, unless device or
+    versions are others now. Raises CheckError."""
+    before = recorded(there)
+    if not recipe.check:
+        return replace(before, left_out={"everything": "the recipe says check = false"})
+    if there is not None and not _is_another(there, made_on(model.device)):
+        return before
+    found = check(model, list(_looked_at(model, recipe, asked, samples)), _asked(recipe, batch_size))
+    for line in found.lines():
+        say(line)
+    return stricter(found, before)
+
+
+def _asked(recipe: Recipe, batch_size: int) -> Asked:
+    """What a run of the recipe does with its model."""
+    capture, conditions = recipe.capture, recipe.conditions
+    inside = any(isinstance(one, PatchSection) and one.point == "attention-input" for one in conditions)
+    return Asked(
+        batch_size,
+        reads=bool(capture.attention or capture.mass or capture.kv or inside),
+        blocks=bool(recipe.model.blocked) or any(isinstance(one, KnockoutSection) for one in conditions),
+        generates=capture.max_new_tokens > 0,
+    )
+
+
+def _looked_at(model: Model, recipe: Recipe, asked: pl.DataFrame, samples: Samples) -> Iterator[Prompt]:
+    """The first samples as they are asked, those with an image in front."""
+    chat = chat_of(recipe.prompt)
+    rows = pl.concat([asked.filter(pl.col("image").is_not_null()).head(_LOOKED_AT), asked.head(_LOOKED_AT)])
+    for sample_id, text, image in rows.select("sample_id", "prompt", "image").unique(maintain_order=True).iter_rows():
+        try:
+            prompt = Prompt(sample_id, text, None if image is None else samples.image(image))
+            yield prompt if chat is None else chat.prompt(model, prompt)
+        except (ChatError, PictureError):
+            continue
+
+
+def _is_another(run: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether device or versions are others than those of a run card."""
+    then = run.get("versions") or {}
+    return run.get("device") != now["device"] or any(then.get(name) != now["versions"][name] for name in _OURS)

@@ -1,0 +1,142 @@
+"""The self-check: models that are right pass in every number type, and every fault that was found is found again."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache, partial
+
+import pytest
+
+import faults
+import kinds
+import tiny
+from actstore_extract.check.check import Asked, CheckError, check
+from actstore_extract.check.found import Found
+from actstore_extract.families import Model, load
+from actstore_extract.families.pretrained import DTYPES
+from actstore_extract.forward.tap import AttentionError
+from actstore_extract.shipped import MODELS
+
+EVERYTHING = Asked(batch_size=8, reads=True, blocks=True, generates=True)
+Make = Callable[[], Model]
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def system(name: str) -> Make:
+    return partial(once, tiny.model, name)
+
+
+def text(name: str) -> Make:
+    return partial(once, kinds.text, name)
+
+
+def made(make: Callable[..., Model], *args: str) -> Model:
+    """One of its own: a test changes the number type of buffers, too."""
+    return deepcopy(once(make, *args))
+
+
+@cache
+def once(make: Callable[..., Model], *args: str) -> Model:
+    return make(*args)
+
+
+def checked(model: Model, dtype: str, asked: Asked = EVERYTHING) -> Found:
+    """What is found in two samples, with a picture where the model takes one."""
+    model.module.to(DTYPES[dtype])
+    image = "" if model.image_token_id is None else faults.IMAGE.get(type(model.module).__name__, "<image>")
+    size = (16, 16) if "hy_s" in image else (8, 8)
+    return check(model, tiny.prompts([f"{image} {kinds.LONG}"] * 2, [size] * 2), asked)
+
+
+@every_dtype
+@pytest.mark.parametrize("name", tiny.SYSTEMS)
+def test_families_are_right(name: str, dtype: str) -> None:
+    found = checked(made(tiny.model, name), dtype)
+    assert found.held == ["points", "attention blocked", "two pictures"]
+    assert {"attention read", "first token generated", "padded"} <= found.differences.keys() <= {*LOOKED_AT}
+    assert max(found.differences.values()) <= found.allowed
+    assert (found.left_out, found.batches, found.why) == ({}, "padded", None)
+
+
+LOOKED_AT = ["attention read", "position ids", "first token generated", "padded", "of one length"]
+
+
+@every_dtype
+@pytest.mark.parametrize("name", MODELS)
+def test_models_that_ship_are_right(name: str, dtype: str) -> None:
+    found = check(load(str(MODELS[name]), dtype=dtype), tiny.prompts(sizes=[(28, 28)] * 2), EVERYTHING)
+    assert (len(found.held), found.left_out, found.batches) == (3, {}, "padded")
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", *(pytest.param(one, marks=pytest.mark.slow) for one in ("float16", "float32"))]
+)
+@pytest.mark.parametrize("name", ["gemma3n_text", "gpt_oss", "jamba", "lfm2", "minimax", "nanochat"])
+def test_other_kinds_are_right(name: str, dtype: str) -> None:
+    """Several streams, sinks, blocks without attention, a norm that runs twice."""
+    found = checked(made(kinds.text, name), dtype)
+    assert (found.held, [*found.left_out]) == (["points", "attention blocked"], ["two pictures"])
+    assert found.batches == "padded"
+
+
+@every_dtype
+def test_streams_that_cannot_be_read_are_right(dtype: str) -> None:
+    found = checked(made(kinds.text, "deepseek_v4"), dtype, Asked(batch_size=8))
+    assert (found.held, found.batches) == (["points"], "padded")
+
+
+FAULTS: dict[str, tuple[Make, Callable[[Model, pytest.MonkeyPatch], None] | None, str]] = {
+    "sparse": (
+        text("deepseek_v32"),
+        faults.renamed,
+        "reading its attention changes the model.* difference [0-9.]+, where",
+    ),
+    "sparse, pictures": (kinds.mistral_large4, faults.renamed, "reading its attention changes the model"),
+    "axes": (faults.hunyuan, faults.plain_position_ids, "with plain position ids it computes something else"),
+    "streams": (text("deepseek_v4"), faults.other_tokens, "not what it computes without hooks"),
+    "norm": (text("nanochat"), faults.norm_twice, "residual point 4 of .* is seen 2 times in a forward, not once"),
+    "lists": (text("longcat_flash"), faults.attention_in_lists, "did not run its ModuleList"),
+    "separators": (system("llava_onevision"), faults.every_placeholder, "4 of 24 `image` vectors .* they separate the"),
+    "text": (system("llava_gemma"), faults.patches_as_text, "1 of [0-9]+ `text` vectors .* change with the picture"),
+    "words": (system("llava_gemma"), faults.picture_elsewhere, "16 of 16 `image` vectors .* such as cross-attention"),
+    "points": (system("llava_gemma"), faults.a_layer_off, "reading its attention changes the model"),
+    "generation": (system("llava_gemma"), faults.generation_without_the_picture, "its first token"),
+}
+
+
+@every_dtype
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_refused(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, put_back, said = FAULTS[name]
+    model = made(make)
+    if put_back is not None:
+        put_back(model, monkeypatch)
+    if name == "lists":  # that of its own forward comes before
+        with pytest.raises(AttentionError, match=said):
+            checked(model, dtype)
+        return
+    asked = Asked(batch_size=8) if name == "streams" else EVERYTHING
+    with pytest.raises(CheckError, match=rf"^self-check of {type(model.module).__name__}.*{said}.*check = false"):
+        checked(model, dtype, asked)
+
+
+@every_dtype
+@pytest.mark.parametrize(
+    ("make", "put_back", "batches"),
+    [
+        (text("deepseek_v32"), None, "of one length"),  # which of two equal scores is the k-th depends on the length
+        (faults.hunyuan, faults.patches_alone, "of one"),  # an axis of its positions counts images over the batch
+        (system("llava_gemma"), faults.no_batches, "of one"),
+    ],
+    ids=["sparse", "images counted", "crash"],
+)
+def test_a_batch_is_not_what_its_samples_are(
+    make: Make, put_back: Callable[..., None] | None, batches: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = made(make)
+    if put_back is not None:
+        put_back(model, monkeypatch)
+    found = checked(model, dtype)
+    assert found.batches == batches
+    assert f"padded in a batch a sample of {type(model.module).__name__} is not what it is alone: " in found.why
+    assert found.lines()[-1].endswith("one sample at a time" if batches == "of one" else "samples of one length")
