@@ -18,7 +18,13 @@ TOKENS = ("<s>", "<image>", "■", "■", "<line>", "■", "■", "<line>", "</i
 LAYOUT = Layout(
     np.arange(len(TOKENS)), image=np.array([2, 3, 5, 6]), eol=np.array([4, 7]), boi=1, eoi=8, text=np.arange(9, 13)
 )
-EXAMPLES = {"at-P": "at-3", "image-K": "image-2", "last-N": "last-2", "image-mean-without-P": "image-mean-without-3-6"}
+EXAMPLES = {
+    "at-P": "at-3",
+    "image-K": "image-2",
+    "last-N": "last-2",
+    "image-mean-without-P": "image-mean-without-3-6",
+    "ROLE-of-N": "eoi-of-1",
+}
 SHOWN = 6  # tokens of a role that are shown
 
 

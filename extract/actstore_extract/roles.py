@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Literal
 
@@ -53,7 +53,8 @@ class Layout:
     beginning-of-sequence token nor anything that stands for the image is ever text. `text_before` is all text in front
     of the image. `grid` is (rows, columns) of the image tokens, of the last ones where an overview precedes them, None
     where nothing says it. `special` names the model's other machinery ("frame-end": 1030). `spans` are the images one
-    by one, with all that stands for them.
+    by one, with all that stands for them. Of several images `image` and `eol` are those of all, `boi` is that of the
+    first, `eoi` that of the last, and there is no one grid; text between them is in front of the last.
     """
 
     token_ids: Positions
@@ -80,6 +81,35 @@ class Layout:
             return self.eoi
         return int(self.image[-1]) if len(self.image) else None
 
+    @property
+    def n_pictures(self) -> int:
+        """How many images it has."""
+        return len(self.spans) or int(len(self.image) > 0)
+
+    def of(self, picture: int) -> "Layout":
+        """The layout as that of one picture alone, counted from 1; without an image if there is none of that number."""
+        if self.n_pictures < 2 and picture == 1:
+            return self
+        words = Layout(self.token_ids, text=self.text, text_before=self.text_before)
+        if not 1 <= picture <= len(self.spans):
+            return words
+        own = self.spans[picture - 1]
+        return replace(words, image=own.image, eol=own.eol, boi=own.boi, eoi=own.eoi, grid=own.grid, spans=(own,))
+
+    def picture(self, at: Positions) -> Positions:
+        """The number of the picture that each position stands for, from 1, shape (n,); 0 where it is none."""
+        numbers = np.zeros(self.length, np.int64)
+        for number, span in enumerate(self.spans, start=1):
+            numbers[span.block] = number
+        return numbers[at]
+
+    def by_picture(self, at: Positions) -> list[Positions]:
+        """The positions of each picture, of several; all together otherwise."""
+        if self.n_pictures < 2:
+            return [at]
+        numbers = self.picture(at)
+        return [at[numbers == number] for number in np.unique(numbers)]
+
     def modality(self, at: Positions) -> NDArray[np.str_]:
         """'image', 'text' or 'special' (the machinery around both) of each position, shape (n,).
 
@@ -96,12 +126,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Role:
-    """A parsed role: `name` is canonical and names the role's folder; `without` are positions that it leaves out."""
+    """A parsed role: `name` is canonical and names the role's folder; `without` are positions that it leaves out, `of`
+    is the number of the picture that it is of, 0 for all."""
 
     name: str
     kind: str
     n: int = 1
     without: tuple[int, ...] = ()
+    of: int = 0
 
     @property
     def is_mean(self) -> bool:
@@ -206,6 +238,7 @@ MEANINGS = {
     "suffix": "every token from what ends the image on",
     "text": "the prompt's text: what follows the image or, where nothing does, what precedes it",
     "text-mean": "mean of these",
+    "ROLE-of-N": "of several pictures that of the N-th alone, of all that are the image's; each has its own otherwise",
 }
 _ALIASES = {
     "end-image": "eoi",
@@ -213,6 +246,11 @@ _ALIASES = {
     "last-1": "last",
     "random-image-1": "random-image",
     "random-text-1": "random-text",
+}
+# Those that each picture has for itself.
+_PICTURED = {
+    *("all-image-mean", "boi", "eoi", "eol", "eol-mean", "first-image", "image", "image-K", "image-mean", "image-size"),
+    *("image-without-mean", "last-image", "random-image"),
 }
 _PLAIN = sorted(_RESOLVE.keys() - {"at", "image-K"})
 _COUNTED = {"image": "image-K", "last": "last", "random-image": "random-image", "random-text": "random-text"}
@@ -223,7 +261,14 @@ def parse_role(text: str) -> Role:
 
     >>> parse_role("end-image").name, parse_role("image-032").name, parse_role("at-frame-end").name
     ('eoi', 'image-32', 'at-frame-end')
+    >>> parse_role("image-2-of-03")  # the second token of the third picture
+    Role(name='image-2-of-3', kind='image-K', n=2, without=(), of=3)
     """
+    if chosen := re.fullmatch(r"(.+)-of-0*(\d+)", text):
+        role, picture = parse_role(chosen[1]), int(chosen[2])
+        if role.kind not in _PICTURED or role.of or not picture:
+            raise RoleError(f"no role is called {text!r}: {role.name} is of no one picture, and they count from 1")
+        return replace(role, name=f"{role.name}-of-{picture}", of=picture)
     name = re.sub(r"-0*(\d+)$", r"-\1", text)
     name = _ALIASES.get(name, name)
     if name in _PLAIN:
@@ -250,10 +295,23 @@ def positions(role: Role, layout: Layout, *, seed: int, sample_id: str) -> Posit
     `image-K` and `last-N` count from 1, `at-P` and `image-mean-without-P-...` from 0. A mean role gives the positions
     it averages: `image-mean` all image tokens, `all-image-mean` the image's machinery too, but for what ends it. Random
     roles depend on the seed and the sample alone, whatever the batch or the rank.
+
+    What a picture has, each of several has for itself: their positions follow each other, or are those of one, `of`.
     """
+    if role.kind in _PICTURED and (role.of or layout.n_pictures > 1):
+        numbers = [role.of] if role.of else range(1, layout.n_pictures + 1)
+        found = [_resolved(role, layout.of(number), seed, sample_id, number) for number in numbers]
+        there = [at for at in found if at is not None]
+        return np.concatenate(there) if there else None
+    return _resolved(role, layout, seed, sample_id)
+
+
+def _resolved(role: Role, layout: Layout, seed: int, sample_id: str, picture: int = 1) -> Positions | None:
+    """Positions of a role in a layout of one picture at most, which is that number of the sample's."""
     if role.kind == "special":
         return _one(layout.special.get(role.name.removeprefix("at-")))
     if role.without:
         return _without(layout, role.without)
-    found = _RESOLVE[role.kind](layout, role.n, f"{seed}/{sample_id}")
+    key = f"{seed}/{sample_id}" if picture == 1 else f"{seed}/{sample_id}/picture {picture}"
+    found = _RESOLVE[role.kind](layout, role.n, key)
     return None if found is None else found.astype(np.int64)

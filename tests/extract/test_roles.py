@@ -92,7 +92,7 @@ def test_names_are_canonical(text: str, name: str) -> None:
         ("last--2", "did you mean 'last-2'"),
         ("eoi-3", "no role is called"),
         ("at-../x", "no role is called"),
-        ("", "roles are all, all-image-mean, boi, eoi"),
+        ("", "roles are all, all-image-mean, at-P, at-NAME, boi, eoi"),
     ],
 )
 def test_bad_roles_name_the_nearest(text: str, message: str) -> None:

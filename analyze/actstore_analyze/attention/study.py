@@ -144,9 +144,22 @@ class CrossModal(PerLayer):
             "and s.image_start is not null and s.length > coalesce(s.eoi, s.image_end) + 1 "
             "order by s.condition, s.sample_id"
         )
+        self._check_single(store, spans)
         if not spans.height:
             raise ActstoreError("nothing to measure: the query selects no samples with text after their image")
         return spans
+
+    def _check_single(self, store: Store, spans: pl.DataFrame) -> None:
+        """Raise ActstoreError for samples of several pictures, which have no one image part."""
+        samples = store.sql("from samples limit 0").columns
+        several = store.sql("select sample_id from samples where len(pictures) > 1") if "pictures" in samples else None
+        found = [] if several is None else spans.join(several, on="sample_id", how="semi")["sample_id"].to_list()
+        if found:
+            raise ActstoreError(
+                f"{found[0]} has several pictures ({len(found)} of {spans.height} samples do), and shares are those of "
+                "one; choose samples of one: from rows semi join (from samples where len(pictures) = 1) one using "
+                "(sample_id, condition)"
+            )
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """condition, layer, depth, name, position, share, n: a row for each position."""

@@ -169,6 +169,14 @@ class Matched(Judging, Described):
                 f"sample {bare['sample_id'][0]} has no image, nor has it asked in another order ({bare.height} of "
                 f"{chosen.height} have none); leave them out in SQL: from rows where image is not null"
             )
+        if isinstance(chosen["image"].dtype, pl.List):
+            several = chosen.filter(pl.col("image").list.len() > 1)
+            if several.height:
+                raise ActstoreError(
+                    f"sample {several['sample_id'][0]} has several pictures, and the judge sees one; leave them out "
+                    "in SQL: from rows where len(image) = 1"
+                )
+            chosen = chosen.with_columns(pl.col("image").list.first())
         return dict(chosen.select("sample_id", pl.col("image").cast(pl.String)).iter_rows())
 
     def _bytes(self, name: str, loaded: dict[str, bytes]) -> bytes:

@@ -96,6 +96,8 @@ COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation
 
 def _mme(samples: pl.DataFrame) -> list[Score]:
     """Points of a task, [0, 200]; over several also perception and cognition, the sums of those that are there."""
+    if samples["image"].dtype == pl.List(pl.String):
+        raise ActstoreError("the questions of MME are of one picture each; these samples have several")
     points = {
         task: mme_points(own["said"].to_list(), [_only(one) for one in own["truth"].to_list()], own["image"].to_list())
         for (task,), own in samples.group_by("split", maintain_order=True)

@@ -10,7 +10,7 @@ from actstore.errors import CorruptError
 from actstore.format.header import Header
 from actstore.format.layout import VECTORS
 from actstore.format.names import dtype_named
-from actstore.format.schema import KEY, SAMPLES
+from actstore.format.schema import KEY, samples_of
 from actstore.read.parts import Part
 from actstore.write.batch import Batch, Values
 
@@ -75,7 +75,7 @@ def _samples(part: Part, left_out: LeftOut) -> pl.DataFrame:
         return part.samples()
     except CorruptError as error:
         left_out(error)
-        return pl.DataFrame(schema=SAMPLES)
+        return pl.DataFrame(schema=samples_of(part.format))
 
 
 def _lines(

@@ -65,7 +65,7 @@ def check(model: Model, prompts: Sequence[Prompt], asked: Asked) -> Found:
 def _trial(model: Model, prompts: Sequence[Prompt], asked: Asked) -> "_Trial | str":
     """The first sample that can be run, those with an image in front; or why none can be."""
     why = "there is none"
-    for prompt in sorted(prompts, key=lambda one: one.image is None):
+    for prompt in sorted(prompts, key=lambda one: not one.images):
         try:
             encoded = model.encode(prompt)
             batch = model.collate([encoded])
@@ -209,7 +209,7 @@ class _Trial:
         )
 
     def _pictures(self) -> None:
-        if self.prompt.image is None:
+        if not self.prompt.images:
             return self._note("two pictures", "no sample that was looked at has one")
         if reason := check_pictures(self.model, self.prompt, self.encoded):
             return self._note("two pictures", reason)

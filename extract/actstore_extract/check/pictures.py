@@ -17,11 +17,11 @@ def check_pictures(model: Model, prompt: Prompt, encoded: Encoded) -> str | None
     """Raise CheckError unless what enters block 0 at `image` is of the picture, and at `text` it is not; why this
     cannot be seen of the sample, if so.
 
-    The other picture is noise of the same size. Images that are tokens of the vocabulary may have some in common.
+    The other picture, of several each, is noise of the same size. Images that are tokens of the vocabulary may have some
+    in common.
     """
-    assert prompt.image is not None
     try:
-        other = model.encode(prompt._replace(image=_noise(prompt.image)))
+        other = model.encode(prompt._replace(image=tuple(map(_noise, prompt.images))))
     except SampleError as error:
         return f"a picture of noise cannot be run: {error.reason}"
     layout = encoded.layout

@@ -31,9 +31,10 @@ class Emu3(Family):
     def process(self, model: Wrapped, prompt: Prompt) -> BatchFeature:
         """As usual, but for images of 1 or 3 lines, which the processor would take for colours, and without the token
         that begins a chat, which it puts in front of every text."""
-        image = prompt.image
-        if image is not None and image.height in (1, 3):
-            raise LayoutError(f"an image of {image.width} x {image.height} pixels, whose lines Emu3 takes for colours")
+        for image in prompt.images:
+            if image.height in (1, 3):
+                size = f"{image.width} x {image.height}"
+                raise LayoutError(f"an image of {size} pixels, whose lines Emu3 takes for colours")
         begin = str(model.tokenizer.bos_token)
         return super().process(model, prompt._replace(text=prompt.text.removeprefix(begin)) if prompt.chat else prompt)
 
@@ -80,8 +81,11 @@ class Emu3(Family):
         token_ids: NDArray[np.int64],
         inputs: Mapping[str, torch.Tensor],
         blocks: Sequence[Positions] | None = None,
+        n: int = 1,
     ) -> Layout:
-        """The usual one, with the image's size and where the frame ends."""
+        """The usual one, with the image's size and where the frame ends, of one image alone."""
+        if n > 1:
+            raise LayoutError(f"{n} images in the prompt: Emu3 is run with one")
         layout = super().layout(model, token_ids, inputs, blocks)
         assert layout.boi is not None
         assert layout.eoi is not None

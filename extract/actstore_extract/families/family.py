@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import ClassVar, cast
 
 import numpy as np
@@ -101,9 +102,10 @@ class Family:
     def process(self, model: Wrapped, prompt: Prompt) -> BatchFeature:
         """The processor's tensors for one sample, whose text has the model's own marker, first axis of one; and what it
         says of the text that it put in."""
-        images = (
-            {} if prompt.image is None else {"images": [prompt.image], **(ASKED if model.tokenizer.is_fast else {})}
-        )
+        images: dict[str, object] = {}
+        if prompt.images:
+            pictures = list(prompt.images) if len(prompt.images) == 1 else [list(prompt.images)]  # those of one text
+            images = {"images": pictures, **(ASKED if model.tokenizer.is_fast else {})}
         if "mm_token_type_ids" in inspect.signature(type(model.module).forward).parameters:
             images["return_mm_token_type_ids"] = True  # some give them only when asked
         own = {"add_special_tokens": self.completes(model, prompt)} if prompt.chat else self.process_options
@@ -133,23 +135,26 @@ class Family:
         token_ids: NDArray[np.int64],
         inputs: Mapping[str, torch.Tensor],
         blocks: Sequence[Positions] | None = None,
+        n: int = 1,
     ) -> Layout:
-        """Where everything is in a sample with an image; LayoutError when it is not as it should be.
+        """Where everything is in a sample with images; LayoutError when it is not as it should be.
 
         `blocks` are the tokens of each image, where the processor says them.
         """
-        (span,) = self.spans(model, token_ids, inputs, blocks)
-        text, before = self.text(model, token_ids, int(span.block[0]), int(span.block[-1]) + 1)
+        spans = self.spans(model, token_ids, inputs, blocks, n)
+        first, last = spans[0], spans[-1]
+        text, before = self.text(model, token_ids, int(last.block[0]), int(last.block[-1]) + 1)
+        shown = np.concatenate([span.block for span in spans[:-1]]) if n > 1 else np.empty(0, np.int64)
         return Layout(
             token_ids,
-            image=span.image,
-            eol=span.eol,
-            boi=span.boi,
-            eoi=span.eoi,
-            text=text,
-            text_before=before,
-            grid=span.grid,
-            spans=(span,),
+            image=np.concatenate([span.image for span in spans]),
+            eol=np.concatenate([span.eol for span in spans]),
+            boi=first.boi,
+            eoi=last.eoi,
+            text=np.setdiff1d(text, shown),
+            text_before=np.setdiff1d(before, shown),
+            grid=first.grid if n == 1 else None,
+            spans=tuple(spans),
         )
 
     def spans(
@@ -158,17 +163,27 @@ class Family:
         token_ids: NDArray[np.int64],
         inputs: Mapping[str, torch.Tensor],
         blocks: Sequence[Positions] | None,
+        n: int,
     ) -> list[ImageSpan]:
-        """The images of a sample, in reading order."""
+        """The n images of a sample, in reading order."""
         placeholders = np.flatnonzero(token_ids == model.image_token_id)
         expected = self.n_image_tokens(model)
         if not len(placeholders):
             name = type(model.processor).__name__
             raise LayoutError(f"no image token is left: {name} put none in for the image, or the prompt was cut")
-        if expected is not None and len(placeholders) != expected:
-            raise LayoutError(f"{len(placeholders)} of {expected} image tokens: the prompt was cut")
-        first = np.arange(placeholders[0], placeholders[-1] + 1)
-        return [self._span(model, token_ids, inputs, block) for block in blocks or [first]]
+        if expected is not None and len(placeholders) != expected * n:
+            raise LayoutError(f"{len(placeholders)} of {expected * n} image tokens: the prompt was cut")
+        if not blocks:
+            parts = np.split(placeholders, n) if n == 1 or expected is not None else []
+            blocks = [np.arange(at[0], at[-1] + 1) for at in parts]
+        if len(blocks) != n:
+            name = type(model.processor).__name__
+            raise LayoutError(f"{n} images, and {name} does not say which tokens are which image's")
+        found = [self._span(model, token_ids, _of_picture(inputs, i, n), block) for i, block in enumerate(blocks)]
+        for i, (one, following) in enumerate(pairwise(found), start=1):
+            if one.block[-1] >= following.block[0]:
+                raise LayoutError(f"images {i} and {i + 1} share the token that ends one and begins the other")
+        return found
 
     def _span(
         self,
@@ -279,6 +294,24 @@ class Family:
         return not several and "position_ids" in inspect.signature(type(module).forward).parameters
 
 
+def _of_picture(inputs: Mapping[str, torch.Tensor], i: int, n: int) -> Mapping[str, torch.Tensor]:
+    """The inputs with what they say of each of n images as what they say of the i-th.
+
+    Each image has one at least of what is counted on an axis, so that n of them are one for each.
+    """
+    if n == 1:
+        return inputs
+
+    def own(name: str, x: torch.Tensor) -> torch.Tensor:
+        if name in _SEQUENCES or not isinstance(x, torch.Tensor) or x.ndim < 2:
+            return x
+        if len(x) == n:
+            return x[i : i + 1]
+        return x[:, i : i + 1] if len(x) == 1 and x.shape[1] == n else x
+
+    return {name: own(name, x) for name, x in inputs.items()}
+
+
 def _wrapper(
     token_ids: NDArray[np.int64], side: Positions, declared: frozenset[int], added: frozenset[int], beside: int
 ) -> int | None:
@@ -307,7 +340,7 @@ def _pad(tensors: Sequence[torch.Tensor], value: int, *, left: bool) -> torch.Te
 
 
 def _filled(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The tensors with zeros behind their ends, each axis as long as the longest."""
-    longest = [max(sizes) for sizes in zip(*(x.shape for x in tensors), strict=True)]
-    gaps = [[n for size, most in zip(x.shape, longest, strict=True) for n in (most - size, 0)] for x in tensors]
+    """The tensors with zeros behind their ends, each axis but the first, of pictures, as long as the longest."""
+    longest = [max(sizes) for sizes in zip(*(x.shape[1:] for x in tensors), strict=True)]
+    gaps = [[n for size, most in zip(x.shape[1:], longest, strict=True) for n in (most - size, 0)] for x in tensors]
     return [torch.nn.functional.pad(x, gap[::-1]) for x, gap in zip(tensors, gaps, strict=True)]

@@ -17,6 +17,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import get_any
 
 from actstore_extract.families.family import Family, Lines
 from actstore_extract.families.grid import lines
+from actstore_extract.families.sample import LayoutError
 from actstore_extract.families.wrapped import Wrapped
 from actstore_extract.roles import Positions
 
@@ -24,7 +25,7 @@ _START, _END = "<|im_start|>", "<|im_end|>"
 
 
 class LlavaOnevision(Family):
-    """One image per prompt, which is cut into tiles; several would not be."""
+    """The image of a prompt is cut into tiles; several are not."""
 
     name = "llava_onevision"
     architectures = ("LlavaOnevisionForConditionalGeneration",)
@@ -44,9 +45,13 @@ class LlavaOnevision(Family):
         block: Positions,  # noqa: ARG002
         inputs: Mapping[str, torch.Tensor],
     ) -> Lines:
-        """The overview has no line ends."""
+        """The overview has no line ends; of several images it is all there is, with a newline vector behind."""
         config = cast(LlavaOnevisionConfig, model.module.config)
         _, side = _tile(config)
+        if (inputs.get("batch_num_images", torch.ones(1)) > 1).any():
+            if len(placeholders) != side**2 + 1:
+                raise LayoutError(f"{len(placeholders)} of {side**2 + 1} image tokens: the prompt was cut")
+            return Lines(placeholders[:-1], placeholders[-1:], (side, side))
         grid = _grid(config, inputs["image_sizes"][0].tolist())
         image, eol = lines(placeholders[side**2 :], grid)
         return Lines(np.concatenate([placeholders[: side**2], image]), eol, grid)

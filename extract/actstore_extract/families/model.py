@@ -159,8 +159,7 @@ class Model:
             tensors = {k: v for k, v in inputs.items() if k in self._accepted and isinstance(v, torch.Tensor)}
             token_ids = tensors["input_ids"][0].numpy().astype(np.int64)
             self.kind.check_begin(self, checked, token_ids)
-            has_image = checked.image is not None
-            layout = self._image_layout(token_ids, inputs, checked.text) if has_image else self._text_layout(token_ids)
+            layout = self._image_layout(token_ids, inputs, checked) if checked.images else self._text_layout(token_ids)
         except _BAD_SAMPLE as error:
             raise SampleError(prompt.sample_id, " ".join(str(error).split())) from error
         if not layout.length:
@@ -169,29 +168,30 @@ class Model:
             prompt.sample_id, tensors, replace(layout, text=layout.text_before) if prompt.image_last else layout
         )
 
-    def _image_layout(self, token_ids: NDArray[np.int64], inputs: BatchFeature, text: str) -> Layout:
-        blocks = told(self.tokenizer, inputs, text, np.flatnonzero(token_ids == self.image_token_id))
-        return self.kind.layout(self, token_ids, inputs, blocks)
+    def _image_layout(self, token_ids: NDArray[np.int64], inputs: BatchFeature, prompt: Prompt) -> Layout:
+        blocks = told(self.tokenizer, inputs, prompt.text, np.flatnonzero(token_ids == self.image_token_id))
+        return self.kind.layout(self, token_ids, inputs, blocks, len(prompt.images))
 
     def _text_layout(self, token_ids: NDArray[np.int64]) -> Layout:
         text, _ = self.kind.text(self, token_ids, len(token_ids), len(token_ids))
         return Layout(token_ids, text=text)
 
     def _check(self, prompt: Prompt) -> Prompt:
-        """The prompt with the model's own marker, and its image as it is `seen`."""
-        own = self.kind.marker(self)
+        """The prompt with the model's own marker, and its images as they are `seen`."""
+        own, n = self.kind.marker(self), len(prompt.images)
         n_markers = sum(prompt.text.count(marker) for marker in {MARKER, own})
-        if prompt.image is not None and self.image_token_id is None:
+        if n and self.image_token_id is None:
             raise LayoutError(f"an image for {type(self.module).__name__}, a model without image token")
-        if n_markers > 1:
-            raise LayoutError(f"{n_markers} images in the prompt; a sample holds one")
-        if prompt.image is not None and not n_markers:
+        if n and not n_markers:
             raise LayoutError(f"an image but no {MARKER} in the prompt {prompt.text!r}")
-        if n_markers and prompt.image is None:
+        if n_markers and not n:
             raise LayoutError(f"{MARKER} in the prompt but no image")
-        if prompt.image is None:
-            return prompt
-        return prompt._replace(text=prompt.text.replace(MARKER, own), image=seen(prompt.image))
+        if n_markers != n:
+            raise LayoutError(f"{n_markers} {MARKER} in the prompt for {n} image{'s' * (n > 1)} of the sample")
+        video = getattr(self.processor, "video_token", None)
+        if isinstance(video, str) and video in prompt.text:
+            raise LayoutError(f"{video} in the prompt: videos are not run; give its frames as images, an {MARKER} each")
+        return prompt._replace(text=prompt.text.replace(MARKER, own), image=tuple(map(seen, prompt.images)))
 
     def batches(self, encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
         """Indices of samples that go together: of one shape, near in length, the same for the same samples."""

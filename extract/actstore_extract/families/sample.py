@@ -29,7 +29,7 @@ class LayoutError(ValueError):
 
 
 class Prompt(NamedTuple):
-    """What a recipe asks: text with "<image>" where the image goes, and the image if it has one.
+    """What a recipe asks: text with "<image>" where each image goes, and the image if it has one, or several in order.
 
     `chat`: its text is what a chat template wrote; `image_last`: nothing is asked behind the image there, so that what
     follows it is the template's alone.
@@ -37,9 +37,16 @@ class Prompt(NamedTuple):
 
     sample_id: str
     text: str
-    image: Image | None = None
+    image: Image | tuple[Image, ...] | None = None
     chat: bool = False
     image_last: bool = False
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Its images, in the order of the text."""
+        if isinstance(self.image, tuple):
+            return self.image
+        return () if self.image is None else (self.image,)
 
 
 @dataclass(frozen=True)

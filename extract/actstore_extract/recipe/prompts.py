@@ -16,6 +16,7 @@ from actstore_extract.samples.columns import identifier
 
 __all__ = ["plan", "texts"]
 
+_ALL = "<images>"
 _FIELD = re.compile(r"(\w+)(\[\d+\])?")
 
 
@@ -23,14 +24,14 @@ def plan(recipe: Recipe, samples: Samples) -> pl.DataFrame:
     """The samples with their columns prompt and prompt_order: image-text, text-image or text.
 
     Where the recipe has several orders, each sample is there once in each, as `SAMPLE/ORDER`, one after the other. A
-    sample of order text has no image. Raises RecipeError for a {column} that the samples do not have, and for a column
-    that a plan cannot have.
+    sample of order text has no image. "<images>" becomes a marker for each picture that the sample has. Raises
+    RecipeError for a {column} that the samples do not have, and for a column that a plan cannot have.
     """
     _check_columns(samples.table.columns)
     _check_turns(recipe.prompt, samples.table.columns)
     text = recipe.prompt.text
     if not isinstance(text, dict):
-        prompts = _own(samples.table) if text is None else texts(text, samples.table)
+        prompts = _marked(_own(samples.table) if text is None else texts(text, samples.table), samples.table)
         return _asked(samples.table, prompts, [_order(prompt) for prompt in prompts])
     tables = [_in_order(order, template, samples.table, alone=len(text) == 1) for order, template in text.items()]
     n = samples.table.height
@@ -61,12 +62,20 @@ def _check_turns(prompt: PromptSection, names: Sequence[str]) -> None:
 
 def _in_order(order: str, template: str, table: pl.DataFrame, *, alone: bool) -> pl.DataFrame:
     """The samples asked in one order, which their ids name unless it is `alone`."""
-    if (MARKER in template) != (order != "text"):
+    if (MARKER in template or _ALL in template) != (order != "text"):
         raise RecipeError(f"[prompt] text.{order} {template!r}: {MARKER} belongs into image-text and text-image alone")
-    asked = _asked(table, texts(template, table), [order] * table.height)
+    asked = _asked(table, _marked(texts(template, table), table), [order] * table.height)
     if order == "text":
-        asked = asked.with_columns(image=pl.lit(None, pl.String))
+        asked = asked.with_columns(image=pl.lit(None, table.schema["image"]))
     return asked if alone else asked.with_columns(pl.col("sample_id") + f"/{order}")
+
+
+def _marked(prompts: list[str], table: pl.DataFrame) -> list[str]:
+    """The prompts with a marker for each of a sample's pictures where they say all."""
+    if not any(_ALL in prompt for prompt in prompts):
+        return prompts
+    counts = (len(names) if isinstance(names, list) else int(names is not None) for names in table["image"].to_list())
+    return [prompt.replace(_ALL, MARKER * count) for prompt, count in zip(prompts, counts, strict=True)]
 
 
 def _asked(table: pl.DataFrame, prompts: list[str], orders: list[str]) -> pl.DataFrame:
@@ -141,12 +150,12 @@ def _filled(template: str, row: dict[str, object], sample_id: str, where: str) -
 
 
 def _order(text: str) -> str:
-    """Which comes first.
+    """Which comes first: images if text follows the last of them.
 
-    >>> [_order(text) for text in ("<image>What is this?", "A dog <image>", "A dog")]
-    ['image-text', 'text-image', 'text']
+    >>> [_order(text) for text in ("<image>What is this?", "A dog <image>", "A dog", "<image>A dog<image>")]
+    ['image-text', 'text-image', 'text', 'text-image']
     """
-    before, marker, after = text.partition(MARKER)
+    before, marker, after = text.rpartition(MARKER)
     if not marker:
         return "text"
-    return "image-text" if after.strip() or not before.strip() else "text-image"
+    return "image-text" if after.strip() or not before.replace(MARKER, "").strip() else "text-image"

@@ -1,6 +1,6 @@
 """Samples of a store as a replay takes them: where their tokens are, and which vectors of which positions are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from actstore_extract.interventions.conditions import NONE
 from actstore_extract.replay.checkpoint import model_section
 from actstore_extract.replay.sample import Kept, Vectors
 from actstore_extract.replay.steps import ReplayError
-from actstore_extract.roles import Layout, Positions, parse_role, positions
+from actstore_extract.roles import ImageSpan, Layout, Positions, parse_role, positions
 from actstore_extract.run.settings import RULES
 
 __all__ = ["Reader", "Stored", "stored", "together"]
@@ -78,34 +78,40 @@ class Stored:
     @cached_property
     def layout(self) -> Layout:
         """Where its tokens are, as far as positions are kept."""
-        words, begin, end = (
-            np.flatnonzero(self.modality == "text"),
-            self.sample["image_start"],
-            self.sample["image_end"],
-        )
-        if begin is None or end is None:
+        words = np.flatnonzero(self.modality == "text")
+        pictures = self.sample.get("pictures") or [self.sample]  # each by itself, of several
+        if any(one["image_start"] is None or one["image_end"] is None for one in pictures):
             return Layout(self.token_ids, text=words)
+        spans = tuple(map(self._span, pictures))
+        begin, end = int(spans[-1].image[0]), int(spans[-1].image[-1])
+        before, after = words[words < begin], words[words > end]
+        boi, eoi = spans[0].boi, spans[-1].eoi
+        is_emu3 = self.store.run.get("family") == "emu3"  # which alone says how large the image is, and ends its frame
+        return Layout(
+            self.token_ids,
+            image=np.concatenate([span.image for span in spans]),
+            eol=np.concatenate([span.eol for span in spans]),
+            boi=boi,
+            eoi=eoi,
+            size=np.arange(boi + 1, begin) if is_emu3 and boi is not None else words[:0],
+            text=after if len(after) else before,
+            text_before=before,
+            special={"frame-end": eoi - 1} if is_emu3 and eoi is not None else {},
+            spans=spans,
+        )
+
+    def _span(self, picture: Mapping[str, Any]) -> ImageSpan:
+        """Where a picture is."""
+        begin, end, boi, eoi = (picture[name] for name in ("image_start", "image_end", "boi", "eoi"))
         # A line may end behind the last image token: with a token that is one by its id alone (Emu3, LLaVA-OneVision).
         last = end + int(end + 1 < self.length and self.token_ids[end + 1] == self.token_ids[end])
         between = np.arange(begin, last + 1)
         is_special = self.modality[between] == "special"
         # Where no grid is known, what is between image tokens tells tiles apart; by the first rules it ended lines.
-        has_lines = self.sample["grid_rows"] is not None or self.store.run.get(RULES, 1) == 1
-        eol = between[is_special] if has_lines else between[:0]
-        before, after = words[words < begin], words[words > end]
-        boi, eoi = self.sample["boi"], self.sample["eoi"]
-        is_emu3 = self.store.run.get("family") == "emu3"  # which alone says how large the image is, and ends its frame
-        return Layout(
-            self.token_ids,
-            image=between[~is_special],
-            eol=eol,
-            boi=boi,
-            eoi=eoi,
-            size=np.arange(boi + 1, begin) if is_emu3 and boi is not None else between[:0],
-            text=after if len(after) else before,
-            text_before=before,
-            special={"frame-end": eoi - 1} if is_emu3 and eoi is not None else {},
-        )
+        has_lines = picture["grid_rows"] is not None or self.store.run.get(RULES, 1) == 1
+        image, eol = between[~is_special], between[is_special] if has_lines else between[:0]
+        edges = [at for at in (boi, eoi, begin, last) if at is not None]
+        return ImageSpan(np.arange(min(edges), max(edges) + 1), image, eol, boi, eoi, grid=None)
 
     def at(self, role: str) -> Positions:
         """Positions of a role; none in a sample without it."""

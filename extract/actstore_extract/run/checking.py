@@ -15,7 +15,7 @@ from actstore_extract.interventions.patches import PatchSection
 from actstore_extract.pictures import PictureError
 from actstore_extract.recipe.recipe import Recipe
 from actstore_extract.run.card import made_on
-from actstore_extract.run.encoder import chat_of
+from actstore_extract.run.encoder import chat_of, opened
 from actstore_extract.samples import Samples
 
 __all__ = ["checked"]
@@ -63,9 +63,10 @@ def _looked_at(model: Model, recipe: Recipe, asked: pl.DataFrame, samples: Sampl
     """The first samples as they are asked, those with an image in front."""
     chat = chat_of(recipe.prompt)
     rows = pl.concat([asked.filter(pl.col("image").is_not_null()).head(_LOOKED_AT), asked.head(_LOOKED_AT)])
-    for sample_id, text, image in rows.select("sample_id", "prompt", "image").unique(maintain_order=True).iter_rows():
+    rows = rows.select("sample_id", "prompt", "image").unique("sample_id", keep="first", maintain_order=True)
+    for sample_id, text, image in rows.iter_rows():
         try:
-            prompt = Prompt(sample_id, text, None if image is None else samples.image(image))
+            prompt = Prompt(sample_id, text, opened(image, samples.image))
             yield prompt if chat is None else chat.prompt(model, prompt)
         except (ChatError, PictureError):
             continue

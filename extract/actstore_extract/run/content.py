@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore.format.schema import ROWS, SAMPLES
-from actstore_extract.roles import Layout, Positions, Role
+from actstore.format.names import FORMAT, PICTURED
+from actstore.format.schema import rows_of, samples_of
+from actstore_extract.roles import ImageSpan, Layout, Positions, Role
 
 __all__ = ["Answer", "Content", "Taken", "content"]
 
@@ -69,7 +70,11 @@ class Content:
 
 
 def content(planned: pl.DataFrame, found: Sequence[Taken | str]) -> Content:
-    """The content of a part: samples of the plan, and of each what was kept, or why nothing was."""
+    """The content of a part: samples of the plan, and of each what was kept, or why nothing was.
+
+    Where the plan has lists of pictures, rows and samples say which picture is where.
+    """
+    form = PICTURED if planned.schema.get("image") == pl.List(pl.String) else FORMAT
     keys = list(planned.select("sample_id", "condition").iter_rows())
     pairs = list(zip(keys, found, strict=True))
     samples = [{"sample_id": key[0], "condition": key[1], **_sample(one)} for key, one in pairs]
@@ -82,8 +87,8 @@ def content(planned: pl.DataFrame, found: Sequence[Taken | str]) -> Content:
     ]
     taken = [one for one in found if isinstance(one, Taken)]
     return Content(
-        samples=pl.DataFrame(samples, schema=SAMPLES),
-        rows=pl.DataFrame(rows, schema=ROWS),
+        samples=pl.DataFrame(samples, schema=samples_of(form)),
+        rows=pl.DataFrame(rows, schema=rows_of(form)),
         residual=_joined([one.vectors for one in taken]),
         keys=_joined([one.keys for one in taken]),
         values=_joined([one.values for one in taken]),
@@ -106,7 +111,21 @@ def _sample(taken: Taken | str) -> dict[str, object]:
         "grid_columns": columns,
         "boi": layout.boi,
         "eoi": layout.eoi,
+        "pictures": [_picture(span) for span in layout.spans] or None,
         **(_said(taken.answer) if taken.answer else {}),
+    }
+
+
+def _picture(span: ImageSpan) -> dict[str, int | None]:
+    """Where one picture of a sample is."""
+    rows, columns = span.grid or (None, None)
+    return {
+        "image_start": int(span.image[0]),
+        "image_end": int(span.image[-1]),
+        "grid_rows": rows,
+        "grid_columns": columns,
+        "boi": span.boi,
+        "eoi": span.eoi,
     }
 
 
@@ -125,15 +144,21 @@ def _said(answer: Answer) -> dict[str, object]:
 
 
 def _rows(layout: Layout, role: Role, at: Positions) -> list[dict[str, object]]:
-    """Rows of one role of one sample, but for their key; a mean is one row without position."""
-    modality = layout.modality(at).tolist()
+    """Rows of one role of one sample, but for their key; a mean is one row without position, of each picture one."""
     if role.is_mean:
-        return [{"modality": Counter(modality).most_common(1)[0][0]}]
-    token = layout.token_ids[at].tolist()
+        return [_mean(layout, own) for own in layout.by_picture(at)]
+    columns = (layout.token_ids[at].tolist(), layout.modality(at).tolist(), layout.picture(at).tolist())
     return [
-        {"position": position, "token_id": token_id, "modality": kind}
-        for position, token_id, kind in zip(at.tolist(), token, modality, strict=True)
+        {"position": position, "token_id": token_id, "modality": kind, "picture": number or None}
+        for position, token_id, kind, number in zip(at.tolist(), *columns, strict=True)
     ]
+
+
+def _mean(layout: Layout, at: Positions) -> dict[str, object]:
+    """The row of a mean over positions, which are of one picture or of none."""
+    modality, numbers = layout.modality(at).tolist(), np.unique(layout.picture(at))
+    number = int(numbers[0]) if len(numbers) == 1 else 0
+    return {"modality": Counter(modality).most_common(1)[0][0], "picture": number or None}
 
 
 def _joined(kept: Sequence[dict[str, Array]]) -> dict[str, Array]:

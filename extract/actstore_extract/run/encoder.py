@@ -12,10 +12,11 @@ from actstore_extract.families.chat import Chat, ChatError
 from actstore_extract.pictures import PictureError
 from actstore_extract.recipe.recipe import PromptSection
 
-__all__ = ["Encoder", "chat_of"]
+__all__ = ["Encoder", "chat_of", "opened"]
 
 # Reading, decoding and scaling images let go of the interpreter; a picture takes about as long as a fast GPU's forward.
 THREADS = min(8, os.cpu_count() or 1)
+Names = str | list[str] | None  # of a sample's pictures, as its plan has them
 
 
 def chat_of(section: PromptSection) -> Chat | None:
@@ -24,6 +25,17 @@ def chat_of(section: PromptSection) -> Chat | None:
         return None
     turns = tuple((turn.user, turn.assistant) for turn in section.turns)
     return Chat(section.system, turns, section.chat_template, section.chat_options, section.today)
+
+
+def opened(names: Names, image: Callable[[str], Image]) -> tuple[Image, ...]:
+    """A sample's pictures, opened by `image`; PictureError names one that cannot be."""
+    found = []
+    for name in [names] if isinstance(names, str) else names or []:
+        try:
+            found.append(image(name))
+        except PictureError as error:
+            raise PictureError(f"image {name}: {error}") from error
+    return tuple(found)
 
 
 class Encoder:
@@ -43,7 +55,7 @@ class Encoder:
             if sample[0] not in self._held:
                 self._hold(sample[0], self._pool.submit(self._prepared, *sample))
 
-    def encode(self, sample_id: str, text: str, image: str | None) -> Encoded | str:
+    def encode(self, sample_id: str, text: str, image: Names) -> Encoded | str:
         """The sample as the model takes it, or why it cannot be run."""
         held = self._held.get(sample_id)
         if held is None or held.cancel():  # no thread has begun with it: it is done sooner here
@@ -63,13 +75,13 @@ class Encoder:
             self._held.pop(next(iter(self._held))).cancel()
         self._held[sample_id] = future
 
-    def _prepared(self, sample_id: str, text: str, image: str | None) -> Encoded | str:
+    def _prepared(self, sample_id: str, text: str, image: Names) -> Encoded | str:
         try:
-            prompt = Prompt(sample_id, text, None if image is None else self.image(image))
+            prompt = Prompt(sample_id, text, opened(image, self.image))
             return self.model.encode(prompt if self.chat is None else self.chat.prompt(self.model, prompt))
         except SampleError as error:
             return error.reason
         except ChatError as error:
             return str(error)
         except PictureError as error:
-            return f"image {image}: {error}"
+            return str(error)

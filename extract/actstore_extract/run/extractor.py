@@ -26,7 +26,7 @@ from actstore_extract.interventions.conditions import Condition, expand
 from actstore_extract.interventions.sources import Source, Sources
 from actstore_extract.interventions.steering import check_width, steered
 from actstore_extract.recipe.recipe import Recipe
-from actstore_extract.roles import Positions, Role, parse_role, positions
+from actstore_extract.roles import Layout, Positions, Role, parse_role, positions
 from actstore_extract.run.content import Array, Content, Taken, content
 from actstore_extract.run.encoder import Encoder, chat_of
 from actstore_extract.run.said import Said, said_last, tokens_of
@@ -201,7 +201,7 @@ class Extractor:
                 begun = begin(
                     self.model,
                     batch,
-                    [self._selection(each) for each in at],
+                    [self._selection(each, sample.layout) for each, sample in zip(at, encoded, strict=True)],
                     layers=self.layers,
                     blocks=self.kv_blocks,
                     next_token=self.recipe.capture.next_token,
@@ -290,11 +290,11 @@ class Extractor:
             found += self._run(encoded[len(found) : len(found) + self.batch_size], condition)
         return found
 
-    def _selection(self, at: dict[Role, Positions]) -> Selection:
+    def _selection(self, at: dict[Role, Positions], layout: Layout) -> Selection:
         roles = _of(at, self.roles)
         return Selection(
             _in_turn([at[role] for role in roles if not role.is_mean]),
-            tuple(at[role] for role in roles if role.is_mean),
+            tuple(own for role in roles if role.is_mean for own in layout.by_picture(at[role])),
             _in_turn([at[role] for role in _of(at, self.kv)]),
         )
 
@@ -336,9 +336,9 @@ class Extractor:
         for i, where in enumerate(at):
             vectors: dict[str, Array] = {}
             for role in _of(where, self.roles):
-                n = len(where[role])
+                n = len(batch.layouts[i].by_picture(where[role])) if role.is_mean else len(where[role])
                 if role.is_mean:
-                    vectors[role.name], mean = means[:, mean : mean + 1], mean + 1
+                    vectors[role.name], mean = means[:, mean : mean + n], mean + n
                 else:
                     vectors[role.name], row = residual[:, row : row + n], row + n
             keys: dict[str, Array] = {}

@@ -337,6 +337,7 @@ class Run:
                 run=self.card(batch_size),
                 vocabulary=self.model.vocabulary(),
                 lens=lens,
+                pictures=self.planned.schema["image"] == pl.List(pl.String),
             )
         except ActstoreError:
             if (path / HEADER).exists():  # another rank was first

@@ -35,17 +35,36 @@ def renamed(table: pl.DataFrame, names: Sequence[tuple[str, str]], where: str) -
 
 
 def completed(table: pl.DataFrame, where: str) -> pl.DataFrame:
-    """The table with sample_id (row-000000 and so on where it has none) and image (else NULL), both texts."""
+    """The table with sample_id (row-000000 and so on where it has none) and image (else NULL), both texts.
+
+    `image` may be lists of texts, NULL where they are empty; it stays so unless no list has more than one.
+    """
     if "sample_id" not in table.columns:
         numbers = pl.int_range(table.height, eager=True).cast(pl.String).str.zfill(6)
         table = table.insert_column(0, ("row-" + numbers).alias("sample_id"))
     if "image" not in table.columns:
         table = table.with_columns(image=pl.lit(None, pl.String))
-    for name in KEPT:
+    table = table.with_columns(_pictures(table["image"]))
+    texts = [name for name in KEPT if table[name].dtype != pl.List(pl.String) or name != "image"]
+    for name in texts:
         kind = table[name].dtype
         if kind.is_nested() or kind in (pl.Binary, pl.Object):
             raise SamplesError(f"{where}: column '{name}' holds {kind}, not one text for each sample")
-    return table.with_columns(pl.col(*KEPT).cast(pl.String))
+    return table.with_columns(pl.col(*texts).cast(pl.String))
+
+
+def _pictures(names: pl.Series) -> pl.Series:
+    """Lists of pictures without those that are missing, NULL where none is left; one text each where no list has more.
+
+    >>> [_pictures(pl.Series("image", lists)).to_list() for lists in ([["a", "b"], [None]], [["a"], []])]
+    [[['a', 'b'], None], ['a', None]]
+    """
+    if names.dtype != pl.List(pl.String):
+        return names
+    there = names.list.drop_nulls()
+    if (there.list.len() > 1).any():
+        return there.to_frame().select(pl.when(pl.all().list.len() > 0).then(pl.all())).to_series()
+    return there.list.first()
 
 
 def identifier(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 from PIL.Image import Image
+from pyarrow import compute
 
 from actstore.errors import nearest
 from actstore.storage.links import MEANT
@@ -26,7 +27,8 @@ _MEDIA = ("Audio", "Image", "Pdf", "Video")  # features that are files; they wou
 
 
 class Hub(Source):
-    """`path` and `name` as load_dataset takes them; `image` is the column of images ("" where there are none).
+    """`path` and `name` as load_dataset takes them; `image` is the column of images ("" where there are none), or of
+    lists of them, or a list of several columns.
 
     All other columns are kept but images, sounds and the like, or those that `columns` lists. Names that it does not
     give become lower-case identifiers.
@@ -37,7 +39,7 @@ class Hub(Source):
     name: str | None = None
     split: str = "train"
     revision: str | None = None
-    image: str = "image"
+    image: str | list[str] = "image"
 
     def everything(self) -> Samples:
         """The rows' numbers as image, where there is one; the other columns."""
@@ -46,42 +48,64 @@ class Hub(Source):
         table = pl.DataFrame(
             [_named(pl.Series(name, arrow[name][:]), data.features[name]) for name in self._kept(data)]
         )
-        if image := self._image_column:
-            numbers = pl.int_range(len(data), eager=True).cast(pl.String)
-            table = table.with_columns(numbers.alias(image)) if table.width else numbers.to_frame(image)
+        if self._images:
+            names = self._names_of(data).alias(self._images[0] if len(self._images) == 1 else "image")
+            table = table.with_columns(names) if table.width else names.to_frame()
         pictures = self._pictures(data)
-        return Samples(table, lambda number: self._image(pictures, int(number)))
+        return Samples(table, lambda name: self._image(pictures, name))
 
     def called(self, column: str) -> str:
         """A column's name as the plan takes it."""
-        return "image" if column == self._image_column else identifier(column)
+        return "image" if [column] == self._images else identifier(column)
 
     @property
-    def _image_column(self) -> str:
-        return self.named.get("image", self.image)
+    def _images(self) -> list[str]:
+        """The columns of pictures."""
+        given = self.pictured or ([self.image] if isinstance(self.image, str) else self.image)
+        return [name for name in given if name]
+
+    def _names_of(self, data: "Dataset") -> pl.Series:
+        """Names of the pictures of each row: its number, or lists of NUMBER/K."""
+        if len(self._images) > 1:
+            return pl.Series([[f"{row}/{k}" for k in range(len(self._images))] for row in range(len(data))])
+        if not _listed(data.features[self._images[0]]):
+            return pl.int_range(len(data), eager=True).cast(pl.String)
+        lists = data.with_format("arrow")[self._images[0]][:]
+        lengths = [
+            0 if one is None else one for piece in lists.chunks for one in compute.list_value_length(piece).to_pylist()
+        ]
+        return pl.Series([[f"{row}/{k}" for k in range(n)] for row, n in enumerate(lengths)], dtype=pl.List(pl.String))
 
     def _kept(self, data: "Dataset") -> list[str]:
         """Columns to keep beside the image."""
         present: list[str] = data.column_names
         wanted = self.columns if isinstance(self.columns, list) else [*self.named.values()]
-        check_present([*wanted, *filter(None, [self._image_column])], present, self.path)
-        media = {name for name in present if type(data.features[name]).__name__ in _MEDIA}
+        check_present([*wanted, *self._images], present, self.path)
+        kinds = {name: _listed(data.features[name]) or data.features[name] for name in present}
+        media = {name for name in present if type(kinds[name]).__name__ in _MEDIA}
         chosen = wanted if isinstance(self.columns, list) else [name for name in present if name not in media]
-        return [name for name in present if name in chosen and name != self._image_column]
+        return [name for name in present if name in chosen and name not in self._images]
 
     def _pictures(self, data: "Dataset") -> "Dataset":
-        """The column of images alone: as files, unless the data set itself makes something else of these."""
+        """The columns of images alone: as files, unless the data set itself makes something else of these."""
         import datasets
 
-        kind = data.features.get(self._image_column)
-        alone = data.select_columns(self._image_column or [])
-        if isinstance(kind, datasets.Image) and kind.mode is None:
-            return alone.cast_column(self._image_column, datasets.Image(decode=False))
+        alone = data.select_columns(self._images)
+        for name in self._images:
+            kind = data.features[name]
+            one = _listed(kind) or kind
+            if isinstance(one, datasets.Image) and one.mode is None:
+                file = datasets.Image(decode=False)
+                alone = alone.cast_column(name, file if one is kind else datasets.List(file))
         return alone
 
-    def _image(self, data: "Dataset", number: int) -> Image:
+    def _image(self, data: "Dataset", name: str) -> Image:
+        number, _, k = name.partition("/")
+        several = len(self._images) > 1
+        column = self._images[int(k)] if several else self._images[0]
         with decoding():
-            found = data[number][self._image_column]
+            found = data[int(number)][column]
+            found = found[int(k)] if k and not several else found
         match found:
             case Image():
                 return seen(found)
@@ -89,7 +113,12 @@ class Hub(Source):
                 return open_image(file)
             case {"path": str(path)}:
                 return open_image(Path(path))
-        raise PictureError(f"row {number} of {self.path}: column {self._image_column} holds a {type(found).__name__}")
+        raise PictureError(f"row {number} of {self.path}: column {column} holds a {type(found).__name__}")
+
+
+def _listed(kind: object) -> object | None:
+    """What a column's lists hold; None for one that holds no lists."""
+    return getattr(kind, "feature", None) if type(kind).__name__ in ("LargeList", "List", "Sequence") else None
 
 
 def _named(column: pl.Series, kind: object) -> pl.Series:

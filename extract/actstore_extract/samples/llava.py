@@ -32,7 +32,7 @@ class Llava(Source):
 
     def everything(self) -> Samples:
         """sample_id = NUMBER/id, because ids repeat (NUMBER counts conversations from 0), image, conversation_id,
-        question and answer: the first of each, without the image's marker; turns: how many there are of both."""
+        question and answer: the first of each, without the images' markers; turns: how many there are of both."""
         records = read_json(self.path, list[dict[str, Any]], _ORIGIN)
         rows = [_row(number, one, self.path) for number, one in enumerate(records) if one.get("image")]
         if not rows:
@@ -42,7 +42,7 @@ class Llava(Source):
         return Samples(table, lambda name: open_image(images / name))
 
 
-def _row(number: int, record: dict[str, Any], path: Path) -> dict[str, str | int | None]:
+def _row(number: int, record: dict[str, Any], path: Path) -> dict[str, object]:
     """One conversation as a sample."""
     try:
         turns: list[_Turn] = record["conversations"]
@@ -56,7 +56,7 @@ def _row(number: int, record: dict[str, Any], path: Path) -> dict[str, str | int
             "question": question.replace(MARKER, "").strip(),
             "answer": answer.strip(),
             "turns": len(turns),
-            "image": str(record["image"]),
+            "image": [str(one) for one in images] if isinstance(images := record["image"], list) else [str(images)],
         }
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise SamplesError(

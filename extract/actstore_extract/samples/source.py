@@ -9,7 +9,7 @@ from typing import Annotated
 
 import polars as pl
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from actstore_extract.samples.columns import KEPT, check_present, completed, renamed
 from actstore_extract.samples.errors import SamplesError
@@ -19,8 +19,8 @@ __all__ = ["Samples", "SamplesError", "Source", "drawn"]
 
 @dataclass(frozen=True)
 class Samples:
-    """`table`: sample_id, image (a name, or NULL) and own columns; `image` opens what a name stands for, as it is
-    seen (`actstore_extract.pictures`), or raises PictureError.
+    """`table`: sample_id, image (a name, a list of several, or NULL) and own columns; `image` opens what a name stands
+    for, as it is seen (`actstore_extract.pictures`), or raises PictureError.
 
     `folder` is where images are files of these names, if they are files; `notes` say what of the source is left out.
     """
@@ -34,7 +34,8 @@ class Samples:
 class Source(BaseModel):
     """What every source takes; a subclass adds its own keys and says what there is.
 
-    `columns` names columns, { label = "Class" }, or is a list of those to keep beside sample_id and image.
+    `columns` names columns, { label = "Class" }, or is a list of those to keep beside sample_id and image; several
+    pictures of a sample are a column of lists, or several columns, { image = ["before", "after"] }.
     `shuffle`, a seed, puts the samples in random order, the same on every machine, and `limit` takes the first of them:
     a larger limit only adds samples. `resize` makes every image a square of that many pixels before the model's own
     processor sees it.
@@ -43,10 +44,18 @@ class Source(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str
-    columns: list[str] | dict[str, str] | None = None
+    columns: list[str] | dict[str, str | list[str]] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     shuffle: int | None = None
     resize: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("columns")
+    @classmethod
+    def _one_each(cls, columns: list[str] | dict[str, str | list[str]] | None) -> object:
+        for name, column in columns.items() if isinstance(columns, dict) else ():
+            if isinstance(column, list) and (name != "image" or not column):
+                raise ValueError(f"{name} = {column}: one column has a name; image alone may be several columns")
+        return columns
 
     @abstractmethod
     def everything(self) -> Samples:
@@ -60,7 +69,14 @@ class Source(BaseModel):
     @property
     def named(self) -> dict[str, str]:
         """Columns that get a name: name -> column."""
-        return self.columns if isinstance(self.columns, dict) else {}
+        given = self.columns.items() if isinstance(self.columns, dict) else ()
+        return {name: column for name, column in given if isinstance(column, str)}
+
+    @property
+    def pictured(self) -> list[str]:
+        """The columns that `columns` names as the sample's pictures; none where it does not."""
+        given = self.columns.get("image", []) if isinstance(self.columns, dict) else []
+        return [given] if isinstance(given, str) else given
 
     def _names(self, present: Sequence[str]) -> Iterator[tuple[str, str]]:
         """(name, column) of what is kept of the columns that are `present`, in their order."""

@@ -64,6 +64,25 @@ def test_tokens_are_those_of_transformers(name, chat, begin):
     assert ids.count(model.tokenizer.bos_token_id) == (bool(begin) or name not in ("llama", "llava_onevision"))
 
 
+def test_pictures_of_earlier_turns():
+    """As Transformers has them: in the order in which they are shown."""
+    model = chatting("llava_gemma", CHATML)
+    a, b = tiny.image(0), tiny.image(1)
+    own = Chat(turns=(("<image> this", "one"),)).prompt(model, Prompt("s", "<image> digit", (a, b)))
+    part = {"image": {"type": "image", "image": a}, "text": {"type": "text", "text": " this"}}
+    messages = [
+        {"role": "user", "content": [part["image"], part["text"]]},
+        {"role": "assistant", "content": [{"type": "text", "text": "one"}]},
+        {"role": "user", "content": [{"type": "image", "image": b}, {"type": "text", "text": " digit"}]},
+    ]
+    options = {"tokenize": True, "return_dict": True, "add_generation_prompt": True}
+    theirs = model.processor.apply_chat_template(messages, **options)
+    encoded = model.encode(own)
+    assert encoded.layout.token_ids.tolist() == np.ravel(theirs["input_ids"]).tolist()
+    np.testing.assert_array_equal(encoded.inputs["pixel_values"], np.stack(theirs["pixel_values"]))
+    assert encoded.layout.n_pictures == 2
+
+
 def test_roles_of_a_chat():
     model = chatting("llava_gemma", LLAVA)
     encoded = model.encode(Chat("a").prompt(model, Prompt("s", "<image>this digit", tiny.image())))

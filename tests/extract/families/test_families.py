@@ -182,7 +182,8 @@ def test_facts_say_what_was_not_found() -> None:
     [
         (Prompt("s", "this digit", tiny.image()), "an image but no <image> in the prompt 'this digit'"),
         (Prompt("s", "<image> this", None), "<image> in the prompt but no image"),
-        (Prompt("s", "<image> this <image>", tiny.image()), "2 images in the prompt; a sample holds one"),
+        (Prompt("s", "<image> this <image>", tiny.image()), "2 <image> in the prompt for 1 image of the sample"),
+        (Prompt("s", "<image> this", (tiny.image(), tiny.image())), "1 <image> in the prompt for 2 images of"),
     ],
 )
 def test_bad_prompts(chameleon: Model, prompt: Prompt, reason: str) -> None:
@@ -227,7 +228,7 @@ def test_the_models_own_marker_is_a_marker() -> None:
     pixtral = tiny.model("pixtral")
     layout = pixtral.encode(Prompt("s", "[IMG] this digit is a", tiny.image())).layout
     assert layout.image.tolist() == encode(pixtral, IMAGE_TEXT).layout.image.tolist()
-    with pytest.raises(SampleError, match="2 images in the prompt; a sample holds one"):
+    with pytest.raises(SampleError, match="2 <image> in the prompt for 1 image of the sample"):
         pixtral.encode(Prompt("s", "<image> this [IMG]", tiny.image()))
     with pytest.raises(SampleError, match="in the prompt but no image"):
         pixtral.encode(Prompt("s", "this [IMG]"))

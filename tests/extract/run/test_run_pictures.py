@@ -96,7 +96,7 @@ def test_a_data_set_of_the_hub_sees_the_same(pictures, tmp_path, monkeypatch):
     for kept in ("plain", "turned", "wide"):
         shutil.copytree(pictures / kept, tmp_path / "data" / kept)
     found = source("hub", path=str(tmp_path / "data")).samples()
-    assert found.table["label"].to_list() == [0] * N + [1] * N + [2] * N
+    assert found.table["label"].to_list() == ["plain"] * N + ["turned"] * N + ["wide"] * N
     assert [found.image(str(i)).tobytes() for i in range(3 * N)] == [
         scans().image(i % N).tobytes() for i in range(3 * N)
     ]

@@ -53,6 +53,31 @@ def test_hub(hub):
     assert text["image"].null_count() == 3
 
 
+def test_lists_of_pictures_and_several_columns(hub, tmp_path):
+    import datasets
+
+    def grey(value):
+        return Image.new("RGB", (2, 2), (value,) * 3)
+
+    columns = {"frames": [[grey(1), grey(2)], [grey(3)], []], "a": [grey(4)] * 3, "b": [grey(5)] * 3, "x": [1, 2, 3]}
+    one = datasets.Image()
+    kinds = datasets.Features({"frames": datasets.List(one), "a": one, "b": one, "x": datasets.Value("int64")})
+    (tmp_path / "many").mkdir()
+    datasets.Dataset.from_dict(columns, features=kinds).to_parquet(
+        str(tmp_path / "many" / "test-00000-of-00001.parquet")
+    )
+    where = {"path": str(tmp_path / "many"), "split": "test"}
+    found = source("hub", image="frames", **where).samples()
+    assert found.table.columns == ["sample_id", "x", "image"]
+    assert found.table["image"].to_list() == [["0/0", "0/1"], ["1/0"], None]
+    assert [found.image(name).getpixel((0, 0))[0] for name in ("0/0", "0/1", "1/0")] == [1, 2, 3]
+    for keys in ({"image": ["a", "b"]}, {"columns": {"image": ["a", "b"]}}):
+        found = source("hub", **keys, **where).samples()
+        assert found.table["image"].to_list()[1] == ["1/0", "1/1"]
+        assert [found.image(name).getpixel((0, 0))[0] for name in ("1/0", "1/1")] == [4, 5]
+    assert source("hub", image="a", **where).samples().table.columns == ["sample_id", "x", "image"]
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

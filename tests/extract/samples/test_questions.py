@@ -44,6 +44,13 @@ def test_llava(tmp_path):
     assert elsewhere.image("train2017/000000033471.jpg").size == (9, 7)
 
 
+def test_llava_with_several_images(tmp_path):
+    one = {"id": "1", "image": ["a.jpg", "b.jpg"], "conversations": layouts.spoken("<image><image>\nSame?", "No.")}
+    (tmp_path / "m4.json").write_text(json.dumps([one, {**one, "image": "c.jpg"}]))
+    found = source("llava", path=tmp_path / "m4.json").samples().table
+    assert found.select("question", "image").rows() == [("Same?", ["a.jpg", "b.jpg"]), ("Same?", ["c.jpg"])]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -163,9 +163,43 @@ def test_pictures_in_parquet_that_are_elsewhere_or_half(grey):
     pq.write_table(pa.table({"image": half}), grey / "h.parquet")
     with pytest.raises(SamplesError, match="has the bytes of some pictures, and the paths of others"):
         source("table", path=grey / "h.parquet").samples()
-    pq.write_table(pa.table({"image": [["0.png"], ["0.png"]]}), grey / "l.parquet")
-    with pytest.raises(SamplesError, match=r"l.parquet: column 'image' holds List\(String\), not one text"):
+    pq.write_table(pa.table({"image": [[1], [2]]}), grey / "l.parquet")
+    with pytest.raises(SamplesError, match=r"l.parquet: column 'image' holds List\(Int64\), not one text"):
         source("table", path=grey / "l.parquet").samples()
+
+
+def test_several_pictures_of_a_sample(grey):
+    for name in "12":
+        (grey / f"{name}.png").write_bytes(picture(int(name)))
+    pq.write_table(pa.table({"image": [["0.png", "1.png"], ["2.png", None], [], None]}), grey / "lists.parquet")
+    found = source("table", path=grey / "lists.parquet").samples()
+    assert found.table["image"].to_list() == [["0.png", "1.png"], ["2.png"], None, None]
+    (grey / "one.jsonl").write_text('{"image": ["0.png"]}\n{"image": []}\n')
+    assert source("table", path=grey / "one.jsonl").samples().table["image"].to_list() == ["0.png", None]
+    (grey / "t.csv").write_text("before,after\n0.png,1.png\n2.png,\n")
+    found = source("table", path=grey / "t.csv", columns={"image": ["before", "after"]}).samples()
+    assert found.table["image"].to_list() == [["0.png", "1.png"], ["2.png"]]
+    kind = pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    held = [
+        [],
+        [{"bytes": picture(3), "path": None}, {"bytes": picture(4), "path": None}],
+        None,
+        [{"bytes": picture(5)}],
+    ]
+    pq.write_table(pa.table({"image": pa.array(held, kind)}), grey / "bytes.parquet")
+    found = source("table", path=grey / "bytes.parquet").samples()
+    assert found.table["image"].to_list() == [None, ["1/0", "1/1"], None, ["3/0"]]
+    assert [found.image(name).getpixel((0, 0))[0] for name in ("1/0", "1/1", "3/0")] == [3, 4, 5]
+
+
+def test_columns_of_pictures_that_cannot_be(grey):
+    (grey / "t.csv").write_text("image,before,after\n0.png,0.png,1.png\n")
+    with pytest.raises(SamplesError, match="has a column 'image' besides before, after; rename it"):
+        source("table", path=grey / "t.csv", columns={"image": ["before", "after"]}).samples()
+    with pytest.raises(SamplesError, match="has no column 'aftr'; did you mean 'after'"):
+        source("table", path=grey / "t.csv", columns={"image": ["before", "aftr"]}).samples()
+    with pytest.raises(ValueError, match="image alone may be several columns"):
+        source("table", path=grey / "t.csv", columns={"label": ["before", "after"]})
 
 
 def test_a_path_is_no_pattern(tmp_path):
