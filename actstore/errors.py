@@ -1,5 +1,7 @@
 """What can go wrong, as one tree: everything a user can cause is an ActstoreError; and how text of others is shown."""
 
+import errno
+import os
 import re
 from difflib import get_close_matches
 
@@ -7,6 +9,19 @@ from difflib import get_close_matches
 # characters.
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 LINES = "\n\t"
+# What the system says of a path that leads to no such thing; whatever else it says tells nothing of what is there.
+NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+AGAIN = {
+    errno.EACCES: "give yourself the right to it, or run this as its owner",
+    errno.EMFILE: "allow more at once: ulimit -n 4096",
+    errno.ENFILE: "close other programs, or allow more of them: fs.file-max",
+    errno.EIO: "the disk fails; copy away what can still be read",
+    errno.ESTALE: "the network share has changed under it; mount it anew, then run this again",
+    errno.ENOSPC: "make room, then run this again",
+    errno.EDQUOT: "make room, then run this again",
+    errno.EROFS: "mount it so that it can be written, or work on a copy",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 class ActstoreError(Exception):
@@ -37,8 +52,35 @@ class QueryError(ActstoreError):
     """The SQL cannot be run."""
 
 
-class DamagedWarning(UserWarning):
+class ActstoreWarning(UserWarning):
+    """What a user must know and need not mend; the command line prints it as one line."""
+
+
+class DamagedWarning(ActstoreWarning):
     """Something that can be made again is damaged, and was left out."""
+
+
+def refused(error: BaseException) -> bool:
+    """Whether the system would not let us see: rights, too many open files, a disk or a share that fails.
+
+    Then nothing is known of what is there, least of all that it is damaged.
+
+    >>> refused(PermissionError(errno.EACCES, "Permission denied")), refused(FileNotFoundError(errno.ENOENT, ""))
+    (True, False)
+    """
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in NOT_THERE
+
+
+def of_system(error: OSError) -> str:
+    """An error of the system in one line: where, what, and what to do where that is known.
+
+    >>> of_system(OSError(errno.EMFILE, "Too many open files", "s/actstore.json"))
+    's/actstore.json: Too many open files; allow more at once: ulimit -n 4096'
+    """
+    where = " and ".join(os.fsdecode(one) for one in (error.filename, error.filename2) if isinstance(one, str | bytes))
+    said = (error.strerror or str(error) or type(error).__name__).strip()
+    known = AGAIN.get(error.errno or 0)
+    return (f"{where}: " if where else "") + said + (f"; {known}" if known else "")
 
 
 def nearest(name: str, known: list[str]) -> str:

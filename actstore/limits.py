@@ -12,6 +12,7 @@ from actstore import process
 from actstore.errors import ActstoreError, QueryError
 
 PATIENCE = 5.0  # seconds that a question has to stop when it was told to, before the process of a command is ended
+MOST_SECONDS, MOST_GIGABYTES = 1e9, 1e6  # thirty years; what a machine may have
 MACHINE_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -43,6 +44,11 @@ class Limits:
         if not (self.seconds > 0 and self.gigabytes > 0):
             raise ActstoreError(
                 f"limits of {self.seconds:g} seconds and {self.gigabytes:g} GB leave nothing to work with"
+            )
+        if self.seconds > MOST_SECONDS or self.gigabytes > MOST_GIGABYTES:
+            raise ActstoreError(
+                f"limits of {self.seconds:g} seconds and {self.gigabytes:g} GB: at most {MOST_SECONDS:g} and "
+                f"{MOST_GIGABYTES:g} can be held"
             )
 
     @contextmanager

@@ -1,6 +1,7 @@
-"""The process of a command: where it is its own, what nothing else stops may end it."""
+"""The process of a command: where it is its own, what nothing else stops may end it; and what a fork leaves out."""
 
 import os
+import re
 import resource
 import select
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 # What a question may take beyond its limit: DuckDB counts some of its own memory late, and each thread sets aside
 # addresses that it may never use (a stack of 8 MB, an arena of 64 MB).
@@ -17,14 +19,34 @@ SLACK = 10**9 + 10**8 * (os.cpu_count() or 1)
 INTERRUPTED = 130  # the exit status
 LONGEST = 1e6  # seconds that the system waits at once
 SIZES = Path("/proc/self/statm")
+THREADS = Path("/proc/self/task")
+POOL = re.compile(r"polars-\d")  # how polars calls the threads that compute; it has others, which no fork waits for
 
 _own = False
+_connected = False
+_at_work = False  # threads of tables, when this process was forked last
+_forked = False  # from a process where they were
 
 
 def claim() -> None:
-    """Say that this process runs a command and nothing else."""
+    """Say that this process runs a command and nothing else.
+
+    Standard streams that are closed are held: else a file that is opened would get their number, and what is said.
+    """
     global _own
     _own = True
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know UTF-8
+
+
+def silence(stream: TextIO) -> None:
+    """Let what is written to a stream from now on go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
@@ -85,3 +107,47 @@ def end(message: str, status: int = 1) -> None:
     if _own:
         os.write(2, f"actstore: {message}\n".encode())
         os._exit(status)
+
+
+def check_forked() -> None:
+    """Raise RuntimeError in a fork that lacks the threads which polars and DuckDB would wait for without end.
+
+    No ActstoreError: many of those are taken for what they say of a store.
+    """
+    if _forked:
+        raise RuntimeError(
+            "this process was forked from one that had used tables, whose threads it lacks: it can open stores and "
+            "read vectors by row id, and no more; start it by spawn: multiprocessing.get_context('spawn'), "
+            "DataLoader(..., multiprocessing_context='spawn')"
+        )
+
+
+def connected() -> None:
+    """Say that this process has a connection of DuckDB, with threads that do not go on in a fork."""
+    global _connected
+    _connected = True
+
+
+def _look() -> None:
+    """Before a fork: whether threads are at work that the child will lack."""
+    global _at_work
+    _at_work = _connected or ("polars" in sys.modules and any(map(_of_polars, _threads())))
+
+
+def _threads() -> list[Path]:
+    return [*THREADS.iterdir()] if THREADS.exists() else []  # macOS has no such folder, and seldom forks
+
+
+def _of_polars(thread: Path) -> bool:
+    try:
+        return bool(POOL.match((thread / "comm").read_text(errors="replace")))
+    except OSError:  # it has ended since
+        return False
+
+
+def _in_child() -> None:
+    global _forked
+    _forked = _forked or _at_work
+
+
+os.register_at_fork(before=_look, after_in_child=_in_child)

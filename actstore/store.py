@@ -1,6 +1,7 @@
 """The store: write batches into it, read it with SQL."""
 
 import hashlib
+import os
 import weakref
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from actstore import process
 from actstore.errors import AlreadyCommittedError, CorruptError, PlanError, QueryError
 from actstore.format import checkpoint, commits, header, plan, records, results
 from actstore.format.commits import Commit
@@ -43,12 +45,21 @@ class Store:
     """
 
     def __init__(self, path: Path, limits: Limits | None = None) -> None:
-        self.path, self.limits = path, limits or Limits()
-        self.header = Header.load(path)
-        self.commits = checkpoint.opened(path, self.header)
-        self.parts = [Part(path, commit, self.header.format) for commit in self.commits]
-        self._vectors = Vectors(path, self.header, self.parts, self.limits)
+        opened = Header.load(path)
+        self._of(path, limits or Limits(), opened, checkpoint.opened(path, opened))
+
+    def _of(self, path: Path, limits: Limits, opened: Header, committed: list[Commit]) -> None:
+        self.path, self.limits, self.header, self.commits = path, limits, opened, committed
+        self.parts = [Part(path, commit, opened.format) for commit in committed]
+        self._vectors = Vectors(path, opened, self.parts, limits)
         self._saved: list[Result] = []
+
+    def __getstate__(self) -> tuple[Path, Limits, Header, list[Commit]]:
+        """What another process needs to have this very store, as it was when opened."""
+        return self.path.absolute(), self.limits, self.header, self.commits
+
+    def __setstate__(self, state: tuple[Path, Limits, Header, list[Commit]]) -> None:
+        self._of(*state)
 
     def __repr__(self) -> str:
         done = len(self._vectors.part_of)
@@ -127,6 +138,7 @@ class Store:
         but a SELECT, for SQL that DuckDB refuses and for what goes beyond the limits, CorruptError for a table that
         cannot be read.
         """
+        process.check_forked()
         for _ in range(results.TRIES):
             try:
                 return select(self._connection, query, self.limits)
@@ -272,8 +284,14 @@ class Store:
             self.header.d_model,
             self.limits,
         )
-        self._finalizer = weakref.finalize(self, made.close)
+        self._finalizer = weakref.finalize(self, _close, made, os.getpid())
         return made
+
+
+def _close(made: duckdb.DuckDBPyConnection, owner: int) -> None:
+    """Close a connection, but for a fork's, which lacks its threads: that would end the process."""
+    if os.getpid() == owner:
+        made.close()
 
 
 def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A001  (actstore.open reads as it should)

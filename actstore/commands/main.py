@@ -4,25 +4,27 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 import click
 
 from actstore import process
-from actstore.commands.options import OutputPath, output_options, store_argument
+from actstore.commands.options import Number, OutputPath, output_options, store_argument
 from actstore.commands.plugins import Commands
 from actstore.commands.results import results
-from actstore.errors import ActstoreError, DamagedWarning, visible
+from actstore.commands.statuses import MEANINGS, Status, end
+from actstore.errors import ActstoreError, ActstoreWarning, of_system, visible
 
+STATUSES = "Exit status:\n\n\b\n" + "\n".join(f"  {status:>3}  {said}" for status, said in MEANINGS.items())
 UNNAMED = (
     "complete, but no commit record names it: restore the record from a copy, run the extraction again, or remove the "
     "part with actstore gc --complete"
 )
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=STATUSES)
 @click.version_option(package_name="actstore")
 def cli() -> None:
     """Run a vision-language model once; re-analyse its activations anywhere, with SQL.
@@ -38,32 +40,49 @@ cli.add_command(results)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; exit status 0, 1 for a user's error (one clear message), 2 for wrong usage."""
+    """Run a command and end the process with one of the statuses."""
     process.claim()
-    sys.exit(run(arguments))
+    status = run(arguments)
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:  # what is still in the buffer must go somewhere, or python complains at exit
+            process.silence(sys.stdout)
+            status = status or Status.ERROR
+    sys.exit(status)
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status."""
     try:
         with _warnings_as_lines():
-            return int(cli.main(arguments, prog_name="actstore", standalone_mode=False) or 0)
+            return int(cli.main(arguments, prog_name="actstore", standalone_mode=False) or Status.DONE)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except click.Abort:
-        click.echo("actstore: interrupted", err=True)
-        return process.INTERRUPTED
+        _say("interrupted")
+        return Status.INTERRUPTED
     except ActstoreError as error:
-        click.echo(visible(f"actstore: {error}", lines=True), err=True)
-        return 1
+        _say(str(error))
+    except OSError as error:
+        _say(of_system(error))
+    except MemoryError as error:
+        what = str(error) or "nothing more is left"
+        _say(f"not enough memory ({what}); ask for less at a time, or run this on a machine with more")
+    return Status.ERROR
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # standard error may be on a full disk, too
+        click.echo(visible(f"actstore: {text}", lines=True), err=True)
 
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """What is damaged and left out is said in one line, once."""
+    """What a user must know, what is damaged and left out for example, is said in one line, once."""
     with warnings.catch_warnings():
-        warnings.simplefilter("default", DamagedWarning)
+        warnings.simplefilter("default", ActstoreWarning)
         usual = warnings.showwarning
 
         def show(
@@ -74,8 +93,8 @@ def _warnings_as_lines() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if issubclass(category, DamagedWarning):
-                click.echo(visible(f"actstore: {message}", lines=True), err=True)
+            if issubclass(category, ActstoreWarning):
+                _say(str(message))
             else:
                 usual(message, category, filename, lineno, file, line)
 
@@ -109,8 +128,8 @@ def info(store: Path, style: str | None, output: Path | None) -> None:
 @cli.command()
 @store_argument
 @click.argument("sql")
-@click.option("--seconds", type=float, default=600.0, show_default=True, help="Give up after this time.")
-@click.option("--gigabytes", type=float, help="Memory it may take; half of the machine's if not given.")
+@click.option("--seconds", type=Number(0), default=600.0, show_default=True, help="Give up after this time.")
+@click.option("--gigabytes", type=Number(0), help="Memory it may take; half of the machine's if not given.")
 @output_options
 def query(
     store: Path, sql: str, seconds: float, gigabytes: float | None, style: str | None, output: Path | None
@@ -176,10 +195,9 @@ def verify(store: Path, samples: bool, style: str | None, output: Path | None) -
         problems = verification.run(steps, progress.advance)
     if problems:
         render((verification.samples if samples else verification.report)(store, problems), style, output)
-        raise ActstoreError(
-            f"{store}: {len(problems)} of {len(steps)} checks failed; the table above names the files\n"
-            f"{damage.advice(store, problems)}"
-        )
+        damaged, unread = verification.apart(problems)
+        said = [f"{store}: {len(damaged)} of {len(steps)} checks failed; the table above names the files"]
+        raise ActstoreError("\n".join(filter(None, [*said, unread, damage.advice(store, problems)])))
     lost = orphans.unnamed(store)
     for path in lost:
         click.echo(f"{path}: {UNNAMED}", err=True)
@@ -189,7 +207,9 @@ def verify(store: Path, samples: bool, style: str | None, output: Path | None) -
 
 @cli.command()
 @store_argument
-@click.option("--older-than", default=24.0, show_default=True, help="Hours since anything in it changed.")
+@click.option(
+    "--older-than", default=24.0, show_default=True, type=Number(0), help="Hours since anything in it changed."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
 @click.option("--complete", is_flag=True, help="Remove complete parts, too, whose record was lost or never written.")
 def gc(store: Path, older_than: float, dry_run: bool, complete: bool) -> None:
@@ -216,9 +236,7 @@ def gc(store: Path, older_than: float, dry_run: bool, complete: bool) -> None:
 
 @cli.command()
 @store_argument
-@click.option(
-    "--size", default=134.0, show_default=True, type=click.FloatRange(min=0), help="Megabytes of a merged part."
-)
+@click.option("--size", default=134.0, show_default=True, type=Number(0), help="Megabytes of a merged part.")
 def compact(store: Path, size: float) -> None:
     """Merge small parts into large ones: fewer files, the same rows under the same row_id.
 
@@ -281,6 +299,9 @@ def demo(out: Path) -> None:
     """
     from actstore.commands.demo import steps
 
+    worst = Status.DONE
     for arguments in steps(out):
         click.secho(f"\n$ actstore {shlex.join(arguments)}", bold=True)
-        cli.main(arguments, prog_name="actstore", standalone_mode=False)
+        ended = cli.main(arguments, prog_name="actstore", standalone_mode=False)
+        worst = max(worst, Status(ended or Status.DONE))
+    end(worst)

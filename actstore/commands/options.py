@@ -1,5 +1,6 @@
 """Options that several commands share, so that they are the same everywhere."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,24 @@ class OutputPath(click.Path):
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         outputs.check(path)
         return path
+
+
+class Number(click.FloatRange):
+    """A number that can be counted with: finite, and of `min` at least."""
+
+    def __init__(self, min: float | None = None, max: float | None = None) -> None:  # noqa: A002  (as click has it)
+        super().__init__(min=min, max=max)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, checked."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"'{value}' is no finite number", param, ctx)
+        return number
+
+
+COUNT = click.IntRange(1, 2**31 - 1)
+SEED = click.IntRange(0, 2**63 - 1)
 
 
 def output_options(command: Command) -> Command:

@@ -1,6 +1,5 @@
 """Commands of other packages: found through entry points, loaded when they are asked for."""
 
-import os
 import sys
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -8,7 +7,8 @@ from typing import Any
 
 import click
 
-from actstore.errors import nearest
+from actstore import process
+from actstore.errors import ActstoreError, nearest
 
 GROUP = "actstore.commands"
 
@@ -101,9 +101,12 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # What is still in the buffer must go somewhere, or python complains at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            process.silence(sys.stdout)
             raise click.exceptions.Exit(0) from None
+        except EOFError as error:  # no command asks for anything: click would call it an interruption
+            raise ActstoreError(
+                f"a file ends where it should go on ({error}); look whether its copy was cut"
+            ) from error
         except ModuleNotFoundError as error:
             if line := how_to_install(error):
                 raise click.ClickException(line) from error

@@ -6,15 +6,17 @@ from collections.abc import Callable, Collection
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TextIO
 
 from actstore.commands.outputs import written
-from actstore.errors import visible
+from actstore.errors import ActstoreError, visible
+from actstore.storage import local
 
 if TYPE_CHECKING:
     import polars as pl
 
 WIDEST = 60  # characters of a cell on a terminal
+JSON = ("json", "jsonl")
 PAIR = 2  # columns, of names and what is said of them: there is room for all of it
 
 
@@ -28,15 +30,42 @@ def render(
     Without a style: what the file's suffix says, else a table on a terminal and JSON lines in a pipe.
     """
     chosen = resolve(style, output)
-    write = partial(_opened, chosen, json_columns) if json_columns and chosen in ("json", "jsonl") else _WRITERS[chosen]
+    write = partial(_write, chosen, json_columns)
     if output is None:
         text = BytesIO()  # python itself writes to the pipe: it knows what to do when the reader has gone
         write(frame, text)
-        sys.stdout.buffer.write(text.getbuffer())
-        sys.stdout.flush()
+        standard = _standard()
+        with local.naming(Path("standard output")):
+            standard.buffer.write(text.getbuffer())
+            standard.flush()
         return
     with written(output) as draft, draft.open("wb") as file:
         write(frame, file)
+
+
+def _write(style: str, json_columns: Collection[str], frame: "pl.DataFrame", file: IO[bytes]) -> None:
+    """Write a frame in a style, binary values as hexadecimal digits; ActstoreError for what the style cannot hold."""
+    import polars as pl  # every command imports this file for its options, most of them before they need polars
+
+    from actstore.format.tables import kinds
+
+    blobs = [name for name, kind in frame.schema.items() if kind == pl.Binary]
+    deep = [
+        name
+        for name, kind in frame.schema.items()
+        if name not in blobs and any(one == pl.Binary for one in kinds(kind))
+    ]
+    if deep and style in JSON:
+        raise ActstoreError(f"--format {style} holds no binary values inside those of column '{deep[0]}'; cast it")
+    shown = frame if style == "parquet" else frame.with_columns(pl.col(blobs).bin.encode("hex"))
+    try:
+        if json_columns and style in JSON:
+            _opened(style, json_columns, shown, file)
+        else:
+            _WRITERS[style](shown, file)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ActstoreError(f"--format {style} cannot hold this table ({line}); cast its columns: x::varchar") from None
 
 
 def resolve(style: str | None, output: Path | None) -> str:
@@ -47,7 +76,13 @@ def resolve(style: str | None, output: Path | None) -> str:
         return {"txt": "table", "md": "markdown"}.get(
             suffix := output.suffix[1:], suffix if suffix in STYLES else "jsonl"
         )
-    return "table" if sys.stdout.isatty() else "jsonl"
+    return "table" if _standard().isatty() else "jsonl"
+
+
+def _standard() -> TextIO:
+    if sys.stdout is None:
+        raise ActstoreError("standard output is closed; write to a file: -o FILE")
+    return sys.stdout
 
 
 def _table(frame: "pl.DataFrame", file: IO[bytes]) -> None:
@@ -60,7 +95,7 @@ def _table(frame: "pl.DataFrame", file: IO[bytes]) -> None:
         table.add_column(Text(visible(name)), justify="right" if kind.is_numeric() else "left", overflow="fold")
     for row in frame.iter_rows():
         table.add_row(*(Text(_cell(value, whole=frame.width <= PAIR)) for value in row))
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=None if sys.stdout and sys.stdout.isatty() else 200)
     with console.capture() as capture:
         console.print(table)
     file.write(capture.get().encode())
@@ -90,7 +125,7 @@ def _markdown(frame: "pl.DataFrame", file: IO[bytes]) -> None:
 
 def _flat(frame: "pl.DataFrame") -> "pl.DataFrame":
     """CSV has no lists: they are written as text."""
-    import polars as pl  # every command imports this file for its options, most of them before they need polars
+    import polars as pl
 
     nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
     texts = [pl.Series(name, [str(value) for value in frame[name].to_list()], pl.String) for name in nested]

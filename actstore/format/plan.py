@@ -4,10 +4,11 @@ from pathlib import Path
 
 import polars as pl
 
+from actstore import process
 from actstore.errors import CorruptError, PlanError
 from actstore.format.names import LAST_BATCH, PART_SAMPLES
 from actstore.format.schema import KEY, PLAN, check_own_columns
-from actstore.format.tables import read_table
+from actstore.format.tables import arrow_of, read_table
 
 
 def prepare(plan: pl.DataFrame) -> pl.DataFrame:
@@ -18,6 +19,7 @@ def prepare(plan: pl.DataFrame) -> pl.DataFrame:
     >>> prepare(pl.DataFrame({"sample_id": ["a", "b"], "label": ["cat", "dog"]})).row(1)
     (0, 'b', 'none', 'dog')
     """
+    process.check_forked()
     if "sample_id" not in plan.columns:
         raise PlanError("the plan has no column sample_id")
     own = [name for name in plan.columns if name not in PLAN]
@@ -32,6 +34,7 @@ def prepare(plan: pl.DataFrame) -> pl.DataFrame:
     )
     if problem := _problem(whole):
         raise PlanError(problem)
+    arrow_of(whole)  # says what no table holds
     return whole.sort("batch", maintain_order=True)
 
 

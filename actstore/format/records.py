@@ -1,9 +1,7 @@
 """Records: JSON files that carry their own checksum and are created once."""
 
-import errno
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +49,10 @@ def load(path: Path, newest: int = FORMAT) -> Record:
 
 def content_of(path: Path, most: int) -> bytes:
     """The bytes of a plain file of at most `most` bytes; a pipe is not waited for. Raises CorruptError for another."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise CorruptError(f"{path}: not a plain file; a store holds no links") from None
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise CorruptError(f"{path}: not a plain file; a store holds no links")
-        if found.st_size > most:
-            raise CorruptError(f"{path}: {found.st_size} bytes; a record has at most {most}")
+    with local.plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise CorruptError(f"{path}: {size} bytes; a record has at most {most}")
         return file.read()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from actstore.errors import ActstoreError, CorruptError, DamagedWarning
+from actstore.errors import ActstoreError, CorruptError, DamagedWarning, refused
 from actstore.format.names import RESULTS
 from actstore.format.tables import MEANINGLESS, arrow_of, read_table, write_arrow
 from actstore.storage import local
@@ -137,7 +137,7 @@ def load(path: Path) -> Result:
     try:
         if not match or local.crc32c(path) != match["crc32c"]:
             raise CorruptError(f"{path}: its bytes differ from what was saved (crc32c); remove it")
-        with path.open("rb") as file:
+        with local.plain(path) as file:
             result = _parse(path, json.loads(pq.read_schema(file).metadata[PROVENANCE]))
         if _call(result.measure, result.parameters, result.state) != match["call"]:
             raise CorruptError(f"{path}: the result of another call than its name says; remove it")
@@ -145,6 +145,8 @@ def load(path: Path) -> Result:
     except FileNotFoundError:
         raise
     except (*MEANINGLESS, KeyError, TypeError, RecursionError) as error:
+        if refused(error):
+            raise
         raise CorruptError(f"{path}: not a result of actstore ({error}); remove it") from None
 
 
@@ -160,7 +162,7 @@ def _parse(path: Path, provenance: dict[str, Any]) -> Result:
 
 def load_all(store: Path) -> list[Result]:
     """Every saved result, by name, of one call the newest; warns of those that are damaged, and leaves them out."""
-    named = [NAME.fullmatch(path.name) for path in (store / RESULTS).glob("*.parquet")]
+    named = [NAME.fullmatch(path.name) for path in local.listed(store / RESULTS)]
     calls = sorted({name["call"] for name in named if name})
     return [results[0] for call in calls if (results := _of_call(store, call))]
 
@@ -203,9 +205,10 @@ def _each_of_call(store: Path, call: str) -> tuple[list[Result], dict[Path, Corr
     damaged: dict[Path, CorruptError] = {}
     for _ in range(TRIES):
         found, damaged, gone = [], {}, False
-        for path in (store / RESULTS).glob(f"{call}-*.parquet"):
+        for path in local.listed(store / RESULTS):
             try:
-                found += [load(path)] if NAME.fullmatch(path.name) else []
+                name = NAME.fullmatch(path.name)
+                found += [load(path)] if name and name["call"] == call else []
             except FileNotFoundError:  # the other program has replaced it since: what took its place may not be listed
                 gone = True
             except CorruptError as error:

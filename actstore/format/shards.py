@@ -13,7 +13,8 @@ import numcodecs.blosc  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
-from actstore.errors import CorruptError
+from actstore.errors import CorruptError, refused
+from actstore.storage import local
 
 ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])  # one chunk in the index of a shard
 ABSENT = 2**64 - 1  # offset and size of a chunk that was never written
@@ -84,8 +85,11 @@ def opened(path: Path, n_chunks: int) -> Iterator[Shard]:
     except FileNotFoundError:
         raise CorruptError(f"{path}: committed, but missing; run actstore repair, or restore it from a copy") from None
     try:
-        yield Shard(path, descriptor, n_chunks)
+        with local.naming(path):
+            yield Shard(path, descriptor, n_chunks)
     except OSError as error:
+        if refused(error):
+            raise
         raise CorruptError(f"{path}: cannot be read ({error.strerror or error}); run actstore verify") from error
     finally:
         os.close(descriptor)

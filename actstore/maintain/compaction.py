@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from actstore.errors import AlreadyCommittedError
 from actstore.format import checkpoint, commits
 from actstore.format.commits import Commit
+from actstore.format.header import Header
 from actstore.format.layout import VECTORS
 from actstore.read.arrays import ArrayReader
 from actstore.read.parts import Part
@@ -29,6 +30,7 @@ def compact(path: Path, *, part_bytes: int = PART_BYTES) -> Iterator[Commit]:
 
     Any number of writers, readers and compactions may be at work: who loses a race looks again at what there is.
     """
+    Header.load(path)  # says where there is no store
     while True:
         number = commits.next_compaction(path)  # before the rest is read: who publishes in between has taken the number
         store = Store(path)

@@ -39,7 +39,7 @@ def find(store: Path, problems: Sequence[Problem]) -> list[Damage]:
     """
     of_record: dict[str, list[Problem]] = {}
     for problem in problems:
-        if problem.record is not None:
+        if problem.record is not None and not problem.unread:
             of_record.setdefault(problem.record, []).append(problem)
     found, lost = [], []
     for name, its in of_record.items():
@@ -125,7 +125,7 @@ def advice(store: Path, problems: Sequence[Problem]) -> str:
             )
         else:
             lines.append(f"{len(ids)} samples are lost unless there is a copy: {named}; no recipe can make them again")
-    for problem in problems:
+    for problem in (one for one in problems if not one.unread):
         if problem.file == CHECKPOINT or problem.file.startswith(f"{RESULTS}/"):
             lines.append(f"remove {store / problem.file}; the command that made it makes it again")
         elif problem.record is None and (problem.file != COMMITS or not found):

@@ -16,6 +16,7 @@ from actstore.format import commits
 from actstore.format.header import Header
 from actstore.format.names import COMMITS, PART_NAME, PARTS, RESULTS
 from actstore.format.tables import read_table
+from actstore.storage import local
 from actstore.write.drafts import claimed, is_live, is_published
 
 DRAFT_NAME = re.compile(r"\..+\.(json|parquet|duckdb)\.[0-9a-f]{8}(\.wal)?")  # as durable.draft_of makes them
@@ -46,11 +47,12 @@ def find(store: Path, *, older_than: float = 24.0) -> list[Orphan]:
     """
     header = Header.load(store)
     parts = [path for path in (store / PARTS).iterdir() if PART_NAME.fullmatch(path.name) and not is_live(path)]
-    hidden = [path for folder in (COMMITS, RESULTS, ".") for path in (store / folder).glob(".*")]
+    hidden = [path for folder in (COMMITS, RESULTS, ".") for path in local.listed(store / folder)]
     drafts = [path for path in hidden if DRAFT_NAME.fullmatch(path.name) and path.is_file()]
     kept = _committed(store, header)  # read after the locks were seen free: whoever held one has published by now
     lost = unnamed(store)
-    found = [replace(_measure(one), complete=one in lost) for one in [*parts, *drafts] if one.name not in kept]
+    measured = [_measure(one) for one in [*parts, *drafts] if one.name not in kept]
+    found = [replace(one, complete=one.path in lost) for one in measured if one is not None]
     found += _replaced(store, header.crc32c, max(older_than, GRACE_HOURS))
     return sorted((one for one in found if one.hours >= older_than), key=lambda one: one.path)
 
@@ -84,10 +86,13 @@ def remove(orphan: Orphan) -> bool:
     if not orphan.path.is_dir():
         orphan.path.unlink(missing_ok=True)
         return True
-    with claimed(orphan.path) as free:  # whoever writes it holds the lock until it is committed
-        if not free or (not orphan.replaced and is_published(orphan.path.parents[1], orphan.path.name)):
-            return False
-        shutil.rmtree(orphan.path)
+    try:
+        with claimed(orphan.path) as free:  # whoever writes it holds the lock until it is committed
+            if not free or (not orphan.replaced and is_published(orphan.path.parents[1], orphan.path.name)):
+                return False
+            shutil.rmtree(orphan.path)
+    except FileNotFoundError:  # its writer, or another who collects, was there at the same time
+        return not orphan.path.exists()
     return True
 
 
@@ -108,7 +113,8 @@ def _replaced(store: Path, header_crc32c: str, older_than: float) -> Iterator[Or
             if holder.name not in whole:
                 holder.check(store)
                 whole.add(holder.name)
-            yield Orphan(folder, _measure(folder).bytes, hours, replaced=True)
+            if measured := _measure(folder):
+                yield Orphan(folder, measured.bytes, hours, replaced=True)
 
 
 def _hours_since(written: str) -> float:
@@ -120,7 +126,8 @@ def _hours_since(written: str) -> float:
 
 def _parts(store: Path, record: str, part: str | None) -> list[Path]:
     """The folder of a record's part, if it is there; of a damaged record, which names none, all that may be its."""
-    named = [store / PARTS / part] if part else sorted((store / PARTS).glob(f"{record[:9]}-*"))
+    there = [path for path in local.listed(store / PARTS) if path.name.startswith(f"{record[:9]}-")]
+    named = [store / PARTS / part] if part else there
     return [path for path in named if PART_NAME.fullmatch(path.name) and path.is_dir()]
 
 
@@ -132,7 +139,11 @@ def _committed(store: Path, header: Header) -> set[str]:
     return {commit.part for commit in read} | {path.name for name in damaged for path in _parts(store, name, None)}
 
 
-def _measure(path: Path) -> Orphan:
-    stats = [entry.lstat() for entry in [path, *path.rglob("*")]]
+def _measure(path: Path) -> Orphan | None:
+    """Its size and age; None of what is gone since it was listed, as a writer's draft may be."""
+    try:
+        stats = [entry.lstat() for entry in [path, *path.rglob("*")]]
+    except FileNotFoundError:
+        return None
     newest = max(entry.st_mtime for entry in stats)
     return Orphan(path, sum(entry.st_size for entry in stats), (time.time() - newest) / 3600)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from actstore.errors import ActstoreError, CorruptError
+from actstore.errors import ActstoreError, CorruptError, of_system, refused
 from actstore.format import checkpoint, commits, plan, results
 from actstore.format.commits import Commit
 from actstore.format.header import Header
@@ -18,18 +18,23 @@ from actstore.format.schema import PLAN as PLAN_COLUMNS
 from actstore.format.tables import read_table
 from actstore.read.arrays import checksums
 from actstore.read.parts import Part
+from actstore.storage import local
 
 Check = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a store that is not as it was committed; the batches it touches, and the commit record of those."""
+    """Something in a store that is not as it was committed; the batches it touches, and the commit record of those.
+
+    unread: the system would not let us see; nothing is known of what is there.
+    """
 
     file: str
     problem: str
     batches: tuple[int, ...] = ()
     record: str | None = None
+    unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,10 @@ class Step:
         """The problem found, or None."""
         try:
             self.check()
-        except (ActstoreError, OSError, pl.exceptions.PolarsError) as error:  # a damaged plan has other columns
+        except (ActstoreError, pl.exceptions.PolarsError) as error:  # a damaged plan has other columns
             return Problem(self.file, str(error), self.batches, self.record)
+        except OSError as error:
+            return Problem(self.file, of_system(error), self.batches, self.record, unread=refused(error))
         return None
 
 
@@ -58,7 +65,9 @@ def steps(path: Path) -> list[Step]:
     if (path / CHECKPOINT).is_symlink() or (path / CHECKPOINT).exists():
         found.append(Step(CHECKPOINT, lambda: checkpoint.check(path, header)))
     found += _steps_of_commits(path, header)
-    for saved in sorted((path / RESULTS).glob("[!.]*")):
+    for saved in local.listed(path / RESULTS):
+        if saved.name.startswith("."):
+            continue
         found.append(Step(f"{RESULTS}/{saved.name}", _result(saved)))
     return found
 
@@ -108,7 +117,7 @@ def _check_contents(path: Path, commit: Commit, header: Header) -> None:
     """Tables and arrays agree with the record, the plan and each other, and nothing else lies in the folder."""
     part = Part(path, commit, header.format)
     commit.check_folders(path)
-    present = {file.relative_to(part.folder).as_posix() for file in part.folder.rglob("*") if not file.is_dir()}
+    present = {file.relative_to(part.folder).as_posix() for file in local.files(part.folder)}
     if strange := sorted(present - commit.files.keys()):
         raise CorruptError(f"{part.folder / strange[0]}: not in the commit record; remove it")
     rows, samples = part.rows(), part.samples()
@@ -145,6 +154,18 @@ def run(checks: list[Step], advance: Callable[[], None] = lambda: None) -> list[
         return found
 
 
+def apart(problems: list[Problem]) -> tuple[list[Problem], str | None]:
+    """What is damaged; and what to say of files that could not be read, None where all of them could."""
+    unread = [problem for problem in problems if problem.unread]
+    damaged = [problem for problem in problems if not problem.unread]
+    if not unread:
+        return damaged, None
+    return damaged, (
+        f"{len(unread)} of them could not be made, which says nothing of what is there: {unread[0].problem}; a file "
+        "that no one can read any more counts as lost once it is moved away"
+    )
+
+
 def report(path: Path, problems: list[Problem]) -> pl.DataFrame:
     """Problems as a table: file, problem, samples touched and the first of them."""
     touched = _touched(path, problems)
@@ -169,6 +190,6 @@ def _touched(path: Path, problems: list[Problem]) -> list[pl.DataFrame]:
     """For each problem the lines of the plan that are its samples; none of a plan that is itself damaged."""
     try:
         planned = plan.load(Header.load(path).checked(path, PLAN))
-    except ActstoreError:
+    except (ActstoreError, OSError):
         planned = pl.DataFrame(schema=PLAN_COLUMNS)
     return [planned.filter(pl.col("batch").is_in(list(problem.batches))) for problem in problems]

@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, CorruptError
 from actstore.format.commits import Commit
 from actstore.format.names import FORMAT, PARTS
 from actstore.format.schema import Columns, rows_of, samples_of
-from actstore.format.tables import read_table
+from actstore.format.tables import kinds_of, read_arrow, read_table
 
 if TYPE_CHECKING:
     from actstore.read.arrays import ArrayReader
@@ -33,6 +34,23 @@ class Places:
     roles: list[str]
     codes: NDArray[np.int16]
     places: NDArray[np.int32]
+
+
+def integers(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A column of integers, none of them NULL, as numpy; pyarrow's own to_numpy first imports pandas."""
+    none = np.empty(0, column.type.to_pandas_dtype())
+    return np.concatenate([none, *map(np.from_dlpack, column.chunks)])
+
+
+def _coded(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int16]]:
+    """The different texts of a column, and for each row the number of its own."""
+    names: dict[str, int] = {}
+    codes = [np.empty(0, np.int16)]
+    for chunk in column.chunks:
+        coded = chunk.dictionary_encode()
+        own = np.array([names.setdefault(name, len(names)) for name in coded.dictionary.to_pylist()], np.int16)
+        codes.append(own[np.from_dlpack(coded.indices)])
+    return list(names), np.concatenate(codes)
 
 
 class Part:
@@ -90,21 +108,24 @@ class Part:
 
     @cached_property
     def places(self) -> "Places":
-        """Where each row lies; raises CorruptError for rows out of order or outside the arrays."""
-        frame = self.rows()
-        if (frame["row_id"].diff().drop_nulls() <= 0).any():
+        """Where each row lies; raises CorruptError for rows out of order or outside the arrays.
+
+        Without polars, whose threads a fork lacks: a data loader that forks its workers can read vectors.
+        """
+        table = read_arrow(self.rows_path, self.commit.rows)
+        if kinds_of(table.schema) != rows_of(self.format) or any(
+            table[name].null_count for name in ("row_id", "role", "place")
+        ):
+            raise CorruptError(f"{self.rows_path}: its columns are not those of format {self.format}")
+        row_ids, places = integers(table["row_id"]), integers(table["place"])
+        if (np.diff(row_ids) <= 0).any():
             raise CorruptError(f"{self.folder}: row ids are not ascending")
+        names, codes = _coded(table["role"])
         sizes = self.commit.roles
-        size = pl.col("role").replace_strict(sizes, default=0, return_dtype=pl.Int32)
-        strange = frame.filter(~pl.col("place").is_between(0, size - 1))
-        if strange.height:
-            raise CorruptError(f"{self.folder}: row_id {strange['row_id'][0]} lies outside the array of its role")
-        return Places(
-            row_ids=frame["row_id"].to_numpy(),
-            roles=list(sizes),
-            codes=frame["role"].replace_strict(list(sizes), range(len(sizes)), return_dtype=pl.Int16).to_numpy(),
-            places=frame["place"].to_numpy(),
-        )
+        size = np.array([sizes.get(name, 0) for name in names], np.int64)[codes]
+        if (strange := (places < 0) | (places >= size)).any():
+            raise CorruptError(f"{self.folder}: row_id {row_ids[strange][0]} lies outside the array of its role")
+        return Places(row_ids, names, codes, places)
 
     def take(
         self, kind: str, row_ids: NDArray[np.int64], chosen: NDArray[np.int64], first: int, out: NDArray[np.float32]

@@ -122,19 +122,20 @@ def row_ids_of(rows: Rows) -> NDArray[np.int64]:
                 f"the rows have no column row_id, only {', '.join(rows.columns)}{nearest('row_id', rows.columns)}: "
                 "select row_id too, for example: select row_id, label from rows where role = 'eoi'"
             )
-        ids = rows["row_id"]
-        if ids.null_count():
+        column = rows["row_id"]
+        if column.null_count():
             raise ActstoreError("a row_id is NULL")
+        kind, ids = str(column.dtype), column.to_numpy()
     else:
-        given = np.asarray(rows).reshape(-1)
-        if given.dtype == bool:
+        ids = np.asarray(rows).reshape(-1)
+        ids = ids if ids.size else ids.astype(np.int64)
+        kind = str(ids.dtype)
+        if ids.dtype == bool:
             raise ActstoreError(
                 "row ids are wanted, not a mask of True and False; filter the rows by it: rows.filter(mask)"
             )
-        ids = pl.Series(given if given.size else given.astype(np.int64))
-    if not ids.dtype.is_integer():
-        raise ActstoreError(f"a row_id is an integer; these are {ids.dtype}")
-    try:
-        return ids.cast(pl.Int64).to_numpy()
-    except pl.exceptions.InvalidOperationError:
-        raise ActstoreError("a row_id is not in the store: it has more than 63 bits") from None
+    if ids.dtype.kind not in "iu":
+        raise ActstoreError(f"a row_id is an integer; these are {kind}")
+    if ids.dtype == np.uint64 and (ids > np.iinfo(np.int64).max).any():
+        raise ActstoreError("a row_id is not in the store: it has more than 63 bits")
+    return ids.astype(np.int64, copy=False)

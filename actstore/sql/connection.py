@@ -9,7 +9,9 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from actstore import process
 from actstore.limits import Limits
+from actstore.read.parts import integers
 from actstore.sql import index, query, views
 from actstore.sql.tables import Tables
 
@@ -37,6 +39,7 @@ def connect(
     be let go of. Raises CorruptError where a table cannot be read, QueryError where the memory allowed does not do for
     that.
     """
+    process.connected()
     connection = duckdb.connect(":memory:")
     try:
         readable = [*_attach(connection, tables), *files.values()]
@@ -72,7 +75,7 @@ def _vectors(residual: Callable[[], Residual | None], d_model: int) -> views.Vec
     def vectors(row_ids: pa.ChunkedArray, layers: pa.ChunkedArray) -> pa.Array:
         read = residual()
         assert read is not None
-        ids, wanted = _integers(row_ids), _integers(layers)
+        ids, wanted = integers(row_ids), integers(layers)
         out = np.empty((len(ids), d_model), np.float32)
         for layer in np.unique(wanted):
             out[wanted == layer] = read(ids[wanted == layer], int(layer))
@@ -80,8 +83,3 @@ def _vectors(residual: Callable[[], Residual | None], d_model: int) -> views.Vec
         return pa.FixedSizeListArray.from_arrays(flat, d_model)
 
     return vectors
-
-
-def _integers(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """As numpy; pyarrow's own to_numpy first imports pandas."""
-    return np.concatenate([np.empty(0, np.int64), *map(np.from_dlpack, column.chunks)])

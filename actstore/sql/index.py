@@ -35,6 +35,7 @@ def build(tables: Tables, path: Path) -> Path:
         raise ActstoreError(f"{path}: the index could not be written ({error}); the store itself is whole") from error
     finally:
         local.discard(draft)
+        local.discard(draft.with_name(f"{draft.name}.wal"))  # DuckDB's log, where it was not done
     return path
 
 
@@ -44,16 +45,17 @@ def cached(tables: Tables) -> Path | None:
     None where that folder cannot be written. A `.duckdb` file that came with a store is never opened: a view in it
     could read any file. One of other contents under this name is made anew.
     """
-    path = _path(tables)
-    if not (path.exists() and _holds(path, tables.state)):
-        try:
+    try:
+        path = _path(tables)
+        if not (path.exists() and _holds(path, tables.state)):
             path.parent.mkdir(parents=True, exist_ok=True)
+            cache.clear()
             build(tables, path)
-        except (OSError, ActstoreError):
-            return None
-        for older in path.parent.glob(f"{cache.name_of(tables.store)}-*.duckdb"):
-            if older != path:
-                older.unlink(missing_ok=True)
+            for older in path.parent.glob(f"{cache.name_of(tables.store)}-*.duckdb"):
+                if older != path:
+                    older.unlink(missing_ok=True)
+    except (OSError, ActstoreError):
+        return None
     return path
 
 

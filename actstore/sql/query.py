@@ -1,26 +1,31 @@
 """One SELECT on a locked connection: its result, or what was wrong with it."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections import Counter
 
 import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from actstore.errors import ActstoreError, CorruptError, QueryError, nearest
+from actstore.errors import AGAIN, ActstoreError, CorruptError, QueryError, nearest, refused
+from actstore.format.tables import check_times, inside
 from actstore.limits import Limits
 from actstore.sql.views import literal
 
 ROWS_AT_A_TIME = 16_384
 HUGE = pl.Decimal(38, 0)
-UNHELD = re.compile(r"\b(UHUGEINT|BIGNUM|BIT)\b")  # Arrow gets other numbers than DuckDB has
+# Arrow gets other numbers than DuckDB has, or polars has no such type.
+UNHELD = re.compile(r"\b(UHUGEINT|BIGNUM|BIT|INTERVAL|UNION|VARIANT)\b")
+NUMBERS = ("UHUGEINT", "BIGNUM", "BIT")
 COLUMNS = "select distinct column_name from duckdb_columns() where not internal and table_name in "
 NAMED = "select table_name from information_schema.tables"
 NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
 PYTHON_ERROR = re.compile(r"^.*while executing the UDF: \w+: ", re.DOTALL)
 NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
 FORBIDDEN = re.compile(r"disabled by configuration|configuration has been locked|disabled through configuration")
+FILE = re.compile(r'file "([^"]+)"')
 NO_MEMORY = re.compile(r"^Out of Memory Error")
 # What DuckDB, its bindings and Arrow raise over a table whose bytes mean nothing.
 RAISED = (duckdb.Error, pa.ArrowException, OSError, RuntimeError, ValueError)
@@ -41,7 +46,7 @@ def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) ->
         frame = _fetch(connection.cursor(), query, limits)
     except (duckdb.OutOfMemoryException, MemoryError):
         raise limits.exhausted() from None
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise QueryError(f"the result has a type that no table here holds; cast it in the query ({error})") from None
     except RAISED as error:
         raise _failure(connection, error, query, limits) from None
@@ -60,14 +65,19 @@ def _fetch(cursor: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> pl.
         relation = cursor.sql(query)
         for name, kind in zip(relation.columns, map(str, relation.types), strict=True):
             if held := UNHELD.search(kind):
-                raise QueryError(
-                    f"no table here holds the {held[0]} of column '{name}'; cast it: x::hugeint or x::varchar"
-                )
+                to = "x::hugeint or x::varchar" if held[0] in NUMBERS else "x::varchar"
+                raise QueryError(f"no table here holds the {held[0]} of column '{name}'; cast it: {to}")
+        if twice := [name for name, count in Counter(relation.columns).items() if count > 1]:
+            raise QueryError(f"two columns are called '{twice[0]}'; give each a name of its own: x as y")
         read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch  # before DuckDB 1.5
         reader: pa.RecordBatchReader = read(ROWS_AT_A_TIME)
         found, n_bytes = [], 0
         for rows in reader:
             _check_digits(rows)
+            try:
+                check_times(rows)
+            except ActstoreError as error:
+                raise QueryError(str(error)) from None
             found.append(rows)
             n_bytes += rows.nbytes
             limits.check_result(n_bytes)
@@ -82,26 +92,13 @@ def _check_digits(rows: pa.RecordBatch) -> None:
         if "decimal128(38, 0)" in str(column.type):
             try:
                 column.validate(full=True)
-                if any(map(_has_lowest, _inside(column))):
+                if any(map(_has_lowest, inside(column))):
                     raise pa.ArrowInvalid("-2^127")
             except pa.ArrowInvalid:
                 raise QueryError(
                     f"column '{name}' has integers of more than 38 digits, which no table here holds; cast it: "
                     "x::varchar"
                 ) from None
-
-
-def _inside(column: pa.Array) -> Iterator[pa.Array]:
-    """A column and all arrays that it is made of."""
-    yield column
-    if pa.types.is_map(column.type):
-        children = [column.keys, column.items]
-    elif pa.types.is_struct(column.type):
-        children = column.flatten()
-    else:
-        children = [column.flatten()] if pa.types.is_nested(column.type) else []
-    for child in children:
-        yield from _inside(child)
 
 
 def _has_lowest(column: pa.Array) -> bool:
@@ -118,7 +115,7 @@ def _narrowed(sums: pl.Series) -> pl.Series:
     return narrow if narrow.null_count() == sums.null_count() else sums
 
 
-def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, query: str, limits: Limits) -> ActstoreError:
+def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, query: str, limits: Limits) -> Exception:
     """A mistake in the query, too little memory, or a table that cannot be read."""
     if NO_MEMORY.search(str(error)):  # as Arrow passes on what DuckDB says
         return limits.exhausted()
@@ -127,9 +124,15 @@ def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, query: str
     return unreadable(error)
 
 
-def unreadable(error: Exception) -> CorruptError:
-    """What is said where DuckDB cannot make sense of a table: one line."""
+def unreadable(error: Exception) -> CorruptError | OSError:
+    """What is said where DuckDB cannot make sense of a table, in one line; what the system said where it refused."""
     line = str(error).strip().partition("\n")[0]
+    if refused(error):
+        return error  # type: ignore[return-value]
+    for code in AGAIN:
+        if line.endswith(said := os.strerror(code)):
+            named = FILE.search(line)
+            return OSError(code, said, named and named[1])
     return CorruptError(f"SQL cannot read a table of this store ({line}); run actstore verify")
 
 

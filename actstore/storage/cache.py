@@ -2,12 +2,32 @@
 
 import hashlib
 import os
+import re
+import time
+from contextlib import suppress
 from pathlib import Path
+
+from actstore.storage import local
+
+DRAFT = re.compile(r"\..+\.[0-9a-f]{8}(\.wal)?")
+SECONDS = 24 * 3600.0  # since a draft was touched, after which its writer is taken for dead
 
 
 def folder() -> Path:
-    """Where it is; it may not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "actstore"
+    """Where it is; it may not exist. Raises OSError for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "actstore"
+    except RuntimeError as error:  # no HOME, and no line in the table of users
+        raise FileNotFoundError(f"{error}; set HOME or XDG_CACHE_HOME") from None
+
+
+def clear() -> None:
+    """Remove what programs that were killed were preparing there."""
+    for path in local.listed(folder()):
+        if DRAFT.fullmatch(path.name):
+            with suppress(OSError):  # it is gone since, or of another user
+                if time.time() - path.lstat().st_mtime > SECONDS:
+                    path.unlink()
 
 
 def name_of(store: Path) -> str:

@@ -1,11 +1,49 @@
 """Files that survive power loss: what is written is synced, what is published appears whole or not at all."""
 
+import errno
 import os
 import secrets
-from contextlib import suppress
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
+
+from actstore.errors import CorruptError
+
+LONGEST = 200  # bytes of a name that a draft takes over: file systems allow 255
+
+
+@contextmanager
+def plain(path: Path) -> Iterator[BinaryIO]:
+    """A plain file of a store, open for reading; errors of the system name it, and a pipe is not waited for.
+
+    Raises CorruptError for what is no plain file.
+    """
+    not_plain = CorruptError(f"{path}: not a plain file; a store holds no links")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise not_plain from None
+    with os.fdopen(descriptor, "rb") as file, naming(path):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise not_plain
+        yield file
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Inside, errors of the system name the file: those of reading and writing name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync(path: Path) -> None:
@@ -19,10 +57,28 @@ def sync(path: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Force every file below a folder, then every folder from the leaves up, to the disk."""
-    for parent, _, names in os.walk(folder, topdown=False):
+    for parent, _, names in os.walk(folder, topdown=False, onerror=_raise):
         for name in names:
             sync(Path(parent, name))
         sync(Path(parent))
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; nothing where there is none. `glob` also takes one without rights for empty."""
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]  # noqa: PTH208  (there may be many)
+    except FileNotFoundError:
+        return []
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that is no folder; raises OSError for a folder that cannot be listed."""
+    for where, _, names in os.walk(folder, onerror=_raise):
+        yield from (Path(where, name) for name in names)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def make_folders(path: Path) -> None:
@@ -35,7 +91,8 @@ def make_folders(path: Path) -> None:
 
 def draft_of(path: Path) -> Path:
     """A fresh hidden name beside `path`, under which it is prepared."""
-    return path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}")
+    name = os.fsdecode(os.fsencode(path.absolute().name)[-LONGEST:])
+    return path.absolute().with_name(f".{name}.{secrets.token_hex(4)}")
 
 
 def publish(path: Path, content: bytes) -> None:
@@ -81,7 +138,7 @@ def open_to_readers(path: Path) -> None:
 def crc32c(path: Path) -> str:
     """The crc32c of a file's bytes, as eight hexadecimal digits."""
     checksum = 0
-    with path.open("rb") as file:
+    with path.open("rb") as file, naming(path):
         while block := file.read(2**22):
             checksum = google_crc32c.extend(checksum, block)
     return f"{checksum:08x}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from actstore import process
 from actstore.errors import ActstoreError
 from actstore.format import commits
 from actstore.format.commits import Commit, File
@@ -30,6 +31,7 @@ class Draft:
         self.store, self.number = store, number
         self.name = f"{kind}{number:08d}"  # b: of a batch; c: of a compaction
         self.folder = store / PARTS / f"{self.name}-{secrets.token_hex(4)}"
+        process.check_forked()
         try:
             self.folder.mkdir()
             self._lock = os.open(self.folder, os.O_RDONLY)
@@ -132,7 +134,7 @@ def is_published(store: Path, part: str) -> bool:
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
     """Hold the lock of a part if no writer on this machine does; yields whether it could be had."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # a pipe of that name would be waited for
     free = True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -151,11 +153,11 @@ def is_live(folder: Path) -> bool:
     try:
         with claimed(folder) as free:
             return not free
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
 def live(store: Path) -> set[int]:
     """Batches that some writer on this machine is working on now."""
-    folders = [path for path in (store / PARTS).glob("b*") if PART_NAME.fullmatch(path.name)]
-    return {int(path.name[1:9]) for path in folders if is_live(path)}
+    folders = [path for path in local.listed(store / PARTS) if PART_NAME.fullmatch(path.name)]
+    return {int(path.name[1:9]) for path in folders if path.name.startswith("b") and is_live(path)}

@@ -1,12 +1,14 @@
 """Options that the commands of measures share, and what each of these commands does in the end."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from actstore.commands.options import OutputPath, output_options, store_argument
+from actstore.commands.options import COUNT, SEED, Number, OutputPath, output_options, store_argument
+from actstore.commands.statuses import Status, end
 from actstore.errors import visible
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from actstore_analyze.charts.charts import Draw
     from actstore_analyze.charts.together import Together
+    from actstore_analyze.study.recall import Answer
     from actstore_analyze.study.study import Study
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "beside",
     "both_sides",
     "drawn",
+    "end_of",
     "judged",
     "layers",
     "measured",
@@ -39,6 +43,7 @@ __all__ = [
 ]
 
 DRAWN = "it is drawn with --figure"
+DIGITS = 6  # more than any layer or dimension has
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
@@ -49,7 +54,12 @@ def say(text: str) -> None:
 
 def names(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
     """`eoi,last` as a list."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    if text is None:
+        return None
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise click.BadParameter(f"'{text}' names nothing; leave the option away for what is usual")
+    return found
 
 
 def numbers(what: str) -> Callable[[click.Context, click.Parameter, str | None], list[int] | None]:
@@ -58,13 +68,20 @@ def numbers(what: str) -> Callable[[click.Context, click.Parameter, str | None],
     def parse(context: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
         found: list[int] = []
         for piece in names(context, option, text) or []:
-            first, _, last = piece.partition("..")
-            if not first.isdecimal() or not (last or first).isdecimal():
+            first, dots, last = piece.partition("..")
+            last = last if dots else first
+            if not (_is_number(first) and _is_number(last)):
                 raise click.BadParameter(f"'{piece}' is no {what}; for example: 0,4,8 or 0..8")
-            found += range(int(first), int(last or first) + 1)
+            if int(last) < int(first):
+                raise click.BadParameter(f"'{piece}' goes down; the other way round: {last}..{first}")
+            found += range(int(first), int(last) + 1)
         return None if text is None else found
 
     return parse
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < DIGITS
 
 
 layers = numbers("layer")
@@ -86,9 +103,7 @@ def measured(command: Command) -> Command:
             metavar="LAYER,...",
             help="Which, such as 0,4..8; without it all that the measure is about.",
         ),
-        click.option(
-            "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that share the work."
-        ),
+        click.option("--jobs", default=1, show_default=True, type=COUNT, help="Processes that share the work."),
         click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer."),
         click.option("--figure", type=OutputPath(), help="Draw it, as .png or .svg."),
         output_options,
@@ -148,6 +163,8 @@ def _price(_context: click.Context, _option: click.Parameter, text: str | None) 
         return None
     try:
         given, taken = map(float, text.split(","))
+        if not (0 <= given < math.inf and 0 <= taken < math.inf):
+            raise ValueError
     except ValueError:
         raise click.BadParameter(f"'{text}' is no pair of prices; for example: 2.5,10") from None
     return given, taken
@@ -160,11 +177,11 @@ def judged(needless: str) -> Callable[[Command], Command]:
         click.option(
             "--base-url", metavar="URL", help="Any OpenAI-compatible endpoint; its key is read from OPENAI_API_KEY."
         ),
+        click.option("--at-once", default=4, show_default=True, type=COUNT, help="Questions asked at a time."),
+        click.option("--tries", default=5, show_default=True, type=COUNT, help="Of each question."),
         click.option(
-            "--at-once", default=4, show_default=True, type=click.IntRange(min=1), help="Questions asked at a time."
+            "--timeout", default=60.0, show_default=True, type=Number(0.001), help="Seconds that a reply may take."
         ),
-        click.option("--tries", default=5, show_default=True, type=click.IntRange(min=1), help="Of each question."),
-        click.option("--timeout", default=60.0, show_default=True, help="Seconds that a reply may take."),
         click.option("--price", callback=_price, metavar="IN,OUT", help="Dollars for a million tokens in and out."),
         click.option("--estimate", is_flag=True, help="Say what would be asked and what it would cost; ask nothing."),
     )
@@ -183,7 +200,7 @@ RUNNING = ("low_memory", "model", "dtype", "tolerance", "limit")
 def replayed(command: Command) -> Command:
     """--limit, --low-memory, --model, --dtype and --tolerance."""
     shared = (
-        click.option("--limit", type=click.IntRange(min=1), help="Replay only the first N samples, or of each pair."),
+        click.option("--limit", type=COUNT, help="Replay only the first N samples, or of each pair."),
         click.option("--low-memory", is_flag=True, help="Replay with the weights of one block at a time in memory."),
         click.option(
             "--model",
@@ -193,7 +210,7 @@ def replayed(command: Command) -> Command:
         click.option(
             "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Without it the run card's."
         ),
-        click.option("--tolerance", type=click.FloatRange(0), help="How far an un-patched replay may be, relatively."),
+        click.option("--tolerance", type=Number(0), help="How far an un-patched replay may be, relatively."),
     )
     for decorate in reversed(shared):
         command = decorate(command)
@@ -229,11 +246,20 @@ def drawn(of: str) -> Callable[[Command], Command]:
 
     def decorated(command: Command) -> Command:
         positions = click.option(
-            "--positions", type=click.IntRange(min=1), help="Of a role with many positions (image), draw only so many."
+            "--positions", type=COUNT, help="Of a role with many positions (image), draw only so many."
         )
-        return positions(click.option("--seed", default=0, show_default=True, help=f"Seed of {of}.")(command))
+        return positions(
+            click.option("--seed", default=0, show_default=True, type=SEED, help=f"Seed of {of}.")(command)
+        )
 
     return decorated
+
+
+def end_of(*found: "Answer") -> None:
+    """Say where answers are kept, last; one that could not be ends the command with a status of its own."""
+    for one in found:
+        say(one.note)
+    end(Status.DONE if all(one.result for one in found) else Status.NOT_SAVED)
 
 
 def show(
@@ -279,8 +305,7 @@ def show(
     elif figure is not None:
         about = {} if call.about is None else {"about": call.about}
         charts.draw(draw(first, title=store.name, **about, **pale), figure)
-    for one in found.values():
-        say(one.note)
+    end_of(*found.values())
 
 
 def published(call: "Study", models: Sequence[str] | None, *, drawn: bool) -> "dict[str, Any]":

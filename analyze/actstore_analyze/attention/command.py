@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from actstore.commands.options import Number
 from actstore_analyze.commands import (
     measured,
     names,
@@ -23,7 +24,7 @@ from actstore_analyze.commands import (
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     help="Share, averaged over layers, above which a position stands alone  [default: 0.01, or 2/n if that is more]",
 )
 @click.option("--keep-boi", is_flag=True, help="Keep the token that begins the image, as the paper's formula does.")

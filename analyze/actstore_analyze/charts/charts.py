@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import altair as alt
 import polars as pl
@@ -39,9 +40,11 @@ __all__ = [
 
 GREY, FONT = "#5f5f5f", "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 PNG_SCALE = 2
+MOST_SAID = 300  # characters of what a renderer says
 ESCAPED = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u....|.)")  # a character, as JSON may write it
 Figure = alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.ConcatChart
 Draw = Callable[..., Figure]
+T = TypeVar("T")
 Axis = tuple[float, float]
 
 
@@ -109,9 +112,20 @@ def _write(vega: str, path: Path) -> None:
         raise ActstoreError(f"{path.parent}: cannot be written: {error.strerror or error}") from error
     with written(path) as draft:
         if path.suffix == ".png":
-            draft.write_bytes(vl_convert.vegalite_to_png(vega, scale=PNG_SCALE))
+            draft.write_bytes(_converted(vl_convert.vegalite_to_png, vega, scale=PNG_SCALE))
         else:
-            draft.write_text(vl_convert.vegalite_to_svg(vega), encoding="utf-8")
+            draft.write_text(_converted(vl_convert.vegalite_to_svg, vega), encoding="utf-8")
+
+
+def _converted(convert: Callable[..., T], vega: str, **options: float) -> T:
+    """What vl_convert makes of a chart; ActstoreError where it cannot, as which it may panic."""
+    try:
+        return convert(vega, **options)
+    except BaseException as error:
+        if isinstance(error, ValueError) or type(error).__name__ == "PanicException":
+            line = " ".join(str(error).split())
+            raise ActstoreError(f"the figure cannot be drawn ({line[:MOST_SAID]})") from None
+        raise
 
 
 def vega_lite(chart: Figure, *, validate: bool = False) -> str:
@@ -133,7 +147,7 @@ def svg(chart: Figure, prefix: str) -> str:
     """The chart as SVG to stand inside a page: ids begin with `prefix`, so that several charts do not meet."""
     import vl_convert
 
-    text: str = vl_convert.vegalite_to_svg(vega_lite(chart))
+    text: str = _converted(vl_convert.vegalite_to_svg, vega_lite(chart))
     return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", text)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from actstore.commands.options import COUNT, Number
 from actstore_analyze.commands import (
     beside,
     both_sides,
@@ -32,8 +33,10 @@ from actstore_analyze.commands import (
     type=click.Choice(["adp", "hdbscan"]),
     help="Advanced Density Peaks or HDBSCAN.",
 )
-@click.option("-k", default=15, show_default=True, type=click.IntRange(min=1), help="Neighbours of a density.")
-@click.option("-z", default=1.2, show_default=True, help="Confidence at which two density peaks are two clusters.")
+@click.option("-k", default=15, show_default=True, type=COUNT, help="Neighbours of a density.")
+@click.option(
+    "-z", default=1.2, show_default=True, type=Number(), help="Confidence at which two density peaks are two clusters."
+)
 @click.option(
     "--min-size", default=50, show_default=True, type=click.IntRange(min=2), help="Smaller clusters are not scored."
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from actstore.commands.options import COUNT
 from actstore_analyze.commands import RUNNING, beside, measured, numbers, of_replays_alone, referenced, replayed, show
 
 REPLAYED = (*RUNNING, "mode", "windows", "blocks", "heads", "repeats")
@@ -22,7 +23,7 @@ def knockouts(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.option(
     "--role", default="last", show_default=True, help="Label overlap of its vectors; the mean over positions."
 )
-@click.option("-k", default=30, show_default=True, type=click.IntRange(min=1), help="Neighbours of each point.")
+@click.option("-k", default=30, show_default=True, type=COUNT, help="Neighbours of each point.")
 @click.option(
     "--replay",
     callback=knockouts,
@@ -30,10 +31,10 @@ def knockouts(_context: click.Context, _option: click.Parameter, text: str | Non
     help="Knock these out now: eoi, image, ..., or { keys = ['eoi', 'at-9'], queries = 'text' }, as recipes have it.",
 )
 @click.option("--mode", default="post", show_default=True, type=click.Choice(["post", "pre"]), help="Of a replay.")
-@click.option("--windows", type=click.IntRange(min=1), help="Of a replay: in the last N blocks, 2 N, ..., all.")
+@click.option("--windows", type=COUNT, help="Of a replay: in the last N blocks, 2 N, ..., all.")
 @click.option("--blocks", callback=numbers("block"), metavar="BLOCK,...", help="Of a replay: in these, such as 0,4..8.")
 @click.option("--heads", callback=numbers("head"), metavar="HEAD,...", help="Of a replay: of these heads alone.")
-@click.option("--repeats", type=click.IntRange(min=1), help="Of a replay of random keys: so many draws.")
+@click.option("--repeats", type=COUNT, help="Of a replay of random keys: so many draws.")
 @replayed
 @referenced
 @beside

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from actstore.commands.options import Number
 from actstore_analyze.commands import (
     measured,
     roles,
@@ -19,7 +20,7 @@ from actstore_analyze.commands import (
     "--times",
     default=10.0,
     show_default=True,
-    type=click.FloatRange(min=1),
+    type=Number(min=1),
     help="A dimension is massive above so many times the magnitude of the average one.",
 )
 def outliers(store: Path, **asked: Any) -> None:

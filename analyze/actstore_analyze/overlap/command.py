@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from actstore.commands.options import COUNT
 from actstore_analyze.commands import (
     drawn,
     measured,
@@ -23,7 +24,7 @@ WITH = ("with_role", "with_layer", "with_condition", "with_store")
 @measured
 @roles("those stored that the Narrow Gate's figure has: eoi, last-image, image-mean, at-P, first-image, eol-mean")
 @click.option("--label", default="label", show_default=True, help="Column of the labels, of SQL or of the view rows.")
-@click.option("-k", default=30, show_default=True, type=click.IntRange(min=1), help="Neighbours of each point.")
+@click.option("-k", default=30, show_default=True, type=COUNT, help="Neighbours of each point.")
 @metric("euclidean")
 @click.option(
     "--weights",

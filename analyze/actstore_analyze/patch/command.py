@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from actstore.commands.options import Number
 from actstore_analyze.commands import beside, measured, names, of_replays_alone, referenced, replayed, say, show
 
 SOURCES = ("pairs", "source", "vector")
@@ -35,7 +36,9 @@ OWN = (
     help="Put in the mean of the vectors of a .npy (n, d), or of a .parquet, layer by layer if it has columns layer_N.",
 )
 @click.option("--to", metavar="CLASS", help="The class that the vector leads to, for the accuracy.")
-@click.option("--add", type=float, metavar="FACTOR", help="Add the vectors, so many times, instead of putting them in.")
+@click.option(
+    "--add", type=Number(), metavar="FACTOR", help="Add the vectors, so many times, instead of putting them in."
+)
 @click.option(
     "--point",
     default="residual",

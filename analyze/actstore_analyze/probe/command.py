@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from actstore.commands.options import Number
 from actstore_analyze.commands import (
     drawn,
     measured,
@@ -22,7 +23,7 @@ from actstore_analyze.commands import (
     "--split", metavar="COLUMN", help="Which says train or test; without it split if there is one, else folds."
 )
 @click.option("--folds", type=click.IntRange(min=2), help="Hold every sample out once, by so many folds  [default: 5]")
-@click.option("-c", default=1.0, show_default=True, type=click.FloatRange(min=1e-9), help="Inverse of the L2 penalty.")
+@click.option("-c", default=1.0, show_default=True, type=Number(min=1e-9), help="Inverse of the L2 penalty.")
 @drawn("the folds and of the draw")
 @prepared
 def probe(store: Path, **asked: Any) -> None:

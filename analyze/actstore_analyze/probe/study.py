@@ -108,6 +108,8 @@ class Probe(Prepared):
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each at every layer."""
         rows = choose(store, self.sql, self.roles, self.label, say=say)
+        if rows["label"].dtype.is_float():
+            raise ActstoreError(f"'{self.label}' is a number, and a probe tells classes apart; make some of it in SQL")
         rows = rows.with_columns(pl.col("label").rank("dense").cast(pl.Int64), named=pl.col("label").cast(pl.String))
         if self.split is not None:
             sides = store.sql(f'select row_id, cast("{self.split}" as varchar) as side from rows')
@@ -127,6 +129,11 @@ class Probe(Prepared):
         rows = group.positions[0]  # every position has all samples
         if self.split is not None:
             learned = rows.filter(pl.col("side") == SIDES[0])["named"].unique()
+            if rows.height < 2 * rows["named"].n_unique():
+                raise ActstoreError(
+                    f"'{self.label}' has {rows['named'].n_unique():,} values among {rows.height:,} vectors of role "
+                    f"'{group.role}': a probe needs several vectors of each class; take another --label"
+                )
             if len(learned) == 1:
                 raise ActstoreError(
                     f"role '{group.role}': all training points have the label '{learned[0]}'; a probe needs two"

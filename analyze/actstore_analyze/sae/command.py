@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
-from actstore_analyze.commands import judged, measured, published, referenced, roles, say, show
+from actstore.commands.options import COUNT, SEED, Number
+from actstore_analyze.commands import end_of, judged, measured, published, referenced, roles, say, show
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -41,7 +42,7 @@ def controlled(command: Command) -> Command:
         help="The same samples run with an untrained adapter, a control more: extract them with a copy of the model.",
     )
     seed = click.option(
-        "--seed", default=0, show_default=True, help="Seed of the rotation and of the Gaussian vectors."
+        "--seed", default=0, show_default=True, type=SEED, help="Seed of the rotation and of the Gaussian vectors."
     )
     return untrained(seed(command))
 
@@ -96,14 +97,20 @@ JUDGED = ("judge", "prompt", "base_url", "images", "controls", "at_once", "tries
     help="Neuronpedia's exports: a folder with one per layer (v1/gemma-2-2b), numbered as the autoencoders, or a path "
     "with {layer}: v1/gemma-2-2b/{layer}-gemmascope-res-16k.",
 )
+@click.option("--examples", default=1000, show_default=True, type=COUNT, help="First samples of each group.")
 @click.option(
-    "--examples", default=1000, show_default=True, type=click.IntRange(min=1), help="First samples of each group."
+    "--most-images",
+    default=0.05,
+    show_default=True,
+    type=Number(0, 1),
+    help="Leave out features active in a larger share of the samples.",
 )
 @click.option(
-    "--most-images", default=0.05, show_default=True, help="Leave out features active in a larger share of the samples."
-)
-@click.option(
-    "--most-language", default=0.005, show_default=True, help="Leave out features active on a larger share of language."
+    "--most-language",
+    default=0.005,
+    show_default=True,
+    type=Number(0, 1),
+    help="Leave out features active on a larger share of language.",
 )
 @click.option(
     "--text",
@@ -181,4 +188,4 @@ def describe(
         if figure is not None:
             charts.draw(sae_figures.matched(found.table, title=store.name, **behind), figure)
     render(found.table, style, output)
-    say(found.note)
+    end_of(found)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from actstore.commands.options import output_options, store_argument
-from actstore_analyze.commands import judged, say
+from actstore_analyze.commands import end_of, judged, say
 
 
 @click.command()
@@ -76,4 +76,4 @@ def score(
             return
     found = answer(opened, call, force=force, say=say)
     render(found.table if reference is None else beside(found.table, opened, reference), style, output)
-    say(found.note)
+    end_of(found)

@@ -72,9 +72,12 @@ def choose(
     Rows without a label are left out otherwise, and said.
     """
     query = sql.strip().rstrip(";")
-    own = store.sql(f"from (\n{query}\n) limit 0").columns
+    given = store.sql(f"from (\n{query}\n) limit 0").schema
+    own = given.names()
     if "row_id" not in own:
         raise ActstoreError(f"the query gives no row_id, only {', '.join(own)}; for example: from rows where k = 0")
+    if not given["row_id"].is_integer():  # as a float, say, several rows would have the same
+        raise ActstoreError(f"a row_id is an integer, and the query gives {given['row_id']}; leave it as it is in rows")
     column, shared = ("NULL" if name is None else f'{_source(store, own, name)}."{name}"' for name in (label, group))
     listed = ", ".join(map(literal, roles))
     rows = store.sql(

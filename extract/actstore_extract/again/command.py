@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actstore.commands.options import output_options, store_argument
+from actstore.commands.options import COUNT, SEED, Number, output_options, store_argument
+from actstore.commands.statuses import Status, end
 from actstore.errors import visible
 
 if TYPE_CHECKING:
@@ -33,12 +34,10 @@ set_option = click.option(
 @click.command()
 @store_argument
 @click.argument("sql", default="from samples where status = 'ok'")
-@click.option("-n", "n", type=click.IntRange(min=1), default=8, show_default=True, help="Samples that are run again.")
-@click.option("--seed", default=0, show_default=True, help="Which of the samples of the query.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Samples in one forward; as at first if not given.")
-@click.option(
-    "--tolerance", type=click.FloatRange(min=0), help="Relative difference allowed; by number type if not given."
-)
+@click.option("-n", "n", type=COUNT, default=8, show_default=True, help="Samples that are run again.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Which of the samples of the query.")
+@click.option("--batch-size", type=COUNT, help="Samples in one forward; as at first if not given.")
+@click.option("--tolerance", type=Number(min=0), help="Relative difference allowed; by number type if not given.")
 @click.option("--other-weights", is_flag=True, help="Compare although the model at hand has other weights.")
 @device_option
 @set_option
@@ -140,10 +139,13 @@ def repair(
     from actstore.errors import ActstoreError
     from actstore.maintain import damage, verify
     from actstore.progress import bar
+    from actstore.store import open as open_store
 
     steps = verify.steps(store)
     with bar(len(steps), "checks") as progress:
         problems = verify.run(steps, progress.advance)
+    if unread := verify.apart(problems)[1]:
+        raise ActstoreError(f"{store}: {len(steps)} checks, {unread}; nothing is repaired before all can be read")
     found = damage.find(store, problems)
     if dry_run:
         render(damage.table(store, found, failed=failed), style, output)
@@ -166,6 +168,9 @@ def repair(
         _say(f"{store}: {len(steps)} checks, nothing to repair")
     if rest := damage.advice(store, [problem for problem in problems if problem.record is None]):
         raise ActstoreError(f"{store}: not everything can be made again\n{rest}")
+    if failed:
+        left = open_store(store).sql("select count(*) from samples where status = 'failed'").item()
+        end(Status.IN_PART if left else Status.DONE)
 
 
 def _table(done: "list[Repaired]") -> "pl.DataFrame":

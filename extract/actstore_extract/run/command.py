@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actstore.commands.options import output_options, store_argument
+from actstore.commands.options import COUNT, output_options, store_argument
+from actstore.commands.statuses import Status, end
 from actstore.errors import visible
 from actstore.progress import duration
 
@@ -29,12 +30,12 @@ def _say(text: str) -> None:
     is_flag=True,
     help="Say what it needs, roughly, by the model's configuration alone: neither weights nor data have to be there.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.")
+@click.option("--limit", type=COUNT, help="Only the first N samples.")
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
 )
 @click.option("--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Number type the model runs in.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Samples in one forward.")
+@click.option("--batch-size", type=COUNT, help="Samples in one forward.")
 @click.option("--no-check", is_flag=True, help="Without the self-check of the model (check = false in the recipe).")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the recipe.")
 def extract(
@@ -86,6 +87,7 @@ def extract(
         )
     if done.left:
         _say(f"{store}: {done.left} parts are being written by other processes; the same command says how far they are")
+    end(Status.IN_PART if done.failed or done.left else Status.DONE)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The same function over many units, here or in other processes."""
 
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -7,9 +9,9 @@ import pytest
 
 import actstore
 import making
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, ActstoreWarning
 from actstore_analyze.study.executor import mapped
-from two_sided import committed, dying, make, squared
+from two_sided import committed, dying, killed_once, make, squared
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,27 @@ def test_another_executor_gives_the_same_and_sees_a_store_that_has_grown(tmp_pat
         assert mapped(opened, committed, [], executor=pool) == []
 
 
-def test_a_process_that_dies_is_said(store):
-    with pytest.raises(ActstoreError, match="a worker process died.*fewer --jobs"):
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:a worker process died")
+def test_a_unit_that_ends_its_process_again_is_said(store):
+    with pytest.raises(ActstoreError, match="unit 1 of 2 in hand alone died, too.*select fewer rows"):
         mapped(store, dying, [1, 2], jobs=2)
+
+
+def test_a_process_that_is_killed_loses_nothing(store, tmp_path):
+    units = [(tmp_path / "killed", number) for number in range(4)]
+    with pytest.warns(ActstoreWarning, match=r"a worker process died.*the \d of 4 units that are left"):
+        assert mapped(store, killed_once, units, jobs=2) == [0, 1, 4, 9]
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_of_it(store, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        "import actstore\nfrom actstore_analyze.study.executor import mapped\nfrom two_sided import squared\n"
+        f"mapped(actstore.open({str(store.path)!r}), squared, [1, 2], jobs=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert "no worker process could begin; if this is a script, keep what it does inside if __name__" in done.stderr
+    assert done.stderr.count("Traceback") == 1  # the script's own

@@ -220,11 +220,13 @@ def pictures(tmp_path):
     return folder.parent
 
 
-def test_an_unreadable_image_is_a_failed_row_among_good_ones(pictures, tmp_path):
-    said = []
+def test_an_unreadable_image_is_a_failed_row_among_good_ones(pictures, tmp_path, capfd):
     keys = [f"samples={{source='imagefolder', path='{pictures}'}}", "capture.part_samples=5", "capture.batch_size=2"]
-    done = Run(recipe.load("digits-fusion", keys), say=said.append).extract(tmp_path / "s")
-    assert (done.samples, done.failed) == (12, 2)
+    command = ["extract", "digits-fusion", str(tmp_path / "s"), *(word for key in keys for word in ("--set", key))]
+    assert main.run(command) == 3  # done in part
+    said = capfd.readouterr().err.splitlines()
+    assert any("12 samples (2 failed)" in line for line in said)
+    assert main.run(command) == 0  # nothing is left to do
     store = actstore.open(tmp_path / "s")
     failed = store.sql("select sample_id, error from samples where status = 'failed' order by sample_id")
     assert failed["sample_id"].to_list() == ["cat/cut.png", "cat/text.png"]

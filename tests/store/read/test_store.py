@@ -143,8 +143,8 @@ def test_no_rows_have_no_vectors(store):
             lambda store: store.residual(pl.DataFrame({"row_id": [True]}), 0),
             "a row_id is an integer; these are Boolean",
         ),
-        (lambda store: store.residual([1.5], 0), "a row_id is an integer; these are Float64"),
-        (lambda store: store.residual(["1"], 0), "a row_id is an integer; these are String"),
+        (lambda store: store.residual([1.5], 0), "a row_id is an integer; these are float64"),
+        (lambda store: store.residual(["1"], 0), "a row_id is an integer; these are <U1"),
         (lambda store: store.residual([2**63], 0), "it has more than 63 bits"),
         (
             lambda store: store.residual(store.sql("select 1.5 as row_id"), 0),
