@@ -3,7 +3,8 @@
 CLIP's last hidden states, its class token left out, go through the adapter and replace the input of block 0 where the
 prompt has its image: in the model's training right after `<bos>`, so prompts should begin with the image. A token of
 Gemma's vocabulary that no text has stands for them in `input_ids`. Nothing begins or ends an image: `eoi` is NULL.
-`actstore train adapter` makes the adapter, between any tower of patches and any causal language model.
+`actstore train adapter` makes the adapter, between any tower of patches and any causal language model. One that was
+trained to put the image in at a later layer (`inject`) says so in its file; the blocks before run on the text alone.
 
 The model is a folder with a file `parts.toml` (or the path of such a file):
 
@@ -61,7 +62,12 @@ class CappedHead(nn.Module):
 
 
 class ClipGemmaModel(LlavaForConditionalGeneration):  # type: ignore[no-untyped-call]
-    """Llava's forward and generation over other parts; `assemble` makes one."""
+    """Llava's forward and generation over other parts; `assemble` makes one.
+
+    inject: the layer at which the image comes in: what runs the model keeps it out of so many blocks.
+    """
+
+    inject: int = 0
 
 
 def assemble(
@@ -85,7 +91,16 @@ def assemble(
     cap = getattr(language.config, "final_logit_softcapping", None)
     module.lm_head = CappedHead(head, cap) if cap else head
     module.generation_config = language.generation_config
+    module.inject = _injected(adapter, language)
     return module
+
+
+def _injected(adapter: Adapter, language: PreTrainedModel) -> int:
+    """The layer at which the adapter's vectors come in; LoadError where there is none."""
+    layer, n_layers = int(adapter.facts.get("inject", "0")), language.config.num_hidden_layers
+    if not 0 <= layer < n_layers:
+        raise LoadError(f"inject {layer}: an image comes in at layer 0 to {n_layers - 1}, in front of a block")
+    return layer
 
 
 def processor(
@@ -172,7 +187,8 @@ class ClipGemma(Family):
         adapter = cast(Adapter, module.multi_modal_projector)
         parts = {"vision": module.vision_tower, "language": module.language_model}
         revisions = {f"{name}_revision": getattr(part.config, "_commit_hash", None) for name, part in parts.items()}
-        return {"adapter": {**adapter.facts, "scale": adapter.scale, "digest": digest(adapter.linear)}, **revisions}
+        own = {**adapter.facts, "scale": adapter.scale, "digest": digest(adapter.linear)}
+        return {"adapter": own, "inject": cast(ClipGemmaModel, model.module).inject, **revisions}
 
 
 @torch.no_grad()

@@ -37,7 +37,10 @@ _BAD_SAMPLE = (PictureError, ValueError)
 
 
 class Always(Protocol):
-    """An intervention that belongs to a model itself."""
+    """An intervention that belongs to a model itself; `inject` is the layer at which it puts the image in."""
+
+    @property
+    def inject(self) -> int: ...
 
     def held(self, model: "Model", batch: Batch) -> AbstractContextManager[None]:
         """Inside, forwards of the batch run under it."""
@@ -220,8 +223,18 @@ class Model:
         there = sent(tensor, self.device)
         return there.to(self.dtype) if there.is_floating_point() else there  # rounded by the device
 
+    @property
+    def inject(self) -> int:
+        """The layer at which the image comes in: behind so many blocks, 0 in all models but some adapters'."""
+        return int(getattr(self.module, "inject", 0))
+
     def held(self, batch: Batch) -> AbstractContextManager[None]:
-        """Inside, forwards of the batch run under what always holds."""
+        """Inside, forwards of the batch run under what always holds.
+
+        LoadError where the image comes in at a later layer, and nothing that holds brings it there.
+        """
+        if self.inject and (self.always is None or self.always.inject != self.inject):
+            raise LoadError(f"this adapter puts the image in at layer {self.inject}: run it under always_blocked")
         return nullcontext() if self.always is None else self.always.held(self, batch)
 
     @torch.no_grad()

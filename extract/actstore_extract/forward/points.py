@@ -24,8 +24,9 @@ class CaptureError(ActstoreError):
 
 
 @contextmanager
-def at_point(model: Model, point: Point, layer: int, see: See) -> Iterator[None]:
-    """Inside, `see` gets what is at the point in every forward, and may give another.
+def at_point(model: Model, point: Point, layer: int, see: See, *, first: bool = False) -> Iterator[None]:
+    """Inside, `see` gets what is at the point in every forward, and may give another; of several that do the earlier
+    entered comes before, but for one that is `first`, at what enters a block.
 
     "residual": what enters block `layer`, at L what the final norm reads of the last block, or that block's output if
     there is no norm. "attention-input": what the attention of the block reads; AttentionError where it has none.
@@ -33,7 +34,7 @@ def at_point(model: Model, point: Point, layer: int, see: See) -> Iterator[None]
     if point == "attention-input":
         hooked = _entering(attention_of(model, layer), see)
     elif layer < model.n_layers:
-        hooked = _entering(model.layers[layer], see)
+        hooked = _entering(model.layers[layer], see, first=first)
     elif model.norm is None:
         hooked = _leaving(model.layers[-1], see)
     else:
@@ -65,7 +66,7 @@ def _behind(block: nn.Module, norm: nn.Module, see: See) -> Iterator[None]:
 
 
 @contextmanager
-def _entering(module: nn.Module, see: See) -> Iterator[None]:
+def _entering(module: nn.Module, see: See, *, first: bool = False) -> Iterator[None]:
     """What the module is given first, whatever it calls it."""
 
     def hook(
@@ -76,7 +77,7 @@ def _entering(module: nn.Module, see: See) -> Iterator[None]:
             return None
         return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
 
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True, prepend=first)
     try:
         yield
     finally:

@@ -94,19 +94,20 @@ class Rows:
     def weights(self, rows: torch.Tensor) -> torch.Tensor:
         """Weights (samples, heads, n, keys) of query rows (samples, n), as the values are multiplied by them.
 
-        float32, or float64 in a model of that. Edits are in; a query that may see nothing has weights of zero.
+        float32, or float64 in a model of that. Edits are in; a query that may see nothing has weights of zero. What a
+        training derives is kept as it is: nothing is written over.
         """
         scores = self._scores(rows)
         for cut in self.cuts:
             if cut.mode == "pre":
-                scores.masked_fill_(cut.at(rows), -torch.inf)
+                scores = scores.masked_fill(cut.at(rows), -torch.inf)
         blind = scores.amax(-1, keepdim=True) == -torch.inf
         if self.sink is not None:
             scores = torch.cat([scores, self._at(self.sink, rows).to(scores)], -1)
-        weights = scores.softmax(-1)[..., : self.n_keys].masked_fill_(blind, 0)
+        weights = scores.softmax(-1)[..., : self.n_keys].masked_fill(blind, 0)
         for cut in self.cuts:
             if cut.mode == "post":
-                weights.masked_fill_(cut.at(rows), 0)
+                weights = weights.masked_fill(cut.at(rows), 0)
         return weights
 
     def _scores(self, rows: torch.Tensor) -> torch.Tensor:
@@ -117,7 +118,7 @@ class Rows:
         grouped = query.reshape(samples, self.key.shape[1], -1, width)
         scores = (grouped @ self._key).view(samples, heads, n, self.n_keys).mul_(self.scaling)
         if self.softcap is not None:
-            scores = scores.div_(self.softcap).tanh_().mul_(self.softcap)
+            scores = (scores / self.softcap).tanh() * self.softcap
         if self.bias is not None:
             scores.add_(self._at(self.bias, rows))
         if self.mask is None:
@@ -151,6 +152,7 @@ class Rows:
             output[sample, rows[sample, column]] = made[sample, column].to(output.dtype)
         return output
 
+    @torch.no_grad()
     def off(self, output: torch.Tensor) -> float:
         """How far the kernel's output is from weights times values at some rows, relative; NaN if it is not finite."""
         n = self.query.shape[2]

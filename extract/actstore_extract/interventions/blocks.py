@@ -1,13 +1,16 @@
 """Interventions in a model's forward: attention blocks, and vectors read at some points and written at them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar, cast, get_args
+
+import torch
 
 from actstore.errors import ActstoreError, nearest
 from actstore_extract.families import Batch, Model
 from actstore_extract.forward.masked import masked
+from actstore_extract.forward.points import at_point, prompts, residual
 from actstore_extract.forward.slots import role_slots
 from actstore_extract.forward.tap import tapped
 from actstore_extract.forward.weights import Edit, Mode
@@ -112,26 +115,60 @@ def _mode(value: object) -> Mode:
 
 @dataclass(frozen=True)
 class Blocked:
-    """Attention blocks that belong to a model itself."""
+    """Attention blocks that belong to a model itself, and the layer at which it puts the image in."""
 
     blocks: tuple[Block, ...]
+    inject: int = 0
 
-    def held(self, model: Model, batch: Batch) -> AbstractContextManager[None]:
-        """Inside, forwards of the batch run without what is blocked."""
-        return block_attention(model, batch, self.blocks)
+    @contextmanager
+    def held(self, model: Model, batch: Batch) -> Iterator[None]:
+        """Inside, forwards of the batch run without what is blocked, and with the image from its layer on."""
+        before = [Block((parse_role("all"),), (parse_role("image"),), tuple(range(self.inject)))] if self.inject else []
+        with block_attention(model, batch, [*self.blocks, *before]), _injected(model, batch, self.inject):
+            yield
 
     def facts(self) -> list[str]:
         """What the run card says of it."""
         return [str(block) for block in self.blocks]
 
 
+@contextmanager
+def _injected(model: Model, batch: Batch, layer: int) -> Iterator[None]:
+    """In forwards of the batch, what block 0 is given at the image's positions is given to block `layer`.
+
+    Whatever reads or writes the residual stream there comes after.
+    """
+    slots, kept = role_slots(batch, [parse_role("image")], 0), list[torch.Tensor]()
+    if not layer or not slots.any():
+        yield
+        return
+    with prompts(model) as prompt:  # tokens that follow read it in the cache
+
+        def keep(x: torch.Tensor) -> None:
+            if prompt[0]:
+                kept[:] = [residual(model, x, (len(batch), batch.n_slots))[slots.to(x.device)]]
+
+        def put(x: torch.Tensor) -> torch.Tensor | None:
+            if not prompt[0]:
+                return None
+            new = residual(model, x, (len(batch), batch.n_slots)).clone()
+            new[slots.to(x.device)] = kept[0].to(x.device)
+            return new
+
+        with at_point(model, "residual", 0, keep), at_point(model, "residual", layer, put, first=True):
+            yield
+
+
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def always_blocked(model: AnyModel, specs: Sequence[Mapping[str, object]]) -> AnyModel:
-    """The model, which from now on is without this attention in every forward, such as {"queries": "text", ...}."""
-    if specs:
-        model.always = Blocked(tuple(parse_block(spec, n_layers=model.n_layers) for spec in specs))
+    """The model, which from now on is without this attention in every forward, such as {"queries": "text", ...}, and
+    which an adapter that says so gives its image at a later layer."""
+    if specs or model.inject:
+        blocks = tuple(parse_block(spec, n_layers=model.n_layers) for spec in specs)
+        check_blocks(model, blocks)
+        model.always = Blocked(blocks, model.inject)
     return model
 
 

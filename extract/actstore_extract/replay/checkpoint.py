@@ -32,6 +32,8 @@ def recorded_decoder(
     ReplayError for weights with another hash, or a configuration or tokenizer that differs, unless `force`.
     """
     section = model_section(run)
+    if run.get("inject"):
+        raise ReplayError(f"its adapter puts the image in at layer {run['inject']}, which a replay does not do")
     name = path or section["path"]
     where = str(MODELS.get(name, name))
     if section.get("remote_code") and not path:

@@ -86,6 +86,7 @@ class Extractor:
         self.encoder = Encoder(model, image, chat=chat, room=2 * BATCHES_ENCODED * batch_size)
         self.asked = {} if asked is None else {row["sample_id"]: row for row in asked.iter_rows(named=True)}
         patches = [one.patch for one in self.conditions.values() if one.patch is not None]
+        self.lowest = _lowest(self) if model.inject else {}
         self.sources = Sources(model, self._encode_asked, patches, seed=recipe.seed)
         self.warned: set[str] = set()
         prompts = [] if asked is None else said_last(asked, "" if chat is None else chat.end(model))
@@ -299,8 +300,16 @@ class Extractor:
         )
 
     def _positions(self, sample: Encoded) -> dict[Role, Positions]:
-        """The roles this sample has, with their positions."""
+        """The roles this sample has, with their positions; ActstoreError for an image's that is not there yet."""
         seed = self.recipe.seed
+        for role, layer in self.lowest.items():
+            at = positions(role, sample.layout, seed=seed, sample_id=sample.sample_id)
+            if at is not None and layer < self.model.inject and np.isin(at, sample.layout.image).any():
+                raise ActstoreError(
+                    f"{role.name} at layer {layer}: this adapter puts the image in at layer {self.model.inject}, and "
+                    "below its positions hold nothing that means anything; take [capture] layers from there on, or "
+                    "roles of text alone"
+                )
         roles = dict.fromkeys([*self.roles, *self.kv])
         found = {role: positions(role, sample.layout, seed=seed, sample_id=sample.sample_id) for role in roles}
         return {role: at for role, at in found.items() if at is not None}
@@ -356,6 +365,15 @@ class Extractor:
         if self.dtype == "bfloat16":  # rounded here, in one pass; numpy needs ten
             return residual.to(torch.bfloat16).view(torch.uint16).numpy()
         return residual.float().numpy()
+
+
+def _lowest(extractor: Extractor) -> dict[Role, int]:
+    """The first layer at which each role is kept, patched or steered."""
+    found = [*((role, extractor.layers[0]) for role in extractor.roles), *((role, 0) for role in extractor.kv)]
+    for one in extractor.conditions.values():
+        found += [(parse_role(one.patch.role), min(one.patch.layers))] if one.patch else []
+        found += [(parse_role(one.steer.role), one.steer.layer)] if one.steer else []
+    return {role: min(layer for other, layer in found if other == role) for role, _ in found}
 
 
 def _attention(recipe: Recipe) -> AttentionSelection | None:

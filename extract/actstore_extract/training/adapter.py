@@ -16,6 +16,7 @@ from actstore_extract.families.adapter import Adapter, digest, read_adapter, wri
 from actstore_extract.families.clip_gemma import assemble, processor
 from actstore_extract.families.halves import language_model, vision_tower
 from actstore_extract.families.pretrained import DTYPES, quiet
+from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.run.fingerprint import fingerprint
 from actstore_extract.run.settings import settings
 from actstore_extract.shipped import MODELS
@@ -56,14 +57,15 @@ def learner(recipe: AdapterRecipe, device: torch.device) -> Learner:
             f"{-n_layers - 1} to {n_layers}"
         )
     adapter = _first(section, vision, language, recipe.seed)
-    adapter.facts["feature_layer"] = str(section.feature_layer)
+    adapter.facts |= {"feature_layer": str(section.feature_layer), "inject": str(section.inject)}
     facts = _facts(section, vision, language, adapter)
     token = cast(int, words.convert_tokens_to_ids(section.image_token))
     module = assemble(vision, language, deepcopy(adapter), token).requires_grad_(False)
     learns = adapter.requires_grad_(True)
     module.model.multi_modal_projector = _InFloat32(learns)
     module.to(device)  # type: ignore[arg-type]
-    model = Model(module, processor(images, words, module, section.image_token), family="clip_gemma")
+    own = Model(module, processor(images, words, module, section.image_token), family="clip_gemma")
+    model = always_blocked(own, section.blocked)
     weights = dict(learns.linear.named_parameters())
     words.chat_template = section.chat_template or words.chat_template
     encode = Encoder(model, recipe.training.max_length, image_first=True)
@@ -78,6 +80,7 @@ def write(recipe: AdapterRecipe, trained: Learner, done: Done, out: Path) -> Non
     facts = {
         **trained.facts,
         "feature_layer": recipe.model.feature_layer,
+        "inject": recipe.model.inject,
         "recipe": json.dumps(recipe.record()),
         "recipe_name": recipe.name,
         "steps": done.steps,
@@ -144,6 +147,8 @@ def _first(section: AdapterModel, vision: PreTrainedModel, language: PreTrainedM
         layer = before.facts.get("feature_layer", "-1")
         if layer != str(section.feature_layer):
             raise LoadError(f"{path} reads layer {layer} of the tower; set model.feature_layer to it")
+        if (inject := before.facts.get("inject", "0")) != str(section.inject):
+            raise LoadError(f"{path} puts the image in at layer {inject}; set model.inject to it")
         return before.float()
     return drawn(vision.config.hidden_size, language.config.hidden_size, seed)
 

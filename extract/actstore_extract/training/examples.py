@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,19 +111,20 @@ def _machinery(encoded: Encoded) -> tuple[int, int]:
 def _starts(encoded: Encoded, words: NDArray[np.int64], image_token: int | None) -> NDArray[np.int64]:
     """Where each token (n,) of the text alone begins among the sample's own, and where the last one ends: (n + 1,).
 
-    In the text the image is one token; a token that begins every text may be missing. SampleError if the tokens
-    around the image are others.
+    In the text the image is one token; a token that begins every text may be missing, and one that a processor puts
+    behind a chat, as Chameleon's does. SampleError if the tokens around the image are others.
     """
     ids, n = encoded.layout.token_ids, len(words)
     at = int(np.argmax(words == image_token)) if len(encoded.layout.image) else n
     tail = n - at - 1 if at < n else 0
-    for front in (0, 1):
+    for front, behind in product((0, 1), (0, 1)):
+        stop = len(ids) - behind
         starts = np.arange(n + 1) + front
-        starts[at + 1 :] += len(ids) - front - n
+        starts[at + 1 :] += stop - front - n
         if (
             np.array_equal(ids[front : front + at], words[:at])
-            and np.array_equal(ids[len(ids) - tail :], words[n - tail :])
-            and (at < n or len(ids) == n + front)
+            and np.array_equal(ids[stop - tail : stop], words[n - tail :])
+            and (at < n or stop == n + front)
         ):
             return starts
     raise SampleError(encoded.sample_id, "the tokens around the image are not those of the text alone")

@@ -16,6 +16,7 @@ from actstore.storage import local
 from actstore_extract.families import LoadError, Model, load
 from actstore_extract.families.adapter import digest
 from actstore_extract.families.pretrained import quiet
+from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.run.fingerprint import fingerprint
 from actstore_extract.run.settings import settings
 from actstore_extract.shipped import MODELS
@@ -41,6 +42,7 @@ def learner(recipe: LoraRecipe, device: torch.device) -> tuple[Learner, PeftMode
         revision=section.revision,
         settings=section.processor,
     )
+    always_blocked(model, section.blocked)
     facts = {**fingerprint(path, section.revision), "digest": digest(model.module)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

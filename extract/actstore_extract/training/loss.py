@@ -13,7 +13,10 @@ __all__ = ["losses", "weights"]
 
 
 def losses(model: Model, examples: Sequence[Example]) -> torch.Tensor:
-    """The loss (n,) of each of the examples, in float32: mean over the tokens of a span, then over its spans."""
+    """The loss (n,) of each of the examples, in float32: mean over the tokens of a span, then over its spans.
+
+    What always holds for the model does here, too.
+    """
     batch = model.collate([example.encoded for example in examples])
     inputs = batch.inputs
     weight = weights([example.spans for example in examples], batch.n_slots).to(model.device)
@@ -21,7 +24,8 @@ def losses(model: Model, examples: Sequence[Example]) -> torch.Tensor:
     targets = _targets(model, inputs, learned)
     first = int(learned.any(0).nonzero()[0])
     kept = {"logits_to_keep": batch.n_slots - first + 1} if _keeps(model) else {}
-    logits = model.module(**inputs, **kept, use_cache=False).logits[:, -(batch.n_slots - first + 1) : -1]
+    with model.held(batch):
+        logits = model.module(**inputs, **kept, use_cache=False).logits[:, -(batch.n_slots - first + 1) : -1]
     learned, weight = learned[:, first:], weight[:, first:]
     each = torch.zeros_like(weight)
     each[learned] = F.cross_entropy(logits[learned].float(), targets[:, first:][learned], reduction="none")

@@ -45,24 +45,28 @@ class AdapterModel(_Section):
     """A frozen vision tower and a frozen language model: folders, names on the hub with `@revision` if wanted, or
     `digits-mapped`, which has both. `adapter` is the output of a training to start from, `image_token` a token that no
     text has, `feature_layer` the hidden states of the tower that the adapter reads, `chat_template` Jinja instead of
-    the tokenizer's own."""
+    the tokenizer's own. `inject` is the layer at which the image comes in: behind so many blocks, which see the text
+    alone. `blocked` is attention that the model has to learn without, as recipes of extraction say it."""
 
     vision: str
     language: str
     adapter: Path | None = None
     image_token: str = "<unused0>"  # noqa: S105
     feature_layer: int = -1
+    inject: Annotated[int, Field(ge=0)] = 0
+    blocked: list[dict[str, Any]] = []
     dtype: Dtype = "bfloat16"
     chat_template: str | None = None
 
 
 class LoraModel(_Section):
-    """A whole model, as recipes of extraction name it."""
+    """A whole model, as recipes of extraction name it; `blocked` is attention that it has to learn without."""
 
     path: str
     family: str | None = None
     revision: str | None = None
     dtype: Dtype = "bfloat16"
+    blocked: list[dict[str, Any]] = []
     processor: dict[str, Any] = {}
     chat_template: str | None = None
 
@@ -168,7 +172,7 @@ def shipped() -> dict[str, Shipped]:
     """Recipes by name.
 
     >>> list(shipped())
-    ['clip-gemma-2-2b-finetune', 'clip-gemma-2-2b-pretrain', 'digits-adapter', 'emu3-lora']
+    ['clip-gemma-2-2b-finetune', 'clip-gemma-2-2b-pretrain', 'digits-adapter', 'digits-lora', 'emu3-lora']
     """
     folder = Path(str(files("actstore_extract") / "recipes" / "training"))
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.toml"))}
