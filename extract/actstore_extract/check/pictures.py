@@ -17,8 +17,8 @@ def check_pictures(model: Model, prompt: Prompt, encoded: Encoded) -> str | None
     """Raise CheckError unless what enters block 0 at `image` is of the picture, and at `text` it is not; why this
     cannot be seen of the sample, if so.
 
-    The other picture, of several each, is noise of the same size. Images that are tokens of the vocabulary may have some
-    in common.
+    The other picture, of several each, is noise of the same size. Images that are tokens of the vocabulary may share
+    some.
     """
     try:
         other = model.encode(prompt._replace(image=tuple(map(_noise, prompt.images))))

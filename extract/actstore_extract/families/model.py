@@ -11,6 +11,7 @@ from typing import Literal, Protocol, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.processing_utils import ProcessorMixin
@@ -30,6 +31,8 @@ __all__ = ["Always", "Batching", "Model"]
 
 Batching = Literal["padded", "of one length", "of one"]
 
+# Names of tables of positions.
+_POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings)$")
 # Names of the learned queries that a resampler has.
 _QUERIES = re.compile(r"(^|\.)(latents|quer(y|ies)|query_tokens|query_\d+_resolution\.weight)$")
 # What a picture that cannot be read raises, and processors for a prompt they cannot take.
@@ -165,11 +168,32 @@ class Model:
             layout = self._image_layout(token_ids, inputs, checked) if checked.images else self._text_layout(token_ids)
         except _BAD_SAMPLE as error:
             raise SampleError(prompt.sample_id, " ".join(str(error).split())) from error
-        if not layout.length:
-            raise SampleError(prompt.sample_id, "the prompt has no tokens")
+        if reason := self._unfit(layout):
+            raise SampleError(prompt.sample_id, reason)
         return Encoded(
             prompt.sample_id, tensors, replace(layout, text=layout.text_before) if prompt.image_last else layout
         )
+
+    def _unfit(self, layout: Layout) -> str | None:
+        """Why a forward could not take these tokens; a GPU would be lost to the process that tried."""
+        if not layout.length:
+            return "the prompt has no tokens"
+        if self._longest is not None and layout.length > self._longest:
+            return f"{layout.length} tokens, and this model has positions for {self._longest}"
+        rows = self.module.get_input_embeddings().weight.shape[0]
+        words = layout.token_ids[np.union1d(layout.text_before, layout.text)]
+        if len(words) and words.max() >= rows:
+            token = self.tokenizer.convert_ids_to_tokens(int(words.max()))
+            return f"{token!r} is token {words.max()}, and this model has {rows} embeddings: its tokenizer is another's"
+        return None
+
+    @cached_property
+    def _longest(self) -> int | None:
+        """How many tokens a prompt may have, where positions are rows of a table; None where they go on."""
+        tables = (name for name, one in self.decoder.named_modules() if isinstance(one, nn.Embedding))
+        if not any(_POSITIONS.search(name) for name in tables):
+            return None
+        return cast(int | None, plain(self.decoder.config, "max_position_embeddings"))
 
     def _image_layout(self, token_ids: NDArray[np.int64], inputs: BatchFeature, prompt: Prompt) -> Layout:
         blocks = told(self.tokenizer, inputs, prompt.text, np.flatnonzero(token_ids == self.image_token_id))

@@ -3,14 +3,17 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import polars as pl
 from PIL.Image import Image
 
+from actstore.errors import ActstoreError
 from actstore_extract.families import Encoded, Model, Prompt, SampleError
 from actstore_extract.families.chat import Chat, ChatError
 from actstore_extract.pictures import PictureError
 from actstore_extract.recipe.recipe import PromptSection
+from actstore_extract.run.failures import failure_of
 
 __all__ = ["Encoder", "chat_of", "opened"]
 
@@ -56,11 +59,15 @@ class Encoder:
                 self._hold(sample[0], self._pool.submit(self._prepared, *sample))
 
     def encode(self, sample_id: str, text: str, image: Names) -> Encoded | str:
-        """The sample as the model takes it, or why it cannot be run."""
+        """The sample as the model takes it, or why it cannot be run: what nobody expects is tried once more."""
+        prepare = partial(self._prepared, sample_id, text, image)
         held = self._held.get(sample_id)
         if held is None or held.cancel():  # no thread has begun with it: it is done sooner here
-            held = Future()
-            held.set_result(self._prepared(sample_id, text, image))
+            held = self._hold(sample_id, _done(prepare))
+        if _is_unexpected(held.exception()):
+            held = _done(prepare)
+            if isinstance(error := held.exception(), Exception) and _is_unexpected(error):
+                held = _done(lambda: failure_of(error).text)
             self._hold(sample_id, held)
         return held.result()
 
@@ -70,10 +77,11 @@ class Encoder:
             future.cancel()
         self._held.clear()
 
-    def _hold(self, sample_id: str, future: Future[Encoded | str]) -> None:
+    def _hold(self, sample_id: str, future: Future[Encoded | str]) -> Future[Encoded | str]:
         while len(self._held) >= self.room:
             self._held.pop(next(iter(self._held))).cancel()
         self._held[sample_id] = future
+        return future
 
     def _prepared(self, sample_id: str, text: str, image: Names) -> Encoded | str:
         try:
@@ -85,3 +93,18 @@ class Encoder:
             return str(error)
         except PictureError as error:
             return str(error)
+
+
+def _done(prepare: Callable[[], Encoded | str]) -> Future[Encoded | str]:
+    """What a thread would have done by now."""
+    future: Future[Encoded | str] = Future()
+    try:
+        future.set_result(prepare())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def _is_unexpected(error: BaseException | None) -> bool:
+    """Whether an error may be of one sample: ours are of all of them."""
+    return isinstance(error, Exception) and not isinstance(error, ActstoreError)

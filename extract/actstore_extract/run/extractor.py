@@ -29,12 +29,14 @@ from actstore_extract.recipe.recipe import Recipe
 from actstore_extract.roles import Layout, Positions, Role, parse_role, positions
 from actstore_extract.run.content import Array, Content, Taken, content
 from actstore_extract.run.encoder import Encoder, chat_of
+from actstore_extract.run.failures import Failure, Failures, failure_of
 from actstore_extract.run.said import Said, said_last, tokens_of
 
 __all__ = ["BATCHES_ENCODED", "Extractor"]
 
 BATCHES_ENCODED = 8  # so many batches are sorted by length at a time; more would hold more images in memory
 LAUNCHED_AHEAD = 1  # batches a GPU is given before what it did last is looked at
+IN_A_ROW = 2  # times as many samples, all failing for what nobody expects, do not fail for what they are
 NOT_RUN = "not run"
 
 _Wait = Callable[[], list[Taken | str]]  # waits for a batch; what was kept of each sample, or why nothing was
@@ -88,6 +90,7 @@ class Extractor:
         patches = [one.patch for one in self.conditions.values() if one.patch is not None]
         self.lowest = _lowest(self) if model.inject else {}
         self.sources = Sources(model, self._encode_asked, patches, seed=recipe.seed)
+        self.failures = Failures(model.device, most=IN_A_ROW * BATCHES_ENCODED * batch_size)
         self.warned: set[str] = set()
         prompts = [] if asked is None else said_last(asked, "" if chat is None else chat.end(model))
         own = tokens_of(model, recipe.capture.answers, prompts, self._warn) if answers is None else answers
@@ -182,11 +185,12 @@ class Extractor:
         return self.encoder.encode(sample_id, row["prompt"], row["image"])
 
     def _run(self, encoded: Sequence[Encoded], condition: Condition) -> list[Taken | str]:
-        """One batch; samples that are not finite fail alone, a batch too large for the memory is halved."""
+        """One batch; samples that are not finite fail alone, a batch too large for the memory is halved, and one that
+        cannot be run is run sample by sample."""
         return self._start(encoded, condition)()
 
-    def _start(self, encoded: Sequence[Encoded], condition: Condition) -> _Wait:
-        """Launch one batch; what is returned waits for it."""
+    def _start(self, encoded: Sequence[Encoded], condition: Condition, *, again: bool = False) -> _Wait:
+        """Launch one batch, `again` if it is a sample that failed before; what is returned waits for it."""
         if not encoded:
             return list
         if len(encoded) > self.batch_size:
@@ -211,13 +215,14 @@ class Extractor:
             texts = self._texts(encoded, condition, sources)
         except NotFiniteError as error:  # in a source
             return partial(self._without_these, encoded, condition, error)
-        except torch.OutOfMemoryError:
-            pass  # what failed is held in memory until the error is let go of
+        except ActstoreError:  # of all samples
+            raise
+        except Exception as error:  # what failed is held in memory until the error is let go of
+            failure = failure_of(error)
         else:
-            return partial(
-                self._finish, encoded, condition, begun, lambda it: self._split(batch, at, it, texts, sources)
-            )
-        return partial(self._in_smaller, encoded, condition)
+            split = partial(self._split, batch, at, texts, sources)
+            return partial(self._finish, encoded, condition, begun, split, again)
+        return partial(self._otherwise, encoded, condition, failure, again)
 
     def _finish(
         self,
@@ -225,13 +230,35 @@ class Extractor:
         condition: Condition,
         begun: Begun,
         split: Callable[[Captured], list[Taken | str]],
+        again: bool,
     ) -> list[Taken | str]:
         """Wait for a batch; it runs again without samples that are not finite."""
         try:
             captured = begun.result()
         except NotFiniteError as error:
             return self._without_these(encoded, condition, error)
-        return split(captured)
+        except ActstoreError:
+            raise
+        except Exception as error:
+            failure = failure_of(error)
+        else:
+            return split(captured)
+        return self._otherwise(encoded, condition, failure, again)
+
+    def _otherwise(
+        self, encoded: Sequence[Encoded], condition: Condition, failure: Failure, again: bool
+    ) -> list[Taken | str]:
+        """What did not run together, in smaller batches or one by one; one that failed alone is tried once more."""
+        self.failures.check_device(failure)
+        torch.cuda.empty_cache()
+        if len(encoded) == 1:
+            if again:
+                return [self.failures.reason(failure, encoded[0].length)]
+            return self._start(encoded, condition, again=True)()
+        if failure.is_of_memory:
+            return self._in_smaller(encoded, condition)
+        self._warn(f"{len(encoded)} samples that cannot be run together are run one by one: {failure.text}")
+        return [taken for sample in encoded for taken in self._start([sample], condition, again=True)()]
 
     @contextmanager
     def _under(self, condition: Condition, batch: Batch, sources: Sequence[Source]) -> Iterator[None]:
@@ -273,15 +300,9 @@ class Extractor:
 
     def _in_smaller(self, encoded: Sequence[Encoded], condition: Condition) -> list[Taken | str]:
         """A batch that was too large for the memory, in batches of half its size or less."""
-        if len(encoded) == 1:
-            raise ActstoreError(
-                f"{encoded[0].sample_id}: not enough memory for one sample of {encoded[0].length} tokens; "
-                "take a larger device, device_map = 'auto' in [model], or smaller images"
-            )
         if self.batch_size >= len(encoded):
             self.batch_size = len(encoded) // 2
             self.say(f"not enough memory for {len(encoded)} samples at once; going on with {self.batch_size}")
-        torch.cuda.empty_cache()
         return self._in_pieces(encoded, condition)
 
     def _in_pieces(self, encoded: Sequence[Encoded], condition: Condition) -> list[Taken | str]:
@@ -332,11 +353,12 @@ class Extractor:
         self,
         batch: Batch,
         at: Sequence[dict[Role, Positions]],
-        captured: Captured,
         texts: Sequence[str | None],
         sources: Sequence[Source],
+        captured: Captured,
     ) -> list[Taken | str]:
         """The captured batch, sample by sample and role by role."""
+        self.failures.none()
         residual, means = self._stored(captured.residual), captured.means.numpy()
         kv = [np.empty(0) if x is None else self._stored(x) for x in (captured.keys, captured.values)]
         said = self.said.after(captured.next_logits, texts, sources)

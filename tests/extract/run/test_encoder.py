@@ -2,8 +2,8 @@ import threading
 
 import polars as pl
 import pytest
-from PIL import Image
 
+from actstore.errors import ActstoreError
 from actstore_extract.families import Encoded
 from actstore_extract.pictures import PictureError
 from actstore_extract.run.encoder import Encoder
@@ -80,7 +80,26 @@ def test_a_bad_image_is_a_reason(model):
 
 
 def test_an_error_that_is_no_samples_fault_reaches_the_caller(model):
-    encoder = Encoder(model, Image.new, room=8)  # TypeError
+    def gone(name):
+        raise ActstoreError("the data set is gone")
+
+    encoder = Encoder(model, gone, room=8)
     encoder.ahead(plan("a").with_columns(image=pl.lit("x.png")))
-    with pytest.raises(TypeError):
+    with pytest.raises(ActstoreError, match="the data set is gone"):
         encoder.encode("a", "a", "x.png")
+
+
+def test_an_error_that_nobody_expects_is_tried_once_more_and_then_is_of_the_sample(model):
+    asked = []
+
+    def broken(name):
+        asked.append(name)
+        raise TypeError("no picture\nat all")
+
+    encoder = Encoder(model, broken, room=8)
+    assert [encoder.encode("a", "a", "x.png") for _ in range(2)] == ["TypeError: no picture at all"] * 2
+    assert asked == ["x.png"] * 2
+    asked.clear()
+    encoder.ahead(plan("b").with_columns(image=pl.lit("y.png")))
+    assert encoder.encode("b", "a", "y.png") == "TypeError: no picture at all"
+    assert asked == ["y.png"] * 2

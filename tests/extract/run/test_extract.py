@@ -384,7 +384,7 @@ def test_too_little_memory_for_one_sample_says_what_to_do(tmp_path, monkeypatch)
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(extractor, "begin", none)
-    with pytest.raises(ActstoreError, match=r"digit-0000: not enough memory for one sample of \d+ tokens.*device_map"):
+    with pytest.raises(ActstoreError, match=r"the first: not enough memory \(\d+ tokens, alone\): .*device_map"):
         Run(recipe.load("digits-fusion", [*SMALL, "samples.limit=8"])).extract(tmp_path / "s")
     assert not list(tmp_path.iterdir())
 
