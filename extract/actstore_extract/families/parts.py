@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actstore.errors import nearest
 from actstore_extract.families.errors import LoadError
-from actstore_extract.shipped import MODELS
+from actstore_extract.shipped import located
 
 __all__ = ["Parts", "read_parts"]
 
@@ -33,9 +33,11 @@ class Parts:
                 raise LoadError(f"{self.file}: no {name}; a {self.family} model needs {', '.join(needed)}")
 
     def model(self, name: str) -> tuple[str, str | None]:
-        """The folder, or the name on the hub with its revision, that `name@revision` names, or a model that ships."""
+        """The folder, or the name on the hub with its revision, that `name@revision` names, or a model that
+        ships or was fetched."""
         path, _, revision = self.entries[name].partition("@")
-        local = MODELS.get(path, self.file.parent / self.entries[name])
+        known = located(path)
+        local = self.file.parent / self.entries[name] if known == path else Path(known)
         return (str(local), None) if local.is_dir() else (path, revision or None)
 
     def path(self, name: str) -> Path:

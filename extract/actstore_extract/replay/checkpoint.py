@@ -10,7 +10,7 @@ from actstore_extract.replay.steps import ReplayError
 from actstore_extract.run.card import made_on
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.settings import changed_decoder
-from actstore_extract.shipped import MODELS
+from actstore_extract.shipped import located
 
 __all__ = ["here", "model_section", "recorded_decoder"]
 
@@ -35,7 +35,7 @@ def recorded_decoder(
     if run.get("inject"):
         raise ReplayError(f"its adapter puts the image in at layer {run['inject']}, which a replay does not do")
     name = path or section["path"]
-    where = str(MODELS.get(name, name))
+    where = located(name)
     if section.get("remote_code") and not path:
         raise ReplayError(f"{name} runs code that its checkpoint brings along, which a replay does not run")
     revision = None if path else section.get("revision")

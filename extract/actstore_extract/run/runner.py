@@ -42,7 +42,7 @@ from actstore_extract.run.resume import check_same, check_samples, recipe_of
 from actstore_extract.run.said import said_last, tokens_of
 from actstore_extract.run.settings import RULES, settings
 from actstore_extract.samples import Samples
-from actstore_extract.shipped import MODELS
+from actstore_extract.shipped import licence, located
 
 __all__ = ["Run", "Summary"]
 
@@ -78,7 +78,7 @@ class Run:
         for note in self.samples.notes:
             say(note)
         self.asked = prompts.plan(recipe, self.samples)
-        self.folder = str(MODELS.get(recipe.model.path, recipe.model.path))
+        self.folder = located(recipe.model.path)
         if recipe.model.remote_code:
             say(f"{recipe.model.path}: Python code that this checkpoint brings along runs here, as its recipe says")
         self.there: Mapping[str, Any] | None = None  # the run card of the store that this run goes on with
@@ -382,6 +382,7 @@ class Run:
         """The run card: everything that says who produced the store."""
         return {
             "model": self.recipe.model.path,
+            **({"licence": known} if (known := licence(self.recipe.model.path)) else {}),
             **self.model.facts(),
             **self.prints,
             "decoder_sha256": decoder_weights(self.folder),

@@ -19,7 +19,7 @@ from actstore_extract.families.pretrained import DTYPES, quiet
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.run.fingerprint import fingerprint
 from actstore_extract.run.settings import settings
-from actstore_extract.shipped import MODELS
+from actstore_extract.shipped import located
 from actstore_extract.training.examples import Encoder
 from actstore_extract.training.loop import Done, Learner
 from actstore_extract.training.recipe import AdapterModel, AdapterRecipe
@@ -111,7 +111,7 @@ def written(out: Path) -> bool:
 def _named(name: str) -> tuple[str, str | None]:
     """The folder, or the name on the hub with its revision."""
     path, _, revision = name.partition("@")
-    return (name, None) if Path(name).is_dir() else (str(MODELS.get(path, path)), revision or None)
+    return (name, None) if Path(name).is_dir() else (located(path), revision or None)
 
 
 def _entry(name: str, out: Path) -> str:

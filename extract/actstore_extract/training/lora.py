@@ -19,7 +19,7 @@ from actstore_extract.families.pretrained import quiet
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.run.fingerprint import fingerprint
 from actstore_extract.run.settings import settings
-from actstore_extract.shipped import MODELS
+from actstore_extract.shipped import located
 from actstore_extract.training.examples import Encoder
 from actstore_extract.training.loop import Done, Learner
 from actstore_extract.training.recipe import LoraModel, LoraRecipe, LoraSection
@@ -108,7 +108,7 @@ def _said(out: Path) -> dict[str, Any]:
 
 
 def _path(section: LoraModel) -> str:
-    return str(MODELS.get(section.path, section.path))
+    return located(section.path)
 
 
 def _entry(section: LoraModel, out: Path) -> str:
