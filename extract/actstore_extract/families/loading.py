@@ -25,6 +25,7 @@ from actstore_extract.families.family import Family
 from actstore_extract.families.model import Model
 from actstore_extract.families.parts import Parts, read_parts
 from actstore_extract.families.pretrained import DTYPES, explained, pretrained, quiet
+from actstore_extract.families.quantised import keep_method, method, quantised
 from actstore_extract.families.registry import family_named, family_of
 
 __all__ = ["adjust", "load", "own_dtype", "rules_of", "sources"]
@@ -60,11 +61,11 @@ def load(
     with quiet():
         parts = read_parts(path)
         kind, module, processor = (
-            _whole(path, family, revision, options, remote_code=remote_code)
+            _whole(path, family, revision, options, remote_code=remote_code, device=device)
             if parts is None
             else _assembled(parts, family, revision, options, remote_code=remote_code)
         )
-    if device_map is None:
+    if device_map is None and quantised(module) is None:
         _move(module, device)
     adjust(processor, settings)
     return Model(module, processor, family=kind.name)
@@ -141,17 +142,26 @@ _Loaded = tuple[Family, PreTrainedModel, ProcessorMixin | PreTrainedTokenizerBas
 
 
 def _whole(
-    path: str, family: str | None, revision: str | None, options: dict[str, object], *, remote_code: bool
+    path: str,
+    family: str | None,
+    revision: str | None,
+    options: dict[str, object],
+    *,
+    remote_code: bool,
+    device: str = "cpu",
 ) -> _Loaded:
-    """A model that is one checkpoint."""
+    """A model that is one checkpoint; quantised weights go to the device at once, as they cannot be moved."""
     with explained(path):
         where = {"revision": revision, "trust_remote_code": remote_code}
         config = AutoConfig.from_pretrained(path, **where)
         kind = family_of((config.architectures or [""])[0], config, family)
         auto = kind.auto_class(config)
+        if (how := method(config)) is not None:
+            options = {"device_map": {"": find_device(device)}, **options}
         # Before any weights are read: what it needs and does not find is said at once.
         processor = AutoProcessor.from_pretrained(path, **where)  # type: ignore[no-untyped-call]
         module = pretrained(auto, path, config=config, **where, **options)
+        keep_method(module, how)
     if type(config) in AutoModelForImageTextToText._model_mapping and not isinstance(processor, ProcessorMixin):
         raise LoadError(f"{path} has a tokenizer alone: processor_config.json or preprocessor_config.json is missing")
     return kind, module, processor

@@ -19,6 +19,7 @@ from transformers.processing_utils import ProcessorMixin
 from actstore_extract.families.anatomy import anatomy, plain, several
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.pretrained import unplaced
+from actstore_extract.families.quantised import quantised
 from actstore_extract.families.registry import family_of
 from actstore_extract.families.remote import brought
 from actstore_extract.families.sample import MARKER, Batch, Encoded, LayoutError, Prompt, SampleError
@@ -289,6 +290,7 @@ class Model:
             "family": self.family,
             "revision": getattr(self.module.config, "_commit_hash", None),
             "dtype": str(self.dtype).removeprefix("torch."),
+            **({} if (method := quantised(self.module)) is None else {"quantised": method}),
             "attention": config._attn_implementation,
             "n_layers": self.n_layers,
             "d_model": self.d_model,

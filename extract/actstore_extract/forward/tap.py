@@ -292,7 +292,7 @@ def _rows(
     if (query.shape[2], key.shape[2]) != tuple(map(len, slots)):
         raise AttentionError(
             f"{type(module).__name__} has {query.shape[2]} queries and {key.shape[2]} keys where {len(slots[0])} and "
-            f"{len(slots[1])} are known: its cache is not one that can be counted"
+            f"{len(slots[1])} are known: its keys are not the tokens one by one, or its cache cannot be counted"
         )
     scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
     return Rows(

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from actstore_extract.families import LoadError, Model
 from actstore_extract.families.parts import read_parts
 from actstore_extract.families.pretrained import explained
+from actstore_extract.families.quantised import method
 from actstore_extract.families.registry import family_of
 from actstore_extract.families.words import said_after
 from actstore_extract.interventions.blocks import always_blocked
@@ -135,6 +136,8 @@ def load_decoder(
             raise LoadError(
                 f"{parts.file}: a replay needs the language model as a checkpoint of its own, not half of one"
             )
+        if (how := method(config)) is not None:
+            raise LoadError(f"its weights are quantised ({how}), and a replay reads them as numbers")
         module = _empty(config, family if parts is None else None, dtype, attention)
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         shards = Shards(module, path, revision)
