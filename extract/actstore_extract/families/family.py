@@ -44,7 +44,7 @@ class Family:
     `architectures` are the classes it serves, `parts` the models it is made of if several, `process_options` go into
     every call of the processor for what is no chat, `wrapped` says that what the model declares as begin and end of an
     image always stands around it, and `ragged` names inputs that a batch may fill up with zeros because the model does
-    not look at them.
+    not look at them, `along` has the axes of those that it joins along another than the first.
     """
 
     name: ClassVar[str]
@@ -54,6 +54,7 @@ class Family:
     process_options: ClassVar[Mapping[str, object]] = {}
     wrapped: ClassVar[bool] = False
     ragged: ClassVar[frozenset[str]] = frozenset()
+    along: ClassVar[Mapping[str, int]] = {}
 
     def serves(self, architecture: str, config: PretrainedConfig) -> bool:  # noqa: ARG002
         """Whether models of this class and configuration are of this family."""
@@ -246,8 +247,14 @@ class Family:
     def shape(self, encoded: Encoded) -> tuple[object, ...]:
         """Samples share a batch only if they agree in this: the shapes of what cannot be padded."""
         others = sorted(name for name in encoded.inputs if name not in _SEQUENCES)
-        shapes = {name: () if name in self.ragged else encoded.inputs[name].shape[1:] for name in others}
+        shapes = {name: () if name in self.ragged else self._rest(name, encoded.inputs[name]) for name in others}
         return tuple((name, *shape) for name, shape in shapes.items())
+
+    def _rest(self, name: str, tensor: torch.Tensor) -> tuple[int, ...]:
+        """The sizes of an input that have to agree in a batch: those of all axes but the one it is joined along."""
+        sizes = list(tensor.shape)
+        del sizes[self.along.get(name, 0)]
+        return tuple(sizes)
 
     def collate(self, encoded: Sequence[Encoded], pad_token_id: int, *, left: bool) -> dict[str, torch.Tensor]:
         """Tensors (samples, ...) of samples of one shape, padded to the longest."""
@@ -256,7 +263,7 @@ class Family:
         return {
             name: _pad(tensors, fill.get(name, 0), left=left)
             if name in _SEQUENCES
-            else torch.cat(_filled(tensors) if name in self.ragged else tensors)
+            else torch.cat(_filled(tensors) if name in self.ragged else tensors, self.along.get(name, 0))
             for name, tensors in batch.items()
         }
 
