@@ -205,3 +205,28 @@ def golden(path: Path) -> None:
 def golden_kv(path: Path) -> None:
     """The store in golden/store-1-kv.tar.xz: one with keys and values."""
     kv_store(path / "kv", 2)
+
+
+PICTURES = [{"image_start": 1, "image_end": 4, "grid_rows": 2, "grid_columns": 2, "boi": None, "eoi": 5}] * 2
+
+
+def pictured(path: Path, batches: int = 1, **options: bool) -> actstore.Store:
+    """Samples of two pictures and of none: rows of eoi of each, and of last."""
+    names = [(batch, f"b{batch}{kind}") for batch in range(batches) for kind in ("two", "none")]
+    plan = pl.DataFrame({"batch": [b for b, _ in names], "sample_id": [name for _, name in names]})
+    store = actstore.create(path, plan=plan, layers=[0], d_model=2, dtype="float32", **options)
+    for batch in range(batches):
+        two, none = f"b{batch}two", f"b{batch}none"
+        rows = pl.DataFrame({"sample_id": [two, two, two, none], "role": ["eoi", "eoi", "last", "last"]})
+        samples = pl.DataFrame({"sample_id": [two, none]})
+        if options:
+            rows = rows.with_columns(picture=pl.Series([1, 2, None, None]))
+            samples = samples.with_columns(pictures=pl.Series([PICTURES, None]))
+        x = np.arange(8, dtype=np.float32).reshape(1, 4, 2) + 10 * batch
+        store.write(batch, samples=samples, rows=rows, residual={"eoi": x[:, :2], "last": x[:, 2:]})
+    return actstore.open(path)
+
+
+def golden_pictures(path: Path) -> None:
+    """The store in golden/store-2.tar.xz: one of samples of several pictures."""
+    pictured(path / "pictures", 2, pictures=True)

@@ -1,39 +1,47 @@
 """Format 2: stores of samples that may have several pictures."""
 
 import json
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 import actstore
+import making
 from actstore.commands import main
 from actstore.errors import ActstoreError, FormatError
 from actstore.format import records
 from actstore.maintain import verify
 
-PICTURES = [{"image_start": 1, "image_end": 4, "grid_rows": 2, "grid_columns": 2, "boi": None, "eoi": 5}] * 2
+GOLDEN = Path(__file__).parents[2] / "golden" / "store-2.tar.xz"  # made once by making.golden_pictures
 
 
-def made(path, batches=1, **options):
-    """Samples of two pictures and of none: rows of eoi of each, and of last."""
-    names = [(batch, f"b{batch}{kind}") for batch in range(batches) for kind in ("two", "none")]
-    plan = pl.DataFrame({"batch": [b for b, _ in names], "sample_id": [name for _, name in names]})
-    store = actstore.create(path, plan=plan, layers=[0], d_model=2, dtype="float32", **options)
-    for batch in range(batches):
-        two, none = f"b{batch}two", f"b{batch}none"
-        rows = pl.DataFrame({"sample_id": [two, two, two, none], "role": ["eoi", "eoi", "last", "last"]})
-        samples = pl.DataFrame({"sample_id": [two, none]})
-        if options:
-            rows = rows.with_columns(picture=pl.Series([1, 2, None, None]))
-            samples = samples.with_columns(pictures=pl.Series([PICTURES, None]))
-        x = np.arange(8, dtype=np.float32).reshape(1, 4, 2) + 10 * batch
-        store.write(batch, samples=samples, rows=rows, residual={"eoi": x[:, :2], "last": x[:, 2:]})
-    return actstore.open(path)
+def test_the_golden_store_is_read_forever(tmp_path):
+    with tarfile.open(GOLDEN) as packed:
+        packed.extractall(tmp_path, filter="data")
+    store = actstore.open(tmp_path / "pictures")
+    assert store.header.format == 2
+    rows = store.sql("select row_id, sample_id, role, k, picture from rows order by row_id")
+    assert rows.rows() == [
+        (0, "b0two", "eoi", 0, 1),
+        (1, "b0two", "eoi", 1, 2),
+        (2, "b0two", "last", 0, None),
+        (3, "b0none", "last", 0, None),
+        (2**32, "b1two", "eoi", 0, 1),
+        (2**32 + 1, "b1two", "eoi", 1, 2),
+        (2**32 + 2, "b1two", "last", 0, None),
+        (2**32 + 3, "b1none", "last", 0, None),
+    ]
+    np.testing.assert_array_equal(store.residual(rows, 0)[:, 0], [0, 2, 4, 6, 10, 12, 14, 16])
+    samples = store.sql("select pictures from samples order by sample_id")["pictures"].to_list()
+    assert samples == [None, making.PICTURES, None, making.PICTURES]
+    assert verify.run(verify.steps(store.path)) == []
 
 
 def test_which_picture_a_row_is_of(tmp_path):
-    store = made(tmp_path / "s", pictures=True)
+    store = making.pictured(tmp_path / "s", pictures=True)
     second = store.sql("from rows where role = 'eoi' and picture = 2")
     np.testing.assert_array_equal(store.residual(second, 0), [[2, 3]])
     assert store.sql("select p.grid_rows from samples, unnest(pictures) t(p) where p.eoi = 5").height == 2
@@ -47,12 +55,12 @@ def test_an_empty_store_knows_the_columns(tmp_path):
     plan = pl.DataFrame({"sample_id": ["a"]})
     store = actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=2, pictures=True)
     assert store.sql("select picture from rows").height == 0
-    kind = pl.List(pl.Struct(dict.fromkeys(PICTURES[0], pl.Int32)))
+    kind = pl.List(pl.Struct(dict.fromkeys(making.PICTURES[0], pl.Int32)))
     assert store.sql("select pictures from samples").schema["pictures"] == kind
 
 
 def test_stores_of_single_pictures_are_as_they_were(tmp_path):
-    store = made(tmp_path / "s", batches=2)
+    store = making.pictured(tmp_path / "s", batches=2)
     assert records.load(store.path / "actstore.json")["format"] == 1
     assert "picture" not in store.sql("from rows").columns
     other = actstore.create(tmp_path / "t", plan=pl.DataFrame({"sample_id": ["a"]}), layers=[0], d_model=2)
@@ -62,14 +70,14 @@ def test_stores_of_single_pictures_are_as_they_were(tmp_path):
 
 def test_a_reader_of_format_1_says_that_it_is_newer(tmp_path):
     """As version 0.1.0 reads it: with what it knows of formats."""
-    store = made(tmp_path / "s", pictures=True)
+    store = making.pictured(tmp_path / "s", pictures=True)
     with pytest.raises(FormatError, match=r"actstore.json: format 2 is newer than this reader \(format 1\)"):
         records.load(store.path / "actstore.json", newest=1)
     assert json.loads((store.path / "commits" / "b00000000.json").read_text())["format"] == 1
 
 
 def test_it_is_verified_and_compacted_and_indexed(tmp_path):
-    store = made(tmp_path / "s", batches=2, pictures=True)
+    store = making.pictured(tmp_path / "s", batches=2, pictures=True)
     assert verify.run(verify.steps(store.path)) == []
     before = store.sql("select row_id, picture from rows order by row_id")
     assert main.run(["compact", str(store.path)]) == 0
