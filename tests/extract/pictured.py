@@ -1,6 +1,7 @@
 """Processors of many kinds beside tiny models without weights: where an image is among the tokens, not what it says."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from unittest import mock
 
 import torch
@@ -48,14 +49,15 @@ def pil(name: str, **options: object) -> object:
     return getattr(transformers, f"{name}ImageProcessorPil")(**options)
 
 
-def model(name: str, processor: ProcessorMixin, image: str, **config: object) -> Model:
-    """A model of that class without weights, whose image token is `image`."""
+def model(name: str, processor: ProcessorMixin, image: str, *, weights: bool = False, **config: object) -> Model:
+    """A model of that class, without weights unless asked, whose image token is `image`."""
     kind, words = getattr(transformers, f"{name}ForConditionalGeneration"), processor.tokenizer
     made = kind.config_class(**config)
     for key in ("image_token_id", "image_token_index", "image_patch_id"):
         if hasattr(made, key):
             setattr(made, key, words.convert_tokens_to_ids(image))
-    with torch.device("meta"):
+    torch.manual_seed(0)
+    with nullcontext() if weights else torch.device("meta"):
         return Model(kind(made), processor)
 
 
@@ -220,6 +222,44 @@ def lfm2_vl() -> Model:
     processor = made("Lfm2Vl", images, words(*named, image_token="<image>"))
     text = {"model_type": "lfm2", "full_attn_idxs": [1], **TEXT}
     return model("Lfm2Vl", processor, "<image>", text_config=text, vision_config=vision)
+
+
+PINPOINTS = [[56, 112], [112, 56], [112, 112]]
+
+
+def llava_next() -> Model:
+    tile = {"shortest_edge": 56}
+    images = pil("LlavaNext", size=tile, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS)
+    options = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    processor = made("LlavaNext", images, words(image_token="<image>"), **options)
+    vision = {"model_type": "clip_vision_model", **VISION}
+    text = {"model_type": "llama", **TEXT}
+    config = {"text_config": text, "vision_config": vision, "image_grid_pinpoints": PINPOINTS}
+    return model("LlavaNext", processor, "<image>", weights=True, vision_feature_layer=-1, **config)
+
+
+def hunyuan_vl() -> Model:
+    named = {"image_token": "<|img|>", "image_start_token": "<|start|>", "image_end_token": "<|end|>"}
+    images = pil("HunYuanVL", size={"shortest_edge": 32 * 32, "longest_edge": 256 * 256})
+    processor = made("HunYuanVL", images, words(**named))
+    sections = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2, 2]}
+    text = {**TEXT, "head_dim": 16, "rope_parameters": sections}
+    vision = {**VISION, "patch_size": 16, "text_hidden_size": 32, "out_hidden_size": 32}
+    return model("HunYuanVL", processor, "<|img|>", weights=True, text_config=text, vision_config=vision)
+
+
+def mllama() -> Model:
+    images = pil("Mllama", size=SQUARE, max_image_tiles=4)
+    processor = made("Mllama", images, words("<|image|>", "<|python_tag|>"))
+    return model("Mllama", processor, "<|image|>", text_config={**TEXT, "cross_attention_layers": [1]})
+
+
+def blip2() -> Model:
+    queries = made("Blip2", pil("Blip", size=SQUARE), words(), num_query_tokens=8)
+    text = {"model_type": "opt", "word_embed_proj_dim": 32, "ffn_dim": 48, **TEXT}
+    former = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "encoder_hidden_size": 32}
+    config = {"text_config": text, "qformer_config": former, "vision_config": VISION, "num_query_tokens": 8}
+    return model("Blip2", queries, "<image>", **config)
 
 
 KINDS: dict[str, Callable[[], Model]] = {

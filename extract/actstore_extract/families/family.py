@@ -44,11 +44,13 @@ class Family:
     `architectures` are the classes it serves, `parts` the models it is made of if several, `process_options` go into
     every call of the processor for what is no chat, `wrapped` says that what the model declares as begin and end of an
     image always stands around it, and `ragged` names inputs that a batch may fill up with zeros because the model does
-    not look at them, `along` has the axes of those that it joins along another than the first.
+    not look at them, `along` has the axes of those that it joins along another than the first. `separators` are
+    parameters by name, vectors among the image's tokens that carry the image token's id, whose places `lines` knows.
     """
 
     name: ClassVar[str]
     rules: ClassVar[int] = 1
+    separators: ClassVar[frozenset[str]] = frozenset()
     architectures: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[tuple[str, ...]] = ()
     process_options: ClassVar[Mapping[str, object]] = {}
@@ -97,20 +99,22 @@ class Family:
 
     def marker(self, model: Wrapped) -> str:
         """What stands for the image in a prompt of this model."""
-        own = getattr(model.processor, "image_token", None)
-        return own if isinstance(own, str) else MARKER
+        names = ("image_placeholder_token", "image_token")
+        own = (getattr(model.processor, name, None) for name in names)
+        return next((one for one in own if isinstance(one, str)), MARKER)
 
     def process(self, model: Wrapped, prompt: Prompt) -> BatchFeature:
         """The processor's tensors for one sample, whose text has the model's own marker, first axis of one; and what it
         says of the text that it put in."""
-        images: dict[str, object] = {}
+        options: dict[str, object] = {}
         if prompt.images:
             pictures = list(prompt.images) if len(prompt.images) == 1 else [list(prompt.images)]  # those of one text
-            images = {"images": pictures, **(ASKED if model.tokenizer.is_fast else {})}
+            options = {"images": pictures, "images_kwargs": dict(model.settings)}
+            options |= ASKED if model.tokenizer.is_fast else {}
         if "mm_token_type_ids" in inspect.signature(type(model.module).forward).parameters:
-            images["return_mm_token_type_ids"] = True  # some give them only when asked
+            options["return_mm_token_type_ids"] = True  # some give them only when asked
         own = {"add_special_tokens": self.completes(model, prompt)} if prompt.chat else self.process_options
-        return cast(BatchFeature, model.processor(text=[prompt.text], **images, **own, return_tensors="pt"))
+        return cast(BatchFeature, model.processor(text=[prompt.text], **options, **own, return_tensors="pt"))
 
     def completes(self, model: Wrapped, prompt: Prompt) -> bool:
         """Whether the tokenizer puts its special tokens around the text, as Transformers has it: in chats processors

@@ -22,13 +22,14 @@ from actstore_extract.families.adapter import digest
 from actstore_extract.families.device import find_device
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
+from actstore_extract.families.image_settings import change
 from actstore_extract.families.model import Model
 from actstore_extract.families.parts import Parts, read_parts
 from actstore_extract.families.pretrained import DTYPES, explained, pretrained, quiet
 from actstore_extract.families.quantised import keep_method, method, quantised
 from actstore_extract.families.registry import family_named, family_of
 
-__all__ = ["adjust", "load", "own_dtype", "rules_of", "sources"]
+__all__ = ["load", "own_dtype", "rules_of", "sources"]
 
 _BASE, _LORA = "model", "lora"  # entries of a parts file: a model, and the folder of what LoRA taught it
 _TRAINING = "training.json"
@@ -67,8 +68,8 @@ def load(
         )
     if device_map is None and quantised(module) is None:
         _move(module, device)
-    adjust(processor, settings)
-    return Model(module, processor, family=kind.name)
+    taken = change(processor, settings)
+    return Model(module, processor, family=kind.name, settings=taken)
 
 
 def _move(module: PreTrainedModel, device: str) -> None:
@@ -79,16 +80,6 @@ def _move(module: PreTrainedModel, device: str) -> None:
             torch.cuda.set_device(found)  # what names no device, such as a kernel of its own, goes there too
     except torch.OutOfMemoryError as error:
         raise LoadError(f"the weights do not fit {device}: spread them with device_map = 'auto' in [model]") from error
-
-
-def adjust(processor: ProcessorMixin | PreTrainedTokenizerBase, settings: Mapping[str, object]) -> None:
-    """Change settings of the processor's image processor; LoadError for one it does not have."""
-    images = getattr(processor, "image_processor", None)
-    known = sorted(name for name in vars(images or object) if not name.startswith("_"))
-    for name, value in settings.items():
-        if images is None or name not in known:
-            raise LoadError(f"the image processor has no setting '{name}'{nearest(name, known)}; it has {known}")
-        setattr(images, name, value)
 
 
 def sources(path: str, revision: str | None = None) -> dict[str, tuple[str, str | None]]:

@@ -2,10 +2,11 @@
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Literal, Protocol, cast
 
 import numpy as np
@@ -18,6 +19,8 @@ from transformers.processing_utils import ProcessorMixin
 
 from actstore_extract.families.anatomy import anatomy, plain, several
 from actstore_extract.families.errors import LoadError
+from actstore_extract.families.image_settings import in_force
+from actstore_extract.families.learned import queries, separators
 from actstore_extract.families.pretrained import unplaced
 from actstore_extract.families.quantised import quantised
 from actstore_extract.families.registry import family_of
@@ -34,8 +37,6 @@ Batching = Literal["padded", "of one length", "of one"]
 
 # Names of tables of positions.
 _POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings)$")
-# Names of the learned queries that a resampler has.
-_QUERIES = re.compile(r"(^|\.)(latents|quer(y|ies)|query_tokens|query_\d+_resolution\.weight)$")
 # What a picture that cannot be read raises, and processors for a prompt they cannot take.
 _BAD_SAMPLE = (PictureError, ValueError)
 
@@ -56,9 +57,10 @@ class Always(Protocol):
 class Model:
     """A Hugging Face model with its processor, in eval mode, and the family that knows its ways.
 
-    `layers` are the decoder's blocks, `norm` what follows the last one, if there is one. `always` is what belongs to
-    the model itself and holds in every forward; whoever loads it says so. `batching` says which samples may share a
-    forward: any, padded to one length, those of one length, or none.
+    `settings` are what a recipe changes of the processor's images. `layers` are the decoder's blocks, `norm` what
+    follows the last one, if there is one. `always` is what belongs to the model itself and holds in every forward;
+    whoever loads it says so. `batching` says which samples may share a forward: any, padded to one length, those of one
+    length, or none.
     """
 
     def __init__(
@@ -67,13 +69,17 @@ class Model:
         processor: ProcessorMixin | PreTrainedTokenizerBase,
         *,
         family: str | None = None,
+        settings: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         self.module = module.eval()  # type: ignore[no-untyped-call]
         self.processor = processor
+        self.settings = settings
         self.kind = family_of(type(module).__name__, module.config, family)
         self.decoder, self.layers, self.norm = anatomy(module)
         if self.kind.architectures:
             self._check_image_token()
+        if self.image_token_id is not None:
+            self._check_separators()
         self.always: Always | None = None
         self.batching: Batching = "padded"
 
@@ -125,8 +131,8 @@ class Model:
 
     @cached_property
     def resampled(self) -> bool:
-        """Whether image tokens are learned queries that gathered what patches say, so that their order is no grid."""
-        return any(_QUERIES.search(name) for name, _ in self.module.named_parameters())
+        """Whether image tokens are learned queries and no patches."""
+        return queries(self.module)
 
     @cached_property
     def pad_token_id(self) -> int:
@@ -152,6 +158,15 @@ class Model:
             raise LoadError(
                 f"{marker} is token {own} of the tokenizer and {self.image_token_id} of the configuration of this "
                 f"{name}: tokenizer files and config.json are not of the same checkpoint, or the token is missing"
+            )
+
+    def _check_separators(self) -> None:
+        """LoadError for vectors among the image's tokens that the family does not know, and would call image tokens."""
+        if unknown := sorted(separators(self.module, self.layers, self.d_model) - self.kind.separators):
+            raise LoadError(
+                f"{type(self.module).__name__} has {' and '.join(unknown)}, vectors that have the image token's "
+                "id and are no image tokens: it needs a family that knows their places, one file in "
+                "actstore_extract/families"
             )
 
     def vocabulary(self) -> dict[int, str]:
@@ -305,6 +320,7 @@ class Model:
             "padding": "right",
             "position_ids": self.kind.takes_position_ids(self.module),
             "code": brought(self.module),
+            "processor": in_force(self.processor, self.settings),
             "blocked": [] if self.always is None else self.always.facts(),
             **self.kind.facts(self),
         }

@@ -1,6 +1,6 @@
 """What a family sees of the model that is of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,6 +16,7 @@ class Wrapped(Protocol):
 
     module: PreTrainedModel
     processor: ProcessorMixin | PreTrainedTokenizerBase
+    settings: Mapping[str, object]
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -8,7 +8,8 @@ from PIL import Image
 from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from actstore_extract.families import Model, Prompt
-from actstore_extract.families.loading import adjust, sources
+from actstore_extract.families.image_settings import change
+from actstore_extract.families.loading import sources
 from actstore_extract.families.pretrained import explained, quiet
 from actstore_extract.families.registry import family_of
 from actstore_extract.families.sample import MARKER
@@ -74,8 +75,8 @@ def _of_whole(recipe: Recipe, source: tuple[str, str | None]) -> Sizes:
     module = _without_weights(kind.auto_class(config), config)
     with torch.device("cpu"):
         processor = AutoProcessor.from_pretrained(source[0], **where)  # type: ignore[no-untyped-call]
-        adjust(processor, recipe.model.processor)
-        model = Model(module, processor, family=kind.name)
+        taken = change(processor, recipe.model.processor)
+        model = Model(module, processor, family=kind.name, settings=taken)
         text, chat = _text(recipe), chat_of(recipe.prompt)
         size = (recipe.samples.resize,) * 2 if recipe.samples.resize else SIZE
         asked = Prompt("arithmetic", text, Image.new("RGB", size) if MARKER in text else None)

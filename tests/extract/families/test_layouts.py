@@ -151,7 +151,7 @@ def test_a_processor_that_puts_no_image_in() -> None:
     model = pictured.gemma3()
     model.module.config.image_token_id = 599
     with pytest.raises(SampleError, match="no image token is left: Gemma3Processor put none in"):
-        model.encode(Prompt("s", "<image> a", Image.new("RGB", (56, 56))))
+        Model(model.module, model.processor).encode(Prompt("s", "<image> a", Image.new("RGB", (56, 56))))
 
 
 def test_today_s_rule_where_a_processor_cannot_say() -> None:
