@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from actstore_extract.families.errors import LoadError
 
-__all__ = ["Anatomy", "anatomy", "plain", "says", "several", "stream"]
+__all__ = ["Anatomy", "anatomy", "check_one_sequence", "plain", "says", "several", "stream"]
 
 _INSIDE = ("model", "decoder", "transformer", "language_model", "text_model", "text_decoder", "backbone", "encoder")
 _LAYERS = ("layers", "h", "blocks", "layer")
@@ -28,16 +28,21 @@ class Anatomy(NamedTuple):
     norm: nn.Module | None
 
 
+def check_one_sequence(config: PretrainedConfig, name: str) -> None:
+    """LoadError for an encoder-decoder."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise LoadError(
+            f"{name} is an encoder with a decoder: what the decoder reads of a prompt comes by cross-attention, and "
+            "none of its tokens are the prompt's; models run in which all tokens are one sequence"
+        )
+
+
 def anatomy(module: PreTrainedModel) -> Anatomy:
     """The text decoder of a model: the nearest module, from `get_decoder` inwards, that has blocks.
 
     LoadError for an encoder-decoder, and for a model that has no blocks where decoders have them.
     """
-    if getattr(module.config, "is_encoder_decoder", False):
-        raise LoadError(
-            f"{type(module).__name__} is an encoder with a decoder: what the decoder reads of a prompt comes by "
-            "cross-attention, and none of its tokens are the prompt's; models run in which all tokens are one sequence"
-        )
+    check_one_sequence(module.config, type(module).__name__)
     start = cast(PreTrainedModel, module.get_decoder())  # type: ignore[no-untyped-call]
     near: deque[tuple[nn.Module, PreTrainedModel]] = deque([(start, start)])
     while near:

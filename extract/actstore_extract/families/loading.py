@@ -19,6 +19,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from actstore.errors import nearest
 from actstore_extract.families.adapter import digest
+from actstore_extract.families.anatomy import check_one_sequence
 from actstore_extract.families.device import find_device
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
@@ -145,6 +146,7 @@ def _whole(
     with explained(path):
         where = {"revision": revision, "trust_remote_code": remote_code}
         config = AutoConfig.from_pretrained(path, **where)
+        check_one_sequence(config, (config.architectures or [type(config).__name__])[0])
         kind = family_of((config.architectures or [""])[0], config, family)
         auto = kind.auto_class(config)
         if (how := method(config)) is not None:

@@ -15,6 +15,8 @@ from actstore_extract.transfers import Landing, sent
 
 __all__ = ["AttentionSelection", "CapturedAttention", "Columns", "Cost", "cost"]
 
+HEADS_DIFFER = "{}: blocks have heads of different number, so no column of each; set per_head = false"
+
 
 @dataclass(frozen=True)
 class AttentionSelection:
@@ -90,6 +92,8 @@ class Columns:
         self.keys = torch.stack(roles, 2).float() if roles else torch.zeros(len(batch), batch.n_slots, 0)
         self.ends, self.inside = padded(chosen_slots(batch, [np.arange(_n_keys(layout)) for layout in batch.layouts]))
         heads = model.n_heads if selection.per_head else 1
+        if not heads:
+            raise AttentionError(HEADS_DIFFER.format(type(model.decoder).__name__))
         self.columns = torch.full((len(roles), n_layers, len(batch), heads, self.rows.shape[1]), torch.nan)
         self.mass = torch.full((n_layers, *self.ends.shape), torch.nan)
 
@@ -122,6 +126,8 @@ class Columns:
             mean = weights.mean(1, keepdim=True)
             mass += mean[:, 0].masked_fill(~real[..., None], 0).sum(1)
             kept = weights if self.selection.per_head else mean
+            if kept.shape[1] != self.columns.shape[3]:
+                raise AttentionError(HEADS_DIFFER.format(f"a block of {kept.shape[1]} heads"))
             columns = torch.einsum("shqk,skr->rshq", kept, self.keys.to(kept.dtype))
             self.columns[:, place, :, :, piece] = columns.to(self.columns.device)
         self.mass[place] = mass.gather(1, self.ends).to(self.mass.device)

@@ -29,6 +29,7 @@ __all__ = [
     "asks",
     "attention_modules",
     "attention_of",
+    "check_attention",
     "run_in",
     "tapped",
     "window",
@@ -39,6 +40,7 @@ KERNELS = ("sdpa", "eager")
 _TAP = "_actstore_tap"
 # How far a kernel's output may be from what its weights say it is, relative: rounding, and not another arithmetic.
 _ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+_FOUND: WeakKeyDictionary[Model, list[nn.Module | None]] = WeakKeyDictionary()  # attention modules, by block
 _PROVEN: WeakKeyDictionary[nn.Module, set[object]] = WeakKeyDictionary()
 
 
@@ -63,6 +65,12 @@ def attention_modules(model: Model) -> list[nn.Module | None]:
 
     AttentionError where a block has several, where several share one, and where none has any.
     """
+    if model not in _FOUND:
+        _FOUND[model] = _attention_modules(model)
+    return _FOUND[model]
+
+
+def _attention_modules(model: Model) -> list[nn.Module | None]:
     found = [_attention(block, layer) for layer, block in enumerate(model.layers)]
     asking = [module for module in found if module is not None and asks(module)]
     if len(set(map(id, asking))) < len(asking):
@@ -74,13 +82,19 @@ def attention_modules(model: Model) -> list[nn.Module | None]:
 
 def attention_of(model: Model, layer: int) -> nn.Module:
     """The attention module of one block; AttentionError where it has none."""
-    found = attention_modules(model)[layer]
-    if found is None:
+    return check_attention(model, [layer])[0]
+
+
+def check_attention(model: Model, layers: Iterable[int]) -> list[nn.Module]:
+    """The attention modules of these blocks; AttentionError, with those that have one, for one that has none."""
+    modules = attention_modules(model)
+    found = {layer: modules[layer] for layer in layers}
+    if without := [layer for layer, module in found.items() if module is None]:
         raise AttentionError(
-            f"block {layer} of {type(model.decoder).__name__} has no attention to intervene in; those that have are "
-            f"{[i for i, module in enumerate(attention_modules(model)) if module is not None]}"
+            f"blocks {without} of {type(model.decoder).__name__} have no attention to intervene in; those that have "
+            f"are {[i for i, module in enumerate(modules) if module is not None]}"
         )
-    return found
+    return [module for module in found.values() if module is not None]
 
 
 def _attention(block: nn.Module, layer: int) -> nn.Module | None:

@@ -12,7 +12,7 @@ from actstore_extract.families import Batch, Model
 from actstore_extract.forward.masked import masked
 from actstore_extract.forward.points import at_point, prompts, residual
 from actstore_extract.forward.slots import role_slots
-from actstore_extract.forward.tap import tapped
+from actstore_extract.forward.tap import check_attention, tapped
 from actstore_extract.forward.weights import Edit, Mode
 from actstore_extract.roles import Role, parse_role
 
@@ -205,5 +205,6 @@ def check_blocks(model: Model, blocks: Sequence[Block]) -> None:
     if blocks and any(kind in implementation for kind in _MASKLESS):
         raise InterventionError(f"attention blocks need a mask, which {implementation!r} has not: choose sdpa or eager")
     for block in blocks:
-        if block.heads is not None and max(block.heads) >= model.n_heads:
+        if block.heads is not None and model.n_heads and max(block.heads) >= model.n_heads:
             raise InterventionError(f"{block}: this model has heads 0 to {model.n_heads - 1}")
+        check_attention(model, range(model.n_layers) if block.layers is None else block.layers)

@@ -19,7 +19,9 @@ from actstore_extract.families import Batch, Encoded, Model
 from actstore_extract.forward.attention import AttentionSelection, CapturedAttention
 from actstore_extract.forward.capture import Begun, Captured, NotFiniteError, Selection, begin
 from actstore_extract.forward.generation import GREEDY, Way, generate, together
+from actstore_extract.forward.points import check_writable
 from actstore_extract.forward.slots import role_slots
+from actstore_extract.forward.tap import check_attention
 from actstore_extract.forward.threads import fitting_threads
 from actstore_extract.interventions.blocks import Block, block_attention, check_blocks, parse_block
 from actstore_extract.interventions.conditions import Condition, expand
@@ -142,7 +144,12 @@ class Extractor:
     def _blocks(self, condition: Condition) -> list[Block]:
         """The attention that the condition blocks; raises where this model cannot have that, or what it steers with."""
         if condition.steer is not None:
+            check_writable(self.model)
             check_width(condition.name, condition.steer, self.model.d_model)
+        if condition.patch is not None:
+            check_writable(self.model)
+            if condition.patch.point == "attention-input":
+                check_attention(self.model, condition.patch.layers)
         blocks = [parse_block(block, n_layers=self.model.n_layers) for block in condition.blocked]
         check_blocks(self.model, blocks)
         return blocks

@@ -120,7 +120,9 @@ def test_blocks_without_attention_have_no_columns_and_the_others_do(name: str) -
     assert error(batch, knocked, reference(model, batch, spec)) < ROUNDING
     assert error(batch, knocked, model(batch).logits) > 1e-2
     for mode in ("pre", "post"):
-        with pytest.raises(AttentionError, match=f"block {last} of .* has no attention to intervene in; those that"):
+        with pytest.raises(
+            AttentionError, match=rf"blocks .{last}. of .* have no attention to intervene in; those that"
+        ):
             block_attention(
                 model, batch, [parse_block({**spec, "layers": [last], "mode": mode}, n_layers=4)]
             ).__enter__()
