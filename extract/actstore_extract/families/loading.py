@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -23,6 +24,7 @@ from actstore_extract.families.anatomy import check_one_sequence
 from actstore_extract.families.device import find_device
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
+from actstore_extract.families.foreign import check_known
 from actstore_extract.families.image_settings import change
 from actstore_extract.families.model import Model
 from actstore_extract.families.parts import Parts, read_parts
@@ -98,7 +100,7 @@ def own_dtype(path: str, revision: str | None = None, *, remote_code: bool = Fal
     else that of its first weight; of a model of parts the language model's. LoadError for none of those that run."""
     *_, (path, revision) = sources(path, revision).values()
     with explained(path):
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=remote_code)
+        config = _config(path, revision, remote_code=remote_code)
         found = str(config.dtype or _of_weights(Path(path))).removeprefix("torch.")
     if found not in DTYPES:
         what = "says no number type" if found == "None" else f"is in {found}"
@@ -115,9 +117,16 @@ def rules_of(path: str, family: str | None, revision: str | None = None, *, remo
     if parts is not None:
         path, revision = parts.model(_BASE)
     with explained(path):
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=remote_code)
+        config = _config(path, revision, remote_code=remote_code)
     kind = family_of((config.architectures or [""])[0], config, family)
     return kind.rules if kind.architectures or type(config) in AutoModelForImageTextToText._model_mapping else 1
+
+
+def _config(path: str, revision: str | None, *, remote_code: bool) -> PretrainedConfig:
+    """The checkpoint's configuration; LoadError for one of a kind that is known not to run."""
+    check_known(path, revision)
+    found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=remote_code)
+    return found
 
 
 def _of_weights(folder: Path) -> torch.dtype | None:
@@ -145,7 +154,7 @@ def _whole(
     """A model that is one checkpoint; quantised weights go to the device at once, as they cannot be moved."""
     with explained(path):
         where = {"revision": revision, "trust_remote_code": remote_code}
-        config = AutoConfig.from_pretrained(path, **where)
+        config = _config(path, revision, remote_code=remote_code)
         check_one_sequence(config, (config.architectures or [type(config).__name__])[0])
         kind = family_of((config.architectures or [""])[0], config, family)
         auto = kind.auto_class(config)

@@ -38,7 +38,7 @@ def shipped() -> dict[str, Shipped]:
     """Recipes by name: those of their own first.
 
     >>> [name for name in shipped() if name.endswith("/sae")]
-    ['clip-gemma-2-2b/sae']
+    ['clip-gemma-2-2b/sae', 'paligemma2-3b/sae']
     """
     folder = Path(str(files("actstore_extract") / "recipes"))
     whole = {path.stem: Shipped(_read(path), path.read_text(encoding="utf-8")) for path in _files(folder)}
