@@ -68,6 +68,11 @@ def memory(n_bytes: float) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (before, most))
 
 
+def hear_interruptions() -> None:
+    """Let Ctrl-C end waits, as it does in Python: polars, once imported, has the system go on with them."""
+    signal.siginterrupt(signal.SIGINT, True)
+
+
 @contextmanager
 def signals() -> Iterator[tuple[int, Callable[[], None]]]:
     """A file descriptor that gets the number of each signal while the main thread is in C, and how to wake its reader.

@@ -49,6 +49,7 @@ class Store:
         self._of(path, limits or Limits(), opened, checkpoint.opened(path, opened))
 
     def _of(self, path: Path, limits: Limits, opened: Header, committed: list[Commit]) -> None:
+        process.hear_interruptions()
         self.path, self.limits, self.header, self.commits = path, limits, opened, committed
         self.parts = [Part(path, commit, opened.format) for commit in committed]
         self._vectors = Vectors(path, opened, self.parts, limits)

@@ -21,6 +21,7 @@ def written(path: Path) -> Iterator[Path]:
     """A hidden name beside `path` to write a file to: in its place when all went well, gone when not.
 
     A link stays, and what it leads to is replaced; what is no plain file, such as a pipe, is written to as it is.
+    Folders that are missing are made.
     Raises ActstoreError where it cannot be written, and for a path inside a store.
     """
     check(path)
@@ -29,6 +30,9 @@ def written(path: Path) -> Iterator[Path]:
             yield path
             return
         target = path.resolve()
+        if (above := next(one for one in target.parents if one.exists())) and not above.is_dir():
+            raise ActstoreError(f"{path}: cannot be written: {above} is no folder")
+        local.make_folders(target.parent)
         draft = local.draft_of(target)
         try:
             yield draft

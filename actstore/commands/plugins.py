@@ -2,7 +2,7 @@
 
 import sys
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, requires
 from typing import Any
 
 import click
@@ -37,12 +37,23 @@ EXTRAS = {
 def how_to_install(error: ModuleNotFoundError) -> str | None:
     """The pip line that brings a missing module, or None for one that no extra brings.
 
-    >>> how_to_install(ModuleNotFoundError(name="torch"))
-    "this command needs torch; install it with: pip install 'actstore[extract]'"
+    >>> how_to_install(ModuleNotFoundError(name="openai"))
+    "this command needs openai; install it with: pip install 'openai>=1.50'"
     """
     module = (error.name or "").split(".")[0]
     extra = EXTRAS.get(module)
-    return f"this command needs {module}; install it with: pip install 'actstore[{extra}]'" if extra else None
+    return f"this command needs {module}; install it with: {pip_line(extra)}" if extra else None
+
+
+def pip_line(extra: str) -> str:
+    """What pip installs for an extra of this package, by the names that every index has.
+
+    >>> pip_line("sae")
+    "pip install 'sae-lens>=6'"
+    """
+    needed = [line.partition(";") for line in requires("actstore") or ()]
+    own = [f"'{name.strip()}'" for name, _, marker in needed if f"extra == '{extra}'" in marker.replace('"', "'")]
+    return " ".join(["pip install", *own])
 
 
 def _loaded(entry: EntryPoint) -> click.Command:

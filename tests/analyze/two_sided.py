@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import numpy as np
 import polars as pl
@@ -83,3 +84,9 @@ def killed_once(store, unit):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number**2
+
+
+def resting(_, unit):
+    """A unit that takes ten minutes; the file that it names says that it began."""
+    unit.touch()
+    time.sleep(600)

@@ -271,7 +271,7 @@ def _commands(subjects: Sequence[Subject], measured: Sequence[str], output: Path
     made = [line for subject in subjects if (line := runcard.command(subject.store))]
     drawn = ["actstore", "report", *(str(subject.store.path) for subject in subjects), "-o", str(output)]
     drawn += ["--reference", reference] if reference else []
-    return [f"pip install 'actstore[demo]=={version('actstore')}'", *made, *measured, shlex.join(drawn)]
+    return [f"# with actstore {version('actstore')}", *made, *measured, shlex.join(drawn)]
 
 
 def _page(

@@ -102,6 +102,7 @@ def _pooled(work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) 
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
     began = context.Event()
     threads = max(1, (os.cpu_count() or 1) // workers)
+    others = {*multiprocessing.active_children()}
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads, began))
     broken = False
     try:
@@ -115,6 +116,10 @@ def _pooled(work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) 
             yield futures[future], value
     except BrokenProcessPool:  # before all of them were handed over
         broken = True
+    except KeyboardInterrupt:  # a unit may take minutes, and C does not listen
+        for child in {*multiprocessing.active_children()} - others:
+            child.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     if broken:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from actstore.commands.plugins import pip_line
 from actstore.errors import ActstoreError
 from actstore_extract.training import adapter
 from actstore_extract.training.checkpoint import FILE as CHECKPOINT
@@ -79,4 +80,4 @@ def _figure(recipe: TrainingRecipe, done: Done, out: Path, say: Say) -> None:
     if (out / FIGURE).is_file():
         return
     if draw(out, write_log(out, done.log), recipe.name) is None:
-        say(f"no {FIGURE}: figures need altair: pip install 'actstore[analyze]'")
+        say(f"no {FIGURE}: figures need altair: {pip_line('analyze')}")

@@ -1,7 +1,9 @@
 """The same function over many units, here or in other processes."""
 
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -50,6 +52,25 @@ def test_a_process_that_is_killed_loses_nothing(store, tmp_path):
     units = [(tmp_path / "killed", number) for number in range(4)]
     with pytest.warns(ActstoreWarning, match=r"a worker process died.*the \d of 4 units that are left"):
         assert mapped(store, killed_once, units, jobs=2) == [0, 1, 4, 9]
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_the_workers(store, tmp_path):
+    """Though each has a unit in hand, which takes ten minutes."""
+    units = [tmp_path / "a", tmp_path / "b"]
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; from pathlib import Path; sys.path[:0] = {sys.path!r}\n"
+        "import actstore\nfrom actstore_analyze.study.executor import mapped\nfrom two_sided import resting\n"
+        "if __name__ == '__main__':\n"
+        f"    mapped(actstore.open({str(store.path)!r}), resting, [*map(Path, {[*map(str, units)]!r})], jobs=2)\n"
+    )
+    asked = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)
+    while not all(unit.exists() for unit in units):
+        assert asked.poll() is None, asked.communicate()
+        time.sleep(0.1)
+    asked.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in asked.communicate(timeout=20)[1]
 
 
 @pytest.mark.slow

@@ -167,7 +167,11 @@ def test_index(capfdbinary, tmp_path):
         (["info", "{here}/nothing"], 1, "actstore: {here}/nothing is not a store: it has no actstore.json\n"),
         (["query", "{path}", "from row"], 1, "actstore: no view 'row'; did you mean 'rows'?"),
         (["query", "{path}", "drop table plan"], 1, "actstore: one SELECT"),
-        (["query", "{path}", "from rows", "-o", "{here}/no/x.csv"], 1, "x.csv: cannot be written: No such file"),
+        (
+            ["query", "{path}", "from rows", "-o", "/dev/null/x.csv"],
+            1,
+            "x.csv: cannot be written: /dev/null is no folder",
+        ),
         (["export", "{path}", "--layer", "0", "-o", "{here}/x.txt"], 1, "export writes .parquet, .npy, .safetensors"),
         (["export", "{path}", "--layer", "7", "-o", "{here}/x.npy"], 1, "layer 7 is not in this store; it has 0..2"),
         (["export", "{path}", "from samples", "--layer", "0", "-o", "{here}/x.npy"], 1, "no column row_id"),
@@ -236,7 +240,7 @@ def test_help_without_the_extras(uninstalled, capfdbinary):
 def test_a_missing_extra_prints_its_pip_line(uninstalled, capfdbinary, arguments):
     status, _, err = run(capfdbinary, "cluster", *arguments)
     assert status == 1
-    assert err == "Error: this command needs faiss; install it with: pip install 'actstore[analyze]'\n"
+    assert err.startswith("Error: this command needs faiss; install it with: pip install 'altair>=5.5' 'faiss-cpu>=")
 
 
 def test_a_module_missing_while_a_command_runs(uninstalled, capfdbinary):
@@ -246,7 +250,8 @@ def test_a_module_missing_while_a_command_runs(uninstalled, capfdbinary):
 
     status, _, err = run(capfdbinary, "late")
     del main.cli.commands["late"]
-    assert (status, err) == (1, "Error: this command needs torch; install it with: pip install 'actstore[extract]'\n")
+    assert status == 1
+    assert re.fullmatch(r"Error: this command needs torch; install it with: pip install .*'torch>=[\d.]+' .*\n", err)
 
 
 def test_a_bug_is_no_missing_extra(uninstalled):

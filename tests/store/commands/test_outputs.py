@@ -1,7 +1,6 @@
 """What commands write for a user: in no store, whole or not at all."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -125,5 +124,16 @@ def test_an_export_that_fails_leaves_both_files(path, tmp_path, monkeypatch, suf
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
-    with pytest.raises(ActstoreError, match="x: cannot be written: No such file"), written(tmp_path / "no" / "x") as it:
-        Path(it).write_text("")
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ActstoreError, match="x: cannot be written: .*file is no folder"),
+        written(tmp_path / "file" / "x"),
+    ):
+        pass
+
+
+def test_folders_that_are_missing_are_made(path, tmp_path):
+    for words in (["query", path, "from plan"], ["export", path, "--layer", "0"]):
+        output = tmp_path / words[0] / "deep" / "x.parquet"
+        assert main.run([*map(str, words), "-o", str(output)]) == 0
+        assert output.is_file()
