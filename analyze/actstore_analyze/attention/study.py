@@ -50,25 +50,37 @@ class CrossModal(PerLayer):
     two names counts under the first. threshold: the share, averaged over layers, above which another position stands
     alone; None: 1 %, as in The Narrow Gate, or 2 / n where that is more, since an even spread over n positions
     already gives 1 / n to each. The image part begins behind what begins the image, with its size where the model is
-    told that (Emu3), as the authors' code has it; keep_boi: there, as the paper's formula; keep_initial: at 0.
+    told that (Emu3), as the authors' code has it; keep_boi: there, as the paper's formula; keep_initial: at 0. picture:
+    of several the one that is looked at, from 1, among whose positions the shares are.
     """
 
     names: tuple[str, ...] = bands.OTHERS
     threshold: float | None = None
     keep_boi: bool = False
     keep_initial: bool = False
+    picture: int | None = None
 
     measure: ClassVar[str] = "attention"
 
     @classmethod
     def of(
-        cls, store: Store, *, layers: Sequence[int] | None = None, names: Sequence[str] | None = None, **asked: Any
+        cls,
+        store: Store,
+        *,
+        layers: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+        picture: int | None = None,
+        **asked: Any,
     ) -> Self:
         """The call with its layers and names checked; raises ActstoreError for a store without attention mass."""
         kept = {name for commit in store.commits for name in commit.arrays if name.startswith("attention/")}
         if "attention/mass" not in kept:
             columns = ", ".join(sorted(name.removeprefix("attention/") for name in kept))
             raise ActstoreError(NO_MASS.format(store.path, COLUMNS_ALONE.format(columns) if columns else ""))
+        if picture is not None and "pictures" not in store.sql("from samples limit 0").columns:
+            raise ActstoreError(f"the samples of {store.path} have one picture each; leave out --picture")
+        if picture is not None and asked.get("keep_initial"):
+            raise ActstoreError("in front of a picture are others: take --picture or --keep-initial, not both")
         blocks = n_layers(store)
         asked_for = [layer for layer in store.layers if layer < blocks] if layers is None else layers
         if blocks in asked_for:
@@ -80,13 +92,20 @@ class CrossModal(PerLayer):
                 f"{store.path} keeps layer {blocks} alone, the output of the last block, where nothing attends; "
                 "extract it with others, which attention is kept at: [capture] layers"
             )
-        return super().of(store, layers=asked_for, names=bands.known(store, names), **asked)
+        called = bands.known(store, names, picture)
+        return super().of(store, layers=asked_for, names=called, picture=picture, **asked)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As they are kept with the result: without a picture where none is chosen, as before one could be."""
+        return {name: value for name, value in super().parameters.items() if (name, value) != ("picture", None)}
 
     @property
     def title(self) -> str:
         """What was measured, as a heading."""
         kept = "initial tokens kept" if self.keep_initial else "beginning of the image kept" if self.keep_boi else None
         asked = ["Cross-modal attention", *([kept] if kept else [])]
+        asked += [] if self.picture is None else [f"picture {self.picture}"]
         return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
 
     @property
@@ -120,7 +139,7 @@ class CrossModal(PerLayer):
         """The samples under each condition, at every layer."""
         found = []
         named = tuple(dict.fromkeys((*self.names, *bands.OTHERS)))
-        places = bands.places(store, named)
+        places = bands.places(store, named, self.picture)
         for (condition,), spans in self._spans(store).group_by("condition", maintain_order=True):
             kept, start = _alike(spans, str(condition), say)
             called = _called(kept, places, named, say)
@@ -139,12 +158,13 @@ class CrossModal(PerLayer):
         start = "0" if self.keep_initial else f"coalesce(s.boi{'' if self.keep_boi else ' + 1'}, s.image_start)"
         spans = store.sql(
             f"select s.sample_id, s.condition, s.eoi, {start} as first, coalesce(s.eoi, s.image_end) as last "
-            "from samples s semi join (select r.sample_id, r.condition from rows r semi join "
+            f"from {bands.samples_of(self.picture)} s semi join (select r.sample_id, r.condition from rows r semi join "
             f"(\n{query}\n) q on r.row_id = q.row_id) c using (sample_id, condition) where s.status = 'ok' "
-            "and s.image_start is not null and s.length > coalesce(s.eoi, s.image_end) + 1 "
+            "and s.image_start is not null and s.length > s.images_end + 1 "
             "order by s.condition, s.sample_id"
         )
-        self._check_single(store, spans)
+        if self.picture is None:
+            self._check_single(store, spans)
         if not spans.height:
             raise ActstoreError("nothing to measure: the query selects no samples with text after their image")
         return spans
@@ -157,8 +177,7 @@ class CrossModal(PerLayer):
         if found:
             raise ActstoreError(
                 f"{found[0]} has several pictures ({len(found)} of {spans.height} samples do), and shares are those of "
-                "one; choose samples of one: from rows semi join (from samples where len(pictures) = 1) one using "
-                "(sample_id, condition)"
+                "one: choose it, --picture 1"
             )
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:

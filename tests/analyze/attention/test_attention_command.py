@@ -232,7 +232,6 @@ def test_several_jobs_give_what_one_gives(tmp_path, capsys):
             "only attention to eoi, whose shares cannot be told without that to the rest of the image; extract it with",
         ),
         ({}, ["--names", "eoi,eol"], "no sample of .* has a position 'eol': boi, eoi, .* where they are stored: last"),
-        ({}, ["--names", ","], "no name to set apart; for example: last-image,eoi"),
         ({}, ["from rows where label = 'z'"], "selects no samples with text after their image"),
         ({"layers": ()}, [], "keeps layer 3 alone, the output of the last block, where nothing attends; extract it"),
         ({}, ["--layers", "3"], r"layer 3 is the output of the last block, where nothing attends; take 0\.\.2"),
@@ -241,6 +240,11 @@ def test_several_jobs_give_what_one_gives(tmp_path, capsys):
 def test_bad_input_is_one_clear_line(tmp_path, capsys, changes, arguments, message):
     assert run(["attention", str(make(tmp_path / "s", **changes)), *arguments]) == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_names_that_name_nothing(tmp_path, capsys):
+    assert run(["attention", str(make(tmp_path / "s")), "--names", ","]) == 2
+    assert "',' names nothing" in capsys.readouterr().err
 
 
 def test_report_shows_it(tmp_path):

@@ -44,7 +44,7 @@ def made(tmp_path_factory):
     words = ["samples={ source = 'table', path = '" + str(folder / "t.jsonl") + "' }", *CHANGES]
     command = ["extract", "digits-fusion", str(folder / "s"), "--device", "cpu"]
     command += [part for change in words for part in ("--set", change)]
-    assert main.run(command) == 0
+    assert main.run(command) == 3  # one of them is lost
     return folder / "s", command
 
 
@@ -140,6 +140,30 @@ def test_a_knockout_of_one_picture_is_replayed(made):
 
 def test_measures_of_one_image_part_refuse(made, capsys):
     assert main.run(["attention", str(made[0])]) == 1
-    assert "two has several pictures (2 of 4 samples do)" in capsys.readouterr().err
+    assert "two has several pictures (2 of 4 samples do), and shares are those of one" in capsys.readouterr().err
     single = "from rows semi join (from samples where len(pictures) = 1) one using (sample_id, condition)"
     assert main.run(["attention", str(made[0]), single]) == 0
+
+
+@pytest.mark.parametrize("picture", [1, 2])
+def test_attention_to_one_of_the_pictures(made, capsys, picture):
+    """Shares of what is stored of its positions alone: behind what begins it, up to what ends it."""
+    store = actstore.open(made[0])
+    words = ["from rows where sample_id = 'two' and condition = 'none'", "--picture", str(picture), "--names", "eoi"]
+    assert main.run(["attention", str(made[0]), *words, "--format", "jsonl", "--threshold", "1"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (own,) = store.sql("from samples where sample_id = 'two' and condition = 'none'").iter_rows(named=True)
+    where = own["pictures"][picture - 1]
+    mass = store.attention("mass", 2)
+    kept = mass.samples.select("sample_id", "condition").rows().index(("two", "none"))
+    part = mass.values[kept, where["boi"] + 1 : where["eoi"] + 1].astype(np.float64)
+    found = {row["name"]: row["share"] for row in rows if row["layer"] == 2}
+    assert found["eoi"] == pytest.approx(part[-1] / part.sum(), rel=1e-5)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_a_picture_that_cannot_be_chosen(made, tmp_path, capsys):
+    assert main.run(["attention", str(made[0]), "--picture", "2", "--keep-initial"]) == 1
+    assert "take --picture or --keep-initial, not both" in capsys.readouterr().err
+    assert main.run(["attention", str(made[0]), "--picture", "3"]) == 1
+    assert "no samples with text after their image" in capsys.readouterr().err
