@@ -166,14 +166,3 @@ def no_batches(model: Model, patch: Patch) -> None:
         return own(encoded, *args, **options)
 
     patch.setattr(model.kind, "collate", collate)
-
-
-def patches_alone(model: Model, patch: Patch) -> None:
-    """No fault: of HunYuan's placeholders begin, line ends and end are none of the patches."""
-    own = model.kind.layout
-
-    def layout(*args: object) -> object:
-        one = own(*args)
-        return replace(one, image=one.image[[1, 2, 4, 5]])
-
-    patch.setattr(model.kind, "layout", layout)

@@ -32,6 +32,9 @@ def vision_tower(path: str, revision: str | None, dtype: object) -> tuple[PreTra
     """The tower in a folder or of that name, with its image processor; of CLIP's kind the half that sees."""
     with explained(path):
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        images = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            path, revision=revision, trust_remote_code=False
+        )
         if _is_whole(config):
             tower = pretrained(AutoModelForImageTextToText, path, revision=revision, dtype=dtype).model.vision_tower
         else:
@@ -39,9 +42,6 @@ def vision_tower(path: str, revision: str | None, dtype: object) -> tuple[PreTra
             if kind not in MODEL_MAPPING:
                 raise LoadError(f"{path}: {kind.__name__} is no vision tower that Transformers loads")
             tower = pretrained(MODEL_MAPPING[kind], path, revision=revision, dtype=dtype)
-        images = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            path, revision=revision, trust_remote_code=False
-        )
     if not isinstance(getattr(tower.config, "patch_size", None), int):
         raise LoadError(f"{path}: {type(tower).__name__} has no patches of one size")
     return cast(PreTrainedModel, tower), images

@@ -209,7 +209,7 @@ class Model:
         tables = (name for name, one in self.decoder.named_modules() if isinstance(one, nn.Embedding))
         if not any(_POSITIONS.search(name) for name in tables):
             return None
-        return cast(int | None, plain(self.decoder.config, "max_position_embeddings"))
+        return plain(self.decoder.config, "max_position_embeddings")
 
     def _image_layout(self, token_ids: NDArray[np.int64], inputs: BatchFeature, prompt: Prompt) -> Layout:
         blocks = told(self.tokenizer, inputs, prompt.text, np.flatnonzero(token_ids == self.image_token_id))

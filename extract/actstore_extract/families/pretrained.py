@@ -16,6 +16,7 @@ from transformers.utils import logging
 from actstore.errors import nearest
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.remote import refusal
+from actstore_extract.families.vision import missing
 from actstore_extract.hub import unless_out_of_reach
 from actstore_extract.shipped import MODELS
 
@@ -69,8 +70,7 @@ def explained(path: str) -> Iterator[None]:
             f"{_line(error)}"
         ) from error
     except ImportError as error:
-        remedy = "its processor needs torchvision: pip install torchvision"
-        raise LoadError(f"{path}: {remedy if 'torchvision' in str(error).lower() else _line(error)}") from error
+        raise LoadError(f"{path}: {missing() if 'torchvision' in str(error).lower() else _line(error)}") from error
     except SafetensorError as error:
         raise LoadError(f"{path}: weights that are no safetensors (fetched without git-lfs?): {error}") from error
     except (KeyError, ValueError) as error:

@@ -6,7 +6,7 @@
                                     has otherwise; together they are the recipe MODEL/WHAT
 
 An experiment that is `like` another takes what that one says, and what models say for that one, before its own. Parts
-may have a `note` for readers, and say [facts] from which costs are estimated.
+may have a `note` for readers, and say [facts] from which costs are estimated; a model may need an `extra`.
 """
 
 import json
@@ -26,11 +26,13 @@ LISTS = ("conditions",)
 
 @dataclass(frozen=True)
 class Shipped:
-    """A recipe as its file has it, `data`; `facts` are known of one that is put together; `text` is its TOML."""
+    """A recipe as its file has it, `data`; `facts` are known of one that is put together; `text` is its TOML, and
+    `extra` the extra of the package that its model needs beside `extract`."""
 
     data: dict[str, Any]
     text: str
     facts: dict[str, float] = field(default_factory=dict)
+    extra: str | None = None
 
 
 @cache
@@ -68,7 +70,7 @@ def _composed(model: Mapping[str, Any], experiments: Mapping[str, Mapping[str, A
     data |= {name: _merged(part.get(name, {}) for part in parts) for name in SECTIONS}
     facts = _merged(part.get("facts", {}) for part in (pairs[0], model, *pairs[1:]))
     notes = [part["note"].strip() for part in (experiments[what], model) if "note" in part]
-    return Shipped(data, _toml(data, notes), facts)
+    return Shipped(data, _toml(data, notes), facts, model.get("extra"))
 
 
 def _merged(sections: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

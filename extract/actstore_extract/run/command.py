@@ -146,7 +146,8 @@ def _print_estimate(estimate: "Estimate") -> None:
 def recipes(context: click.Context, style: str | None, output: Path | None) -> None:
     """List the recipes that ship with the package, and what each needs.
 
-    gpu_gb and store_gb are rough: 10^9 bytes, by arithmetic from the published model; the store before compression.
+    extra: of the package, beside actstore[extract]; vision brings torchvision. gpu_gb and store_gb are rough: 10^9
+    bytes, by arithmetic from the published model; the store before compression.
 
     \b
     Example:
@@ -167,6 +168,7 @@ def recipes(context: click.Context, style: str | None, output: Path | None) -> N
         "name": [one.name for one, _ in found],
         "weights": [one.model.path for one, _ in found],
         "data": [one.samples.source for one, _ in found],
+        "extra": [shipped()[one.name].extra for one, _ in found],
         "samples": [known and known.samples for _, known in found],
         "gpu_gb": [known and round(known.gpu_gb, 1) for _, known in found],
         "store_gb": [known and round(known.store_gb, 1) for _, known in found],

@@ -33,7 +33,7 @@ def convert(file: Path, folder: Path) -> None:
 @torch.no_grad()
 def seen(folder: Path) -> list[float]:
     """The largest next-token probability after each of some prompts."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
     found = [model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1].softmax(-1).max() for prompt in PROMPTS]
     return [float(one) for one in found]

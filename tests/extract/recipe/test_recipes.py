@@ -257,8 +257,10 @@ def test_the_table_of_knockouts_has_the_same_controls_in_all_its_columns(name):
 
 def test_the_list():
     listed = CliRunner().invoke(recipes, ["--format", "csv"], catch_exceptions=False).output.splitlines()
-    assert listed[0] == "name,weights,data,samples,gpu_gb,store_gb,about"
-    assert "chameleon-7b/modality-gap,facebook/chameleon-7b,flickr30k,20000,17.5,10.8," in "\n".join(listed)
+    assert listed[0] == "name,weights,data,extra,samples,gpu_gb,store_gb,about"
+    assert "chameleon-7b/modality-gap,facebook/chameleon-7b,flickr30k,,20000,17.5,10.8," in "\n".join(listed)
+    extras = {line.split("/")[0] for line in listed if ",vision," in line}
+    assert extras == {"llava-onevision-7b", "pixtral-12b"}
     assert len(listed) == 1 + len(shipped())
 
 
