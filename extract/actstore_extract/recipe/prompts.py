@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import isnan
 
 import polars as pl
@@ -17,6 +17,7 @@ from actstore_extract.samples.columns import identifier
 __all__ = ["plan", "texts"]
 
 _ALL = "<images>"
+_TEXT = "[prompt] text"
 _FIELD = re.compile(r"(\w+)(\[\d+\])?")
 
 
@@ -24,15 +25,16 @@ def plan(recipe: Recipe, samples: Samples) -> pl.DataFrame:
     """The samples with their columns prompt and prompt_order: image-text, text-image or text.
 
     Where the recipe has several orders, each sample is there once in each, as `SAMPLE/ORDER`, one after the other. A
-    sample of order text has no image. "<images>" becomes a marker for each picture that the sample has. Raises
-    RecipeError for a {column} that the samples do not have, and for a column that a plan cannot have.
+    sample of order text has no image. "<images>" becomes a marker for each picture that the sample has. A sample that
+    lacks what a {column} stands for has no prompt, and cannot be run. Raises RecipeError for a {column} that the
+    samples do not have or that fills in no prompt, and for a column that a plan cannot have.
     """
     _check_columns(samples.table.columns)
     _check_turns(recipe.prompt, samples.table.columns)
     text = recipe.prompt.text
     if not isinstance(text, dict):
-        prompts = _marked(_own(samples.table) if text is None else texts(text, samples.table), samples.table)
-        return _asked(samples.table, prompts, [_order(prompt) for prompt in prompts])
+        prompts = _marked(_own(samples.table) if text is None else _of_those(text, samples.table), samples.table)
+        return _asked(samples.table, prompts, [prompt and _order(prompt) for prompt in prompts])
     tables = [_in_order(order, template, samples.table, alone=len(text) == 1) for order, template in text.items()]
     n = samples.table.height
     return pl.concat(tables)[[i + n * j for i in range(n) for j in range(len(tables))]]
@@ -64,36 +66,59 @@ def _in_order(order: str, template: str, table: pl.DataFrame, *, alone: bool) ->
     """The samples asked in one order, which their ids name unless it is `alone`."""
     if (MARKER in template or _ALL in template) != (order != "text"):
         raise RecipeError(f"[prompt] text.{order} {template!r}: {MARKER} belongs into image-text and text-image alone")
-    asked = _asked(table, _marked(texts(template, table), table), [order] * table.height)
+    asked = _asked(table, _marked(_of_those(template, table), table), [order] * table.height)
     if order == "text":
         asked = asked.with_columns(image=pl.lit(None, table.schema["image"]))
     return asked if alone else asked.with_columns(pl.col("sample_id") + f"/{order}")
 
 
-def _marked(prompts: list[str], table: pl.DataFrame) -> list[str]:
+def _marked(prompts: list[str | None], table: pl.DataFrame) -> list[str | None]:
     """The prompts with a marker for each of a sample's pictures where they say all."""
-    if not any(_ALL in prompt for prompt in prompts):
+    if not any(_ALL in prompt for prompt in prompts if prompt is not None):
         return prompts
     counts = (len(names) if isinstance(names, list) else int(names is not None) for names in table["image"].to_list())
-    return [prompt.replace(_ALL, MARKER * count) for prompt, count in zip(prompts, counts, strict=True)]
+    return [prompt and prompt.replace(_ALL, MARKER * count) for prompt, count in zip(prompts, counts, strict=True)]
 
 
-def _asked(table: pl.DataFrame, prompts: list[str], orders: list[str]) -> pl.DataFrame:
+def _asked(table: pl.DataFrame, prompts: Sequence[str | None], orders: Sequence[str | None]) -> pl.DataFrame:
     return table.with_columns(pl.Series("prompt", prompts, pl.String), pl.Series("prompt_order", orders, pl.String))
 
 
-def _own(table: pl.DataFrame) -> list[str]:
+def _own(table: pl.DataFrame) -> list[str | None]:
     """The samples' own prompts."""
     if "prompt" not in table.columns:
         raise RecipeError("the samples have no column prompt: set [prompt] text, for example '<image>What is this?'")
-    return texts("{prompt}", table)
+    return _of_those("{prompt}", table)
 
 
-def texts(template: str, table: pl.DataFrame, where: str = "[prompt] text") -> list[str]:
-    """The template, which a recipe has at `where`, filled in with the columns of each sample."""
+def texts(template: str, table: pl.DataFrame, where: str) -> list[str]:
+    """The template, which a recipe has at `where`, filled in with the columns of each sample.
+
+    Raises RecipeError for a sample that lacks one.
+    """
+    return [_filled(template, row, sample_id, where) for sample_id, row in _rows(template, table, where)]
+
+
+def _of_those(template: str, table: pl.DataFrame) -> list[str | None]:
+    """The prompts of those samples that have what they stand for; RecipeError where none has."""
+    found: list[str | None] = []
+    first = None
+    for sample_id, row in _rows(template, table, _TEXT):
+        try:
+            found.append(_filled(template, row, sample_id, _TEXT))
+        except RecipeError as error:
+            first = first or error
+            found.append(None)
+    if first and not any(one is not None for one in found):
+        raise first
+    return found
+
+
+def _rows(template: str, table: pl.DataFrame, where: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """Each sample's id with its columns that the template names."""
     columns = _columns(template, table, where)
     rows = table.select(columns).iter_rows(named=True) if columns else ({} for _ in range(table.height))
-    return [_filled(template, row, table["sample_id"][i], where) for i, row in enumerate(rows)]
+    return zip(table["sample_id"].to_list(), rows, strict=True)
 
 
 def _columns(template: str, table: pl.DataFrame, where: str) -> list[str]:

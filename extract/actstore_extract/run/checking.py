@@ -62,6 +62,7 @@ def _asked(recipe: Recipe, batch_size: int) -> Asked:
 def _looked_at(model: Model, recipe: Recipe, asked: pl.DataFrame, samples: Samples) -> Iterator[Prompt]:
     """The first samples as they are asked, those with an image in front."""
     chat = chat_of(recipe.prompt)
+    asked = asked.drop_nulls("prompt")
     rows = pl.concat([asked.filter(pl.col("image").is_not_null()).head(_LOOKED_AT), asked.head(_LOOKED_AT)])
     rows = rows.select("sample_id", "prompt", "image").unique("sample_id", keep="first", maintain_order=True)
     for sample_id, text, image in rows.iter_rows():

@@ -18,6 +18,7 @@ from actstore_extract.run.failures import failure_of
 __all__ = ["Encoder", "chat_of", "opened"]
 
 # Reading, decoding and scaling images let go of the interpreter; a picture takes about as long as a fast GPU's forward.
+NO_PROMPT = "no prompt: this sample lacks what a {column} of [prompt] text stands for"
 THREADS = min(8, os.cpu_count() or 1)
 Names = str | list[str] | None  # of a sample's pictures, as its plan has them
 
@@ -58,7 +59,7 @@ class Encoder:
             if sample[0] not in self._held:
                 self._hold(sample[0], self._pool.submit(self._prepared, *sample))
 
-    def encode(self, sample_id: str, text: str, image: Names) -> Encoded | str:
+    def encode(self, sample_id: str, text: str | None, image: Names) -> Encoded | str:
         """The sample as the model takes it, or why it cannot be run: what nobody expects is tried once more."""
         prepare = partial(self._prepared, sample_id, text, image)
         held = self._held.get(sample_id)
@@ -83,7 +84,9 @@ class Encoder:
         self._held[sample_id] = future
         return future
 
-    def _prepared(self, sample_id: str, text: str, image: Names) -> Encoded | str:
+    def _prepared(self, sample_id: str, text: str | None, image: Names) -> Encoded | str:
+        if text is None:
+            return NO_PROMPT
         try:
             prompt = Prompt(sample_id, text, opened(image, self.image))
             return self.model.encode(prompt if self.chat is None else self.chat.prompt(self.model, prompt))

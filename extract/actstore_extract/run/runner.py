@@ -33,7 +33,7 @@ from actstore_extract.recipe.recipe import Recipe, RecipeError
 from actstore_extract.run.card import made_on
 from actstore_extract.run.checking import checked
 from actstore_extract.run.content import Content
-from actstore_extract.run.encoder import chat_of
+from actstore_extract.run.encoder import NO_PROMPT, chat_of
 from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.lens import lens_of
@@ -78,6 +78,9 @@ class Run:
         for note in self.samples.notes:
             say(note)
         self.asked = prompts.plan(recipe, self.samples)
+        if (without := self.asked.filter(pl.col("prompt").is_null())).height:
+            first = without["sample_id"][0]
+            say(f"{without.height} of {self.asked.height} samples fail, {first} the first: {NO_PROMPT}")
         self.folder = located(recipe.model.path)
         if recipe.model.remote_code:
             say(f"{recipe.model.path}: Python code that this checkpoint brings along runs here, as its recipe says")

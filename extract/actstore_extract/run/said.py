@@ -19,7 +19,7 @@ TOP = 10  # next tokens that are kept
 def said_last(asked: pl.DataFrame, end: str) -> list[str]:
     """What stands in front of an answer to each prompt, `end` that of a chat; nothing is said after an image."""
     asked = asked if end else asked.filter(pl.col("prompt_order") != "text-image")
-    return [prompt + end for prompt in asked["prompt"]]
+    return [prompt + end for prompt in asked["prompt"].drop_nulls()]
 
 
 def tokens_of(

@@ -78,19 +78,22 @@ def test_a_template_that_cannot_be_filled(text, message):
 
 
 def test_a_sample_without_what_the_template_names():
-    with pytest.raises(RecipeError, match="sample 2.jpg has fewer items"):
-        over(FLICKR, "<image>{captions[1]}")
+    """It has no prompt, and fails alone; a recipe that no sample fills in is refused."""
+    assert over(FLICKR, "<image>{captions[1]}")["prompt"].to_list() == ["<image>A {cat}.", None]
+    answered = FLICKR.with_columns(answer=pl.Series(["a", None]))
+    asked = over(answered, "<image>{answer}")
+    assert asked.select("prompt", "prompt_order").rows() == [("<image>a", "image-text"), (None, None)]
     with pytest.raises(RecipeError, match="sample 2.jpg has no answer"):
-        over(FLICKR.with_columns(answer=pl.Series(["a", None])), "<image>{answer}")
+        over(answered.tail(1), "<image>{answer}")
 
 
 @pytest.mark.parametrize(
     ("values", "text", "message"),
     [
-        ([1.5, float("nan")], "{x}", "sample 2.jpg has no x"),
-        ([["a"], ["a", None]], "{x}", "sample 2.jpg: an item is missing"),
-        ([["a"], [None, "a"]], "{x[0]}", "sample 2.jpg: an item is missing"),
-        ([["a"], [None, "a"]], "{x[0]!s}", "sample 2.jpg: an item is missing"),
+        ([None, float("nan")], "{x}", "sample 1.jpg has no x"),
+        ([["a", None], ["a", None]], "{x}", "sample 1.jpg: an item is missing"),
+        ([[None], [None, "a"]], "{x[0]}", "sample 1.jpg: an item is missing"),
+        ([[None], [None, "a"]], "{x[0]!s}", "sample 1.jpg: an item is missing"),
         ([{"answer": "a"}, {"answer": "b"}], "{x}", "sample 1.jpg: {'answer': 'a'} is no text"),
         ([[{"answer": "a"}], [{"answer": "b"}]], "{x[0]}", "sample 1.jpg: {'answer': 'a'} is no text"),
         ([b"a", b"b"], "{x}", "sample 1.jpg: b'a' is no text"),

@@ -9,6 +9,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import tiny
+from actstore.commands import main
 from actstore.errors import ActstoreError
 from actstore_extract.families import Model
 from actstore_extract.recipe import recipe
@@ -173,3 +174,16 @@ def test_words_that_a_model_has_no_embedding_for(texts: Path, tmp_path: Path) ->
     prompt = tiny.prompts([f"one {last}"])[0]
     with pytest.raises(ActstoreError, match=rf"'{last}' is token {few.num_embeddings}, and this model has"):
         run.model.encode(prompt)
+
+
+def test_a_sample_without_a_prompt_fails_alone(texts, tmp_path, capfd):
+    (tmp_path / "samples.csv").write_text("sample_id,text\na,one two\nb,\nc,one\n")
+    asked = ["extract", str(texts), str(tmp_path / "s"), "--set", f"samples.path={tmp_path / 'samples.csv'}"]
+    status = main.run(asked)
+    said = capfd.readouterr().err
+    assert "1 of 3 samples fail, b the first: no prompt: this sample lacks what a {column} of [prompt] text" in said
+    assert status == 3
+    rows = samples(tmp_path / "s").select("sample_id", "status", "error").rows()
+    assert [(name, how) for name, how, _ in rows] == [("a", "ok"), ("b", "failed"), ("c", "ok")]
+    assert rows[1][2].startswith("no prompt: ")
+    assert main.run(asked) == 0
