@@ -41,8 +41,8 @@ def write_batch(store, number, first, count):
     store.write(number, samples=samples, rows=pl.DataFrame(rows), residual=residual)
 
 
-def make_store(path, batches=2, labels=None):
-    """A store of two batches, of which some are written."""
+def make_store(path, batches=2, labels=None, **members):
+    """A store of two batches, of which some are written; `members` of its run card."""
     plan = pl.DataFrame(
         {
             "batch": [0] * 40 + [1] * 20,
@@ -51,7 +51,7 @@ def make_store(path, batches=2, labels=None):
             "split": ["train" if i % 2 else "test" for i in range(N)],
         }
     )
-    card = {"model": "tiny", "n_layers": 4, "seed": 0, "versions": {"numpy": np.__version__}}
+    card = {"model": "tiny", "n_layers": 4, "seed": 0, "versions": {"numpy": np.__version__}, **members}
     store = actstore.create(path, plan=plan, layers=LAYERS, d_model=D, dtype="float32", run=card)
     for number, (first, count) in enumerate([(0, 40), (40, 20)][:batches]):
         write_batch(store, number, first, count)

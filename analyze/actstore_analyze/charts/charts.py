@@ -133,7 +133,8 @@ def vega_lite(chart: Figure, *, validate: bool = False) -> str:
 
     Control characters in it are made visible: over one, vl_convert aborts the process.
     """
-    return ESCAPED.sub(_shown, _styled(chart).to_json(validate=validate, ensure_ascii=True))
+    with alt.data_transformers.enable("default", max_rows=None):  # every row of a table is drawn
+        return ESCAPED.sub(_shown, _styled(chart).to_json(validate=validate, ensure_ascii=True))
 
 
 def check(path: Path) -> None:

@@ -17,6 +17,7 @@ from actstore_analyze.knockout.study import Knockout
 from actstore_analyze.overlap.study import Overlap
 from actstore_analyze.patch.replayed import Replayed
 from actstore_analyze.patch.study import Patched, has_patches
+from actstore_analyze.study import saved
 from actstore_analyze.study.conditions import specs
 from actstore_analyze.study.knocked import has_knockouts
 from actstore_analyze.study.recall import answer
@@ -86,7 +87,8 @@ def others(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
 
 def _answers(store: Store, study: type[Study], say: Say) -> list[tuple[Study, pl.DataFrame]]:
     """Saved answers, or that to the usual call on a store of interventions."""
-    found = _saved(store, study)
+    draw = registry.load(study.measure).draw
+    found = saved.shown(store, study.measure, study.again, lambda _, table: draw(table, title=""), say)
     call = None if found else _intervened(store, study)
     if call is None:
         return found
@@ -107,12 +109,6 @@ def _intervened(store: Store, study: type[Study]) -> Study | None:
     return None
 
 
-def _saved(store: Store, study: type[Study]) -> list[tuple[Study, pl.DataFrame]]:
-    """Calls of a measure with their tables, newest first."""
-    found = [one for one in store.results() if one.measure == study.measure and one.state == store.state]
-    return [(study.again(one.parameters), one.table()) for one in sorted(found, key=_age, reverse=True)]
-
-
 def _together(
     answers: Sequence[tuple[Subject, Sequence[tuple[Study, pl.DataFrame]]]], key: list[str] | None
 ) -> list[Experiment]:
@@ -131,14 +127,15 @@ def _together(
 
 def _current(store: Store, k: int, say: Say) -> list[tuple[Study, pl.DataFrame]]:
     """Calls with their tables, newest first, as the store is now: saved ones, else the newest of before, else usual."""
-    saved = _overlaps(store)
+    draw = registry.load(Overlap.measure).draw
     current: list[tuple[Study, pl.DataFrame]] = [
-        (Overlap.again(one.parameters), one.table()) for one in saved if one.state == store.state
+        *saved.shown(store, Overlap.measure, Overlap.again, lambda _, table: draw(table, title=""), say)
     ]
-    if current or (not saved and _for_interventions(store)):
+    before = _overlaps(store)
+    if current or (not before and _for_interventions(store)):
         return current
     try:
-        call = Overlap.again(saved[0].parameters) if saved else _usual(store, k)
+        call = before[0][1] if before else _usual(store, k)
         say(f"{store.path}: no saved label overlap of what it holds now; computing it (k = {call.k})")
         return [(call, answer(store, call, say=say).table)]
     except ActstoreError as error:
@@ -154,13 +151,9 @@ def _for_interventions(store: Store) -> bool:
     )
 
 
-def _age(result: Result) -> str:
-    return result.created
-
-
-def _overlaps(store: Store) -> list[Result]:
-    """Saved label overlaps, newest first."""
-    return sorted((one for one in store.results() if one.measure == Overlap.measure), key=_age, reverse=True)
+def _overlaps(store: Store) -> list[tuple[Result, Overlap]]:
+    """Saved label overlaps and their calls, newest first."""
+    return saved.calls(store, Overlap.measure, Overlap.again)
 
 
 def _usual(store: Store, k: int) -> Overlap:
@@ -174,8 +167,9 @@ def _common_k(store: Store, others: Sequence[Store]) -> int:
 
     The k of their newest saved one of which the store has twice as many samples, else one that fits all without any.
     """
-    saved = sorted((one for other in others for one in _overlaps(other)), key=_age, reverse=True)
-    fitting = [int(one.parameters["k"]) for one in saved if 2 * one.parameters["k"] <= _samples(store)]
+    found = [one for other in others for one in _overlaps(other)]
+    newest = sorted(found, key=lambda one: str(one[0].created), reverse=True)
+    fitting = [call.k for _, call in newest if 2 * call.k <= _samples(store)]
     bare = [other for other in others if not (_overlaps(other) or _for_interventions(other))]
     return fitting[0] if fitting else min(map(_fitting_k, [store, *bare]))
 

@@ -2,12 +2,13 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -24,7 +25,7 @@ from actstore_analyze.report import both_ways, experiments, prose, runcard, sect
 from actstore_analyze.report.experiments import Experiment, Shown
 from actstore_analyze.report.sections import Table
 from actstore_analyze.score.board import Board, boards
-from actstore_analyze.study import said
+from actstore_analyze.study import said, saved
 from actstore_analyze.study.conditions import NONE, specs
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import Study
@@ -34,6 +35,7 @@ from actstore_analyze.study.subjects import subjects as subjects_of
 __all__ = ["Written", "write"]
 
 TOGETHER = "All stores, over relative depth"
+T = TypeVar("T", Experiment, Board)
 PALE = "{} as published, not measured here, at the same relative depth"
 
 
@@ -76,16 +78,27 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
     """
     curves = published.overlap(reference) if reference else None
     subjects = subjects_of(stores)
-    shown = experiments.overlaps(subjects, say=say)
+    left_out: list[str] = []
+
+    def leave_out(line: str) -> None:
+        if ": left out, " in line:
+            left_out.append(line)
+        say(line)
+
     folder = output.with_name(f"{output.stem}_files")
-    drawn = [_figure(experiment, curves, folder, number) for number, experiment in enumerate(shown)]
-    others = experiments.others(subjects, say=say)
-    drawn += [
-        _other(experiment, folder, number, _distinct(others, number), reference)
-        for number, experiment in enumerate(others)
-    ]
-    ranked = boards(subjects)
-    drawn += [_board(board, folder, number) for number, board in enumerate(ranked)]
+    shown, drawn = _drawn(
+        experiments.overlaps(subjects, say=leave_out),
+        lambda one, number: _figure(one, curves, folder, number),
+        leave_out,
+    )
+    found = experiments.others(subjects, say=leave_out)
+    others, figured = _drawn(
+        found, lambda one, number: _other(one, folder, number, _distinct(found, number), reference), leave_out
+    )
+    ranked, boarded = _drawn(
+        boards(subjects, say=leave_out), lambda one, number: _board(one, folder, number), leave_out
+    )
+    drawn += [*figured, *boarded]
     if steers := [subject for subject in subjects if has_steers(subject.store)]:
         tables, files = sections.steering(steers, folder)
         drawn.append(
@@ -99,10 +112,18 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
     measured += [one.call.command(one.subject.store.path) for board in ranked for one in board.scores]
     commands = _commands(subjects, measured, output, reference)
     beside = reference is not None or any(of_run(subject.store.run) for subject in subjects)
-    page = _page(subjects, shown, others, drawn, commands, folder, beside=beside)
+    page = _page(subjects, shown, others, drawn, commands, folder, beside=beside, left_out=left_out)
     with written(output) as draft:
         draft.write_text(page, encoding="utf-8")
     return Written(len(page.encode()), folder, [path for figure in drawn for path in figure.files])
+
+
+def _drawn(found: Sequence[T], draw: Callable[[T, int], Figure], say: Say) -> tuple[list[T], list[Figure]]:
+    """What can be drawn, and its figures: what cannot is left out, and said."""
+    pairs = [
+        (one, saved.attempted(partial(draw, one, number), f"“{one.title}”", say)) for number, one in enumerate(found)
+    ]
+    return [one for one, figure in pairs if figure], [figure for _, figure in pairs if figure]
 
 
 def _figure(experiment: Experiment, curves: pl.DataFrame | None, folder: Path, number: int) -> Figure:
@@ -283,6 +304,7 @@ def _page(
     folder: Path,
     *,
     beside: bool,
+    left_out: Sequence[str],
 ) -> str:
     """The page; `beside` asks for the papers' tables too, where a store is of a model that was published."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -305,6 +327,7 @@ def _page(
         "cards": cards,
         "accuracies": accuracies,
         "figures": drawn,
+        "left_out": left_out,
         "folder": folder.name,
         "conditions": len({row["condition"] for row in accuracies}) > 1,
         "how_to_read": prose.how_to_read(subjects, shown, others),

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import polars as pl
 
-from actstore.store import Store
+from actstore.errors import ActstoreError
 from actstore_analyze.charts import lines
 from actstore_analyze.charts.charts import decimals, heading
 from actstore_analyze.charts.lines import GREY, INK, WIDTH
 from actstore_analyze.score.reviews import Reviewed
 from actstore_analyze.score.study import ALL, EVERY_SAMPLE, Scored
+from actstore_analyze.study import saved
+from actstore_analyze.study.selection import Say
 from actstore_analyze.study.subjects import Subject
 
 __all__ = ["Board", "boards"]
@@ -112,22 +115,27 @@ class Board:
         return alt.vconcat(*charts, spacing=12)
 
 
-def boards(subjects: Sequence[Subject]) -> list[Board]:
+def boards(subjects: Sequence[Subject], *, say: Say) -> list[Board]:
     """The scores of the stores as they are now, those of the same task and samples together, in the tasks' order."""
     found: dict[str, list[Score]] = {}
     for subject in subjects:
-        for call, table in _saved(subject.store):
+        for call, table in _saved(subject, say):
             same = {name: value for name, value in call.parameters.items() if name not in ("said", "truth")}
             found.setdefault(json.dumps(same, sort_keys=True), []).append(Score(subject, call, table))
     return sorted(map(Board, found.values()), key=lambda board: list(NAMES).index(board.scores[0].call.task))
 
 
-def _saved(store: Store) -> list[tuple[Scored, pl.DataFrame]]:
-    results = [one for one in store.results() if one.measure == Scored.measure and one.state == store.state]
-    return [
-        ((Reviewed if "judge" in one.parameters else Scored)(**one.parameters), one.table())
-        for one in sorted(results, key=lambda one: one.created)
-    ]
+def _saved(subject: Subject, say: Say) -> list[tuple[Scored, pl.DataFrame]]:
+    def again(parameters: dict[str, Any]) -> Scored:
+        call = (Reviewed if "judge" in parameters else Scored)(**parameters)
+        if call.task not in NAMES:
+            raise ActstoreError(f"a task that this version does not know: {call.task}")
+        return call
+
+    def draw(call: Scored, table: pl.DataFrame) -> alt.VConcatChart:
+        return Board([Score(subject, call, table)]).chart()
+
+    return saved.shown(subject.store, Scored.measure, again, draw, say)[::-1]
 
 
 def _of_metric(own: pl.DataFrame, metric: str) -> alt.LayerChart:

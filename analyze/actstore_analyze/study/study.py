@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -61,7 +62,13 @@ class Study(ABC):
 
     @classmethod
     def again(cls, parameters: dict[str, Any]) -> Self:
-        """The call that a saved result answers."""
+        """The call that a saved result answers; raises ActstoreError for parameters that this version does not have."""
+        if unknown := sorted(parameters.keys() - {one.name for one in fields(cls)}):
+            raise ActstoreError(f"parameters that this version does not know: {', '.join(unknown)}")
+        try:
+            msgspec.convert(parameters, cls)
+        except msgspec.ValidationError as error:
+            raise ActstoreError(f"parameters of another version ({error})") from None
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()
         }
@@ -218,4 +225,7 @@ def depth(store: Store, layer: int) -> float:
 
 def n_layers(store: Store) -> int:
     """L, the number of blocks: the last residual point of the model, stored or not."""
-    return int(store.run.get("n_layers") or max(store.layers)) or 1
+    found = store.run.get("n_layers") or max(store.layers) or 1
+    if not isinstance(found, int) or found < 1:
+        raise ActstoreError(f"{store.path}: its run card says n_layers = {found!r}, which is no number of blocks")
+    return found
