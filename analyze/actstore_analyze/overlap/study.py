@@ -147,4 +147,6 @@ def say_highest(groups: Iterable[Group], k: int, weights: str = "uniform", *, sa
     found = [labels(group.positions[0]) for group in groups]
     limits = [(int(np.bincount(y)[np.unique(y)].min()), highest(y, k, weights=weights)) for y in found]
     for smallest, most in dict.fromkeys(limit for limit in limits if limit[0] <= k):
-        say(f"k = {k}, but the smallest class has {smallest} samples: the overlap cannot reach 1, at most {most:.3g}")
+        remedy = f"; with -k {smallest - 1} it can" if smallest > 1 else ""
+        said = f"the overlap cannot reach 1, at most {most:.3g}{remedy}"
+        say(f"k = {k}, but the smallest class has {smallest} samples: {said}")
