@@ -20,15 +20,19 @@ def together(tables: Tables, *, title: str, references: Sequence[pl.DataFrame] =
 
     references: published label overlaps over windows.
     """
-    charts: list[alt.VConcatChart | alt.LayerChart] = []
     panels = [panel for metric in SHOWN if (panel := _windows(tables, metric, references)) is not None]
-    if panels:
-        charts.append(one_panel_each(panels, title, "attention blocked in the last blocks", at="share of the blocks"))
-    charts.append(_shares(tables))
-    if not panels:
-        charts[0] = charts[0].properties(title=heading(title, "attention blocked in all blocks"))
-    joined: alt.VConcatChart = alt.vconcat(*charts, spacing=24)
-    return joined
+    left = _shares(tables)
+    note = "attention blocked in the last blocks" if panels else "attention blocked in all blocks"
+    if not panels and left is None:
+        note += "; of a model that scores 0 as it is no share is left"
+    charts = [one_panel_each(panels, title, note, at="share of the blocks")] if panels else []
+    rest = [left] if left is not None else [] if panels else [alt.LayerChart(layer=[_nothing()])]
+    joined: alt.VConcatChart = alt.vconcat(*charts, *rest, spacing=24)
+    return joined if panels else joined.properties(title=heading(title, note))
+
+
+def _nothing() -> alt.Chart:
+    return alt.Chart(pl.DataFrame({"x": [0]})).mark_point(opacity=0)
 
 
 def _windows(tables: Tables, metric: str, references: Sequence[pl.DataFrame]) -> Panel | None:
@@ -64,13 +68,15 @@ def _over_windows(table: pl.DataFrame, metric: str) -> pl.DataFrame:
     return found.select("own", "value", "low", "high", depth=pl.col("window") / pl.col("blocks"))
 
 
-def _shares(tables: Tables) -> alt.LayerChart:
-    """A row for each store and knockout in all blocks (*: in some), a mark for each metric."""
+def _shares(tables: Tables) -> alt.LayerChart | None:
+    """A row for each store and knockout in all blocks (*: in some), a mark for each metric; None without any."""
     found = pl.concat(
         everywhere(with_share(table)).select(pl.lit(store).alias("store"), "name", "knockout", "metric", "share")
         for store, table in tables.items()
     )
     found = found.filter(pl.col("knockout") != NONE, pl.col("metric").is_in(SHOWN), pl.col("share").is_not_null())
+    if not found.height:
+        return None
     name, none = pl.format("{}, {}", "store", "name"), pl.lit(None, pl.Float64)
     text = pl.format("{}: {} of {}", name, decimals(pl.col("share")), pl.col("metric").replace(WORDS))
     whole = found.select(name.alias("name"), "metric", value="share", low=none, high=none, text=text)

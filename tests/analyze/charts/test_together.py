@@ -8,7 +8,9 @@ import pytest
 
 import actstore
 from actstore.commands.main import run
+from actstore_analyze.charts import charts
 from actstore_analyze.knockout.study import with_share
+from actstore_analyze.knockout.together import together as knocked_together
 from actstore_analyze.report.page import TOGETHER, write
 from knockouts import make_store as make_knocked
 from patching import make_store as make_patched
@@ -71,6 +73,17 @@ def test_what_is_left_is_a_share_of_the_model_as_it_is(stores, tmp_path, capsys)
         assert row["share"] == pytest.approx(row["value"] / before)
     nothing = pl.DataFrame({"knockout": ["none", "eoi"], "metric": ["cider"] * 2, "value": [0.0, 0.0]})
     assert with_share(nothing)["share"].to_list() == [None, None]
+
+
+def test_models_that_score_nothing_have_no_share_and_a_figure(tmp_path):
+    row = {"window": 0, "blocks": 2, "metric": "cider", "value": 0.0, "low": 0.0, "high": 0.0, "spread": None}
+    rows = [{**row, "knockout": "none"}, {**row, "knockout": "eoi-knockout", "window": 2}]
+    table = pl.DataFrame(rows, schema_overrides={"spread": pl.Float64})
+    assert "no share is left" in charts.svg(knocked_together({"a": table, "b": table}, title="t"), "x")
+    halved = pl.concat([table, table[1:].with_columns(window=pl.lit(1, pl.Int64))])
+    drawing = charts.svg(knocked_together({"a": halved, "b": halved}, title="t"), "x")
+    assert "share of the model as it is" not in drawing
+    assert "attention blocked in the last blocks" in drawing
 
 
 def test_a_report_of_two_stores_has_the_panel_too(stores, tmp_path, capsys):
