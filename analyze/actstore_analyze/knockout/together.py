@@ -32,7 +32,8 @@ def together(tables: Tables, *, title: str, references: Sequence[pl.DataFrame] =
 
 
 def _nothing() -> alt.Chart:
-    return alt.Chart(pl.DataFrame({"x": [0]})).mark_point(opacity=0)
+    bare: alt.Chart = alt.Chart(pl.DataFrame({"x": [0]})).mark_point(opacity=0)
+    return bare
 
 
 def _windows(tables: Tables, metric: str, references: Sequence[pl.DataFrame]) -> Panel | None:
