@@ -13,6 +13,7 @@ import pytest
 from transformers.utils import is_torchvision_available
 
 import layouts
+import pictured
 import tiny
 import tiny_words
 from actstore.commands.main import run
@@ -32,6 +33,7 @@ SYSTEMS = {
     "clip-gemma-2-2b": "clip_gemma",
     "emu3": "emu3",
     "janus-1.3b": "janus",
+    "llava-1.5-7b": "llava_gemma",
     "llava-onevision-7b": "llava_onevision",
     "pixtral-12b": "pixtral",
 }
@@ -68,6 +70,7 @@ def models(tmp_path_factory):
     patch.setattr(tiny_words, "WORDS", list(dict.fromkeys([*tiny_words.WORDS, *words])))
     for name, system in SYSTEMS.items():
         tiny.save(tiny.model(system), root / name)
+    tiny.save(pictured.paligemma(), root / "paligemma2-3b")
     for name, edge in EDGES.items():
         enlarge(root / name, edge)
     if not is_torchvision_available():  # two processors need it; what stands in for them is held against them elsewhere
@@ -123,11 +126,10 @@ def extracted(data, models, tmp_path):
     return extract
 
 
-def autoencoders(folder):
+def autoencoders(folder, width, blocks):
     """Of every block of a tiny model, one that passes on what is above 0.5, and what its features are said to be."""
-    width = tiny.D_MODEL
     eye, none = np.eye(width, dtype=np.float32), np.zeros(width, np.float32)
-    for block in range(tiny.N_LAYERS):
+    for block in range(blocks):
         (folder / "saes" / f"layer_{block}").mkdir(parents=True)
         weights = {"W_enc": eye, "W_dec": eye, "b_enc": none, "b_dec": none, "threshold": none + 0.5}
         np.savez(folder / "saes" / f"layer_{block}" / "params.npz", **weights)
@@ -153,7 +155,7 @@ def test_a_recipe_as_it_ships_to_its_figures(name, extracted, tmp_path, capsys):
     calls = CALLS[name]
     assert calls, f"PAPERS.md names no command for {name}"
     if any("--saes" in call for call in calls):
-        autoencoders(tmp_path)
+        autoencoders(tmp_path, opened.header.d_model, opened.run["n_layers"])
     judged = speaking(lambda body: "5 5" if "[Assistant 1]" in str(body["messages"]) else "Match found: YES")
     with judged as server:
         for call in calls:
