@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isnan
 
 import polars as pl
@@ -14,9 +14,9 @@ from actstore_extract.recipe.recipe import PromptSection, Recipe, RecipeError
 from actstore_extract.samples import Samples
 from actstore_extract.samples.columns import identifier
 
-__all__ = ["plan", "texts"]
+__all__ = ["ALL", "filled", "plan", "texts"]
 
-_ALL = "<images>"
+ALL = "<images>"
 _TEXT = "[prompt] text"
 _FIELD = re.compile(r"(\w+)(\[\d+\])?")
 
@@ -30,7 +30,7 @@ def plan(recipe: Recipe, samples: Samples) -> pl.DataFrame:
     samples do not have or that fills in no prompt, and for a column that a plan cannot have.
     """
     _check_columns(samples.table.columns)
-    _check_turns(recipe.prompt, samples.table.columns)
+    _check_before(recipe.prompt, samples.table)
     text = recipe.prompt.text
     if not isinstance(text, dict):
         prompts = _marked(_own(samples.table) if text is None else _of_those(text, samples.table), samples.table)
@@ -52,19 +52,15 @@ def _check_columns(names: Sequence[str]) -> None:
             raise RecipeError(f'{error}: [samples] columns = {{ {free} = "{name}" }}') from None
 
 
-def _check_turns(prompt: PromptSection, names: Sequence[str]) -> None:
-    """RecipeError for a column in what is said before, which is the same for all samples."""
-    for text in (prompt.system or "", *(one for turn in prompt.turns for one in (turn.user, turn.assistant))):
-        for name in names:
-            if re.search(rf"{{{re.escape(name)}(\[\d+\])?}}", text):
-                raise RecipeError(
-                    f"[prompt] {text!r}: system and turns are the same for all samples, so {{{name}}} belongs into text"
-                )
+def _check_before(prompt: PromptSection, table: pl.DataFrame) -> None:
+    """RecipeError for a column in what is said before that the samples do not have."""
+    for where, text in prompt.before():
+        _columns(text, table.columns, where)
 
 
 def _in_order(order: str, template: str, table: pl.DataFrame, *, alone: bool) -> pl.DataFrame:
     """The samples asked in one order, which their ids name unless it is `alone`."""
-    if (MARKER in template or _ALL in template) != (order != "text"):
+    if (MARKER in template or ALL in template) != (order != "text"):
         raise RecipeError(f"[prompt] text.{order} {template!r}: {MARKER} belongs into image-text and text-image alone")
     asked = _asked(table, _marked(_of_those(template, table), table), [order] * table.height)
     if order == "text":
@@ -74,10 +70,10 @@ def _in_order(order: str, template: str, table: pl.DataFrame, *, alone: bool) ->
 
 def _marked(prompts: list[str | None], table: pl.DataFrame) -> list[str | None]:
     """The prompts with a marker for each of a sample's pictures where they say all."""
-    if not any(_ALL in prompt for prompt in prompts if prompt is not None):
+    if not any(ALL in prompt for prompt in prompts if prompt is not None):
         return prompts
     counts = (len(names) if isinstance(names, list) else int(names is not None) for names in table["image"].to_list())
-    return [prompt and prompt.replace(_ALL, MARKER * count) for prompt, count in zip(prompts, counts, strict=True)]
+    return [prompt and prompt.replace(ALL, MARKER * count) for prompt, count in zip(prompts, counts, strict=True)]
 
 
 def _asked(table: pl.DataFrame, prompts: Sequence[str | None], orders: Sequence[str | None]) -> pl.DataFrame:
@@ -89,6 +85,15 @@ def _own(table: pl.DataFrame) -> list[str | None]:
     if "prompt" not in table.columns:
         raise RecipeError("the samples have no column prompt: set [prompt] text, for example '<image>What is this?'")
     return _of_those("{prompt}", table)
+
+
+def filled(template: str, row: Mapping[str, object], where: str) -> str:
+    """The template, which a recipe has at `where`, filled in with the columns of one sample, by their names.
+
+    Raises RecipeError where it lacks one.
+    """
+    columns = _columns(template, row.keys(), where)
+    return _filled(template, {name: row[name] for name in columns}, str(row["sample_id"]), where)
 
 
 def texts(template: str, table: pl.DataFrame, where: str) -> list[str]:
@@ -116,21 +121,22 @@ def _of_those(template: str, table: pl.DataFrame) -> list[str | None]:
 
 def _rows(template: str, table: pl.DataFrame, where: str) -> Iterator[tuple[str, dict[str, object]]]:
     """Each sample's id with its columns that the template names."""
-    columns = _columns(template, table, where)
+    columns = _columns(template, table.columns, where)
     rows = table.select(columns).iter_rows(named=True) if columns else ({} for _ in range(table.height))
     return zip(table["sample_id"].to_list(), rows, strict=True)
 
 
-def _columns(template: str, table: pl.DataFrame, where: str) -> list[str]:
+def _columns(template: str, present: Iterable[str], where: str) -> list[str]:
     """Columns that the template names, as {column} or, an item of a list, {column[0]}."""
     try:
         fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
         raise RecipeError(f"{where} {template!r}: {error}; write {{{{ for a brace") from None
     names = {match[1] if (match := _FIELD.fullmatch(field)) else field: None for field in fields}
+    known = list(present)
     for name in names:
-        if name not in table.columns:
-            raise RecipeError(f"{where}: the samples have no column '{name}'{nearest(name, table.columns)}")
+        if name not in known:
+            raise RecipeError(f"{where}: the samples have no column '{name}'{nearest(name, known)}")
     return list(names)
 
 

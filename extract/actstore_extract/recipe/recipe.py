@@ -1,6 +1,6 @@
 """Recipes: what to run, on which samples, and what to keep; TOML, checked before anything is loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from datetime import date
 from pathlib import Path
@@ -78,7 +78,7 @@ class PromptSection(_Section):
     {captions[0]} the first of them.
 
     With `chat` that is what the user says last, written as the chat template has it, up to where the answer begins;
-    without, text is taken as it is. In front of it are `system` and `turns`, the same for all samples. `chat_template`
+    without, text is taken as it is. In front of it are `system` and `turns`, which take columns too. `chat_template`
     is Jinja instead of the model's own, `chat_options` are what it takes, such as { enable_thinking = false }, and
     `today` is the date of a template that writes one.
     """
@@ -90,6 +90,14 @@ class PromptSection(_Section):
     chat_template: str | None = None
     chat_options: dict[str, Any] = {}
     today: date | None = None
+
+    def before(self) -> Iterator[tuple[str, str]]:
+        """What is said before that, where the recipe has it and in which words."""
+        if self.system is not None:
+            yield "[prompt] system", self.system
+        for i, turn in enumerate(self.turns):
+            yield f"[prompt] turns[{i}].user", turn.user
+            yield f"[prompt] turns[{i}].assistant", turn.assistant
 
     @model_validator(mode="after")
     def _chat(self) -> Self:

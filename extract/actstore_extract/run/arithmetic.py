@@ -14,6 +14,7 @@ from actstore_extract.families.pretrained import explained, quiet
 from actstore_extract.families.registry import family_of
 from actstore_extract.families.sample import MARKER
 from actstore_extract.recipe.needs import Facts, Needs, needs, published
+from actstore_extract.recipe.prompts import ALL
 from actstore_extract.recipe.recipe import Recipe, RecipeError
 from actstore_extract.run.encoder import chat_of
 from actstore_extract.samples.synsets import CHOICES
@@ -79,7 +80,8 @@ def _of_whole(recipe: Recipe, source: tuple[str, str | None]) -> Sizes:
         model = Model(module, processor, family=kind.name, settings=taken)
         text, chat = _text(recipe), chat_of(recipe.prompt)
         size = (recipe.samples.resize,) * 2 if recipe.samples.resize else SIZE
-        asked = Prompt("arithmetic", text, Image.new("RGB", size) if MARKER in text else None)
+        n = sum(one.count(MARKER) for one in (text, *(said for _, said in recipe.prompt.before())))
+        asked = Prompt("arithmetic", text, (Image.new("RGB", size),) * n)
         layout = model.encode(asked if chat is None else chat.prompt(model, asked)).layout
     return Sizes(model.decoder.config, _parameters(module), len(layout.image) + len(layout.eol), len(layout.text))
 
@@ -114,6 +116,10 @@ def _text(recipe: Recipe) -> str:
     asked = recipe.prompt.text or "{prompt}"
     texts = list(asked.values()) if isinstance(asked, dict) else [asked]
     text = next((one for one in texts if MARKER in one), texts[0])
+    if ALL in text:
+        raise RecipeError(
+            f"nothing but the data says how many pictures {ALL} is: write {MARKER} so often, for the arithmetic"
+        )
     return _COLUMN.sub(lambda found: " ".join(["word"] * (CAPTION if found[1] == "captions" else ELSE)), text)
 
 

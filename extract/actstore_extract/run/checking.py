@@ -13,9 +13,9 @@ from actstore_extract.families.chat import ChatError
 from actstore_extract.interventions.knockouts import KnockoutSection
 from actstore_extract.interventions.patches import PatchSection
 from actstore_extract.pictures import PictureError
-from actstore_extract.recipe.recipe import Recipe
+from actstore_extract.recipe.recipe import Recipe, RecipeError
 from actstore_extract.run.card import made_on
-from actstore_extract.run.encoder import chat_of, opened
+from actstore_extract.run.encoder import prompt_of
 from actstore_extract.samples import Samples
 
 __all__ = ["checked"]
@@ -61,15 +61,12 @@ def _asked(recipe: Recipe, batch_size: int) -> Asked:
 
 def _looked_at(model: Model, recipe: Recipe, asked: pl.DataFrame, samples: Samples) -> Iterator[Prompt]:
     """The first samples as they are asked, those with an image in front."""
-    chat = chat_of(recipe.prompt)
     asked = asked.drop_nulls("prompt")
     rows = pl.concat([asked.filter(pl.col("image").is_not_null()).head(_LOOKED_AT), asked.head(_LOOKED_AT)])
-    rows = rows.select("sample_id", "prompt", "image").unique("sample_id", keep="first", maintain_order=True)
-    for sample_id, text, image in rows.iter_rows():
+    for row in rows.unique("sample_id", keep="first", maintain_order=True).iter_rows(named=True):
         try:
-            prompt = Prompt(sample_id, text, opened(image, samples.image))
-            yield prompt if chat is None else chat.prompt(model, prompt)
-        except (ChatError, PictureError):
+            yield prompt_of(model, recipe.prompt, row, samples.image)
+        except (ChatError, PictureError, RecipeError):
             continue
 
 

@@ -1,9 +1,10 @@
 """The encoder: prepares samples in threads, ahead of the model that runs them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import polars as pl
 from PIL.Image import Image
@@ -12,23 +13,38 @@ from actstore.errors import ActstoreError
 from actstore_extract.families import Encoded, Model, Prompt, SampleError
 from actstore_extract.families.chat import Chat, ChatError
 from actstore_extract.pictures import PictureError
-from actstore_extract.recipe.recipe import PromptSection
+from actstore_extract.recipe.prompts import filled
+from actstore_extract.recipe.recipe import PromptSection, RecipeError
 from actstore_extract.run.failures import failure_of
 
-__all__ = ["Encoder", "chat_of", "opened"]
+__all__ = ["Encoder", "chat_of", "prompt_of"]
 
 # Reading, decoding and scaling images let go of the interpreter; a picture takes about as long as a fast GPU's forward.
 NO_PROMPT = "no prompt: this sample lacks what a {column} of [prompt] text stands for"
 THREADS = min(8, os.cpu_count() or 1)
+PLAIN = PromptSection()  # prompts are taken as they are
 Names = str | list[str] | None  # of a sample's pictures, as its plan has them
 
 
-def chat_of(section: PromptSection) -> Chat | None:
-    """How a recipe asks its samples; None for prompts that are taken as they are."""
+Row = Mapping[str, Any]  # of a plan, by the names of its columns
+
+
+def chat_of(section: PromptSection, row: Row | None = None) -> Chat | None:
+    """How a recipe asks a sample, or any of them as it has the words; None for prompts that are taken as they are."""
     if not section.chat:
         return None
-    turns = tuple((turn.user, turn.assistant) for turn in section.turns)
-    return Chat(section.system, turns, section.chat_template, section.chat_options, section.today)
+    said = [text if row is None else filled(text, row, where) for where, text in section.before()]
+    system = None if section.system is None else said.pop(0)
+    turns = tuple(zip(said[::2], said[1::2], strict=True))
+    return Chat(system, turns, section.chat_template, section.chat_options, section.today)
+
+
+def prompt_of(model: Model, section: PromptSection, row: Row, image: Callable[[str], Image]) -> Prompt:
+    """What a recipe asks of a sample of its plan, whose images `image` opens; PictureError or ChatError where it cannot
+    be asked so."""
+    prompt = Prompt(row["sample_id"], row["prompt"], opened(row["image"], image))
+    chat = chat_of(section, row)
+    return prompt if chat is None else chat.prompt(model, prompt)
 
 
 def opened(names: Names, image: Callable[[str], Image]) -> tuple[Image, ...]:
@@ -43,25 +59,25 @@ def opened(names: Names, image: Callable[[str], Image]) -> tuple[Image, ...]:
 
 
 class Encoder:
-    """Samples as a model takes them, asked in a chat if there is one.
+    """Samples as a model takes them, asked as a recipe's section says.
 
     Up to `room` are held: those to come, and those that may be wanted again.
     """
 
-    def __init__(self, model: Model, image: Callable[[str], Image], *, chat: Chat | None = None, room: int) -> None:
-        self.model, self.image, self.chat, self.room = model, image, chat, room
+    def __init__(self, model: Model, image: Callable[[str], Image], asks: PromptSection = PLAIN, *, room: int) -> None:
+        self.model, self.image, self.asks, self.room = model, image, asks, room
         self._held: dict[str, Future[Encoded | str]] = {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encoder")
 
     def ahead(self, planned: pl.DataFrame) -> None:
         """Begin with the samples of the plan, unless they are held."""
-        for sample in planned.select("sample_id", "prompt", "image").iter_rows():
-            if sample[0] not in self._held:
-                self._hold(sample[0], self._pool.submit(self._prepared, *sample))
+        for row in planned.iter_rows(named=True):
+            if row["sample_id"] not in self._held:
+                self._hold(row["sample_id"], self._pool.submit(self._prepared, row))
 
-    def encode(self, sample_id: str, text: str | None, image: Names) -> Encoded | str:
-        """The sample as the model takes it, or why it cannot be run: what nobody expects is tried once more."""
-        prepare = partial(self._prepared, sample_id, text, image)
+    def encode(self, row: Row) -> Encoded | str:
+        """A sample of the plan as the model takes it, or why it cannot be run; what nobody expects is tried again."""
+        prepare, sample_id = partial(self._prepared, row), row["sample_id"]
         held = self._held.get(sample_id)
         if held is None or held.cancel():  # no thread has begun with it: it is done sooner here
             held = self._hold(sample_id, _done(prepare))
@@ -84,17 +100,14 @@ class Encoder:
         self._held[sample_id] = future
         return future
 
-    def _prepared(self, sample_id: str, text: str | None, image: Names) -> Encoded | str:
-        if text is None:
+    def _prepared(self, row: Row) -> Encoded | str:
+        if row["prompt"] is None:
             return NO_PROMPT
         try:
-            prompt = Prompt(sample_id, text, opened(image, self.image))
-            return self.model.encode(prompt if self.chat is None else self.chat.prompt(self.model, prompt))
+            return self.model.encode(prompt_of(self.model, self.asks, row, self.image))
         except SampleError as error:
             return error.reason
-        except ChatError as error:
-            return str(error)
-        except PictureError as error:
+        except (ChatError, PictureError, RecipeError) as error:
             return str(error)
 
 

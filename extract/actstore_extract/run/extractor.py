@@ -87,7 +87,7 @@ class Extractor:
         self.conditions = expand(recipe.conditions, n_layers=model.n_layers, seed=recipe.seed)
         self.blocks = {name: self._blocks(condition) for name, condition in self.conditions.items()}
         chat = chat_of(recipe.prompt)
-        self.encoder = Encoder(model, image, chat=chat, room=2 * BATCHES_ENCODED * batch_size)
+        self.encoder = Encoder(model, image, recipe.prompt, room=2 * BATCHES_ENCODED * batch_size)
         self.asked = {} if asked is None else {row["sample_id"]: row for row in asked.iter_rows(named=True)}
         patches = [one.patch for one in self.conditions.values() if one.patch is not None]
         self.lowest = _lowest(self) if model.inject else {}
@@ -162,7 +162,7 @@ class Extractor:
         found: list[Taken | str] = []
         encoded: list[tuple[int, Encoded]] = []
         for i, row in enumerate(planned.iter_rows(named=True)):
-            outcome = self.encoder.encode(row["sample_id"], row["prompt"], row["image"])
+            outcome = self.encoder.encode(row)
             found.append(outcome if isinstance(outcome, str) else NOT_RUN)
             encoded += [] if isinstance(outcome, str) else [(i, outcome)]
         advance(planned.height - len(encoded))
@@ -189,7 +189,7 @@ class Extractor:
         row = self.asked.get(sample_id)
         if row is None:
             return "it is not among the samples"
-        return self.encoder.encode(sample_id, row["prompt"], row["image"])
+        return self.encoder.encode(row)
 
     def _run(self, encoded: Sequence[Encoded], condition: Condition) -> list[Taken | str]:
         """One batch; samples that are not finite fail alone, a batch too large for the memory is halved, and one that

@@ -7,7 +7,7 @@ from actstore.read.tokens import as_read
 from actstore_extract.legend import table
 from actstore_extract.recipe.recipe import Recipe
 from actstore_extract.roles import MEANINGS, parse_role, positions
-from actstore_extract.run.encoder import Encoder, chat_of
+from actstore_extract.run.encoder import Encoder
 from actstore_extract.run.runner import Run
 
 __all__ = ["of_recipe"]
@@ -19,8 +19,9 @@ def of_recipe(recipe: Recipe) -> pl.DataFrame:
     Raises ActstoreError for a sample that cannot be run.
     """
     run = Run(recipe)
-    sample_id, text, image = run.asked.select("sample_id", "prompt", "image").row(0)
-    encoded = Encoder(run.model, run.samples.image, chat=chat_of(recipe.prompt), room=1).encode(sample_id, text, image)
+    row = run.asked.row(0, named=True)
+    sample_id = row["sample_id"]
+    encoded = Encoder(run.model, run.samples.image, recipe.prompt, room=1).encode(row)
     if isinstance(encoded, str):
         raise ActstoreError(f"sample {sample_id} cannot be run: {encoded}")
     vocabulary = run.model.vocabulary()

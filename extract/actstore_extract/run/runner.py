@@ -353,7 +353,7 @@ class Run:
             return None
         sample_id = content.samples.filter(pl.col("status") == "ok")["sample_id"][0]
         row = self.asked.row(by_predicate=pl.col("sample_id") == sample_id, named=True)
-        encoded = self.extractor(batch_size=1).encoder.encode(sample_id, row["prompt"], row["image"])
+        encoded = self.extractor(batch_size=1).encoder.encode(row)
         assert not isinstance(encoded, str)
         return lens_of(self.model, encoded, self.dtype)
 

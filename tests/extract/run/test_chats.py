@@ -48,6 +48,21 @@ def test_a_run_in_a_chat_goes_on_and_is_repeated(tmp_path, capsys):
     assert "prompt.turns: [{'user': 'this', 'assistant': 'is'}] in the store, [] now" in capsys.readouterr().err
 
 
+def test_what_is_said_before_takes_columns_of_the_sample(tmp_path):
+    """Of each its own, when the store is made and when it is run again."""
+    changes = [*CHAT[:2], "samples.limit=3", "capture.roles=['all']", "prompt.system='{label}'"]
+    changes += ["prompt.turns=[{ user = 'this', assistant = '{label}' }]"]
+    assert run("extract", "digits-fusion", tmp_path / "s", "--device", "cpu", changes=changes) == 0
+    found = actstore.open(tmp_path / "s").sql(
+        "select label, list(token order by position) as tokens from rows join vocab using (token_id) "
+        "where modality = 'text' group by all"
+    )
+    for label, tokens in found.iter_rows():
+        assert tokens[:3] == [label, "this", label]
+    assert found["label"].n_unique() == 3
+    assert run("recompute", tmp_path / "s", "-n", 2, "--device", "cpu") == 0
+
+
 def test_answers_follow_the_chats_end(tmp_path):
     """ "dog" behind a space after "is", and without one after the special token that ends this chat."""
     model = speakers.save(tmp_path / "lm")
@@ -73,9 +88,9 @@ def test_recipes_that_cannot_be_asked_in_a_chat(tmp_path, capsys):
         load("digits-fusion", ["prompt.system='a'"])
     assert run("extract", "digits-fusion", tmp_path / "s", changes=["prompt.chat=true", "samples.limit=2"]) == 1
     assert "has no chat template: give one as chat_template, or ask without" in capsys.readouterr().err
-    changes = [*CHAT, "prompt.system='a {label}'", "samples.limit=2"]
+    changes = [*CHAT, "prompt.system='a {lable}'", "samples.limit=2"]
     assert run("extract", "digits-fusion", tmp_path / "s", changes=changes) == 1
-    assert "system and turns are the same for all samples, so {label} belongs into text" in capsys.readouterr().err
+    assert "[prompt] system: the samples have no column 'lable'; did you mean 'label'?" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
 

@@ -22,6 +22,9 @@ class Slow:
         return Encoded(prompt.sample_id, {}, None)
 
 
+X = {"sample_id": "a", "prompt": "a", "image": "x.png"}
+
+
 @pytest.fixture
 def model():
     return Slow()
@@ -32,7 +35,7 @@ def plan(*names):
 
 
 def encoded(encoder, name):
-    return encoder.encode(name, "a", None).sample_id
+    return encoder.encode({"sample_id": name, "prompt": "a", "image": None}).sample_id
 
 
 def test_others_encode_while_the_caller_does_something_else(model):
@@ -76,7 +79,7 @@ def test_a_bad_image_is_a_reason(model):
 
     encoder = Encoder(model, image, room=8)
     encoder.ahead(plan("a").with_columns(image=pl.lit("x.png")))
-    assert encoder.encode("a", "a", "x.png") == "image x.png: cannot identify x.png"
+    assert encoder.encode(X) == "image x.png: cannot identify x.png"
 
 
 def test_an_error_that_is_no_samples_fault_reaches_the_caller(model):
@@ -86,7 +89,7 @@ def test_an_error_that_is_no_samples_fault_reaches_the_caller(model):
     encoder = Encoder(model, gone, room=8)
     encoder.ahead(plan("a").with_columns(image=pl.lit("x.png")))
     with pytest.raises(ActstoreError, match="the data set is gone"):
-        encoder.encode("a", "a", "x.png")
+        encoder.encode(X)
 
 
 def test_an_error_that_nobody_expects_is_tried_once_more_and_then_is_of_the_sample(model):
@@ -97,9 +100,9 @@ def test_an_error_that_nobody_expects_is_tried_once_more_and_then_is_of_the_samp
         raise TypeError("no picture\nat all")
 
     encoder = Encoder(model, broken, room=8)
-    assert [encoder.encode("a", "a", "x.png") for _ in range(2)] == ["TypeError: no picture at all"] * 2
+    assert [encoder.encode(X) for _ in range(2)] == ["TypeError: no picture at all"] * 2
     assert asked == ["x.png"] * 2
     asked.clear()
     encoder.ahead(plan("b").with_columns(image=pl.lit("y.png")))
-    assert encoder.encode("b", "a", "y.png") == "TypeError: no picture at all"
+    assert encoder.encode(X | {"sample_id": "b", "image": "y.png"}) == "TypeError: no picture at all"
     assert asked == ["y.png"] * 2

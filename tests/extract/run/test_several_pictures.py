@@ -112,7 +112,7 @@ def test_replays_know_each_picture(made):
     for name, kept in stored(Reader(store), ["two", "one", "none"]).items():
         row = samples[name]
         encoder = Encoder(model, lambda name: open_image(made[0].parent / name), room=1)
-        own = encoder.encode(name, row["prompt"], row["image"]).layout
+        own = encoder.encode(row).layout
         for part in ("image", "eol", "text", "text_before"):
             np.testing.assert_array_equal(getattr(kept.layout, part), getattr(own, part))
         assert (kept.layout.boi, kept.layout.eoi) == (own.boi, own.eoi)
