@@ -82,6 +82,13 @@ class Layout:
         return int(self.image[-1]) if len(self.image) else None
 
     @property
+    def machinery(self) -> Positions:
+        """What else stands for the images in front of their ends: separators of tiles, their numbers."""
+        known = [self.image, self.eol, self.size, np.array([*self.special.values()], np.int64)]
+        known += [np.array([at for at in (span.boi, span.eoi) if at is not None], np.int64) for span in self.spans]
+        return np.setdiff1d(np.concatenate([_none(), *map(_inside, self.spans)]), np.concatenate(known))
+
+    @property
     def n_pictures(self) -> int:
         """How many images it has."""
         return len(self.spans) or int(len(self.image) > 0)
@@ -146,6 +153,11 @@ class Role:
         return self.kind in {"text", "suffix", "all"}
 
 
+def _inside(span: ImageSpan) -> Positions:
+    """What stands for an image in front of its end."""
+    return span.block if span.eoi is None else span.block[span.block < span.eoi]
+
+
 def _one(at: int | None) -> Positions | None:
     return None if at is None else np.array([at], np.int64)
 
@@ -170,8 +182,8 @@ def _without(layout: Layout, positions: tuple[int, ...]) -> Positions | None:
 
 def _wrapped(layout: Layout) -> Positions | None:
     """The image with all its machinery, in front of what ends it."""
-    special = [at for at in (layout.boi, *layout.special.values()) if at is not None]
-    return _some(np.sort(np.concatenate([layout.image, layout.eol, layout.size, np.array(special, np.int64)])))
+    special = np.array([at for at in (layout.boi, *layout.special.values()) if at is not None], np.int64)
+    return _some(np.unique(np.concatenate([layout.image, layout.eol, layout.size, special, layout.machinery])))
 
 
 def _draw(pool: Positions, n: int, key: str) -> Positions | None:
@@ -205,6 +217,7 @@ _RESOLVE: dict[str, Callable[[Layout, int, str], Positions | None]] = {
     "image-size": lambda x, _, __: _some(x.size),
     "last": lambda x, n, _: _one(x.length - n if n <= x.length else None),
     "last-image": lambda x, _, __: _some(x.image[-1:]),
+    "machinery": lambda x, _, __: _some(x.machinery),
     "prefix": lambda x, _, __: _some(np.arange(x.image_end or 0)),
     "random-image": lambda x, n, key: _draw(x.image, n, f"{key}/image"),
     "random-text": lambda x, n, key: _draw(x.text, n, f"{key}/text"),
@@ -230,6 +243,7 @@ MEANINGS = {
     "last": "the last token of the prompt (also: last-1)",
     "last-N": "the N-th token from the end, counted from 1",
     "last-image": "the last image token",
+    "machinery": "what else stands for the image in front of its end: what tells its tiles apart, for example",
     "prefix": "every token in front of what ends the image",
     "random-image": "one image token, drawn by the recipe's seed and the sample",
     "random-image-N": "N of them",
@@ -250,6 +264,7 @@ _ALIASES = {
 # Those that each picture has for itself.
 _PICTURED = {
     *("all-image-mean", "boi", "eoi", "eol", "eol-mean", "first-image", "image", "image-K", "image-mean", "image-size"),
+    "machinery",
     *("image-without-mean", "last-image", "random-image"),
 }
 _PLAIN = sorted(_RESOLVE.keys() - {"at", "image-K"})

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -40,6 +40,7 @@ def _data() -> dict[str, Any]:
 
 
 UNSTORED = {"eol": AFTER_LINES, "image-size": SIZES}
+SAYS_SIZES = "emu3"  # the family that says how large an image is
 OTHERS: tuple[str, ...] = tuple(_data()["others"])  # of a model that the paper did not look at
 
 
@@ -73,7 +74,10 @@ def places(store: Store, names: Sequence[str], picture: int | None = None) -> pl
     """sample_id, condition, name, position: where the samples, or one picture of them, have what is named; a name may
     have many positions."""
     stored = set(store.sql("select distinct role from rows where position is not null")["role"])
-    return store.sql(" union all by name ".join(_query(name, picture, stored=name in stored) for name in names))
+    derived = {name: query for name, query in UNSTORED.items() if name not in stored}
+    if store.run.get("family") != SAYS_SIZES:  # of other models what begins an image may stand before tiles' numbers
+        derived.pop("image-size", None)
+    return store.sql(" union all by name ".join(_query(name, picture, derived) for name in names))
 
 
 def samples_of(picture: int | None) -> str:
@@ -84,13 +88,13 @@ def samples_of(picture: int | None) -> str:
     return f"(select *{own}, coalesce(s.eoi, s.image_end) as images_end from samples s{where})"
 
 
-def _query(name: str, picture: int | None, *, stored: bool) -> str:
+def _query(name: str, picture: int | None, derived: Mapping[str, str]) -> str:
     own, samples = f"sample_id, condition, {literal(name)} as name", samples_of(picture)
     if name in COLUMNS:
         return f"select {own}, {COLUMNS[name]} as position from {samples} where {COLUMNS[name]} is not null"
     if at := re.fullmatch(r"at-(\d+)", name):
         return f"select {own}, {at[1]} as position from samples where length > {at[1]}"
-    if not stored and name in UNSTORED:
-        return UNSTORED[name].format(samples=samples)
+    if name in derived:
+        return derived[name].format(samples=samples)
     its = "" if picture is None else f" and coalesce(picture, {picture}) = {picture}"
     return f"select {own}, position from rows where role = {literal(name)} and position is not null{its}"

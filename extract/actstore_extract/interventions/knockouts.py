@@ -10,7 +10,7 @@ from actstore_extract.roles import RoleError, parse_role
 __all__ = ["KnockoutSection"]
 
 # What the Narrow Gate calls all of the image, A_ij with 0 < j < N_EOI; its end is never among it.
-_IMAGE = ["boi", "image-size", "image", "eol", "at-frame-end"]
+_IMAGE = ["boi", "image-size", "image", "eol", "machinery", "at-frame-end"]
 # Knockouts whose name does not say it all; ROLE-knockout is that of the text's attention to a role.
 _READY: dict[str, dict[str, list[str]]] = {
     "image-knockout": {"keys": _IMAGE},

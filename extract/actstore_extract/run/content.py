@@ -120,8 +120,8 @@ def _picture(span: ImageSpan) -> dict[str, int | None]:
     """Where one picture of a sample is."""
     rows, columns = span.grid or (None, None)
     return {
-        "image_start": int(span.image[0]),
-        "image_end": int(span.image[-1]),
+        "image_start": int(span.image[0]) if len(span.image) else None,
+        "image_end": int(span.image[-1]) if len(span.image) else None,
         "grid_rows": rows,
         "grid_columns": columns,
         "boi": span.boi,

@@ -103,7 +103,7 @@ def test_initial_tokens_can_be_kept(tmp_path, capsys):
 
 def test_the_image_part_begins_behind_what_begins_it(tmp_path, capsys):
     """Where the size of the image stands in between, it is of the image part."""
-    store = make(tmp_path / "s", boi=1, starts=(START + 4,) * N)
+    store = make(tmp_path / "s", boi=1, starts=(START + 4,) * N, family="emu3")
     for option, start in ((), 2), (("--keep-boi",), 1), (("--keep-initial",), 0):
         status, rows, _ = command(capsys, "attention", store, *option, "--names", "image-size,eoi", "--layers", 1)
         assert status == 0
@@ -111,6 +111,14 @@ def test_the_image_part_begins_behind_what_begins_it(tmp_path, capsys):
         size = total[START - start : START + 4 - start].sum() / total.sum()
         assert shares(rows, 1)["image-size"] == pytest.approx(size)
         assert next(row["positions"] for row in rows if row["name"] == "image-size") == 4
+
+
+def test_what_stands_behind_the_begin_of_an_image_is_its_size_in_emu3_alone(tmp_path, capsys):
+    """In Idefics 3 it is the number of a tile."""
+    store = make(tmp_path / "s", boi=1, starts=(START + 4,) * N, family="generic")
+    status, _, err = command(capsys, "attention", store, "--names", "image-size,eoi", "--layers", 1)
+    assert status == 1
+    assert "has a position 'image-size'" in err
 
 
 def test_threshold(tmp_path, capsys):

@@ -11,6 +11,7 @@ from actstore_analyze.knockout.replayed import KnockoutReplayed
 from extracting import extract
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+KEYS = "boi+image-size+image+eol+machinery+at-frame-end"
 ONLINE = """conditions=[
     {name='eoi-knockout', windows=3}, {name='image-knockout'}, {name='random-image-2-knockout', repeats=2},
     {name='eoi-pre-knockout', keys='eoi', mode='pre'}, {name='image-image-knockout'},
@@ -96,7 +97,7 @@ def test_what_cannot_be_replayed(tmp_path, capsys):
         ),
         (
             ("--replay", "image-image"),
-            "boi+image-size+image+eol+at-frame-end -> boi+image-size+image+eol+at-frame-end, layers [0, 1, 2",
+            f"{KEYS} -> {KEYS}, layers [0, 1, 2",
         ),
         (("--replay", "image-image"), "begin at position 1: every position has to be there, at all layers; extract"),
         (("--replay", "eol"), "has no text -> eol"),

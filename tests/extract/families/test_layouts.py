@@ -52,6 +52,9 @@ def tags(model: Model, text: str, size: tuple[int, int] = WIDE) -> tuple[str, tu
         if at is not None:
             found[at] = letter
     (span,) = layout.spans
+    wrapping = {at for at in (layout.boi, layout.eoi) if at is not None}
+    inside = span.block[: None if layout.eoi is None else layout.eoi - span.block[0]]
+    assert set(layout.machinery) == {*inside} - {*layout.image} - {*layout.eol} - wrapping
     assert set(found[span.block]) <= set(".iBEL")
     assert np.array_equal(np.diff(span.block), np.ones(len(span.block) - 1))
     assert set(np.flatnonzero(layout.token_ids == model.image_token_id)) == {*layout.image}

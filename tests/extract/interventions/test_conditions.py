@@ -46,7 +46,7 @@ def test_ready_made_names():
     assert found["none"] == Condition()
     assert found["eoi-knockout"].blocked == (block,)
     assert found["image-knockout"].blocked == (
-        {**block, "keys": ["boi", "image-size", "image", "eol", "at-frame-end"]},
+        {**block, "keys": ["boi", "image-size", "image", "eol", "machinery", "at-frame-end"]},
     )
     assert found["at-032-knockout"].blocked == ({**block, "keys": ["at-32"]},)
     images = conditions({"name": "image-image-knockout"}, n_layers=2)["image-image-knockout"].blocked[0]
