@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 from transformers import AttentionInterface, Cache
+from transformers.cache_utils import CacheLayerMixin
 
 from actstore.errors import ActstoreError
 from actstore_extract.families import Model
@@ -131,11 +132,16 @@ def window(layer: int, args: tuple[object, ...], kwargs: dict[str, object]) -> t
                     f"block {layer} is given {name}, a {type(value).__name__}: which keys does it hold?"
                 )
         return torch.arange(n), torch.arange(n)
-    if past.layer_class_to_replicate is None and layer >= len(past.layers):
+    if (past.layer_class_to_replicate is None and layer >= len(past.layers)) or not _counts(past, layer):
         raise AttentionError(f"block {layer} attends to the keys of another block, and its cache does not say to which")
     first = int(past.get_seq_length(layer))
     n_keys, first_key = past.get_mask_sizes(n, layer)
     return torch.arange(first, first + n), torch.arange(first_key, first_key + n_keys)
+
+
+def _counts(past: Cache, layer: int) -> bool:
+    """Whether a cache counts what this block has seen; that of Gemma 3n does not for blocks that share keys."""
+    return layer >= len(past.layers) or isinstance(past.layers[layer], CacheLayerMixin)
 
 
 @contextmanager

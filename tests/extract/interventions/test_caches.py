@@ -103,6 +103,9 @@ def test_caches_and_masks_that_cannot_be_counted() -> None:
     shared = DynamicCache(config=tiny.llama()[0].config)
     with pytest.raises(AttentionError, match="block 4 attends to the keys of another block"):
         window(4, (), {"hidden_states": hidden, "layer_past": shared})
+    model = kinds.text("gemma3n_text")  # whose last block reads the keys of the second
+    with pytest.raises(AttentionError, match="block 3 attends to the keys of another block"):
+        cached(model, make(model, TEXTS, left=True), [{**EARLY, "mode": "post"}])
     model = older("gpt_neox")
     batch, module = make(model, TEXTS), attention_modules(model)[2]
     module.register_forward_pre_hook(
