@@ -20,6 +20,7 @@ INDEXED = {"index_topk": 6, "index_n_heads": 2, "index_head_dim": 8}
 HALF_SLIDING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 TEXTS: dict[str, dict[str, object]] = {
     "bert": {},
+    "deepseek_v3": {**LATENT, **EXPERTS, "first_k_dense_replace": 1},
     "deepseek_v32": {**LATENT, **EXPERTS, **INDEXED, "first_k_dense_replace": 1},
     "deepseek_v4": {**EXPERTS, **INDEXED, "head_dim": 16, "q_lora_rank": 16, "o_lora_rank": 16, "o_groups": 2},
     "gemma3n_text": {

@@ -1,11 +1,29 @@
 """Keys and values of the slots that a replay does not run again."""
 
+from typing import NoReturn
+
 import torch
+
+from actstore_extract.replay.steps import ReplayError
 
 __all__ = ["Catch", "Caught", "Prefix"]
 
 
-class Prefix:
+class _NotKnownError(ReplayError, AttributeError):
+    """A block asks what stands for its cache for more than that has."""
+
+
+class _Cache:
+    """What a block is given in the place of its cache: it can be added to, and asked for nothing else."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise _NotKnownError(
+            f"its attention asks its cache for {name}, which no replay of some slots knows: replay whole forwards "
+            "(--method full)"
+        )
+
+
+class Prefix(_Cache):
     """In the place of a cache: `past` slots in front of the `branches` of a pass, each of them the same n slots.
 
     `kept` are keys and values (1, key heads, past, d) of the prefix in one block, after rotation as attention gets
@@ -57,7 +75,7 @@ class Caught(Exception):  # noqa: N818
         self.keys, self.values = keys, values
 
 
-class Catch:
+class Catch(_Cache):
     """In the place of a cache: ends a block's forward with Caught as soon as its keys and values are there."""
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *_: object, **__: object) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from actstore_extract.families import Batch, Model
 from actstore_extract.forward.points import at_point
+from actstore_extract.forward.tap import tapped
 from actstore_extract.forward.threads import fitting_threads
 from actstore_extract.interventions.blocks import Block, block_attention, own_blocks
 from actstore_extract.replay.decoder import Decoder
@@ -51,6 +52,7 @@ class Replay:
         self.model, self.blocked, self.seed = model, (*own_blocks(model), *blocked), seed
         self.forward = Forward(model)
         self._made: dict[tuple[int, int], list[Step]] = {}
+        self._heads: dict[int, int] = {}
 
     def steps(self, n: int, past: int) -> list[Step]:
         """What each block is given for `n` slots behind `past`; kept for the samples of that length."""
@@ -74,9 +76,10 @@ class Replay:
         everywhere = np.arange(sample.layout.length)
         x = self._begun(sample, branch, everywhere)[None]
         blocked = [_within(one, range(branch.layer, self.model.n_layers)) for one in self.blocked]
-        with block_attention(self.model, as_batch(sample), blocked, seed=self.seed), ExitStack() as hooks:
+        with ExitStack() as hooks:  # what is put is read of blocks as they are
             for layer in range(branch.layer, self.model.n_layers):
                 hooks.enter_context(self._attention_put(layer, [branch], everywhere))
+            hooks.enter_context(block_attention(self.model, as_batch(sample), blocked, seed=self.seed))
             found: Vectors = self.forward.output(x, layer=branch.layer)[0].float().cpu().numpy()
         return found
 
@@ -142,25 +145,48 @@ class Replay:
         prefix.kept = held
         blocks = [replace(one, layers=(layer,)) for one in self.blocked if one.layers is None or layer in one.layers]
         with (
-            block_attention(self.model, as_batch(job.sample), blocks, seed=self.seed),
             self._attention_put(layer, lane.entered, lane.at),
+            block_attention(self.model, as_batch(job.sample), blocks, seed=self.seed),
         ):
             lane.x = self.forward.block(layer, lane.x, _repeated(step, prefix))
 
     def _keys_values(self, job: Job, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values (1, key heads, past, d) of the slots in front, read, or made from what entered the block."""
-        if job.sample.cached is not None:
-            config = self.model.decoder.config
-            heads = getattr(config, "num_key_value_heads", None) or self.model.n_heads
-            keys, values = (self._tensor(one) for one in job.sample.cached(layer, job.past))
-            return tuple(one.view(1, job.past, heads, -1).transpose(1, 2) for one in (keys, values))  # type: ignore[return-value]
-        x = self._tensor(job.sample.residual(layer, np.arange(job.past)))
-        step = self.steps(job.past, 0)[layer]
+        if job.sample.cached is None:
+            return self._made_of(self._tensor(job.sample.residual(layer, np.arange(job.past))), layer)
+        heads = self._kept_heads(layer)
+        keys, values = (self._tensor(one) for one in job.sample.cached(layer, job.past))
+        return tuple(one.view(1, job.past, heads, -1).transpose(1, 2) for one in (keys, values))  # type: ignore[return-value]
+
+    def _made_of(self, x: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values that a block puts into its cache, of residual streams (n, d) from the first slot on."""
         try:
-            self.forward.block(layer, x[None], step.behind(Catch()))
+            self.forward.block(layer, x[None], self.steps(len(x), 0)[layer].behind(Catch()))
         except Caught as found:
             return found.keys, found.values
         raise AssertionError("a block that makes no keys and values")
+
+    def _kept_heads(self, layer: int) -> int:
+        """How many heads the keys of a block have; ReplayError where what its attention multiplies, which stores keep,
+        is not what goes into its cache: DeepSeek's are made of fewer numbers."""
+        if layer not in self._heads:
+            x = (
+                torch.linspace(-1, 1, 2 * self.model.d_model, device=self.forward.device)
+                .view(2, -1)
+                .to(self.model.dtype)
+            )
+            seen: list[torch.Tensor] = []
+            step = self.steps(2, 0)[layer]
+            with tapped(self.model, [(layer, lambda rows: seen.extend((rows.key, rows.value)))]):
+                self.forward.block(layer, x[None], step)
+            for kept, cached in zip(seen, self._made_of(x, layer), strict=True):
+                if kept.shape != cached.shape or not torch.allclose(kept, cached):
+                    raise ReplayError(
+                        f"block {layer} of {type(self.model.decoder).__name__} caches other keys and values than those "
+                        "that are stored: replay without them, from every position at all layers (roles = ['all'])"
+                    )
+            self._heads[layer] = seen[0].shape[1]
+        return self._heads[layer]
 
     def _begun(self, sample: Kept, branch: Branch, at: Positions) -> torch.Tensor:
         """The residual stream (n, d) with which a branch begins, at positions `at`."""

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import cast
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ from actstore_extract.forward.tap import AttentionError, attention_modules
 
 __all__ = ["Forward", "ReplayError", "Step"]
 
+ROUNDING = 0.01  # relative, that a forward gone on with may differ by in the coarsest number type
+_PROVEN: WeakSet[Model] = WeakSet()  # models whose forward is known to be one that can be gone on with
 _CACHES = ("past_key_values", "layer_past")  # what blocks call it
 
 
@@ -56,7 +59,7 @@ class Forward:
     def __init__(self, model: Model) -> None:
         if not model.kind.takes_position_ids(model.module):
             raise ReplayError(
-                f"{type(model.module).__name__} makes positions of its own (of several axes); "
+                f"{type(model.module).__name__} takes no positions, or makes positions of its own, of several axes; "
                 "its forward cannot be gone on with from stored residual streams"
             )
         for name, child in model.decoder.named_children():
@@ -72,25 +75,48 @@ class Forward:
             )
         self.model = model
         self.device = model.device
-        self._check_entry()
+        if model not in _PROVEN:
+            self._prove()
+            _PROVEN.add(model)
 
     @torch.no_grad()
-    def _check_entry(self) -> None:
-        """ReplayError where the model changes what it is given as embeddings before its first block reads it."""
+    def _prove(self) -> None:
+        """ReplayError unless the forward reads in its first block what it is given as embeddings and, gone on with from
+        a later one, comes to the same; of a model whose blocks read their weights when they run the first alone."""
+        name, n_layers = type(self.model.module).__name__, self.model.n_layers
         given = torch.linspace(-1, 1, 2 * self.model.d_model, device=self.device).view(1, 2, -1).to(self.model.dtype)
-        seen: list[torch.Tensor] = []
-
-        def look(read: torch.Tensor) -> None:
-            seen.append(read)
-            raise _Enough
-
-        with at_point(self.model, "residual", 0, look), suppress(_Enough):
-            self._run(given, past=0)
+        is_lent = any(weight.is_meta for weight in self.model.layers[0].parameters())
+        seen = self._seen(given, [0] if is_lent else range(n_layers + 1))
         if not torch.equal(seen[0], given):
             raise ReplayError(
-                f"{type(self.model.module).__name__} changes what is given to its first block; "
+                f"{name} changes what is given to its first block; "
                 "its forward cannot be gone on with from stored residual streams"
             )
+        for layer in () if is_lent else sorted({1, n_layers // 2, n_layers - 1}):
+            try:
+                found, wanted = self.output(seen[layer], layer=layer).float(), seen[n_layers][:, -1].float()
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise ReplayError(f"{name} cannot be gone on with: its blocks hand on more than one tensor") from error
+            if (found - wanted).norm() > ROUNDING * wanted.norm():
+                raise ReplayError(
+                    f"{name} gone on with from layer {layer} comes to something else: its blocks read more of those in "
+                    "front than their residual stream"
+                )
+
+    def _seen(self, given: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
+        """The residual streams at these layers of a forward on `given`, which ends at the last of them."""
+        seen: dict[int, torch.Tensor] = {}
+
+        def look(read: torch.Tensor, layer: int) -> None:
+            seen[layer] = read
+            if layer == layers[-1]:
+                raise _Enough
+
+        with ExitStack() as hooks, suppress(_Enough):
+            for layer in layers:
+                hooks.enter_context(at_point(self.model, "residual", layer, partial(look, layer=layer)))
+            self._run(given, past=0)
+        return seen
 
     def check_cached(self) -> None:
         """ReplayError for a model with blocks that keep more of what was in front than keys and values."""

@@ -332,26 +332,65 @@ def test_positions_of_several_axes_are_refused(monkeypatch):
         Replay(model)
 
 
-def test_forwards_that_cannot_be_gone_on_with_say_why():
-    with pytest.raises(ReplayError, match="NanoChatForCausalLM changes what is given to its first block"):
-        Replay(kinds.text("nanochat"))
-    with pytest.raises(ReplayError, match="carries several residual streams, of which the mean of 4 is kept"):
-        Replay(kinds.text("deepseek_v4"))
-    with pytest.raises(ReplayError, match="LongcatFlashMLA.*--method full"):
-        Replay(kinds.text("longcat_flash")).forward.check_cached()
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nanochat", "NanoChatForCausalLM changes what is given to its first block"),
+        ("deepseek_v4", "carries several residual streams, of which the mean of 4 is kept"),
+        ("inkling2_text", "gone on with from layer 1 comes to something else"),
+    ],
+)
+def test_forwards_that_cannot_be_gone_on_with_say_why(name, why):
+    with pytest.raises(ReplayError, match=why):
+        Replay(kinds.text(name))
 
 
-def test_blocks_without_attention_are_replayed_whole():
-    model = kinds.text("jamba")
+def in_memory(name):
+    """A model of text, its next-token logits, and a sample with keys and values and without, where it has them."""
+    model = kinds.text(name)
     encoded = model.encode(tiny.prompts([kinds.LONG])[0])
-    everywhere = np.arange(encoded.length)
-    found = capture(model, model.collate([encoded]), [Selection(everywhere)], layers=range(5), next_token=True)
-    x, said = found.residual.numpy(), found.next_logits[0].numpy()
-    kept = Kept("s0", encoded.layout, lambda layer, at: x[layer][at])
-    for layer in range(5):
+    everywhere = [Selection(np.arange(encoded.length))]
+    found = capture(model, model.collate([encoded]), everywhere, layers=range(5), next_token=True)
+    x = found.residual.numpy()
+    return model, encoded, Kept("s0", encoded.layout, lambda layer, at: x[layer][at]), found.next_logits[0].numpy()
+
+
+def test_sinks_are_in_replays_and_their_knockouts():
+    model, encoded, kept, said = in_memory("gpt_oss")
+    cached, _ = captured(model, encoded)
+    for one in (kept, cached):
+        for logits in Replay(model).packed([Job(one, tuple(map(Branch, range(5))), 4)])[0]:
+            assert apart(logits, said) < EXACT
+    for mode in ("pre", "post"):
+        spec = {"queries": "text", "keys": ["at-2", "at-5"], "mode": mode, "layers": [1, 2]}
+        block = parse_block(spec, n_layers=4)
+        wanted = knocked_out(model, encoded, [block])
+        assert apart(Replay(model, blocked=[block]).packed([Job(kept, (Branch(1),), 0)])[0][0], wanted) < ROUNDING
+        assert apart(wanted, said) > WRONG
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("jamba", r"blocks .0, 2. of JambaModel have no attention.*--method full"),
+        ("deepseek_v32", "its attention asks its cache for update_indexer.*--method full"),
+        ("longcat_flash", "block 0 has 2 attentions.*--method full"),
+    ],
+)
+def test_what_no_cache_can_stand_for_is_replayed_whole(name, why):
+    model, _, kept, said = in_memory(name) if name != "longcat_flash" else (kinds.text(name), None, None, None)
+    for layer in () if kept is None else range(5):
         assert apart(Replay(model).full(kept, Branch(layer)), said) < EXACT
-    with pytest.raises(ReplayError, match=r"blocks .0, 2. of JambaModel have no attention.*--method full"):
+    with pytest.raises(ReplayError, match=why):
         Replay(model).packed([Job(kept, (Branch(0),), 4)])
+
+
+def test_keys_and_values_that_no_cache_holds_are_refused():
+    """DeepSeek caches what its keys and values are made of."""
+    model, encoded, kept, said = in_memory("deepseek_v3")
+    assert apart(Replay(model).packed([Job(kept, (Branch(2),), 4)])[0][0], said) < EXACT
+    with pytest.raises(ReplayError, match="caches other keys and values than those that are stored"):
+        Replay(model).packed([Job(captured(model, encoded)[0], (Branch(2),), 4)])
 
 
 def test_many_samples_of_different_length_go_side_by_side():
