@@ -4,7 +4,7 @@ What is compared should be the same in any model, and was not in some: a forward
 the position ids that a batch is given, the first token of plain generation, a sample in a batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -43,8 +43,8 @@ class Asked:
     generates: bool = False
 
 
-def check(model: Model, prompts: Sequence[Prompt], asked: Asked) -> Found:
-    """What a run over such prompts may rely on; the first that can be run is looked at, with an image if one has it.
+def check(model: Model, prompts: Iterable[Prompt], asked: Asked) -> Found:
+    """What a run over such prompts may rely on; the first that can be run is looked at.
 
     Raises CheckError, with the figure and what to do, where something would be stored that is not what it is called.
     """
@@ -62,10 +62,10 @@ def check(model: Model, prompts: Sequence[Prompt], asked: Asked) -> Found:
         ) from None
 
 
-def _trial(model: Model, prompts: Sequence[Prompt], asked: Asked) -> "_Trial | str":
-    """The first sample that can be run, those with an image in front; or why none can be."""
+def _trial(model: Model, prompts: Iterable[Prompt], asked: Asked) -> "_Trial | str":
+    """The first sample that can be run, or why none can be."""
     why = "there is none"
-    for prompt in sorted(prompts, key=lambda one: not one.images):
+    for prompt in prompts:
         try:
             encoded = model.encode(prompt)
             batch = model.collate([encoded])

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from actstore.errors import ActstoreError
 from actstore_extract.check.check import Asked, check
 from actstore_extract.check.found import Found, recorded, stricter
 from actstore_extract.families import Model, Prompt
@@ -20,7 +21,7 @@ from actstore_extract.samples import Samples
 
 __all__ = ["checked"]
 
-_LOOKED_AT = 4  # samples with an image, and of all: the first that can be run is checked
+_LOOKED_AT = 128  # samples with an image, then of all: the first that can be run is checked
 _OURS = ("actstore", "torch", "transformers")
 
 
@@ -41,7 +42,7 @@ def checked(
         return replace(before, left_out={"everything": "the recipe says check = false"})
     if there is not None and not _is_another(there, made_on(model.device)):
         return before
-    found = check(model, list(_looked_at(model, recipe, asked, samples)), _asked(recipe, batch_size))
+    found = check(model, _looked_at(model, recipe, asked, samples), _asked(recipe, batch_size))
     for line in found.lines():
         say(line)
     return stricter(found, before)
@@ -66,8 +67,9 @@ def _looked_at(model: Model, recipe: Recipe, asked: pl.DataFrame, samples: Sampl
     for row in rows.unique("sample_id", keep="first", maintain_order=True).iter_rows(named=True):
         try:
             yield prompt_of(model, recipe.prompt, row, samples.image)
-        except (ChatError, PictureError, RecipeError):
-            continue
+        except Exception as error:  # the run says what is wrong with it
+            if isinstance(error, ActstoreError) and not isinstance(error, ChatError | PictureError | RecipeError):
+                raise
 
 
 def _is_another(run: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

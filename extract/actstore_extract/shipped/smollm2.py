@@ -18,7 +18,7 @@ PROMPTS = (
 
 def convert(file: Path, folder: Path) -> None:
     """Write the model, in float32, and its tokenizer into a folder."""
-    where = {"gguf_file": file.name}
+    where = {"gguf_file": file.name, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
     loaded = AutoModelForCausalLM.from_pretrained(file.parent, **where, dtype=torch.float32)
     config = loaded.config.to_dict()
