@@ -34,6 +34,7 @@ def lines(store: Store) -> dict[str, str]:
         "roles": ", ".join(store.roles),
         "samples": f"{ok:,} ok, {failed:,} failed" + (f", {undone:,} not done" if undone else ""),
         "prompt": _inside(run, "recipe", "prompt", "text"),
+        "asked in a chat": _chat(_inside(run, "recipe", "prompt")),
         "generation": _options(run.get("generation")),
         "seed": run.get("seed"),
         "size": f"{stored / 1e6:,.1f} MB in {len(store.parts):,} part{'s' * (len(store.parts) != 1)}",
@@ -41,6 +42,19 @@ def lines(store: Store) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return {name: str(value) for name, value in card.items() if value not in (None, "")}
+
+
+def _chat(prompt: Any) -> str | None:
+    """What is said before, where samples are asked in a chat.
+
+    >>> _chat({"chat": True, "system": "Be brief."}), _chat({"text": "a"})
+    ('system: Be brief.; 0 turns before', None)
+    """
+    if not isinstance(prompt, dict) or not prompt.get("chat"):
+        return None
+    system, turns = prompt.get("system"), len(prompt.get("turns") or ())
+    said = [f"system: {system}"] if system else []
+    return "; ".join([*said, f"{turns} turn{'s' * (turns != 1)} before"])
 
 
 def _short(digest: object) -> str | None:

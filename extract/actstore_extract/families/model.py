@@ -37,6 +37,7 @@ Batching = Literal["padded", "of one length", "of one"]
 
 # Names of tables of positions.
 _POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings)$")
+_VIDEO = "<video>"  # as prompts have it whatever the model's own marker is
 # What a picture that cannot be read raises, and processors for a prompt they cannot take.
 _BAD_SAMPLE = (PictureError, ValueError)
 
@@ -232,8 +233,11 @@ class Model:
         if n_markers != n:
             raise LayoutError(f"{n_markers} {MARKER} in the prompt for {n} image{'s' * (n > 1)} of the sample")
         video = getattr(self.processor, "video_token", None)
-        if isinstance(video, str) and video in prompt.text:
-            raise LayoutError(f"{video} in the prompt: videos are not run; give its frames as images, an {MARKER} each")
+        found = [one for one in (video, _VIDEO) if isinstance(video, str) and one in prompt.text]
+        if found:
+            raise LayoutError(
+                f"{found[0]} in the prompt: videos are not run; give its frames as images, an {MARKER} each"
+            )
         return prompt._replace(text=prompt.text.replace(MARKER, own), image=tuple(map(seen, prompt.images)))
 
     def batches(self, encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
