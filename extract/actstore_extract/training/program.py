@@ -10,7 +10,7 @@ from actstore_extract.training.checkpoint import FILE as CHECKPOINT
 from actstore_extract.training.data import Data, gather
 from actstore_extract.training.log import FIGURE, draw, write_log
 from actstore_extract.training.log import FILE as LOG
-from actstore_extract.training.loop import Done, train
+from actstore_extract.training.loop import Done, Learner, train
 from actstore_extract.training.place import place
 from actstore_extract.training.recipe import AdapterRecipe, LoraRecipe, TrainingRecipe
 
@@ -30,6 +30,7 @@ def train_adapter(
     data = data or _data(recipe, say, images_only=True)
     _ready(out)
     learner = adapter.learner(recipe, here)
+    _say_blocked(learner, say)
     done = train(recipe, learner, data, out, accelerator, say)
     if done.finished and accelerator.is_main_process:
         if not adapter.written(out):
@@ -48,6 +49,7 @@ def train_lora(
     data = _data(recipe, say, images_only=False)
     _ready(out)
     learner, tuned = lora.learner(recipe, here)
+    _say_blocked(learner, say)
     done = train(recipe, learner, data, out, accelerator, say)
     if done.finished and accelerator.is_main_process:
         if not lora.written(out, merge=merge):
@@ -63,6 +65,11 @@ def _data(recipe: AdapterRecipe | LoraRecipe, say: Say, *, images_only: bool) ->
     for line in said:
         say(line)
     return data
+
+
+def _say_blocked(learner: Learner, say: Say) -> None:
+    for block in [] if learner.model.always is None else learner.model.always.facts():
+        say(f"it learns without {block}; extraction has that attention unless its [model] blocked says the same")
 
 
 def _ready(out: Path) -> None:

@@ -140,6 +140,7 @@ def test_figure(tmp_path):
         f"n = {N} pairs, patched at eoi",
         "band: similarity ± one standard deviation over samples; accuracy 95 % Wilson interval",
         "pale: Chameleon-7B as published, at the same relative depth",
+        "(read off its authors' page, to about 0.003)",
     ]
     alone = patched_figures.patched(patched(make_store(tmp_path / "none", answers=[])), title="tiny")
     assert "accuracy" not in charts.svg(alone, "b")

@@ -67,6 +67,9 @@ def test_a_training_without_attention_goes_on_as_it_was(folder, tmp_path, capsys
     trainings.adapter_recipe(folder)
     asked = ["train", "adapter", str(folder / "recipe.toml"), str(tmp_path / "out"), "--device", "cpu"]
     assert run([*asked, "--set", BLOCKED]) == 0
+    assert (
+        "it learns without text -> image, all layers; extraction has that attention unless" in capsys.readouterr().err
+    )
     facts = read_adapter(tmp_path / "out" / "adapter.safetensors").facts
     assert json.loads(facts["recipe"])["model"]["blocked"] == [BLOCK]
     assert run(asked) == 1
@@ -258,4 +261,4 @@ def test_a_model_that_learns_without_its_image_makes_a_gate(tmp_path, capsys):
     before = knocked(tmp_path / "before", "digits-fusion", capsys)
     assert run(["train", "lora", "digits-lora", str(tmp_path / "out"), "--device", "cpu"]) == 0
     after = knocked(tmp_path / "after", tmp_path / "out", capsys)
-    assert after["image-knockout"] > 0.7 > 0.2 > before["image-knockout"]
+    assert after["image-knockout"] > 0.8 > 0.2 > before["image-knockout"]
