@@ -48,8 +48,9 @@ class Chat:
 
     def prompt(self, model: Model, asked: Prompt) -> Prompt:
         """What is asked, as the template has it; ChatError where it cannot write that."""
-        _, marker, after = asked.text.rpartition(MARKER)
-        text = self._written(model, asked.text)
+        said = asked.text.replace(model.kind.marker(model), MARKER)
+        _, marker, after = said.rpartition(MARKER)
+        text = self._written(model, said)
         return asked._replace(text=text, chat=True, image_last=bool(marker) and not after.strip())
 
     def end(self, model: Model) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar, cast
 
@@ -185,9 +186,11 @@ class Family:
             name = type(model.processor).__name__
             raise LayoutError(f"{n} images, and {name} does not say which tokens are which image's")
         found = [self._span(model, token_ids, _of_picture(inputs, i, n), block) for i, block in enumerate(blocks)]
-        for i, (one, following) in enumerate(pairwise(found), start=1):
+        for i, (one, following) in enumerate(pairwise(found)):
+            if one.eoi is not None and one.eoi in blocks[i + 1]:  # what begins the next, as its processor says
+                found[i] = one = replace(one, eoi=None, block=one.block[one.block < blocks[i + 1][0]])
             if one.block[-1] >= following.block[0]:
-                raise LayoutError(f"images {i} and {i + 1} share the token that ends one and begins the other")
+                raise LayoutError(f"images {i + 1} and {i + 2} share the token that ends one and begins the other")
         return found
 
     def _span(

@@ -106,6 +106,8 @@ def test_roles_of_a_chat():
 def test_what_the_template_writes_behind_the_image_is_not_what_is_asked():
     model = chatting("llava_gemma", CHATML)
     encoded = model.encode(SAID.prompt(model, Prompt("s", "this digit <image>", tiny.image())))
+    pixtral = chatting("pixtral", CHATML)
+    assert Chat().prompt(pixtral, Prompt("s", "this [IMG]", tiny.image())).image_last  # its own marker
     ids = model.tokenizer.convert_ids_to_tokens(encoded.layout.token_ids.tolist())
     layout = encoded.layout
     assert layout.text.tolist() == layout.text_before.tolist() == list(range(1, ids.index("<image>")))

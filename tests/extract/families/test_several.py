@@ -167,6 +167,14 @@ def test_each_of_several_is_what_it_is_alone(name):
     assert layout.n_pictures == 2
 
 
+def test_what_begins_the_next_picture_ends_none():
+    """A picture of one cell has no end in Granite-Docling; the token that begins the next stands there."""
+    model = pictured.KINDS["granite_docling"]()
+    one = tiny.image(0, (56, 56))
+    layout = model.encode(Prompt("s", "this <image><image> is", (one, one))).layout
+    assert [letters(layout, span)[0] for span in layout.spans] == ["Bsi", "Bsi"]
+
+
 @pytest.mark.parametrize("name", sorted(UNTOLD))
 def test_a_processor_that_does_not_say_whose_tokens_are(name):
     model = pictured.KINDS[name]()
