@@ -6,9 +6,11 @@ PINNED := -c .ci/constraints.txt
 OUT    ?= demo
 INPUTS ?= 100000
 WORKERS ?= 2
+CALLS  ?= 10000
+SEED   ?= 0
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow fuzz lint bench bench-quick clean
+.PHONY: help demo test test-slow fuzz fuzz-commands lint bench bench-quick clean
 
 help: ## say what each word does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +43,9 @@ test-slow: $(VENV)/.dev ## run the tests that take longer
 
 fuzz: $(VENV)/.fuzz ## try parsers with inputs that a fuzzer makes up (some minutes; on Linux)
 	$(BIN)/python tests/fuzz/parsers.py --inputs $(INPUTS)
+
+fuzz-commands: $(VENV)/.dev ## try the command line with calls that nobody meant, in WORKERS processes (hours; CALLS, SEED)
+	$(BIN)/python tests/fuzz/commands.py --calls $(CALLS) --seed $(SEED) --workers $(WORKERS)
 
 lint: $(VENV)/.dev ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -27,7 +27,7 @@ class PictureError(ActstoreError):
 def open_image(file: Path | bytes) -> Image.Image:
     """A picture, from its file or the bytes of that, as it is `seen`; raises PictureError where it cannot be read."""
     # From a path Pillow maps some files into memory, and then scrambles TIFFs that are to be turned.
-    with decoding(), Image.open(BytesIO(file.read_bytes() if isinstance(file, Path) else file)) as image:
+    with decoding(), Image.open(BytesIO(_bytes(file) if isinstance(file, Path) else file)) as image:
         return seen(image)
 
 
@@ -58,7 +58,7 @@ def shown(path: Path) -> bytes:
     Raises PictureError where it cannot be read.
     """
     with decoding():
-        file = path.read_bytes()
+        file = _bytes(path)
         with Image.open(BytesIO(file)) as image:
             image.load()
             plain = image.format in _SHOWN and image.mode in _PLAIN and "transparency" not in image.info
@@ -67,6 +67,13 @@ def shown(path: Path) -> bytes:
             drawn = BytesIO()
             seen(image).save(drawn, "PNG")
             return drawn.getvalue()
+
+
+def _bytes(path: Path) -> bytes:
+    """The file; a pipe or a device, which may never end, is none."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise PictureError(f"{path}: not a plain file")
+    return path.read_bytes()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The one door for pictures, beside what Transformers sees in the same files."""
 
+import os
 import struct
 import warnings
 from collections import Counter
@@ -251,3 +252,10 @@ def test_of_an_animation_the_first_picture(tmp_path):
     drawn("RGB").save(path, save_all=True, append_images=[Image.new("RGB", (7, 6), "red")])
     np.testing.assert_array_equal(array(open_image(shown(path))), array(open_image(path)))
     assert getattr(Image.open(BytesIO(shown(path))), "n_frames", 1) == 1
+
+
+def test_a_pipe_among_pictures_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (open_image, shown):
+        with pytest.raises(PictureError, match="pipe.png: not a plain file"):
+            read(tmp_path / "pipe.png")

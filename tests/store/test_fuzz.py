@@ -277,3 +277,12 @@ def test_what_the_fuzzer_begins_from_is_read(tmp_path):
         for seed in seeds:
             parser(seed)
             assert isinstance(attempt(lambda seed=seed, parser=parser: parser(seed[:-3])), ActstoreError)
+
+
+@pytest.mark.slow
+def test_calls_that_nobody_meant():
+    """make fuzz-commands, a few of them."""
+    program = [sys.executable, str(Path(__file__).parents[1] / "fuzz" / "commands.py"), "--workers", "1"]
+    done = subprocess.run([*program, "--calls", "40"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "40 calls" in done.stdout

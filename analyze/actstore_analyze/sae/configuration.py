@@ -16,6 +16,12 @@ SINCE = {
     "hook_point_head_index": "hook_head_index",
     "activation_fn_str": "activation_fn",
 }
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("architecture", "hook_name", "hook_name_out", "activation_fn", "reshape_activations"), str),
+    **dict.fromkeys(("normalize_activations", "model_class_name"), str),
+    **dict.fromkeys(("hook_layer", "hook_head_index"), int),
+    **dict.fromkeys(("activation_fn_kwargs", "model_from_pretrained_kwargs"), dict),
+}
 VECTOR_BY_VECTOR = ("standard", "gated", "topk", "abstopk", "jumprelu", "matching_pursuit")
 OF_TRANSFORMERS = "AutoModelForCausalLM"  # sae-lens hooks the outputs of its modules
 
@@ -33,7 +39,14 @@ class Configuration:
         if not isinstance(config, dict):
             raise ActstoreError(f"{owner}: its configuration is no table of names and values")
         metadata = config.get("metadata") or {}
+        if not isinstance(metadata, dict):
+            raise ActstoreError(f"{owner}: its configuration's metadata is no table of names and values")
         said = {SINCE.get(name, name): value for name, value in {**config, **metadata}.items()}
+        for name, kind in KINDS.items():
+            if not isinstance(said.get(name), kind | None):
+                raise ActstoreError(
+                    f"{owner}: its configuration says {name} = {str(said[name])[:60]!r}: no {kind.__name__}"
+                )
         for reason in _not_done(said):
             raise ActstoreError(f"{owner}: {reason}")
         return cls(owner, said)

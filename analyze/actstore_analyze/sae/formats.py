@@ -79,7 +79,7 @@ class LensFolder:
         """What cfg.json says."""
         try:
             config = json.loads((self.path / "cfg.json").read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ActstoreError(f"{self.path / 'cfg.json'}: cannot be read: {error}") from None
         return Configuration.of(str(self), config)
 
@@ -271,10 +271,13 @@ class ScopeFile:
         """In float32."""
         names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            loaded = np.load(self.path, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise ValueError("it holds one array")
+            with loaded as file:
                 more = sorted(set(file.files) - set(names))
                 weights = {name: np.asarray(file[name], np.float32) for name in names}
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, BadZipFile) as error:
             raise ActstoreError(f"{self.path}: not a params.npz of Gemma Scope: {_first_line(error)}") from None
         if more:
             raise ActstoreError(f"{self.path}: it has {', '.join(more)} too: no autoencoder of the residual stream")

@@ -86,7 +86,7 @@ def _records(file: Path) -> tuple[list[Any], str]:
         text = gzip.decompress(content) if file.suffix == ".gz" else content
         lines = ".jsonl" in file.suffixes
         read = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise ActstoreError(f"{file}: not a JSON file: {error}") from None
     features = read.get("features") if isinstance(read, dict) else read
     if not isinstance(features, list):

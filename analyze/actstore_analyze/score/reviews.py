@@ -75,11 +75,11 @@ def _questions(samples: pl.DataFrame) -> list[Question]:
 
 
 def rated(reply: str) -> tuple[float, float] | None:
-    """The two ratings in the first line of a reply; None where it has no two.
+    """The two ratings, 1 to 10 as asked for, in the first line of a reply; None where it has no two.
 
-    >>> rated("8 6.5\\nAssistant 1 is better."), rated("9, 10"), rated("Both are good.")
-    ((8.0, 6.5), (9.0, 10.0), None)
+    >>> rated("8 6.5\\nAssistant 1 is better."), rated("9, 10"), rated("Both are good."), rated("0 0")
+    ((8.0, 6.5), (9.0, 10.0), None, None)
     """
     first = reply.strip().partition("\n")[0]
-    numbers = re.findall(r"\d+(?:\.\d+)?", first)
-    return (float(numbers[0]), float(numbers[1])) if len(numbers) == 2 else None
+    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", first)]
+    return (numbers[0], numbers[1]) if len(numbers) == 2 and all(1 <= one <= 10 for one in numbers) else None

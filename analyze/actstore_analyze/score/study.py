@@ -144,7 +144,7 @@ def _listed(value: object, column: str) -> list[str]:
     if isinstance(value, str) and value.startswith("["):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             if _LIST.match(str(value)):
                 raise ActstoreError(f"column '{column}' holds lists that are no JSON: {str(value)[:40]}") from None
             return [str(value)]

@@ -104,7 +104,7 @@ class SteerSection(RoleSection):
             raise ConditionError(f"condition '{self.name}': {name} is neither .npy nor .parquet")
         try:
             found = np.atleast_2d(kind(Path(name), layer))
-        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        except (OSError, ValueError, EOFError, MemoryError, pl.exceptions.PolarsError) as error:
             raise ConditionError(f"condition '{self.name}': {name}: {error}") from None
         if found.ndim != 2 or not found.size or found.dtype.kind not in "fiu":
             raise ConditionError(
@@ -117,7 +117,9 @@ class SteerSection(RoleSection):
 
 
 def _npy(path: Path, layer: int) -> NDArray[np.generic]:  # noqa: ARG001
-    found: NDArray[np.generic] = np.load(path, allow_pickle=False)
+    found = np.load(path, allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        raise ValueError("it holds several arrays")
     return found
 
 

@@ -31,7 +31,7 @@ def _table(text: str) -> dict[str, Any]:
         return {"name": f"{text.removesuffix('-knockout')}-knockout"}
     try:
         table: dict[str, Any] = tomllib.loads(f"condition = {text}")["condition"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConditionError(
             f"knockout {text}: {error}; write it as in a recipe: {{ keys = ['eoi', 'last-image'], queries = 'text' }}"
         ) from None

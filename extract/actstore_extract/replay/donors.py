@@ -95,8 +95,10 @@ def _numpy(path: Path) -> Vectors:
     """The vectors (n, d)."""
     try:
         x = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise ReplayError(f"{path}: {error}") from None
+    if not isinstance(x, np.ndarray):
+        raise ReplayError(f"{path}: it holds several arrays; one of floats (d,) or (n, d) is wanted")
     if x.ndim not in (1, 2) or not x.size or not np.issubdtype(x.dtype, np.floating):
         raise ReplayError(
             f"{path}: {x.dtype} of shape {x.shape}; floats (d,) or (n, d) are wanted, or, for a vector of each layer, "

@@ -83,7 +83,10 @@ def _files(path: str, revision: str | None) -> Mapping[str, Path]:
     """Key of each tensor -> the file that holds it, in a folder or in the hub's cache."""
     index = _file(path, SAFE_WEIGHTS_INDEX_NAME, revision)
     if index is not None:
-        shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        try:
+            shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise LoadError(f"{index}: no index of weights ({error})") from None
         return {key: _there(path, name, revision) for key, name in shards.items()}
     whole = _there(path, SAFE_WEIGHTS_NAME, revision)
     try:

@@ -146,7 +146,7 @@ def _of_json(path: Path) -> Iterator[tuple[str, object]]:
     """The values of a file of JSON; of one that is none its hash."""
     try:
         values = json.loads(path.read_bytes())
-    except ValueError:  # whoever loads the model says so
+    except (ValueError, RecursionError):  # whoever loads the model says so
         yield path.name, _hash(path)
         return
     for name, value in _flat(values):

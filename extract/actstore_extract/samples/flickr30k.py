@@ -72,7 +72,7 @@ def _row(number: int, row: dict[str, str | None], path: Path) -> tuple[str, list
     name, raw, split = row["filename"], row["raw"], row["split"]
     try:
         captions = json.loads(raw or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         captions = None
     if name is None or None in row.values() or not isinstance(captions, list) or not _are_texts(captions):
         raise SamplesError(f"{path}: row {number} is no image with its captions; perhaps the download was cut")

@@ -113,7 +113,7 @@ def _json_lines(data: bytes, _: Collection[str]) -> pl.DataFrame:
 def _object(number: int, line: bytes) -> dict[str, object]:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SamplesError(f"line {number}: {error}; perhaps its download was cut") from None
     if not isinstance(found, dict):
         raise SamplesError(f'line {number} is no object such as {{"image": "1.jpg"}}: {str(found)[:40]!r}')

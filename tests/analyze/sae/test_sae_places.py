@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 import actstore
 from actstore.commands.main import run
 from actstore.errors import ActstoreError
+from actstore_analyze.sae.configuration import Configuration
 from actstore_analyze.sae.source import source
 
 D, FEATURES, N = 6, 10, 7
@@ -244,3 +245,21 @@ def test_a_release_is_where_its_configuration_says():
     found = source("gemma-scope-2b-pt-res-canonical", "layer_{layer}/width_16k/canonical", "pre")
     with pytest.raises(ActstoreError, match=r"says residual point 5 \(post\), not 4: take --hook post"):
         found.load(4, 2304)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        [],
+        {"metadata": 3},
+        {"architecture": 1.5},
+        {"hook_name": ["blocks.0.hook_resid_post"]},
+        {"activation_fn_kwargs": "k"},
+        {"normalize_activations": {}},
+        {"hook_layer": "two"},
+    ],
+    ids=repr,
+)
+def test_a_configuration_of_other_types_is_refused_by_name(config):
+    with pytest.raises(ActstoreError, match=r"^folder: its configuration"):
+        Configuration.of("folder", config)

@@ -89,3 +89,16 @@ def test_overrides_leave_the_recipe_that_ships():
     recipe.load("chameleon-7b/overlap", ["prompt.text=x", "samples.limit=1", "capture.mass=false"])
     found = recipe.load("chameleon-7b/overlap")
     assert (found.prompt.text, found.samples.limit, found.capture.mass) == ("<image> This animal is a", None, True)
+
+
+@pytest.mark.parametrize(
+    "text", ["seed = 1" + "0" * 400, "seed = " + "9" * 5000, "seed = " + "[" * 3000, "[samples]\nlimit = 1" + "0" * 30]
+)
+def test_numbers_and_depths_beyond_counting(written, text):
+    with pytest.raises(RecipeError):
+        recipe.load(str(written(text)))
+
+
+def test_set_below_what_is_no_section(written):
+    with pytest.raises(RecipeError, match="'samples' is no section of the recipe, but 3"):
+        recipe.load(str(written("samples = 3")), ["samples.limit=1"])

@@ -1,0 +1,153 @@
+"""The command line against calls that nobody meant: options, SQL, recipes, tables, vectors, autoencoders, stores.
+
+python tests/fuzz/commands.py [--calls 10000] [--seed 0] [--workers 2] [--only NUMBER]
+
+Each call is made of the seed and its number alone, and runs in a worker process that is watched. A status of the table
+in the README is right; an exception, a traceback or a panic on standard error, a process that ends, and a call beyond
+its time are faults: each is printed with its seed and number, and --only runs it again.
+"""
+
+import argparse
+import collections
+import contextlib
+import faulthandler
+import io
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "store"), str(HERE.parent.parent)]
+from calls import Maker, prepare  # noqa: E402  (its folder is none of the package's)
+
+SECONDS = 90  # for one call
+GIGABYTES = 12  # of memory, for a worker
+
+
+def work(calls: Connection, base: Path, seed: int) -> None:
+    """Run the calls whose numbers come, each in a folder of its own; send how each ended."""
+    os.environ.update(HF_HUB_OFFLINE="1", XDG_CACHE_HOME=str(base / "cache"), TOKENIZERS_PARALLELISM="false")
+    resource.setrlimit(resource.RLIMIT_DATA, (GIGABYTES * 2**30, resource.RLIM_INFINITY))
+    from actstore.commands import main
+    from actstore.commands.statuses import Status
+
+    said = os.open(base / f"said-{os.getpid()}", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(said, number)
+    sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding="utf-8", errors="backslashreplace")
+    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0, closefd=False), encoding="utf-8", errors="backslashreplace")
+    faulthandler.enable()
+    while (number := calls.recv()) is not None:
+        os.ftruncate(said, 0)
+        with tempfile.TemporaryDirectory(dir=base, prefix="call-") as folder:
+            os.chdir(folder)
+            words = Maker(f"{seed}/{number}", base, Path(folder)).call()
+            calls.send(words)
+            try:
+                status = main.run(words)
+                fault = "" if status in {*Status} else f"ended with status {status}"
+            except BaseException:
+                status, fault = -1, traceback.format_exc()
+            sys.stdout.flush()
+            text = os.pread(said, 10**6, 0).decode(errors="replace")
+            if not fault and ("Traceback (most recent" in text or "panicked at" in text):
+                fault = text[-3000:]
+            os.chdir(base)
+        calls.send((status, fault))
+
+
+class Worker:
+    """A process that runs calls, watched; a new one when it was ended."""
+
+    def __init__(self, base: Path, seed: int) -> None:
+        self.base, self.seed, self.number, self.words, self.began = base, seed, -1, ["?"], 0.0
+        self.start()
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, child = context.Pipe()
+        self.process = context.Process(target=work, args=(child, self.base, self.seed))
+        self.process.start()
+        child.close()
+
+    def give(self, number: int) -> None:
+        self.number, self.words, self.began = number, ["?"], time.monotonic()
+        self.pipe.send(number)
+
+    def ended(self) -> tuple[int, str] | None:
+        """How the call ended; None while it runs."""
+        try:
+            while self.pipe.poll():
+                got = self.pipe.recv()
+                if isinstance(got, tuple):
+                    return got
+                self.words = got
+        except EOFError:
+            self.process.join()
+            code = self.process.exitcode
+            self.start()
+            return -1, f"the process ended: {code}"
+        if time.monotonic() - self.began > SECONDS:
+            self.process.kill()
+            self.process.join()
+            self.start()
+            return -1, f"beyond its {SECONDS} seconds"
+        return None
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--calls", type=int, default=10_000)
+    asked.add_argument("--seed", type=int, default=0)
+    asked.add_argument("--workers", type=int, default=2)
+    asked.add_argument("--only", type=int, help="the call of this number alone")
+    options = asked.parse_args()
+    with tempfile.TemporaryDirectory(prefix="actstore-fuzz-") as scratch:
+        sys.exit(fuzz(options, Path(scratch)))
+
+
+def fuzz(options: argparse.Namespace, base: Path) -> int:
+    """Run the calls; returns how many faults were found, at most 100."""
+    prepare(base)
+    todo = iter([options.only] if options.only is not None else range(options.calls))
+    workers = [Worker(base, options.seed) for _ in range(1 if options.only is not None else options.workers)]
+    busy, ended, faults, begin = [], collections.Counter(), 0, time.monotonic()
+    for worker in workers:
+        if (number := next(todo, None)) is not None:
+            worker.give(number)
+            busy.append(worker)
+    while busy:
+        time.sleep(0.005)
+        for worker in list(busy):
+            if (done := worker.ended()) is None:
+                continue
+            status, fault = done
+            ended[status] += 1
+            if fault:
+                faults += 1
+                print(f"FAULT seed {options.seed} call {worker.number}: {worker.words}\n{fault}\n", flush=True)
+            if (number := next(todo, None)) is None:
+                busy.remove(worker)
+            else:
+                worker.give(number)
+    for worker in workers:
+        with contextlib.suppress(OSError):
+            worker.pipe.send(None)
+        worker.process.join(10)
+    said = ", ".join(f"{count} ended {status}" for status, count in sorted(ended.items()))
+    print(
+        f"seed {options.seed}: {sum(ended.values())} calls, {said}, {faults} faults, {time.monotonic() - begin:.0f} s"
+    )
+    return min(faults, 100)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()
