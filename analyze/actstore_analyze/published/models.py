@@ -56,8 +56,8 @@ def name_of(model: str) -> str:
 def of_run(run: Mapping[str, Any]) -> str | None:
     """The key of the model that a run card is of, None where it is none of the papers'.
 
-    By its name on the hub; of a folder, by the recipe that it ran with (MODEL/...), if it is as deep and as wide as
-    that model: what a folder is called says nothing.
+    By its name on the hub (a card with a revision is of a model from there); of a folder, by the recipe that it ran
+    with (MODEL/...), if it is as deep and as wide as that model: what a folder is called says nothing.
 
     >>> of_run({"model": "facebook/chameleon-30b"})
     'chameleon-34b'
@@ -67,6 +67,8 @@ def of_run(run: Mapping[str, Any]) -> str | None:
     """
     if (named := _BY_ID.get(str(run.get("model")).lower())) is not None:
         return named
+    if run.get("revision"):
+        return None
     asked = str(run.get("recipe_name") or "").partition("/")[0]
     known = MODELS.get(asked)
     same = known is not None and (run.get("n_layers"), run.get("d_model")) == (known.layers, known.width)

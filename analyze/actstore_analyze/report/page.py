@@ -205,7 +205,12 @@ def _board(board: Board, folder: Path, number: int) -> Figure:
         panels=[Panel(board.title, figures.svg(chart, f"s{number}"), data.columns, rows)],
         methods=board.methods,
         files=figures.save(chart, data, folder, name),
-        tables=[sections.as_table("Scores; in brackets the 95 % interval", board.side_by_side)],
+        tables=[
+            sections.as_table(
+                "Scores; in brackets the 95 % interval, in square ones what was published, not measured here",
+                board.side_by_side,
+            )
+        ],
     )
 
 

@@ -12,6 +12,8 @@ from actstore.errors import ActstoreError
 from actstore_analyze.charts import lines
 from actstore_analyze.charts.charts import decimals, heading
 from actstore_analyze.charts.lines import GREY, INK, WIDTH
+from actstore_analyze.published import models
+from actstore_analyze.score.published import beside
 from actstore_analyze.score.reviews import Reviewed
 from actstore_analyze.score.study import ALL, EVERY_SAMPLE, Scored
 from actstore_analyze.study import saved
@@ -49,6 +51,19 @@ class Score:
     call: Scored
     table: pl.DataFrame
 
+    @property
+    def ordered(self) -> pl.DataFrame:
+        """The table, the model as it is before its conditions."""
+        return self.table.sort(~PLAIN, maintain_order=True)
+
+    @property
+    def published(self) -> pl.DataFrame:
+        """The same with what was published of the model, NULL where we have nothing."""
+        model = models.of_run(self.subject.store.run)
+        if model is None:
+            return self.ordered.with_columns(published=pl.lit(None, pl.Float64))
+        return beside(self.ordered, self.subject.store, model)
+
 
 @dataclass(frozen=True)
 class Board:
@@ -85,16 +100,19 @@ class Board:
     @property
     def data(self) -> pl.DataFrame:
         """The tables of all stores, one below the other; the model as it is before its conditions."""
-        return pl.concat(
-            one.table.sort(~PLAIN, maintain_order=True).select(pl.lit(one.subject.title).alias("store"), pl.all())
-            for one in self.scores
-        )
+        return pl.concat(one.ordered.select(pl.lit(one.subject.title).alias("store"), pl.all()) for one in self.scores)
 
     @property
     def side_by_side(self) -> pl.DataFrame:
-        """A row for each store, condition and split; a column for each metric: the score and its interval."""
+        """A row for each store, condition and split; a column for each metric: the score and its interval, and in
+        square brackets what was published of the model that the store's run card names.
+        """
         places, ends = decimals(pl.col("score")), (decimals(pl.col(name)) for name in ("low", "high"))
-        said = self.data.with_columns(cell=pl.format("{} ({} to {})", places, *ends))
+        printed = pl.format(" [{}]", decimals(pl.col("published"))).fill_null("")
+        own = pl.concat(one.published for one in self.scores).select("published")
+        said = self.data.with_columns(own).with_columns(
+            cell=pl.concat_str(pl.format("{} ({} to {})", places, *ends), printed)
+        )
         wide = said.pivot("metric", index=["store", "split", *self._telling, "n"], values="cell")
         return wide.rename({metric: _words(metric) for metric in said["metric"].unique()})
 

@@ -13,6 +13,8 @@ from actstore_analyze.charts import charts
 from actstore_analyze.knockout.table import Side, side_by_side
 from actstore_analyze.published import curves, models, stated
 from actstore_analyze.sae import figure as sae_figures
+from actstore_analyze.score.board import boards
+from actstore_analyze.study.subjects import subjects
 from actstore_extract.recipe.recipe import load
 from actstore_extract.recipe.shelf import shipped
 from knockouts import make_store
@@ -44,6 +46,8 @@ def test_a_folder_is_known_by_its_recipe_and_size_and_never_by_its_name():
     assert models.of_run({"model": "/data/chameleon-7b", "n_layers": 32, "d_model": 4096}) is None
     assert models.of_run({"model": "some/chameleon-7b"}) is None
     assert models.of_run({}) is None
+    successor = {"model": "deepseek-community/Janus-Pro-1B", "revision": "d5bc3", "recipe_name": "janus-1.3b/vqa"}
+    assert models.of_run({**successor, "n_layers": 24, "d_model": 2048}) is None
 
 
 def test_an_unknown_model_shows_the_nearest():
@@ -115,3 +119,8 @@ def test_scores_stand_beside_the_published_ones(tmp_path, capsys):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     published = {(row["condition"], row["metric"]): row["published"] for row in rows if row["published"] is not None}
     assert published == {("none", "cider"): 0.48, ("eoi-knockout-w2", "cider"): 0.04}
+    (board,) = boards(subjects([actstore.open(path)]), say=print)
+    cells = dict(board.side_by_side.select("condition", "CIDEr").iter_rows())
+    assert cells["none"].endswith(") [0.480]")
+    assert cells["eoi-knockout-w2"].endswith(") [0.040]")
+    assert not cells["eoi-knockout-w1"].endswith("]")
