@@ -14,19 +14,27 @@ _JANUS = (
     "it is in the form of Janus's own code, which Transformers does not load: take deepseek-community/Janus-Pro-1B or "
     "deepseek-community/Janus-Pro-7B, or convert it by convert_janus_weights_to_hf.py of Transformers' repository"
 )
-_QUERIES = (
-    "its processor puts the image in front of every text itself, so that no <image> of a prompt says where it is; "
-    "take a model whose prompts do"
+_ITSELF = (
+    "its processor writes the image into the prompt by itself, and does not say which tokens are the image's; take a "
+    "model whose prompts have a marker"
 )
+_NO_TOKENS = "its images are no tokens of a prompt"
 _REASONS = {
     "LlavaLlamaForCausalLM": _LLAVA,
     "LlavaMistralForCausalLM": _LLAVA,
     "llava_llama": _LLAVA,
     "MultiModalityCausalLM": _JANUS,
     "multi_modality": _JANUS,
-    "Blip2ForConditionalGeneration": _QUERIES,
-    "InstructBlipForConditionalGeneration": _QUERIES,
-    "InstructBlipVideoForConditionalGeneration": _QUERIES,
+    "BlipForConditionalGeneration": f"{_NO_TOKENS}: a decoder reads them by cross-attention; take BLIP-2",
+    "DiffusionGemmaForBlockDiffusion": "it writes text in blocks by diffusion, not token after token; take Gemma 4",
+    "EvollaForProteinText2Text": "it reads proteins and no images",
+    "FuyuForCausalLM": _ITSELF,
+    "GitForCausalLM": f"{_NO_TOKENS}: their vectors are put in front of those of the prompt; take BLIP-2",
+    "IdeficsForVisionText2Text": f"{_NO_TOKENS}: text reads them by cross-attention; take Idefics 2 or 3",
+    "InstructBlipVideoForConditionalGeneration": "it reads videos and no images; take InstructBLIP",
+    "Kosmos2ForConditionalGeneration": _ITSELF,
+    "Kosmos2_5ForConditionalGeneration": _ITSELF,
+    "PI0ForConditionalGeneration": "it says what a robot does, and no text",
 }
 
 

@@ -179,7 +179,7 @@ class Model:
         try:
             checked = self._check(prompt)
             inputs = self.kind.process(self, checked)
-            tensors = {k: v for k, v in inputs.items() if k in self._accepted and isinstance(v, torch.Tensor)}
+            tensors = self._tensors(inputs, has_image=bool(checked.images))
             token_ids = tensors["input_ids"][0].numpy().astype(np.int64)
             self.kind.check_begin(self, checked, token_ids)
             layout = self._image_layout(token_ids, inputs, checked) if checked.images else self._text_layout(token_ids)
@@ -190,6 +190,19 @@ class Model:
         return Encoded(
             prompt.sample_id, tensors, replace(layout, text=layout.text_before) if prompt.image_last else layout
         )
+
+    def _tensors(self, inputs: BatchFeature, *, has_image: bool) -> dict[str, torch.Tensor]:
+        """What the forward takes of what the processor gives; LayoutError where it would miss something of it."""
+        name = type(self.processor).__name__
+        given = {key: value for key, value in inputs.items() if key in self._accepted and value is not None}
+        for key, value in given.items():
+            if not isinstance(value, torch.Tensor):
+                raise LayoutError(f"{name} gives {key} as a {type(value).__name__}, which no batch of tensors has")
+        if not given.get("attention_mask", torch.ones(1)).all():
+            raise LayoutError(f"{name} pads a single sample, whose padding would be taken for text")
+        if has_image and not any("pixel" in key for key in given):
+            raise LayoutError(f"{name} left the image out: it gives {', '.join(given)}")
+        return given
 
     def _unfit(self, layout: Layout) -> str | None:
         """Why a forward could not take these tokens; a GPU would be lost to the process that tried."""

@@ -9,7 +9,6 @@ from transformers import PretrainedConfig
 from actstore.errors import nearest
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
-from actstore_extract.families.refused import REFUSED
 
 __all__ = ["families", "family_named", "family_of"]
 
@@ -39,13 +38,8 @@ def family_named(name: str) -> Family:
 def family_of(architecture: str, config: PretrainedConfig, name: str | None = None) -> Family:
     """The family called `name`, else the one that serves the architecture, else the generic one.
 
-    LoadError when the family called `name` serves others, and not this architecture, and for one that is refused.
+    LoadError when the family called `name` serves others, and not this architecture.
     """
-    if architecture in REFUSED:
-        raise LoadError(
-            f"{architecture} does not run: {REFUSED[architecture]}; it needs a family of its own, one file in "
-            "actstore_extract/families"
-        )
     served = (family for family in families().values() if family.serves(architecture, config))
     own = next(served, families()["generic"])
     if name is None:

@@ -19,9 +19,9 @@ KINDS = {
         {"model_type": "multi_modality", "language_config": {"model_type": "llama"}},
         "Janus's own code, which Transformers does not load: take deepseek-community/Janus-Pro-1B",
     ),
-    "instructblip": (
-        {"architectures": ["InstructBlipForConditionalGeneration"], "model_type": "instructblip"},
-        "is a InstructBlipForConditionalGeneration: its processor puts the image in front of every text itself",
+    "fuyu": (
+        {"architectures": ["FuyuForCausalLM"], "model_type": "fuyu"},
+        "is a FuyuForCausalLM: its processor writes the image into the prompt by itself",
     ),
 }
 

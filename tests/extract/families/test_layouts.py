@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import BatchFeature
 from transformers.utils import is_torchvision_available
 
 import pictured
@@ -155,6 +156,37 @@ def test_a_processor_that_puts_no_image_in() -> None:
     model.module.config.image_token_id = 599
     with pytest.raises(SampleError, match="no image token is left: Gemma3Processor put none in"):
         Model(model.module, model.processor).encode(Prompt("s", "<image> a", Image.new("RGB", (56, 56))))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "reason"),
+    [
+        (
+            "internvl",
+            {"pixel_values": None},
+            "InternVLProcessor left the image out: it gives input_ids, attention",
+        ),
+        (
+            "qwen2_vl",
+            {"image_grid_thw": [[1, 2, 4]]},
+            "Qwen2VLProcessor gives image_grid_thw as a list, which no",
+        ),
+        ("idefics3", {"attention_mask": torch.tensor([[1, 0]])}, "Idefics3Processor pads a single sample"),
+    ],
+)
+def test_a_processor_that_gives_something_else(
+    name: str, changed: dict[str, object], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It drops the image, keeps back what is no tensor, or pads."""
+    model = pictured.KINDS[name]()
+    right = type(model.kind).process
+    monkeypatch.setattr(
+        type(model.kind),
+        "process",
+        lambda *given: BatchFeature({**right(*given), **changed}, skip_tensor_conversion=[]),
+    )
+    with pytest.raises(SampleError, match=f"^s: {reason}"):
+        model.encode(Prompt("s", "<image> a", tiny.image(0, WIDE)))
 
 
 def test_today_s_rule_where_a_processor_cannot_say() -> None:

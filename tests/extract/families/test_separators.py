@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig
 
 import pictured
 import tiny
 from actstore_extract.families import LoadError, Model, Prompt, SampleError
 from actstore_extract.families.learned import queries, separators
-from actstore_extract.families.refused import REFUSED
-from actstore_extract.families.registry import family_of
 
 AROUND = {"hunyuan_vl": "this <|start|><image><|end|> digit is a"}
 
@@ -94,9 +91,3 @@ def test_images_that_the_processor_puts_in_front_itself() -> None:
     assert (layout.image.tolist(), layout.grid, words) == (list(range(8)), None, ["digit", "is", "a"])
     with pytest.raises(SampleError, match="the image of blip2 models is in front: begin the prompt with <image>"):
         model.encode(Prompt("s", "this <image> digit", tiny.image(0, (56, 56))))
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_run_says_why(name: str) -> None:
-    with pytest.raises(LoadError, match=f"^{name} does not run: .*; it needs a family of its own"):
-        family_of(name, AutoConfig.for_model("llama"))
