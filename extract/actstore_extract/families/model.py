@@ -246,7 +246,7 @@ class Model:
         if n_markers != n:
             raise LayoutError(f"{n_markers} {MARKER} in the prompt for {n} image{'s' * (n > 1)} of the sample")
         video = getattr(self.processor, "video_token", None)
-        found = [one for one in (video, _VIDEO) if one in prompt.text] if isinstance(video, str) else []
+        found = [one for one in ([video, _VIDEO] if isinstance(video, str) else []) if one in prompt.text]
         if found:
             raise LayoutError(
                 f"{found[0]} in the prompt: videos are not run; give its frames as images, an {MARKER} each"
