@@ -85,10 +85,10 @@ def says(config: PretrainedConfig, key: str) -> bool:
 def several(config: PretrainedConfig) -> str | None:
     """Which one stands for a residual stream that is several; None in a model of one.
 
-    Hyper-connections (DeepSeek-V4, GLM-5-Next) carry copies that begin as the embedding: their mean, which is what
-    GLM-5-Next's own norm reads. AltUp (Gemma 3n) carries one that its blocks compute on and guesses of it: that one.
+    Hyper-connections (DeepSeek-V4, GLM-5-Next, Qwen4-Exp) carry copies that begin as the embedding: their mean, which
+    is what GLM-5-Next's own norm reads. AltUp (Gemma 3n) carries one to compute on and guesses of it: that one.
     """
-    if (n := plain(config, "hc_mult")) is not None:
+    if (n := plain(config, "hc_mult", "hc_count")) is not None:
         return f"the mean of {n}"
     if (n := plain(config, "altup_num_inputs")) is not None:
         return f"number {plain(config, 'altup_active_idx') or 0} of {n}"
@@ -97,10 +97,11 @@ def several(config: PretrainedConfig) -> str | None:
 
 def stream(config: PretrainedConfig, x: torch.Tensor) -> torch.Tensor:
     """The residual stream (samples, slots, d) in what a block, or the norm, receives."""
-    if x.ndim != 4:
-        return x
-    if plain(config, "hc_mult") == x.shape[2]:
+    side_by_side = plain(config, "hc_count")
+    if side_by_side and x.ndim == 3 and x.shape[2] == side_by_side * (plain(config, "hidden_size") or 0):
+        return x.unflatten(2, (side_by_side, -1)).mean(2)
+    if x.ndim == 4 and plain(config, "hc_mult") == x.shape[2]:
         return x.mean(2)
-    if plain(config, "altup_num_inputs") == x.shape[0]:
+    if x.ndim == 4 and plain(config, "altup_num_inputs") == x.shape[0]:
         return x[plain(config, "altup_active_idx") or 0]
     return x

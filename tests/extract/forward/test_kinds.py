@@ -31,9 +31,16 @@ def embedded(model: Model, batch: Batch) -> torch.Tensor:
     return model.module.get_input_embeddings()(torch.from_numpy(ids))
 
 
-@pytest.mark.parametrize("name", ["deepseek_v4", "gemma3n_text"])
+STREAMS = {
+    "deepseek_v4": ("the mean of 4", lambda x: x.mean(2)),
+    "gemma3n_text": ("number 0 of 4", lambda x: x[0]),
+    "qwen4_exp_text": ("the mean of 4", lambda x: x.view(*x.shape[:2], 4, 64).mean(2)),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
 def test_of_several_streams_one_is_kept_and_rows_are_their_own_tokens(name: str) -> None:
-    """Layer 0 of DeepSeek-V4 is the embedding in every stream, of Gemma 3n in the first."""
+    """Layer 0 of DeepSeek-V4 and Qwen4-Exp is the embedding in every stream, of Gemma 3n in the first."""
     model = kinds.text(name)
     batch, seen = make(model, TEXTS), []
     handles = [block.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for block in model.layers]
@@ -45,10 +52,10 @@ def test_of_several_streams_one_is_kept_and_rows_are_their_own_tokens(name: str)
     single = capture(model, alone, everything(alone), layers=range(model.n_layers + 1)).residual
     assert (found[:, -n:] - single).abs().max() <= 1e-5 * single.abs().max()
     assert torch.equal(found[0], embedded(model, batch))
-    one = [x.mean(2) if name == "deepseek_v4" else x[model.decoder.config.altup_active_idx] for x in seen]
+    told, one = STREAMS[name]
     real = batch.inputs["attention_mask"].bool()
-    assert torch.equal(found[:-1], torch.stack([x[real] for x in one]))
-    assert model.facts()["residual_stream"] == {"deepseek_v4": "the mean of 4", "gemma3n_text": "number 0 of 4"}[name]
+    assert torch.equal(found[:-1], torch.stack([one(x)[real] for x in seen]))
+    assert model.facts()["residual_stream"] == told
     with pytest.raises(CaptureError, match="carries several residual streams"):
         writing(model, batch, torch.arange(1), {}).__enter__()
 
