@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "store"), str(HERE.parent.parent)]
 from calls import Maker, prepare  # noqa: E402  (its folder is none of the package's)
 
-SECONDS = 90  # for one call
+SECONDS, PATIENCE = 90, 900  # for one call: of a processor, and on a busy machine
 GIGABYTES = 12  # of memory, for a worker
 
 
@@ -67,7 +67,7 @@ class Worker:
     """A process that runs calls, watched; a new one when it was ended."""
 
     def __init__(self, base: Path, seed: int) -> None:
-        self.base, self.seed, self.number, self.words, self.began = base, seed, -1, ["?"], 0.0
+        self.base, self.seed, self.number, self.words, self.began, self.before = base, seed, -1, ["?"], 0.0, 0.0
         self.start()
 
     def start(self) -> None:
@@ -78,7 +78,7 @@ class Worker:
         child.close()
 
     def give(self, number: int) -> None:
-        self.number, self.words, self.began = number, ["?"], time.monotonic()
+        self.number, self.words, self.began, self.before = number, ["?"], time.monotonic(), self.computed()
         self.pipe.send(number)
 
     def ended(self) -> tuple[int, str] | None:
@@ -94,12 +94,21 @@ class Worker:
             code = self.process.exitcode
             self.start()
             return -1, f"the process ended: {code}"
-        if time.monotonic() - self.began > SECONDS:
-            self.process.kill()
-            self.process.join()
-            self.start()
-            return -1, f"beyond its {SECONDS} seconds"
-        return None
+        computed, waited = self.computed() - self.before, time.monotonic() - self.began
+        if computed < SECONDS and waited < PATIENCE:
+            return None
+        self.process.kill()
+        self.process.join()
+        self.start()
+        return -1, f"beyond its time: it computed for {computed:.0f} s of {waited:.0f}"
+
+    def computed(self) -> float:
+        """Seconds of a processor that the worker has had."""
+        try:
+            times = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -130,6 +139,8 @@ def fuzz(options: argparse.Namespace, base: Path) -> int:
                 continue
             status, fault = done
             ended[status] += 1
+            if not sum(ended.values()) % 100:
+                print(f"{sum(ended.values())} calls, {faults} faults", flush=True)
             if fault:
                 faults += 1
                 print(f"FAULT seed {options.seed} call {worker.number}: {worker.words}\n{fault}\n", flush=True)

@@ -108,7 +108,7 @@ class Probe(Prepared):
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each at every layer."""
         rows = choose(store, self.sql, self.roles, self.label, say=say)
-        if rows["label"].dtype.is_float():
+        if rows["label"].dtype.is_float() or rows["label"].dtype.is_decimal():
             raise ActstoreError(f"'{self.label}' is a number, and a probe tells classes apart; make some of it in SQL")
         rows = rows.with_columns(pl.col("label").rank("dense").cast(pl.Int64), named=pl.col("label").cast(pl.String))
         if self.split is not None:
