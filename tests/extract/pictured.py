@@ -238,6 +238,25 @@ def llava_next() -> Model:
     return model("LlavaNext", processor, "<image>", weights=True, vision_feature_layer=-1, **config)
 
 
+def granite4_vision() -> Model:
+    """As LLaVA-NeXT, with half as many tokens along each side of a tile."""
+    images = pil("LlavaNext", size={"shortest_edge": 56}, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS)
+    options = {"patch_size": 14, "vision_feature_select_strategy": "full", "downsample_rate": "1/2"}
+    processor = made("Granite4Vision", images, words(image_token="<image>"), **options)
+    former = {"num_hidden_layers": 1, "intermediate_size": 48, "cross_attention_frequency": 1, "vocab_size": 8}
+    config = {
+        "text_config": TEXT,
+        "vision_config": {**SIGLIP, "hidden_size": 64, "num_hidden_layers": 2},
+        "image_grid_pinpoints": PINPOINTS,
+        "downsample_rate": "1/2",
+        "deepstack_layer_map": [[-1, 0]],
+        "spatial_target_layers": [1, 1, 1, 1],
+        "vision_feature_select_strategy": "full",
+        "qformer_config": {**former, "max_position_embeddings": 64, "use_qformer_text_input": False},
+    }
+    return model("Granite4Vision", processor, "<image>", weights=True, **config)
+
+
 def hunyuan_vl() -> Model:
     named = {"image_token": "<|img|>", "image_start_token": "<|start|>", "image_end_token": "<|end|>"}
     images = pil("HunYuanVL", size={"shortest_edge": 32 * 32, "longest_edge": 256 * 256})
@@ -246,6 +265,20 @@ def hunyuan_vl() -> Model:
     text = {**TEXT, "head_dim": 16, "rope_parameters": sections}
     vision = {**VISION, "patch_size": 16, "text_hidden_size": 32, "out_hidden_size": 32}
     return model("HunYuanVL", processor, "<|img|>", weights=True, text_config=text, vision_config=vision)
+
+
+def deepseek_ocr2() -> Model:
+    """144 queries of a picture of 768 x 768, which is what they are learned for, and a separator."""
+    images = pil("DeepseekOcr2", size={"height": 768, "width": 768}, tile_size=768, crop_to_patches=False)
+    processor = made("DeepseekOcr2", images, words(image_token="<image>"))
+    processor.images_kwargs = {"crop_to_patches": False}
+    tower = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "mlp_dim": 16, "image_size": 768}
+    tower |= {"output_channels": 16, "downsample_channels": [16, 32], "global_attn_indexes": [], "window_size": 4}
+    tower["initializer_range"] = 0.2
+    vision = {"sam_config": tower, "encoder_config": {**TEXT, "vocab_size": 8}}
+    text = {**TEXT, "n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
+    text |= {"mlp_layer_types": ["dense", "sparse"], "num_key_value_heads": 2}
+    return model("DeepseekOcr2", processor, "<image>", weights=True, text_config=text, vision_config=vision)
 
 
 def mllama() -> Model:
