@@ -222,11 +222,12 @@ class Family:
         self, model: Wrapped, token_ids: NDArray[np.int64], placeholders: Positions, block: Positions
     ) -> tuple[int | None, int | None]:
         """Positions of what begins and ends the image: of its block's tokens before and behind all placeholders the
-        nearest that the model declares, else the outermost that is no text; else the declared one beside the block."""
+        outermost that the model declares, else the outermost that is no text; else the declared one beside the
+        block."""
         begins, ends = self.wrappers(model)
         before, behind = block[block < placeholders[0]], block[block > placeholders[-1]]
-        boi = _wrapper(token_ids, before[::-1], begins, model.added, int(block[0]) - 1)
-        eoi = _wrapper(token_ids, behind, ends, model.added, int(block[-1]) + 1)
+        boi = _wrapper(token_ids, before, begins, model.added, int(block[0]) - 1)
+        eoi = _wrapper(token_ids, behind[::-1], ends, model.added, int(block[-1]) + 1)
         for side, ids, found in (("in front of", begins, boi), ("after", ends, eoi)):
             if self.wrapped and ids and found is None:
                 names = " or ".join(model.tokenizer.convert_ids_to_tokens(sorted(ids)))
@@ -329,13 +330,11 @@ def _of_picture(inputs: Mapping[str, torch.Tensor], i: int, n: int) -> Mapping[s
 def _wrapper(
     token_ids: NDArray[np.int64], side: Positions, declared: frozenset[int], added: frozenset[int], beside: int
 ) -> int | None:
-    """What wraps an image on one side, of the tokens of its block there, the nearest first, and the one beside it."""
-    for at in side:
-        if token_ids[at] in declared:
-            return int(at)
-    for at in side[::-1]:
-        if token_ids[at] in added:
-            return int(at)
+    """What wraps an image on one side, of the tokens of its block there, the outermost first, and the one beside it."""
+    for known in (declared, added):
+        for at in side:
+            if token_ids[at] in known:
+                return int(at)
     return beside if 0 <= beside < len(token_ids) and token_ids[beside] in declared else None
 
 

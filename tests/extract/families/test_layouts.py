@@ -34,6 +34,8 @@ WRITTEN = {
     "ovis2": ("all, then two tiles", ".tBiiii.iiii.iiiiEttt", None),
     "paligemma": ("its <s> stands behind the image", "tiiiiiiiiiiiiiiii.ttt", (4, 4)),
     "qwen2_vl": ("patches 4 x 8, merged 2 x 2", ".tBiiiiiiiiEttt", (2, 4)),
+    "lfm2_vl": ("one tile of 2 x 4, by its shape alone", "tBiiiiiiiiEttt", None),
+    "llama4": ("two tiles and all", ".tBiiii.iiii..iiiiEttt", None),
     "minicpm": ("its number, begin and end", ".t...BiEttt", None),
     "minicpm_slices": ("its number, all, two slices", ".t...Bi..i..iEttt", None),
     "molmo2": ("two views with ends of lines", "..tBii.ii...iiii.iiii.Ettt", None),
@@ -64,7 +66,7 @@ def tags(model: Model, text: str, size: tuple[int, int] = WIDE) -> tuple[str, tu
 
 NAMES = [
     *pictured.KINDS,
-    *(pytest.param(name, marks=NEEDS_TORCHVISION) for name in ("minicpm", "minicpm_slices", "molmo2")),
+    *(pytest.param(name, marks=NEEDS_TORCHVISION) for name in pictured.TORCHVISION),
 ]
 
 
@@ -74,6 +76,12 @@ def test_every_token_is_what_it_is(name: str) -> None:
     model = {**pictured.KINDS, **pictured.TORCHVISION}[name]()
     _, *expected = WRITTEN[name]
     assert [*tags(model, AROUND.get(name, "this <image> digit is a"))] == expected
+
+
+@NEEDS_TORCHVISION
+def test_what_begins_an_image_is_outermost() -> None:
+    """Llama 4 declares its marker, too, which stands between the begin of an image and its overview."""
+    assert tags(pictured.llama4(), "this <image> digit is a", (56, 56)) == (".tB.iiiiEttt", (2, 2))
 
 
 @pytest.mark.parametrize(
