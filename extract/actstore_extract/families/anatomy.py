@@ -99,7 +99,7 @@ def stream(config: PretrainedConfig, x: torch.Tensor) -> torch.Tensor:
     """The residual stream (samples, slots, d) in what a block, or the norm, receives."""
     side_by_side = plain(config, "hc_count")
     if side_by_side and x.ndim == 3 and x.shape[2] == side_by_side * (plain(config, "hidden_size") or 0):
-        return x.unflatten(2, (side_by_side, -1)).mean(2)
+        return x.reshape(*x.shape[:2], side_by_side, -1).mean(2)
     if x.ndim == 4 and plain(config, "hc_mult") == x.shape[2]:
         return x.mean(2)
     if x.ndim == 4 and plain(config, "altup_num_inputs") == x.shape[0]:
