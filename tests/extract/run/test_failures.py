@@ -187,3 +187,27 @@ def test_a_sample_without_a_prompt_fails_alone(texts, tmp_path, capfd):
     assert [(name, how) for name, how, _ in rows] == [("a", "ok"), ("b", "failed"), ("c", "ok")]
     assert rows[1][2].startswith("no prompt: ")
     assert main.run(asked) == 0
+
+
+def test_a_device_that_is_lost_stops_the_run_and_fails_nobody(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU is after an assertion: whatever it is asked from then on is the same error."""
+    own, lost = torch.zeros, []
+
+    def zeros(*shape: object, **options: object) -> torch.Tensor:
+        if lost and "device" in options:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return own(*shape, **options)
+
+    def assertion(ids: torch.Tensor) -> None:
+        if (ids == bad).any():
+            lost.append(True)
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    run, _ = failing(texts, assertion)
+    bad = run.model.tokenizer.convert_tokens_to_ids(BAD)
+    monkeypatch.setattr("actstore_extract.run.failures.torch.zeros", zeros)
+    with pytest.raises(ActstoreError, match="cpu does not answer any more after RuntimeError: CUDA error: device-side"):
+        run.extract(tmp_path / "store")
+    assert samples(tmp_path / "store")["sample_id"].to_list() == ["s0", "s1", "s2", "s3"]
