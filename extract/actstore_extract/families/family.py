@@ -30,6 +30,8 @@ from actstore_extract.roles import ImageSpan, Layout, Positions
 __all__ = ["Family", "Lines"]
 
 _SEQUENCES = ("attention_mask", "input_ids", "mm_token_type_ids", "token_type_ids")  # one entry per token
+# What makes positions that are not those of the tokens.
+_OWN_POSITIONS = ("create_position_ids_from_input_ids", "get_rope_index")
 # What configurations call the factor on logits, the divisor, and the soft cap.
 _LOGITS = (
     ("logit_scale", "output_multiplier", "lm_head_multiplier"),
@@ -302,11 +304,11 @@ class Family:
         return []
 
     def takes_position_ids(self, module: PreTrainedModel) -> bool:
-        """Whether plain position ids are what the model would make itself: not where an image has several axes."""
-        several = any(hasattr(one, "get_rope_index") for one in module.modules()) or says(
-            module.config, "mrope_section"
-        )
-        return not several and "position_ids" in inspect.signature(type(module).forward).parameters
+        """Whether plain position ids are what the model would make itself: not where an image has several axes, nor
+        where they are counted from the padding's id on, as in RoBERTa."""
+        own = any(hasattr(one, name) for one in module.modules() for name in _OWN_POSITIONS)
+        plain = not own and not says(module.config, "mrope_section")
+        return plain and "position_ids" in inspect.signature(type(module).forward).parameters
 
 
 def _of_picture(inputs: Mapping[str, torch.Tensor], i: int, n: int) -> Mapping[str, torch.Tensor]:

@@ -179,3 +179,8 @@ def test_positions_of_several_axes_are_the_models_own(name: str) -> None:
         module = AutoModelForImageTextToText.from_config(config)
     assert not families()["generic"].takes_position_ids(module)
     assert families()["generic"].takes_position_ids(tiny.llama()[0])
+
+
+def test_positions_that_begin_behind_the_paddings_id_are_the_models_own() -> None:
+    model = kinds.text("roberta", is_decoder=True)
+    assert "position_ids" not in make(model, TEXTS, left=True).inputs
