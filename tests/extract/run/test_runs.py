@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import actstore
+from actstore import process
 from actstore.commands import main
 from actstore.maintain import orphans, verify
 from actstore.write.drafts import Draft
@@ -89,7 +90,7 @@ def test_a_signal_stops_a_run_between_batches(tmp_path, truth, number):
     acknowledged = set(path.glob("commits/*.json"))
     os.kill(child.pid, number)
     child.join(60)
-    assert child.exitcode == main.INTERRUPTED
+    assert child.exitcode == process.INTERRUPTED
     assert acknowledged <= set(path.glob("commits/*.json"))
     done = sum(commit.samples for commit in actstore.open(path).commits)
     assert 8 <= done < LIMIT
