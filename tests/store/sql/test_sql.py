@@ -243,7 +243,7 @@ def test_no_variables_of_the_caller(store):
         ("select residual(row_id, 3) from rows", r"^layer 3 is not in this store; it has 0\.\.2$"),
         ("select residual(5::bigint << 32, 0)", "^row_id 21474836480 is not in this store"),
         ("select residual(role, 0) from rows", "No function matches .*residual"),
-        ("select interval 1 day", "the result has a type that no table here holds; cast it in the query"),
+        ("select interval 1 day as x", "no table here holds the INTERVAL of column 'x'; cast it: x::varchar"),
     ],
 )
 def test_mistakes_are_named(store, query, message):
