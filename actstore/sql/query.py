@@ -25,6 +25,7 @@ NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a c
 PYTHON_ERROR = re.compile(r"^.*while executing the UDF: \w+: ", re.DOTALL)
 NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
 FORBIDDEN = re.compile(r"disabled by configuration|configuration has been locked|disabled through configuration")
+HALF = re.compile("[\ud800-\udfff]")  # halves of characters, as which Python has such bytes
 FILE = re.compile(r'file "([^"]+)"')
 NO_MEMORY = re.compile(r"^Out of Memory Error")
 # What DuckDB, its bindings and Arrow raise over a table whose bytes mean nothing.
@@ -37,6 +38,8 @@ def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) ->
 
     Raises CorruptError where a table cannot be read.
     """
+    if HALF.search(query):
+        raise QueryError(f"the query holds bytes that are no text in UTF-8: {ascii(query)[:60]}")
     try:
         statements = duckdb.extract_statements(query)
         kinds = [statement.type for statement in statements]

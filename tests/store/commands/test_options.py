@@ -38,6 +38,7 @@ OVERLAP = ("overlap", "--label", "label", "-k", "2")
         (("outliers", "--times", "1e999"), 2, "'1e999' is no finite number"),
         ((*OVERLAP, "--positions", "9" * 30), 2, "is not in the range"),
         (("cka", "--seed", "-1"), 2, "-1"),
+        (("query", "select '\udcff' as x"), 1, "the query holds bytes that are no text in UTF-8"),
         (("query", "select 1 as x, 2 as x"), 1, "two columns are called 'x'"),
         (("query", "select date 'infinity' as x"), 1, "column 'x' has a date before the year 1"),
         (("query", "select [timestamp '-infinity'] as x"), 1, "column 'x' has a date before the year 1"),
