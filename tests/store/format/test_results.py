@@ -141,7 +141,8 @@ def test_where_a_result_comes_from_is_in_sql_after_the_store_has_grown(tmp_path,
     assert all(versions[name] == version(name) for name in ("actstore", "polars", "faiss-cpu", "scikit-learn", "scipy"))
     assert main.run(["results", str(store.path)]) == 0
     (said,) = map(json.loads, capsys.readouterr().out.splitlines())
-    assert said == {name: row[name] for name in said}
+    opened = {name: json.loads(row[name]) for name in ("parameters", "versions")}
+    assert said == {name: row[name] for name in said} | opened
     assert {"sql", "commits", "versions"} < said.keys()
 
 
