@@ -281,6 +281,19 @@ def deepseek_ocr2() -> Model:
     return model("DeepseekOcr2", processor, "<image>", weights=True, text_config=text, vision_config=vision)
 
 
+def unlimited_ocr() -> Model:
+    """One view: a picture of 256 x 256 is 4 x 4 tokens."""
+    images = transformers.UnlimitedOcrImageProcessor(size={"height": 256, "width": 256}, tile_size=192, max_patches=2)
+    processor = made("UnlimitedOcr", images, words(image_token="<image>"))
+    tower = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "mlp_dim": 16, "image_size": 256}
+    tower |= {"output_channels": 16, "downsample_channels": [16, 32], "global_attn_indexes": [], "window_size": 4}
+    tower["initializer_range"] = 0.2
+    vision = {"sam_config": tower, "encoder_config": {**VISION, "image_size": 256, "patch_size": 64}}
+    text = {**TEXT, "n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
+    text |= {"mlp_layer_types": ["dense", "sparse"], "num_key_value_heads": 2}
+    return model("UnlimitedOcr", processor, "<image>", weights=True, text_config=text, vision_config=vision)
+
+
 def mllama() -> Model:
     images = pil("Mllama", size=SQUARE, max_image_tiles=4)
     processor = made("Mllama", images, words("<|image|>", "<|python_tag|>"))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers.utils import is_torchvision_available
 
 import pictured
 import tiny
@@ -25,6 +26,12 @@ def received(model: Model, text: str, seed: int) -> tuple[torch.Tensor, object]:
 @pytest.mark.parametrize(
     ("name", "letters", "grid"),
     [
+        pytest.param(
+            "unlimited_ocr",
+            ".t" + "iiiiL" * 4 + ".ttt",
+            (4, 4),
+            marks=pytest.mark.skipif(not is_torchvision_available(), reason="its processor needs torchvision"),
+        ),
         ("llava_next", ".t" + "i" * 16 + "iiiiiiiiL" * 4 + "ttt", (4, 8)),
         ("deepseek_ocr2", ".t" + "i" * 144 + ".ttt", None),
         ("granite4_vision", ".t" + "i" * 4 + "iiiiL" * 2 + "ttt", (2, 4)),
