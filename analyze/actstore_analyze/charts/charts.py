@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import TypeVar
 
 import altair as alt
@@ -40,6 +41,7 @@ __all__ = [
 
 GREY, FONT = "#5f5f5f", "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 PNG_SCALE = 2
+WIDTH = 90  # characters of a line under a title
 MOST_SAID = 300  # characters of what a renderer says
 ESCAPED = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u....|.)")  # a character, as JSON may write it
 Figure = alt.LayerChart | alt.HConcatChart | alt.VConcatChart | alt.ConcatChart
@@ -57,7 +59,7 @@ def pale(reference: pl.DataFrame | None, at: str = "relative depth") -> list[str
     """The lines under a title that say whose curves are drawn pale and how exact they are; none without a reference."""
     if reference is None:
         return []
-    said = [f"({reference['said'][0]})"] if "said" in reference.columns else []
+    said = wrap(f"({reference['said'][0]})", WIDTH) if "said" in reference.columns else []
     return [f"pale: {reference['model'][0]} as published, at the same {at}", *said]
 
 

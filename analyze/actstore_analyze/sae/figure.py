@@ -80,7 +80,8 @@ def _behind(reference: pl.DataFrame | None, table: pl.DataFrame, metric: str) ->
     moved = charts.behind(own, table, "image")
     assert moved is not None
     names = pl.Series([f"published {group}" for group in own["group"]], dtype=pl.String)
-    return moved.with_columns(series=names, role=names)
+    roles = own["group"].str.split(" ").list.first()  # in whose colours points stand alone
+    return moved.with_columns(series=names, role=roles)
 
 
 def _pale(reference: pl.DataFrame | None) -> list[str]:
