@@ -246,7 +246,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     rows = store.sql("from rows where role = 'eoi' order by sample_id")
     model = load(str(MODELS["digits-fusion"]), dtype="bfloat16", device=DEVICE)
     for row in rows.gather_every(4).iter_rows(named=True):
-        sample = run.extractor(1).encoder.encode(row["sample_id"], row["prompt"], row["image"])
+        sample = run.extractor(1).encoder.encode(row)
         whole = inputs_of_blocks(model, model.collate([sample]))
         for layer in store.layers:
             own = store.residual(rows.filter(sample_id=row["sample_id"]), layer=layer)[0]
