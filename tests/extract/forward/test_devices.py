@@ -72,7 +72,7 @@ def patched(model: Model) -> torch.Tensor:
     batch = batch_of(model)
     last = [batch.rows(i, np.array([layout.length - 1])) for i, layout in enumerate(batch.layouts)]
     rows = torch.from_numpy(np.concatenate(last))
-    with torch.no_grad(), reading(model, rows, [("residual", 1), ("attention-input", 3)]) as found:
+    with torch.no_grad(), reading(model, batch, rows, [("residual", 1), ("attention-input", 3)]) as found:
         model(batch)
     (early, late) = (x.flip(0) for x in found.values())
     with writing(model, batch, rows, {("residual", 3): early, ("attention-input", 1): late}):
