@@ -119,7 +119,15 @@ def rules_of(path: str, family: str | None, revision: str | None = None, *, remo
     with explained(path):
         config = _config(path, revision, remote_code=remote_code)
     kind = family_of((config.architectures or [""])[0], config, family)
+    if not kind.architectures and _is_plain(config):
+        return 1
     return kind.rules if kind.architectures or type(config) in AutoModelForImageTextToText._model_mapping else 1
+
+
+def _is_plain(config: PretrainedConfig) -> bool:
+    """Whether an image is one square of image tokens and nothing else, as in LLaVA of CLIP: all rules say the same."""
+    tower = getattr(config, "vision_config", None)
+    return config.model_type == "llava" and getattr(tower, "model_type", None) == "clip_vision_model"
 
 
 def _config(path: str, revision: str | None, *, remote_code: bool) -> PretrainedConfig:

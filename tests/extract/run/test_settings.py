@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from transformers import Qwen2VLConfig
 
 import actstore
 import making
@@ -176,11 +177,12 @@ def test_a_store_whose_roles_were_found_by_other_rules_is_refused(made, capfd, m
 
 
 def test_rules_of_roles(tmp_path):
-    """A model without images has the first, as every card has that does not say."""
+    """A model without images has the first, as every card that does not say, and so has one where all are the same."""
     for name in ("llama", "llava_gemma", "chameleon"):
         tiny.save(tiny.model(name), tmp_path / name)
-    found = {name: rules_of(str(tmp_path / name), None) for name in ("llama", "llava_gemma", "chameleon")}
-    assert found == {"llama": 1, "llava_gemma": 2, "chameleon": 1}
+    Qwen2VLConfig(architectures=["Qwen2VLForConditionalGeneration"]).save_pretrained(tmp_path / "qwen2_vl")
+    found = {name: rules_of(str(tmp_path / name), None) for name in ("llama", "llava_gemma", "chameleon", "qwen2_vl")}
+    assert found == {"llama": 1, "llava_gemma": 1, "chameleon": 1, "qwen2_vl": 2}
     weights = {"weights_sha256": "a", "processor_sha256": "b"}
     now = {**weights, "settings": {}, "rules_of_roles": 2}
     assert changed({**weights, "settings": {}}, now) == changed(weights, now) == {"rules_of_roles": (1, 2)}
