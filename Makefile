@@ -6,11 +6,12 @@ PINNED := -c .ci/constraints.txt
 OUT    ?= demo
 INPUTS ?= 100000
 WORKERS ?= 2
+MODELS ?= .venv-models
 CALLS  ?= 10000
 SEED   ?= 0
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow fuzz fuzz-commands lint bench bench-quick clean
+.PHONY: help demo test test-slow models fuzz fuzz-commands lint bench bench-quick clean
 
 help: ## say what each word does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +42,19 @@ test: $(VENV)/.dev ## run the tests (minutes), in WORKERS=2 processes
 test-slow: $(VENV)/.dev ## run the tests that take longer
 	$(PYTEST) -m slow
 
+# An environment of its own, for what only processors want. torchvision comes without a torch of its own, which may be
+# of another device than the one that is there; what is compiled in it is not needed (actstore_extract/models/vision.py).
+$(MODELS)/.made: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(MODELS)
+	$(MODELS)/bin/python -m pip install --quiet --upgrade pip
+	$(MODELS)/bin/python -m pip install --quiet $(PINNED) -e '.[extract]'
+	$(MODELS)/bin/python -m pip install --quiet $(PINNED) --no-deps torchvision timm num2words docopt || \
+	  { echo "no torchvision, timm or num2words to be had here: kinds that need them cannot be tried"; exit 1; }
+	@touch $@
+
+models: $(MODELS)/.made ## try every class of Transformers and write the table of which run (half an hour)
+	$(MODELS)/bin/python -m actstore_extract.models --out $(MODELS)/rows --jobs $(WORKERS)
+
 fuzz: $(VENV)/.fuzz ## try parsers with inputs that a fuzzer makes up (some minutes; on Linux)
 	$(BIN)/python tests/fuzz/parsers.py --inputs $(INPUTS)
 
@@ -59,4 +73,4 @@ bench-quick: $(VENV)/.dev ## the same with small sizes, in less than two minutes
 	$(BIN)/python tests/bench --quick
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf $(VENV) demo bench
+	rm -rf $(VENV) $(MODELS) demo bench

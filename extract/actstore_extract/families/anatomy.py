@@ -44,6 +44,8 @@ def anatomy(module: PreTrainedModel) -> Anatomy:
     """
     check_one_sequence(module.config, type(module).__name__)
     start = cast(PreTrainedModel, module.get_decoder())  # type: ignore[no-untyped-call]
+    if not isinstance(start, PreTrainedModel):  # ModernBERT's head is called decoder
+        start = cast(PreTrainedModel, module.base_model)
     near: deque[tuple[nn.Module, PreTrainedModel]] = deque([(start, start)])
     while near:
         one, decoder = near.popleft()
