@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from actstore_extract.check.noise import Limit, distance
+from actstore_extract.check.pictures import of_noise
 from actstore_extract.check.view import View, some, view, views
 from actstore_extract.families import Batching, Encoded, Model, Prompt, SampleError
 from actstore_extract.forward.generation import first_logits
@@ -38,13 +39,20 @@ def shared(
     generates: bool,
 ) -> Shared:
     """The last of `batch_size` samples is held against itself alone, and against the first of the same forward, the
-    same prompt with more at its end, where rounding hides less; then the same behind itself as it is."""
+    same prompt with more at its end, where rounding hides less; then the same behind itself as it is. Before, behind
+    the same prompt with another picture: in some models a sample sees those of others."""
     if batch_size < 2:
         return Shared("padded", None, {"batches": "samples run one at a time"})
     first = _longer(model, prompt, encoded)
     if first is None:
         return Shared("padded", None, {"padded": "its prompt cannot be made longer"})
     try_behind = partial(_behind, model, last=encoded, alone=alone, limit=limit, n=batch_size, generates=generates)
+    other = _other(model, prompt, encoded)
+    beside = None if other is None else try_behind(other)
+    if beside is not None and not beside.is_allowed and beside.figure != _NO_ROOM:
+        figure = beside.figure if isinstance(beside.figure, str) else f"relative difference {beside.figure:.2g}"
+        why = f"in a batch with another picture a sample of {type(model.module).__name__} is not what it is alone: "
+        return Shared("of one", why + figure, {"behind another picture": beside.figure})
     padded = try_behind(first)
     if padded.is_near or padded.figure == _NO_ROOM:
         return Shared("padded", None, {"padded": padded.figure})
@@ -81,6 +89,18 @@ def _longer(model: Model, prompt: Prompt, encoded: Encoded) -> Encoded | None:
     except SampleError:
         return None
     return found if found.length > encoded.length and model.kind.shape(found) == model.kind.shape(encoded) else None
+
+
+def _other(model: Model, prompt: Prompt, encoded: Encoded) -> Encoded | None:
+    """The sample with another picture: what counts in the pictures of a batch finds its own, or that one's. None where
+    there is none, or none in the same form."""
+    if not prompt.images:
+        return None
+    try:
+        found = model.encode(of_noise(prompt))
+    except SampleError:
+        return None
+    return found if model.kind.shape(found) == model.kind.shape(encoded) else None
 
 
 def _behind(

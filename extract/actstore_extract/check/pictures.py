@@ -10,7 +10,7 @@ from actstore_extract.check.errors import CheckError
 from actstore_extract.check.view import view
 from actstore_extract.families import Encoded, Model, Prompt, SampleError
 
-__all__ = ["check_pictures"]
+__all__ = ["check_pictures", "of_noise"]
 
 
 def check_pictures(model: Model, prompt: Prompt, encoded: Encoded) -> str | None:
@@ -21,7 +21,7 @@ def check_pictures(model: Model, prompt: Prompt, encoded: Encoded) -> str | None
     some.
     """
     try:
-        other = model.encode(prompt._replace(image=tuple(map(_noise, prompt.images))))
+        other = model.encode(of_noise(prompt))
     except SampleError as error:
         return f"a picture of noise cannot be run: {error.reason}"
     layout = encoded.layout
@@ -49,6 +49,11 @@ def check_pictures(model: Model, prompt: Prompt, encoded: Encoded) -> str | None
             f"positions {_listed(moved)}: they are the image's; this architecture needs a family of its own"
         )
     return None
+
+
+def of_noise(prompt: Prompt) -> Prompt:
+    """The same prompt with other pictures of the same sizes."""
+    return prompt._replace(image=tuple(map(_noise, prompt.images)))
 
 
 def _noise(image: Image) -> Image:

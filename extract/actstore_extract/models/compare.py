@@ -94,7 +94,7 @@ def _roles(mine: pl.DataFrame, said: Said, info: dict[str, Any]) -> list[str]:
         "last-image": image[-1:],
         "eoi": [] if said.eoi is None else [said.eoi],
         "last": [len(said.ids) - 1],
-        "text": list(range(said.stop + int(said.begins), len(said.ids))),
+        "text": list(range(said.stop + int(said.begins), len(said.ids))) if image else said.words,
     }
     wrong = [f"{role} {_short(at[role])} not {_short(want[role])}" for role in want if at[role] != want[role]]
     return wrong + _grid(info, len(image))

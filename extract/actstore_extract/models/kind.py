@@ -24,12 +24,12 @@ class Kind:
 
     `config` goes into the small configuration, `unset` are entries of it that are None, `ids` entries that are ids of
     tokens. `tokens` are attribute -> token of the tokenizer, `others` its other special tokens. `processor` names a
-    class and what it is made of, tables with a class themselves; without one it is a tokenizer alone. `prompt` is
-    what a user writes around a sample's words, with <image> where pictures are shown, `marker` what stands for the image in the processor's own call, `ask`
-    what that call must be told, `end` the token that closes an image. `model` is the model type where it is not the
-    name. `opened` says that gates begin closed and are opened, `codes` how the words begin that patches become,
-    `norm` is the final norm's name where it is given something else than the last block gives, and `unbuilt` says
-    why no tiny model of it can be made.
+    class and what it is made of, tables with a class themselves; without one it is a tokenizer alone. `prompt` is what
+    a user writes around a sample's words, with <image> where pictures are shown, `marker` what stands for the image in
+    the processor's own call, `ask` what that call must be told, `end` the token that closes an image. `model` is the
+    model type where it is not the name. `opened` says that gates begin closed and are opened, `codes` how the words
+    begin that patches become, `norm` is the final norm's name where it is given something else than the last block
+    gives, and `unbuilt` says why no tiny model of it can be made.
     """
 
     name: str

@@ -43,9 +43,9 @@ class Said:
 
     `residual` are L + 1 points (tokens, d), or None where a stream is none of those known; `attention` is block ->
     head means (tokens, tokens) of those that have an attention; `image` are the positions that depend on the picture,
-    `stop` where its block ends, `begins` whether the
-    text's beginning stands there, `eoi` its closing token. `noise` is the largest relative difference between eager
-    attention and the model's usual one.
+    `stop` where its block ends, `begins` whether the text's beginning stands there, `words` are no special tokens,
+    `eoi` closes the image. `noise` is the largest relative difference between eager attention and the model's usual
+    one.
     """
 
     ids: NDArray[np.int64]
@@ -56,6 +56,7 @@ class Said:
     image: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     stop: int = 0
     begins: bool = False
+    words: list[int] = field(default_factory=list)
     eoi: int | None = None
     text: str = ""
 
@@ -309,12 +310,14 @@ def _embedded(model: Any, inputs: dict[str, Any], name: str) -> torch.Tensor:
 def _locate(said: Said, kind: Kind, processor: Any, image: NDArray[np.int64]) -> None:
     """Note where the image is and where its block ends, its closing token with it."""
     said.image = image
+    words = getattr(processor, "tokenizer", processor)
+    machinery = [*words.all_special_ids, words.convert_tokens_to_ids(kind.marker or "<image>")]
+    said.words = np.flatnonzero(~np.isin(said.ids, machinery)).tolist()
     if not len(image):
         return
     stop = int(image[-1]) + 1
     while stop < len(said.ids) and said.ids[stop] == said.ids[image[-1]]:
         stop += 1
-    words = getattr(processor, "tokenizer", processor)
     closing = None if kind.end is None else words.convert_tokens_to_ids(kind.end)
     near = [at for at in range(stop - 1, min(len(said.ids), stop + _FAR)) if said.ids[at] == closing]
     said.eoi = near[0] if near else None
