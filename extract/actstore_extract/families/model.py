@@ -110,6 +110,13 @@ class Model:
         return len(self.layers)
 
     @property
+    def head(self) -> nn.Module | None:
+        """What makes logits of the residual stream: the model's own, or that of the language model inside it."""
+        own, inner = self.module.get_output_embeddings(), getattr(self.module, "language_model", None)
+        found = inner.get_output_embeddings() if own is None and isinstance(inner, PreTrainedModel) else own
+        return cast(nn.Module | None, found)
+
+    @property
     def d_model(self) -> int:
         """Width of the residual stream."""
         found = plain(self.decoder.config, "hidden_size", "d_model", "n_embd")

@@ -163,7 +163,7 @@ def begin(
             readers += [(block, kv.reader(place)) for place, block in enumerate(blocks)]
         if readers:
             hooks.enter_context(tapped(model, readers))
-        if next_token or (not is_proven and model.module.get_output_embeddings() is not None):
+        if next_token or (not is_proven and model.head is not None):
             hooks.enter_context(last_tokens_only(model, batch))
         if not next_token and wanted and is_proven:
             last = max([*wanted, *(block + 1 for block in blocks)])
@@ -249,7 +249,7 @@ def _checked(model: Model, layers: Sequence[int]) -> dict[int, int]:
 @contextmanager
 def last_tokens_only(model: Model, batch: Batch) -> Iterator[None]:
     """The head sees each sample's own last token alone, wherever padding put it: (samples, 1, d)."""
-    head = model.module.get_output_embeddings()
+    head = model.head
     if head is None:
         raise CaptureError(f"{type(model.module).__name__} has no language-model head, so no next token")
     last = torch.from_numpy(batch.offset + [layout.length - 1 for layout in batch.layouts])

@@ -26,10 +26,10 @@ def torchvision_ready() -> bool:
     try:
         import_module("torchvision")
     except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         _declared.append(library)
         for name, schema in _OPERATORS.items():
             if name not in torch._C._dispatch_get_all_op_names():
-                library.define(schema)
+                library.define(schema)  # type: ignore[no-untyped-call]
         import_module("torchvision")
     return True

@@ -43,7 +43,7 @@ def lens_of(model: Model, encoded: Encoded, dtype: str) -> Lens:
 
 def _taken(model: Model, dtype: str) -> Lens:
     """The lens, without what the model does to its logits."""
-    head = model.module.get_output_embeddings()
+    head = model.head
     if head is None:
         raise LensError(f"{type(model.module).__name__} has no language-model head, so no lens; set lens = false")
     linear = cast(nn.Linear, getattr(head, "linear", head))  # CLIP + Gemma's head is capped
