@@ -120,7 +120,9 @@ def _said(kind: Kind, usual: Any, eager: Any, processor: Any, name: str, sample:
     ids = inputs["input_ids"][0].numpy().astype(np.int64)
     points, logits = _points(usual, inputs, name, kind.norm)
     plain, attention = _eager(eager, inputs, name, kind.norm, len(ids))
-    said = Said(ids, [_stream(x, len(ids)) for x in points], attention, logits, _noise(points, plain))
+    said = Said(
+        ids, [_stream(x, len(ids), _side_by_side(usual)) for x in points], attention, logits, _noise(points, plain)
+    )
     if sample.picture is not None:
         _locate(said, kind, processor, _changed(kind, usual, processor, name, sample, points[0], ids))
     said.text = _generated(usual, processor, inputs, len(ids))
@@ -181,8 +183,15 @@ def _first(value: Any) -> torch.Tensor:
     return value
 
 
-def _stream(x: torch.Tensor, n_tokens: int) -> Array | None:
+def _side_by_side(model: Any) -> int:
+    """How many streams a token's vector holds, one behind the other."""
+    return int(getattr(model.config.get_text_config(), "hc_count", None) or 1)
+
+
+def _stream(x: torch.Tensor, n_tokens: int, n_streams: int = 1) -> Array | None:
     """(tokens, d) of one sample: of streams in front of the samples the first, of several a token their mean."""
+    if x.ndim == 3 and x.shape[:2] == (1, n_tokens) and n_streams > 1:
+        return x[0].unflatten(-1, (n_streams, -1)).mean(1).float().numpy()
     if x.ndim == 2 and len(x) == n_tokens:
         return x.float().numpy()
     if x.ndim == 3 and x.shape[:2] == (1, n_tokens):
