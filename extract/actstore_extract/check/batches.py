@@ -1,5 +1,6 @@
 """Whether a sample in a batch is what it is alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -39,20 +40,28 @@ def shared(
     generates: bool,
 ) -> Shared:
     """The last of `batch_size` samples is held against itself alone, and against the first of the same forward, the
-    same prompt with more at its end, where rounding hides less; then the same behind itself as it is. Before, behind
-    the same prompt with another picture: in some models a sample sees those of others."""
+    same prompt with more at its end, where rounding hides less; then the same behind itself as it is. At last,
+    behind the same prompt with another picture: in some models a sample sees those of others."""
     if batch_size < 2:
         return Shared("padded", None, {"batches": "samples run one at a time"})
-    first = _longer(model, prompt, encoded)
+    try_behind = partial(_behind, model, last=encoded, alone=alone, limit=limit, n=batch_size, generates=generates)
+    found = _of_words(model, _longer(model, prompt, encoded), encoded, try_behind)
+    other = None if found.batches == "of one" else _other(model, prompt, encoded)
+    if other is None:
+        return found
+    beside = try_behind(other)
+    if beside.is_allowed or beside.figure == _NO_ROOM:
+        return found
+    seen = {**found.seen, "behind another picture": beside.figure}
+    return Shared("of one", _why(model, "with another picture in a batch", beside), seen)
+
+
+def _of_words(
+    model: Model, first: Encoded | None, encoded: Encoded, try_behind: "Callable[[Encoded], _Apart]"
+) -> Shared:
+    """How samples of one picture may share a forward."""
     if first is None:
         return Shared("padded", None, {"padded": "its prompt cannot be made longer"})
-    try_behind = partial(_behind, model, last=encoded, alone=alone, limit=limit, n=batch_size, generates=generates)
-    other = _other(model, prompt, encoded)
-    beside = None if other is None else try_behind(other)
-    if beside is not None and not beside.is_allowed and beside.figure != _NO_ROOM:
-        figure = beside.figure if isinstance(beside.figure, str) else f"relative difference {beside.figure:.2g}"
-        why = f"in a batch with another picture a sample of {type(model.module).__name__} is not what it is alone: "
-        return Shared("of one", why + figure, {"behind another picture": beside.figure})
     padded = try_behind(first)
     if padded.is_near or padded.figure == _NO_ROOM:
         return Shared("padded", None, {"padded": padded.figure})
@@ -60,9 +69,12 @@ def shared(
     seen = {"padded": padded.figure, "of one length": alike.figure}
     if padded.is_allowed and not alike.is_clearly_nearer(padded):
         return Shared("padded", None, seen)
-    figure = padded.figure if isinstance(padded.figure, str) else f"relative difference {padded.figure:.2g}"
-    why = f"padded in a batch a sample of {type(model.module).__name__} is not what it is alone: {figure}"
-    return Shared("of one length" if alike.is_allowed else "of one", why, seen)
+    return Shared("of one length" if alike.is_allowed else "of one", _why(model, "padded in a batch", padded), seen)
+
+
+def _why(model: Model, how: str, apart: "_Apart") -> str:
+    figure = apart.figure if isinstance(apart.figure, str) else f"relative difference {apart.figure:.2g}"
+    return f"{how} a sample of {type(model.module).__name__} is not what it is alone: {figure}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from copy import deepcopy
 from functools import cache, partial
 
 import pytest
+import torch
 
 import faults
 import kinds
@@ -141,3 +142,19 @@ def test_a_batch_is_not_what_its_samples_are(
     assert found.batches == batches
     assert f"padded in a batch a sample of {type(model.module).__name__} is not what it is alone: " in found.why
     assert found.lines()[-1].endswith("one sample at a time" if batches == "of one" else "samples of one length")
+
+
+def test_a_sample_that_sees_the_first_ones_picture_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made(system("llava_gemma"))
+    collate = model.kind.collate
+
+    def first(*args: object, **kwargs: object) -> dict[str, torch.Tensor]:
+        """As in models whose inputs count in what is joined: each sample is given the first one's picture."""
+        batch = collate(*args, **kwargs)
+        pixels = batch["pixel_values"]
+        return {**batch, "pixel_values": pixels[:1].expand_as(pixels)}
+
+    monkeypatch.setattr(model.kind, "collate", first)
+    found = checked(model, "float32")
+    assert found.batches == "of one"
+    assert "with another picture in a batch a sample of" in found.why
