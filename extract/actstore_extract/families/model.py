@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -112,8 +112,9 @@ class Model:
     @property
     def head(self) -> nn.Module | None:
         """What makes logits of the residual stream: the model's own, or that of the language model inside it."""
-        own, inner = self.module.get_output_embeddings(), getattr(self.module, "language_model", None)
-        found = inner.get_output_embeddings() if own is None and isinstance(inner, PreTrainedModel) else own
+        module: Any = self.module
+        own, inner = module.get_output_embeddings(), module._modules.get("language_model")
+        found = inner.get_output_embeddings() if own is None and inner is not None else own
         return cast(nn.Module | None, found)
 
     @property

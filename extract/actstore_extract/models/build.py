@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import DummyObject
+from transformers.utils.import_utils import DummyObject
 
 from actstore_extract.models.kind import Kind
 from actstore_extract.models.small import small

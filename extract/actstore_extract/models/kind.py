@@ -90,8 +90,10 @@ def variants() -> list[str]:
 
 def kind_named(name: str) -> Kind:
     """The kind of a model type, or a variant; without an entry in the files one with defaults alone."""
-    entries = _whole(name)
-    return Kind(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()})
+    entries: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in _whole(name).items()
+    }
+    return Kind(name, **entries)
 
 
 @cache

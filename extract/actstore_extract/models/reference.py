@@ -91,7 +91,7 @@ def _loaded(kind: Kind, folder: Path, attention: str | None) -> Any:
 
 def _processor(kind: Kind, folder: Path) -> Any:
     auto = transformers.AutoProcessor if kind.processor else transformers.AutoTokenizer
-    return auto.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    return auto.from_pretrained(folder)
 
 
 def _blocks(model: nn.Module) -> str:
@@ -111,7 +111,7 @@ def _blocks(model: nn.Module) -> str:
     if not found:
         raise UnreadableError("no list of blocks")
     longest = max(n for n, _ in found)
-    return next(name for n, name in found if n == longest)
+    return str(next(name for n, name in found if n == longest))
 
 
 @torch.no_grad()
@@ -191,7 +191,7 @@ def _side_by_side(model: Any) -> int:
 def _stream(x: torch.Tensor, n_tokens: int, n_streams: int = 1) -> Array | None:
     """(tokens, d) of one sample: of streams in front of the samples the first, of several a token their mean."""
     if x.ndim == 3 and x.shape[:2] == (1, n_tokens) and n_streams > 1:
-        return x[0].unflatten(-1, (n_streams, -1)).mean(1).float().numpy()
+        return np.asarray(x[0].reshape(n_tokens, n_streams, -1).mean(1).float())
     if x.ndim == 2 and len(x) == n_tokens:
         return x.float().numpy()
     if x.ndim == 3 and x.shape[:2] == (1, n_tokens):
@@ -338,7 +338,8 @@ def _generated(model: Any, processor: Any, inputs: dict[str, Any], n_tokens: int
     words = getattr(processor, "tokenizer", processor)
     with suppress(AttributeError, ValueError, TypeError, RuntimeError, IndexError, NotImplementedError):
         # Whatever else the class would have done to its logits is no greedy text.
-        model.generation_config = transformers.GenerationConfig(pad_token_id=0, eos_token_id=2)
+        greedy: Any = transformers.GenerationConfig
+        model.generation_config = greedy(pad_token_id=0, eos_token_id=2)
         tokens = model.generate(**inputs, max_new_tokens=N_GENERATED)[0]
         return str(words.decode(tokens[n_tokens:], skip_special_tokens=True)).strip()
     return "no generation"

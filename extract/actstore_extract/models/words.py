@@ -33,7 +33,7 @@ def tokenizer(kind: Kind) -> PreTrainedTokenizerFast:
             special_tokens=[(kind.bos, vocabulary[kind.bos])],
         )
     words.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=words,
         extra_special_tokens=dict(kind.tokens),
         **_SPECIAL,
