@@ -18,7 +18,7 @@ def families() -> dict[str, Family]:
     """Name -> family.
 
     >>> sorted(families())[:2]
-    ['aria', 'chameleon']
+    ['aria', 'blip2']
     """
     package = __name__.rpartition(".")[0]
     path = importlib.import_module(package).__path__

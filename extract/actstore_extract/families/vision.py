@@ -14,7 +14,7 @@ def missing(torch: str | None = None) -> str:
 
     >>> missing("2.13.0")
     "its processor needs torchvision: pip install 'torchvision==0.28.0'"
-    >>> missing("2.7.1+cpu")[34:]
+    >>> missing("2.7.1+cpu")[33:]
     "pip install --no-deps 'torchvision==0.22.1+cpu', from the --index-url that torch 2.7.1+cpu came from"
     """
     return f"its processor needs torchvision: {_install(torch or version('torch'))}"

@@ -1,5 +1,6 @@
 """actstore overlap and actstore results, end to end on a small store made with numpy."""
 
+import errno
 import json
 import re
 
@@ -9,6 +10,7 @@ import pytest
 
 import actstore
 from actstore.commands.main import run
+from actstore.format import results
 from actstore_analyze.overlap.measure import chance_level, label_overlap, label_overlap_per_point
 from labelled import DIGITS, POSITIONS, N, make_store, sample_ids, vectors, write_batch
 
@@ -177,11 +179,13 @@ def test_the_same_call_is_recalled_until_the_store_grows(tmp_path, capsys, monke
     assert listed[0]["parameters"]["k"] == 5
 
 
-def test_a_store_that_cannot_be_written_still_answers(store, capsys):
-    (store / "results").rmdir()
-    (store / "results").write_text("in the way")
+def test_a_store_that_cannot_be_written_still_answers(store, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(results, "write_arrow", full)
     status, rows, err = command(capsys, "overlap", store, "--roles", "eoi", "-k", 5)
-    assert status == 0
+    assert status == 4
     assert len(rows) == 3
     assert "not saved" in err
 

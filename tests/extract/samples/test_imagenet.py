@@ -9,7 +9,7 @@ from sampling import ids, source
 
 
 def test_the_papers_classes():
-    animals, pairs, wnids = papers()
+    animals, pairs, wnids, _ = papers()
     assert len(set(animals)) == 100
     assert len({name for pair in pairs for name in pair}) == 20
     assert set(wnids) == {*animals, *(name for pair in pairs for name in pair)}

@@ -59,9 +59,10 @@ def test_many_rows_go_in_pieces(store, tmp_path, monkeypatch):
 
 
 def test_a_file_that_cannot_be_written(store, tmp_path):
+    (tmp_path / "file").touch()
     for suffix in ("parquet", "npy", "safetensors"):
         with pytest.raises(ActstoreError, match=rf"x\.{suffix}(\.rows\.parquet)?: cannot be written: "):
-            export(store, QUERY, [1], tmp_path / "nowhere" / f"x.{suffix}")
+            export(store, QUERY, [1], tmp_path / "file" / f"x.{suffix}")
 
 
 def test_the_rows_of_an_array_never_replace_an_export_of_the_same_name(store, tmp_path):
