@@ -216,15 +216,18 @@ class _Trial:
         return self.held.append("two pictures")
 
     def _generation(self) -> None:
-        """What follows the prompt is what plain greedy generation says first."""
+        """What follows the prompt is what plain greedy generation says first.
+
+        A model that generates in another way, by position ids of its own for one, is run where no text is asked for.
+        """
         try:
             logits = first_logits(self.model, self.model.collate([self.encoded], left=True))
-        except Exception as error:  # a model that generates in another way is run without, unless it is asked to
+            self._same(
+                "first token generated",
+                replace(self.plain, logits=logits[0].float().cpu()),
+                "the logits after the prompt are not those by which it generates its first token: max_new_tokens = 0",
+            )
+        except Exception as error:
             if self.asked.generates:
                 raise
-            return self._note("generation", f"{type(error).__name__}: {error}"[:200])
-        return self._same(
-            "first token generated",
-            replace(self.plain, logits=logits[0].float().cpu()),
-            "the logits after the prompt are not those by which it generates its first token",
-        )
+            self._note("generation", f"{type(error).__name__}: {error}"[:200])

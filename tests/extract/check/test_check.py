@@ -106,6 +106,14 @@ FAULTS: dict[str, tuple[Make, Callable[[Model, pytest.MonkeyPatch], None] | None
 }
 
 
+def test_a_model_that_generates_otherwise_is_run_where_no_text_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    make, put_back, _ = FAULTS["generation"]
+    model = made(make)
+    put_back(model, monkeypatch)
+    found = checked(model, "float32", Asked(batch_size=8, reads=True, blocks=True))
+    assert "not those by which it generates its first token" in found.left_out["generation"]
+
+
 @every_dtype
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_refused(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
