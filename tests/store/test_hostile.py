@@ -287,6 +287,7 @@ def test_a_table_that_does_not_fit_into_memory_is_not_read(tmp_path, monkeypatch
         tables.read_table(path)
 
 
+@pytest.mark.slow
 def test_reading_a_bomb_stays_within_some_megabytes(tmp_path):
     """20 kB that stand for 20 GB: refused after a piece, in a process that may have 4 GB."""
     path = tmp_path / "plan.parquet"

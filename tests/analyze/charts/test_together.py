@@ -86,6 +86,7 @@ def test_models_that_score_nothing_have_no_share_and_a_figure(tmp_path):
     assert "attention blocked in the last blocks" in drawing
 
 
+@pytest.mark.slow
 def test_a_report_of_two_stores_has_the_panel_too(stores, tmp_path, capsys):
     for one in stores["gap"]:
         asked(capsys, "gap", one)

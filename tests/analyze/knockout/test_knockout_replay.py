@@ -86,6 +86,7 @@ def test_replayed_knockouts_are_those_that_ran(asked, capsys):
     assert max(changed) > 0.2
 
 
+@pytest.mark.slow
 def test_what_cannot_be_replayed(tmp_path, capsys):
     path = make(tmp_path / "kv", "digits-gated", "capture.kv=['prefix']", keep="roles=['suffix']")
     rows, _ = table(capsys, path, "--replay", "image", "--mode", "pre")
@@ -124,6 +125,7 @@ def test_it_is_drawn_and_recalled(tmp_path, capsys):
     assert result.measure == "knockout_replayed"
 
 
+@pytest.mark.slow
 def test_conditions_as_recipes_write_them(tmp_path, capsys):
     keys, where = "name = 'both-knockout', keys = ['eoi', 'last-image']", "layers = [1, 2], heads = [0, 3]"
     online = f"{{ {keys}, {where} }}, {{ name = 'random-image-2-knockout', repeats = 2 }}"

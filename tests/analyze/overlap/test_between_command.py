@@ -110,6 +110,7 @@ def test_with_a_condition(tmp_path, capsys):
     assert "the query selects condition 'none' alone" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_jobs_figure_and_report(store, tmp_path, capsys):
     asked = ("overlap", store, SQL, "--roles", "random-text", "--with-layer", 1, "-k", 4)
     _, alone, _ = command(capsys, *asked, "--figure", tmp_path / "f.svg")

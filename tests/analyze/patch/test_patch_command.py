@@ -115,6 +115,7 @@ def test_keys_and_values_from_the_store(gated, tmp_path, capsys):
     assert "full replay needs every position" in refused(capsys, "patch", store.path, *options, "--method", "full")
 
 
+@pytest.mark.slow
 def test_a_model_with_windows_soft_caps_and_no_end_of_image(tmp_path, capsys):
     store = make(tmp_path / "mapped", "digits-mapped", role="last-image")
     ran, _ = table(capsys, "patch", store.path)
@@ -237,6 +238,7 @@ def test_a_file_that_holds_no_such_vector(gated, tmp_path, capsys, name, save, m
 # What is refused, and what is said
 
 
+@pytest.mark.slow
 def test_a_store_without_what_a_replay_needs_says_which_roles(tmp_path, capsys):
     store = make(tmp_path / "little", "digits-gated", keep="roles=['eoi', 'last']", online=False)
     message = refused(capsys, "patch", store.path, *ASKED)

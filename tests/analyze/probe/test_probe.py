@@ -77,6 +77,7 @@ def test_folds_where_the_rows_chosen_are_all_test(store, capsys):
     assert (rows[0]["held_out"], rows[0]["n"]) == (20, 20)
 
 
+@pytest.mark.slow
 def test_several_jobs_give_what_one_gives(store, capsys):
     asked = ("probe", store, SQL, "--roles", "eoi")
     _, alone, _ = command(capsys, *asked)

@@ -20,6 +20,8 @@ CONDITIONS = (
     "{name='image-knockout', windows=4}",
 )
 
+pytestmark = pytest.mark.slow  # a model runs under every condition, and is replayed under each
+
 
 def silent(_):
     pass

@@ -87,6 +87,7 @@ STRANGE = {
 QUICK = ("unknown parameter", "no rows of another measure", "minus the largest float")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in STRANGE]
 )

@@ -27,6 +27,7 @@ def judge():
         yield ["--judge", "tiny", "--base-url", server.url]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "files", "model", "task", "metric"), BENCHMARKS)
 def test_a_benchmark_under_a_knockout(tmp_path, capsys, judge, recipe, files, model, task, metric):
     data = layouts.LAYOUTS[files](tmp_path / "data")

@@ -310,6 +310,7 @@ def test_other_samples_make_other_scores_and_those_of_before_are_not_shown(tmp_p
     assert not [heading for heading in reported(tmp_path, store).headings if heading.startswith("Scores")]
 
 
+@pytest.mark.slow
 def test_scores_of_every_task_are_drawn(tmp_path, capsys):
     captions = [["yes", "a cat"], ["no"], ["no", "dog"], ["yes"]]
     store = make_store(

@@ -25,6 +25,7 @@ def test_several_jobs_give_what_one_gives(store, capsys, asked):
     assert "recalled" in recalled  # jobs are no part of the question
 
 
+@pytest.mark.slow
 def test_a_worker_says_what_is_wrong(store, capsys):
     status, _, err = command(capsys, "cluster", store, "--metric", "cosine", "--method", "hdbscan", "--jobs", 2)
     assert status == 1

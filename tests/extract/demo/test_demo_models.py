@@ -153,6 +153,7 @@ def test_training_program(name: str, tmp_path: Path):
     assert shipped == {file.relative_to(tmp_path / name) for file in (tmp_path / name).rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_a_gate_is_seen_where_one_was_built_in_and_only_there():
     from actstore_extract.demo.knockouts import knockouts
 

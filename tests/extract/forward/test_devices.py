@@ -115,7 +115,9 @@ def elsewhere() -> ProcessPoolExecutor:
         yield pool
 
 
-@pytest.mark.parametrize("name", ["chameleon", "clip_gemma", "pixtral"])
+@pytest.mark.parametrize(
+    "name", ["clip_gemma", *(pytest.param(name, marks=pytest.mark.slow) for name in ("chameleon", "pixtral"))]
+)
 def test_two_devices_give_what_one_gives(elsewhere: ProcessPoolExecutor, name: str) -> None:
     found = elsewhere.submit(on_two_devices, name).result()
     assert found["devices"] == ["far:0", "far:0", "far:1", "far:1"]

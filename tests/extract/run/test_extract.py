@@ -403,7 +403,7 @@ def test_three_racing_processes_write_each_sample_once(tmp_path, whole):
 
 @pytest.mark.parametrize(
     ("kills", "conditions"),
-    [(2, "[]"), (2, "['eoi-knockout']"), pytest.param(20, "[]", marks=pytest.mark.slow)],
+    [(2, "['eoi-knockout']"), pytest.param(20, "[]", marks=pytest.mark.slow)],
 )
 def test_kill_9_at_random_instants_then_resume(tmp_path, kills, conditions):
     """Every kill falls while the killed process extracts: after it has begun a part of its own."""

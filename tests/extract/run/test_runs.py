@@ -81,6 +81,7 @@ def goes_on(path, truth):
     assert verify.run(verify.steps(path)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_run_between_batches(tmp_path, truth, number):
     path, said = tmp_path / "s", tmp_path / "said"

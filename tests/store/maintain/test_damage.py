@@ -170,7 +170,7 @@ def target(tmp_path_factory):
     return path, read_all(path)
 
 
-@pytest.mark.parametrize("flips", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [25, pytest.param(1000, marks=pytest.mark.slow)])
 def test_any_flipped_bit_is_found(target, flips):
     @given(st.data())
     @settings(max_examples=flips, deadline=None)

@@ -32,6 +32,7 @@ def tried(trial, folder, times=3):
         tries.close()
 
 
+@pytest.mark.slow
 def test_a_local_disk_keeps_all(tmp_path):
     ticks = []
     found = promises(tmp_path, seconds=0, advance=lambda: ticks.append(1))

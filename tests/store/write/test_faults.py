@@ -181,6 +181,7 @@ def _kill_and_resume(path, kills, random):
     return reads
 
 
+@pytest.mark.slow
 def test_killed_writers_lose_nothing(tmp_path):
     assert _kill_and_resume(tmp_path / "s", 10, np.random.default_rng(0)) >= 3
 
