@@ -52,7 +52,7 @@ $(MODELS)/.made: pyproject.toml .ci/constraints.txt
 	  { echo "no torchvision, timm or num2words to be had here: kinds that need them cannot be tried"; exit 1; }
 	@touch $@
 
-models: $(MODELS)/.made ## try every class of Transformers and write the table of which run (half an hour)
+models: $(MODELS)/.made ## try every class of Transformers and write the table of which run (some seconds a class)
 	$(MODELS)/bin/python -m actstore_extract.models --out $(MODELS)/rows --jobs $(WORKERS)
 
 fuzz: $(VENV)/.fuzz ## try parsers with inputs that a fuzzer makes up (some minutes; on Linux)

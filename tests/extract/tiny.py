@@ -377,6 +377,18 @@ SYSTEMS = {
     "pixtral": pixtral,
 }
 
+# The models of the shipped recipes, each with the tiny system of its family.
+OF_RECIPES = {
+    "chameleon-7b": "chameleon",
+    "chameleon-34b": "chameleon_swin",
+    "clip-gemma-2-2b": "clip_gemma",
+    "emu3": "emu3",
+    "janus-1.3b": "janus",
+    "llava-1.5-7b": "llava_gemma",
+    "llava-onevision-7b": "llava_onevision",
+    "pixtral-12b": "pixtral",
+}
+
 
 def model(name: str, **options: object) -> Model:
     """The tiny system of that name, wrapped."""

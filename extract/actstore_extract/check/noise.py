@@ -72,7 +72,7 @@ def _of_sizes(model: Model, encoded: Encoded, plain: View, batch_size: int) -> f
     """How far the first of a batch of copies is from one alone; None where they do not run together."""
     try:
         seen = view(model, model.collate([encoded] * batch_size))
-    except Exception:
+    except Exception:  # whatever a batch fails of: whether it may run as one is not asked here, but in batches
         return None
     return distance(replace(seen, logits=plain.logits), plain)
 

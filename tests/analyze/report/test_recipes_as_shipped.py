@@ -26,22 +26,14 @@ from speaking import speaking
 
 pytestmark = pytest.mark.slow
 
-SYSTEMS = {
-    "chameleon-7b": "chameleon",
-    "chameleon-34b": "chameleon_swin",
-    "clip-gemma-2-2b": "clip_gemma",
-    "emu3": "emu3",
-    "janus-1.3b": "janus",
-    "llava-1.5-7b": "llava_gemma",
-    "llava-onevision-7b": "llava_onevision",
-    "pixtral-12b": "pixtral",
-}
 CALLS = {
     recipe: dict.fromkeys(call for row in rows() if recipe in row.recipes for call in row.calls)
     for recipe in {recipe for row in rows() for recipe in row.recipes}
 }
 EDGES = {"chameleon-7b": 16, "chameleon-34b": 16}  # of pictures, in pixels: 64 tokens, the paper's 32nd among them
-RECIPES = sorted(name for name in shipped() if name.partition("/")[0] in SYSTEMS)  # PaliGemma's has a file of its own
+RECIPES = sorted(
+    name for name in shipped() if name.partition("/")[0] in tiny.OF_RECIPES
+)  # PaliGemma's has a file of its own
 FAR = {"at-1025"}  # a position that a tiny image does not reach
 
 
@@ -68,14 +60,14 @@ def models(tmp_path_factory):
     tables = [load("chameleon-7b/patching").capture.answers, *papers().words.values()]
     words = [word.strip() for table in tables for word in table.values()]
     patch.setattr(tiny_words, "WORDS", list(dict.fromkeys([*tiny_words.WORDS, *words])))
-    for name, system in SYSTEMS.items():
+    for name, system in tiny.OF_RECIPES.items():
         tiny.save(tiny.model(system), root / name)
     for name, edge in EDGES.items():
         enlarge(root / name, edge)
     if not is_torchvision_available():  # two processors need it; what stands in for them is held against them elsewhere
         own, stand_ins = loading.AutoProcessor.from_pretrained, {}
         for name in ("llava-onevision-7b", "pixtral-12b"):
-            stand_ins[str(root / name)] = tiny.SYSTEMS[SYSTEMS[name]]()[1]
+            stand_ins[str(root / name)] = tiny.SYSTEMS[tiny.OF_RECIPES[name]]()[1]
         patch.setattr(
             loading.AutoProcessor,
             "from_pretrained",
@@ -192,7 +184,7 @@ def test_the_words_of_the_authors_run_too(name, extracted, capsys):
     """Their pieces are words of the tiny tokenizers."""
     store = extracted(name, "--set", "capture.answers=narrow-gate")
     made = open_store(store).run
-    assert made["recipe"]["capture"]["answers"] == papers().words[SYSTEMS[name.partition("/")[0]]]
+    assert made["recipe"]["capture"]["answers"] == papers().words[tiny.OF_RECIPES[name.partition("/")[0]]]
     assert len({*made["answer_tokens"].values()}) == 20
     capsys.readouterr()
     assert run(["patch", str(store)]) == 0

@@ -21,16 +21,6 @@ from actstore_extract.run.command import recipes
 from actstore_extract.run.extractor import Extractor
 from actstore_extract.samples.synsets import papers
 
-SYSTEMS = {
-    "chameleon-7b": "chameleon",
-    "chameleon-34b": "chameleon_swin",
-    "clip-gemma-2-2b": "clip_gemma",
-    "emu3": "emu3",
-    "janus-1.3b": "janus",
-    "llava-1.5-7b": "llava_gemma",
-    "llava-onevision-7b": "llava_onevision",
-    "pixtral-12b": "pixtral",
-}
 EXPERIMENTS = [
     "coco-captions",
     "flickr30k-captions",
@@ -59,7 +49,7 @@ DIGITS = [
 ]
 MAPPED = ["gqa", "llava-bench", "mme", "pope", "sae"]
 COMPOSED = [name for name in shipped() if "/" in name]
-RUN = [name for name in COMPOSED if name.partition("/")[0] in SYSTEMS]  # PaliGemma's has a file of its own
+RUN = [name for name in COMPOSED if name.partition("/")[0] in tiny.OF_RECIPES]  # PaliGemma's has a file of its own
 FAR = {"at-32", "at-1025"}  # positions that a tiny image does not reach
 
 CAPTIONS = "".join(layouts.CAPTIONS)
@@ -127,13 +117,13 @@ def planned(data):
 
 @cache
 def model(name):
-    return tiny.model(SYSTEMS[name.partition("/")[0]])
+    return tiny.model(tiny.OF_RECIPES[name.partition("/")[0]])
 
 
 def test_every_experiment_of_every_model_ships():
     mapped = [f"clip-gemma-2-2b/{what}" for what in MAPPED] + ["paligemma2-3b/sae"]
     mapped += [f"llava-1.5-7b/{what}" for what in MAPPED if what != "sae"]
-    others = [name for name in SYSTEMS if name not in [one.partition("/")[0] for one in mapped]]
+    others = [name for name in tiny.OF_RECIPES if name not in [one.partition("/")[0] for one in mapped]]
     assert sorted(shipped()) == sorted(
         [*DIGITS, *mapped, *(f"{name}/{what}" for name in others for what in EXPERIMENTS)]
     )
