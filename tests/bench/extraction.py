@@ -22,13 +22,13 @@ from unittest import mock
 import numpy as np
 import torch
 from measuring import Goal, Spent, finish, parser, row, speed, taking_turns
-from models import MIDDLE, QUICK, SEVEN_B, SMALL, on_device, picture, write
 
 import actstore
 from actstore.format.names import dtype_named
 from actstore_extract.families import Batch, Model, Prompt
 from actstore_extract.recipe import recipe
 from actstore_extract.run.runner import Run
+from models import MIDDLE, QUICK, SEVEN_B, SMALL, on_device, picture, write
 
 SHAPES = {"quick": QUICK, "middle": MIDDLE, "7b": SEVEN_B}
 FOUR = 'capture.roles=["eoi", "last-image", "image-mean", "last"]'

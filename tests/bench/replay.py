@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 
 import measuring
-import models
 import numpy as np
 import torch
 from measuring import Goal, row
 
+import models
 from actstore_extract.families import Model
 from actstore_extract.replay import Branch, Job, Kept, Put, Replay
 from actstore_extract.roles import Layout

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import finish, parser, row, speed, taking_turns
-from models import MIDDLE, QUICK, tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import actstore
 from actstore_extract.recipe import recipe
 from actstore_extract.run.runner import Run
+from models import MIDDLE, QUICK, tokenizer
 
 LAYER = 3  # the one that is kept where one is
 RECIPE = """
