@@ -30,9 +30,8 @@ SECONDS = 600
 @click.argument("names", nargs=-1)
 @click.option("--out", type=click.Path(path_type=Path), help="Where rows are kept; else they are with the table.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at a time.")
-@click.option("--alone", is_flag=True, help="One sample a batch as well as three: twice the time.")
 @click.option("--again", is_flag=True, help="Try those too whose row is there.")
-def main(names: Sequence[str], out: Path | None, jobs: int, alone: bool, again: bool) -> None:
+def main(names: Sequence[str], out: Path | None, jobs: int, again: bool) -> None:
     """Try the kinds named, or all of them."""
     if not torchvision_ready():
         click.echo("torchvision is not installed: kinds whose processor needs it are not built; make models brings it")
@@ -40,7 +39,7 @@ def main(names: Sequence[str], out: Path | None, jobs: int, alone: bool, again: 
         kept = out or Path(scratch) / "rows"
         there = {} if again else read(kept)
         wanted = [name for name in names or _all() if name not in there]
-        for row in _rows(wanted, Path(scratch), jobs, alone=alone):
+        for row in _rows(wanted, Path(scratch), jobs):
             write(row, kept)
             click.echo(f"{row.name}: {row.verdict} {row.said}".rstrip())
         rows = read(kept)
@@ -55,15 +54,15 @@ def _all() -> list[str]:
     return [*image_text(), *text_only(), *variants()]
 
 
-def _rows(names: Sequence[str], scratch: Path, jobs: int, *, alone: bool) -> Iterator[Row]:
+def _rows(names: Sequence[str], scratch: Path, jobs: int) -> Iterator[Row]:
     """Rows as their kinds are tried, each in a process of its own."""
     with ThreadPoolExecutor(jobs) as threads:
-        yield from threads.map(lambda name: _apart(name, scratch, alone=alone), names)
+        yield from threads.map(lambda name: _apart(name, scratch), names)
 
 
-def _apart(name: str, scratch: Path, *, alone: bool) -> Row:
+def _apart(name: str, scratch: Path) -> Row:
     """The row of a kind that is tried in a process that may crash, or take too long."""
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(name, scratch, alone))
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(name, scratch))
     process.start()
     process.join(SECONDS)
     if process.is_alive():
@@ -74,7 +73,7 @@ def _apart(name: str, scratch: Path, *, alone: bool) -> Row:
     return read(scratch / "rows" / name).get(name) or Row(name, kind.architecture, kind.sees, "wrong", lost)
 
 
-def _child(name: str, scratch: Path, alone: bool) -> None:
+def _child(name: str, scratch: Path) -> None:
     import torch
     from transformers.utils import logging
 
@@ -83,7 +82,7 @@ def _child(name: str, scratch: Path, alone: bool) -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        write(trial(kind_named(name), scratch / name, alone=alone), scratch / "rows" / name)
+        write(trial(kind_named(name), scratch / name), scratch / "rows" / name)
 
 
 if __name__ == "__main__":

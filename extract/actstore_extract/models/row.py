@@ -16,7 +16,8 @@ class Row:
     `left_out` is what had to be left out to run and `refused` what was said of it. `roles` and `generation` are empty
     where they are right. `residual` is the largest relative difference from each sample alone in the model itself,
     `batch` the same of samples that ran three a batch, `attention` the largest difference of a head mean; each None
-    where nothing was compared. `without` are blocks that have no attention, `seconds` those of the CPU.
+    where nothing was compared. `batches` says how these shared a forward, if not padded. `without` are blocks that
+    have no attention, `seconds` those of the CPU.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Row:
     without: list[int] = field(default_factory=list)
     generation: str = ""
     batch: float | None = None
+    batches: str = ""
     notes: list[str] = field(default_factory=list)
     blocks: str = ""
     seconds: float = 0.0

@@ -16,10 +16,12 @@ _HEAD = """# Which classes of Transformers run
 Each line is a tiny model of the real class with random weights and its own processor, run by `actstore extract` over
 four prompts, alone and three a batch, and compared with forwards of the model itself, one prompt at a time, by hooks
 and eager attention that share no code with the capture. Image tokens are the positions whose first vector depends on
-the picture. **Right** means: every role at its tokens, residuals equal to the last bit or within 1e-5 of the largest
-value, a batch equal to its samples alone, the same next token and the same greedy text, attention within 1e-5; or,
-where eager attention itself differs from the usual one by more than a millionth, within ten times that. What a class
-cannot do is refused before the run, in the sentence given; blocks that have no attention are said, their columns NaN.
+the picture. **Right** means: every role at its tokens, the residuals of a sample that runs alone within 1e-5 of the
+largest value (0 is equal to the last bit), those of a batch the same, the same next token and the same greedy text,
+attention within 1e-5; or, but for samples that run alone, within ten times what eager attention itself differs from
+the usual one, where that is more than a millionth. Samples that are something else in a padded batch run in batches
+of one length, or of one, which is said. What a class cannot do is refused before the run, in the sentence given;
+blocks that have no attention are said, their columns NaN.
 
 {counts}
 """
@@ -81,7 +83,7 @@ def _cells(row: Row) -> tuple[str, ...]:
             _figure(row.residual) if ran else "",
             _attention(row) if ran else "",
             _text(row) if ran else "",
-            _figure(row.batch) if ran else "",
+            _batch(row) if ran else "",
             _why(row),
         )
     )
@@ -96,6 +98,10 @@ def _attention(row: Row) -> str:
         return "refused"
     none = f"; none in blocks {', '.join(map(str, row.without))}" if row.without else ""
     return f"{_figure(row.attention)}{none}"
+
+
+def _batch(row: Row) -> str:
+    return f"{_figure(row.batch)}; {row.batches}" if row.batches else _figure(row.batch)
 
 
 def _text(row: Row) -> str:

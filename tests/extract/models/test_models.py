@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,8 @@ from click.testing import CliRunner
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from actstore_extract.models import __main__ as program
-from actstore_extract.models.compare import compare
+from actstore_extract.models import trial as trials
+from actstore_extract.models.compare import Differences, compare
 from actstore_extract.models.kind import Kind, image_text, kind_named, text_only, variants
 from actstore_extract.models.reference import Reference, reference
 from actstore_extract.models.row import Row, read, write
@@ -45,6 +47,23 @@ def test_none_is_silently_wrong(name: str, tmp_path: Path) -> None:
     if row.said == MISSING:
         pytest.skip(MISSING)
     assert row.verdict in ("right", "refused", "not built"), row
+
+
+def test_what_rounding_explains_is_no_excuse_for_samples_that_run_alone(tmp_path: Path) -> None:
+    """A model whose samples are alone not what they should be is wrong, though in a batch they would pass."""
+    kind = kind_named("llama")
+
+    def alone_is_off(folder: Path, *args: object, **kwargs: object) -> Differences:
+        return Differences(residual=2e-5 if folder.name == "one" else 0.0)
+
+    def noisy(*args: object) -> Reference:
+        truth = reference(*args)
+        return Reference(truth.blocks, {name: dataclasses.replace(s, noise=1e-5) for name, s in truth.samples.items()})
+
+    with mock.patch.object(trials, "compare", alone_is_off), mock.patch.object(trials, "reference", noisy):
+        row = trial(kind, tmp_path / "llama")
+    assert (row.verdict, row.residual, row.batch) == ("wrong", 2e-5, 0.0)
+    assert row.notes == ["one by one: residual off by 2e-05"]
 
 
 def test_a_difference_is_seen(tmp_path: Path) -> None:
@@ -111,14 +130,13 @@ def test_what_cannot_be_built_says_why(tmp_path: Path) -> None:
 
 
 def test_the_table_says_how_many_came_out_how(tmp_path: Path) -> None:
-    write(
-        Row("llava", "LlavaForConditionalGeneration", True, "right", residual=0.0, batch=2e-6, attention=1e-6), tmp_path
-    )
+    figures = {"residual": 0.0, "batch": 2e-6, "batches": "of one", "attention": 1e-6}
+    write(Row("llava", "LlavaForConditionalGeneration", True, "right", **figures), tmp_path)
     write(Row("bart", "BartForCausalLM", False, "refused", "an encoder | decoder"), tmp_path)
     rows = read(tmp_path)
     assert counts(rows).startswith(f"* AutoModelForImageTextToText: {len(image_text())} model types, 1 right, ")
     page = table(rows)
-    assert "| llava | LlavaForConditionalGeneration | right | yes | 0 | 1e-06 | yes | 2e-06 |  |" in page
+    assert "| llava | LlavaForConditionalGeneration | right | yes | 0 | 1e-06 | yes | 2e-06; of one |  |" in page
     assert "| bart | BartForCausalLM | refused |  |  |  |  |  | an encoder \\| decoder |" in page
 
 
