@@ -36,6 +36,11 @@ def _say(text: str) -> None:
 )
 @click.option("--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="Number type the model runs in.")
 @click.option("--batch-size", type=COUNT, help="Samples in one forward.")
+@click.option(
+    "--share",
+    metavar="K/N",
+    help="The K-th of N shares, counted from 1; without it the place under torchrun, MPI or Slurm (steps, job arrays).",
+)
 @click.option("--no-check", is_flag=True, help="Without the self-check of the model (check = false in the recipe).")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the recipe.")
 def extract(
@@ -47,6 +52,7 @@ def extract(
     device: str,
     dtype: str | None,
     batch_size: int | None,
+    share: str | None,
     no_check: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -61,6 +67,7 @@ def extract(
       actstore extract chameleon-7b/vqa runs/vqa --arithmetic --set capture.max_new_tokens=40
       actstore extract digits-fusion demo/cut --set 'conditions=["eoi-knockout"]'
       actstore extract my-recipe.toml runs/mine --device cuda --set samples.path=/data/imagenet
+      actstore extract my-recipe.toml runs/mine --share 3/16
     """
     from actstore_extract.recipe.recipe import load
 
@@ -71,9 +78,10 @@ def extract(
         _print_arithmetic(asked, batch_size)
         return
     from actstore_extract.run.estimate import estimate as estimate_of
+    from actstore_extract.run.ranks import share_of
     from actstore_extract.run.runner import Run
 
-    run = Run(asked, device=device, batch_size=batch_size, say=_say)
+    run = Run(asked, device=device, batch_size=batch_size, share=share_of(share), say=_say)
     if estimate:
         _print_estimate(estimate_of(run))
         return

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ from actstore_extract.run.encoder import NO_PROMPT, chat_of
 from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.lens import lens_of
-from actstore_extract.run.ranks import device_of, share
+from actstore_extract.run.ranks import Share, device_of, share_of
 from actstore_extract.run.resume import check_same, check_samples, recipe_of
 from actstore_extract.run.said import said_last, tokens_of
 from actstore_extract.run.settings import RULES, settings
@@ -71,9 +71,11 @@ class Run:
         *,
         device: str = "auto",
         batch_size: int | None = None,
+        share: Share | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.recipe, self.say, self.device, self.batch_size = recipe, say, device, batch_size
+        self.share = share or share_of()
         self.samples: Samples = recipe.samples.samples()
         for note in self.samples.notes:
             say(note)
@@ -225,19 +227,18 @@ class Run:
     def extract(self, path: Path) -> Summary:
         """Create the store at `path`, or go on with it; returns when nothing is left for this process to do.
 
+        Of several that run it, each takes its share first, then what others have left.
+
         Raises PlanError if the store there was made from another recipe or other weights.
         """
         store = self._open(path)
         before = store.run["recipe"]["capture"]["batch_size"]
         own = self.recipe.capture.batch_size
         batch_size = self.batch_size or (own if own != before else int(store.run["batch_size"]))
-        total = store.plan.filter(pl.col("batch").is_in(share(store.remaining))).height
-        self.say(f"{total} of {store.plan.height} samples left")
         started = time.monotonic()
-        commits: list[Commit] = []
-        with bar(total, "samples") as progress, _terminated():
-            while todo := self._free(store):  # again, until what is left is in the hands of other writers
-                commits += self._work(store, self.extractor(batch_size), todo, progress)
+        with _terminated():
+            commits = self._take(store, self.share.own, batch_size)
+            commits += self._take(store, self.share.others, batch_size) if self.share.of > 1 else []
         left = len(store.remaining)
         if not left and (commits or not (path / INDEX).exists()):
             actstore.open(path).write_index()
@@ -250,9 +251,16 @@ class Run:
             left=left,
         )
 
-    def _free(self, store: Store) -> list[int]:
-        """Batches that nobody has committed and nobody is working on."""
-        return [number for number in share(store.remaining) if number not in drafts.live(store.path)]
+    def _take(self, store: Store, batches: Callable[[Sequence[int]], list[int]], batch_size: int) -> list[Commit]:
+        """Extract `batches` of what remains, again until the rest of them is in the hands of other writers."""
+        total = store.plan.filter(pl.col("batch").is_in(batches(store.remaining))).height
+        whose = "" if self.share.of == 1 else f", {self.share}" if batches == self.share.own else " by other shares"
+        self.say(f"{total} of {store.plan.height} samples left{whose}")
+        commits: list[Commit] = []
+        with bar(total, "samples") as progress:
+            while todo := [n for n in batches(store.remaining) if n not in drafts.live(store.path)]:
+                commits += self._work(store, self.extractor(batch_size), todo, progress)
+        return commits
 
     def _work(self, store: Store, extractor: Extractor, todo: list[int], progress: Bar) -> list[Commit]:
         """Extract batch after batch while a thread writes the ones before; what it was given is always finished."""
