@@ -14,7 +14,7 @@ from transformers.utils import logging
 from actstore.errors import ActstoreError
 from actstore_extract.families import Batch, Encoded, Model
 
-__all__ = ["GREEDY", "GenerationError", "Way", "first_logits", "generate", "in_force", "together"]
+__all__ = ["GREEDY", "GenerationError", "Way", "first_logits", "generate", "in_force", "not_followed", "together"]
 
 # "greedy": nothing but the checkpoint's end tokens counts; "checkpoint": its generation config in all but sampling;
 # a table: these options of Transformers, over "greedy".
@@ -108,6 +108,14 @@ def in_force(model: Model, way: Way = GREEDY) -> dict[str, object]:
         for name, value in values.items()
         if name not in _REMARKS and value is not None and value != off.get(name)
     }
+
+
+def not_followed(model: Model, way: Way) -> list[str]:
+    """Options of the checkpoint's generation config that do not count, where another would expect them to."""
+    ours, theirs = in_force(model, way), in_force(model, "checkpoint")
+    names = [f"{name} = {value}" for name, value in theirs.items() if ours.get(name) != value]
+    remedy = 'generation = "checkpoint" in [capture] follows it'
+    return [f"not followed of the model's generation config: {', '.join(names)}; {remedy}"] if names else []
 
 
 def _config(model: Model, way: Way) -> GenerationConfig:

@@ -24,7 +24,7 @@ from actstore.store import Store
 from actstore.write import drafts
 from actstore_extract.check.found import Found
 from actstore_extract.families import Model, load, own_dtype, rules_of
-from actstore_extract.forward.generation import GREEDY, Way, in_force
+from actstore_extract.forward.generation import GREEDY, Way, in_force, not_followed
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.interventions.conditions import Condition, crossed, expand
 from actstore_extract.recipe import prompts
@@ -329,7 +329,7 @@ class Run:
         check_answers(self.recipe.capture.answers, self.asked, limited=self.recipe.samples.limit is not None)
         if self.recipe.model.dtype is None:
             self.say(f"{self.recipe.model.path} runs in {self.computed}, as its checkpoint is; --dtype says another")
-        for note in [*self.model.notes(), *self._not_followed()]:
+        for note in [*self.model.notes(), *(not_followed(self.model, self.generation) if self.generates else [])]:
             self.say(note)
         content = self.probe(batch_size)
         for what in self.missing(content):
@@ -417,15 +417,6 @@ class Run:
     def _generation(self) -> dict[str, Any]:
         """The options under which texts are generated, where they are."""
         return {"generation": in_force(self.model, self.generation)} if self.generates else {}
-
-    def _not_followed(self) -> list[str]:
-        """Options of the checkpoint's generation config that do not count, where another would expect them to."""
-        if not self.generates:
-            return []
-        ours, theirs = (in_force(self.model, way) for way in (self.generation, "checkpoint"))
-        names = [f"{name} = {value}" for name, value in theirs.items() if ours.get(name) != value]
-        remedy = 'generation = "checkpoint" in [capture] follows it'
-        return [f"not followed of the model's generation config: {', '.join(names)}; {remedy}"] if names else []
 
 
 def samples_per_part(content: Content, batch_size: int) -> int:
