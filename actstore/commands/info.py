@@ -3,6 +3,7 @@
 import polars as pl
 
 from actstore.errors import visible
+from actstore.format import thumbnails
 from actstore.format.commits import File
 from actstore.format.header import span
 from actstore.format.layout import VECTORS
@@ -18,6 +19,8 @@ def summary(store: Store) -> str:
         "select count(*) filter (status = 'ok') as ok, count(*) filter (status = 'failed') as failed from samples"
     )
     ok, failed = counts.row(0)
+    results = store.results()
+    wide = thumbnails.pixels(thumbnails.newest(results))
     lines = {
         "store": f"{store.path} (format 1, created {store.header.created})",
         **{name: store.run[name] for name in CARD if store.run.get(name) is not None},
@@ -27,7 +30,8 @@ def summary(store: Store) -> str:
         **({"lens": f"{store.header.lens.n_tokens} tokens, for actstore lens"} if store.header.lens else {}),
         "samples": f"{ok} ok, {failed} failed, {store.plan.height - ok - failed} not done",
         "parts": f"{len(store.parts)}, {sum(commit.bytes for commit in store.commits) / 1e6:.1f} MB",
-        "results": ", ".join(result.name for result in store.results()) or "none",
+        "results": ", ".join(result.name for result in results) or "none",
+        "images": f"in it, up to {wide} pixels wide and high" if wide else "none; see actstore thumbnails",
     }
     width = max(map(len, lines))
     return "".join(f"{name:<{width}}  {visible(str(value))}\n" for name, value in lines.items())
@@ -40,6 +44,7 @@ def card(store: Store) -> pl.DataFrame:
         planned=pl.lit(store.plan.height),
         samples=pl.Series([counts.to_dicts()]),
         parts=pl.lit(len(store.parts)),
+        thumbnails=pl.lit(thumbnails.pixels(thumbnails.newest(store.results())), pl.Int64),
         bytes=pl.lit(sum(commit.bytes for commit in store.commits)),
         arrays=pl.Series([roles(store).to_dicts()]),
     )

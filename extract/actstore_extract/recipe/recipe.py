@@ -129,7 +129,8 @@ class CaptureSection(_Section):
     `answers`, words or { class = word }, the probability as next token is kept; "narrow-gate" are the words of that
     paper's code for its patching pairs. Of `layers`, -1 is the last residual
     point; the forward ends at the last of them where `next_token` is false. `lens` keeps the model's final norm and
-    unembedding beside.
+    unembedding beside. `thumbnails` keeps small pictures of the samples, at most so many pixels wide and high, for
+    pages that show them; 0, as it is without, keeps none: whoever has the store would see them.
     """
 
     roles: Annotated[list[str], Field(min_length=1)]
@@ -144,6 +145,7 @@ class CaptureSection(_Section):
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     next_token: bool = True
     lens: bool = False
+    thumbnails: Annotated[int, Field(ge=0, le=1024)] = 0
     batch_size: Annotated[int, Field(ge=1)] = 16
     part_samples: Annotated[int, Field(ge=1)] | None = None
 

@@ -148,6 +148,42 @@ def _print_estimate(estimate: "Estimate") -> None:
     )
 
 
+@click.command()
+@store_argument
+@click.argument("recipe", required=False)
+@click.option("--pixels", type=click.IntRange(1, 1024), default=96, show_default=True, help="Wide and high, at most.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the recipe.")
+def thumbnails(store: Path, recipe: str | None, pixels: int, overrides: tuple[str, ...]) -> None:
+    """Keep small pictures of the samples in STORE, for pages that show them; whoever has the store sees them then.
+
+    RECIPE says where the pictures are: a file or one that ships; without, the one that made the store. Its samples have
+    to be those of the store. About 2 kB a picture. `capture.thumbnails = 96` in a recipe does it at the end of a run;
+    to take them out again, remove results/thumbnails-* from the store.
+
+    \b
+    Example:
+      actstore thumbnails demo/fusion
+      actstore thumbnails runs/mine my-recipe.toml --set samples.path=/data/imagenet
+    """
+    from actstore.errors import ActstoreError
+    from actstore.store import open as open_store
+    from actstore_extract.recipe.recipe import load, recorded
+    from actstore_extract.run.thumbnails import keep_of
+
+    opened = open_store(store)
+    card = opened.run.get("recipe")
+    if recipe is not None:
+        made_by = load(recipe, overrides)
+    elif isinstance(card, dict):
+        made_by = recorded(card, f"{store}: its run card", overrides)
+    else:
+        raise ActstoreError(f"{store} has no recipe in its run card: name the recipe that its pictures are of")
+    kept = keep_of(opened, made_by, pixels, _say)
+    if kept is None:
+        raise ActstoreError(f"{store}: its plan names no pictures")
+    _say(f"{store}: {kept.name} holds its pictures, {kept.path.stat().st_size / 1e6:.1f} MB")
+
+
 @click.group(invoke_without_command=True)
 @output_options
 @click.pass_context

@@ -12,7 +12,11 @@ from actstore_extract.run.settings import changed
 
 __all__ = ["check_same", "check_samples", "recipe_of"]
 
-MAY_CHANGE = ("capture.batch_size", "check")  # from run to run: each commit says its own size, and no number
+MAY_CHANGE = (
+    "capture.batch_size",
+    "capture.thumbnails",
+    "check",
+)  # from run to run: no number of a commit depends on them
 
 
 def recipe_of(store: Store) -> Recipe | None:

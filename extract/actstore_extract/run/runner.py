@@ -30,6 +30,7 @@ from actstore_extract.interventions.conditions import Condition, crossed, expand
 from actstore_extract.recipe import prompts
 from actstore_extract.recipe.answers import check_answers
 from actstore_extract.recipe.recipe import Recipe, RecipeError
+from actstore_extract.run import thumbnails
 from actstore_extract.run.card import made_on
 from actstore_extract.run.checking import checked
 from actstore_extract.run.content import Content
@@ -242,6 +243,8 @@ class Run:
         left = len(store.remaining)
         if not left and (commits or not (path / INDEX).exists()):
             actstore.open(path).write_index()
+        if not left and self.recipe.capture.thumbnails:
+            thumbnails.keep(actstore.open(path), self.samples, self.recipe.capture.thumbnails, self.say)
         return Summary(
             samples=sum(commit.samples for commit in commits),
             failed=sum(int(commit.by["failed"]) for commit in commits),

@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+from io import BytesIO
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from PIL import Image
 
 import actstore
 from actstore.commands.main import run
+from actstore.format import thumbnails
 from actstore_extract.samples.digits import scans
 from sampling import source
 
@@ -100,3 +102,44 @@ def test_a_data_set_of_the_hub_sees_the_same(pictures, tmp_path, monkeypatch):
     assert [found.image(str(i)).tobytes() for i in range(3 * N)] == [
         scans().image(i % N).tobytes() for i in range(3 * N)
     ]
+
+
+def test_thumbnails_show_what_the_model_saw_and_are_none_unless_asked_for(store, pictures, tmp_path, capfd):
+    assert run(["info", str(store.path), "--format", "table"]) == 0
+    assert "none; see actstore thumbnails" in capfd.readouterr().out
+    (tmp_path / "r.toml").write_text(RECIPE.format(path=json.dumps(str(pictures))))
+    again = ["extract", str(tmp_path / "r.toml"), str(store.path), "--set", "capture.thumbnails=4"]
+    assert run(again) == 0  # no number depends on it: the store goes on
+    assert "2 of 18 pictures cannot be read, broken/bits.bmp the first" in capfd.readouterr().err
+    (kept,) = store.results()
+    small = {name: row for name, *row in kept.table().iter_rows()}
+    assert small.keys() == {*store.plan["image"]}
+    for i in range(N):
+        width, height, webp, error = small[f"turned/{i}.png"]
+        shown = Image.open(BytesIO(webp))
+        assert (shown.format, shown.size, width, height, error) == ("WEBP", (4, 4), 8, 8, None)
+        plain = np.asarray(Image.open(BytesIO(small[f"plain/{i}.png"][2])), float)
+        assert np.abs(np.asarray(shown, float) - plain).max() < 32  # upright, as the plain one is
+        assert np.abs(plain - np.asarray(scans().image(i).resize((4, 4)), float)).mean() < 32
+    assert small["broken/bits.bmp"][2] is None
+    assert small["broken/bits.bmp"][3]
+    before = kept.path.stat().st_mtime_ns
+    assert run(again) == 0
+    assert [one.path.stat().st_mtime_ns for one in store.results()] == [before]
+    assert run(["thumbnails", str(store.path), "--pixels", "96"]) == 0
+    kept = thumbnails.newest(store.results())
+    exact = dict(kept.table().select("image", "thumbnail").iter_rows())
+    one = Image.open(BytesIO(exact["plain/0.png"]))
+    assert one.tobytes() == scans().image(0).tobytes()  # no larger than it is, then to the pixel
+    assert run(["info", str(store.path), "--format", "table"]) == 0
+    assert "in it, up to 96 pixels" in capfd.readouterr().out
+
+
+def test_thumbnails_of_other_samples_are_refused(store, pictures, tmp_path, capfd):
+    for label in ("plain", "turned"):
+        shutil.copytree(pictures / label, tmp_path / "fewer" / label)
+    fewer = f"samples.path={tmp_path / 'fewer'}"
+    assert run(["thumbnails", str(store.path), "--set", fewer]) == 1
+    assert "10 pictures of its plan are not among the samples" in capfd.readouterr().err
+    assert run(["thumbnails", str(store.path), "--set", "samples.resize=5"]) == 1
+    assert "resize = None, this recipe has 5" in capfd.readouterr().err
