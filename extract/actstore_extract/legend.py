@@ -13,10 +13,16 @@ from actstore_extract.roles import MEANINGS, Layout, parse_role, positions
 
 __all__ = ["example", "of_store", "prompt", "table"]
 
-# A picture of two lines of two tokens in front of a text.
-TOKENS = ("<s>", "<image>", "■", "■", "<line>", "■", "■", "<line>", "</image>", "this", "is", "a", "dog")
+# A picture of two lines of two tokens in front of a text; the sample's column `kind` says "guide dog".
+TOKENS = ("<s>", "<image>", "■", "■", "<line>", "■", "■", "<line>", "</image>", "this", "is", "a", "guide", "dog")
 LAYOUT = Layout(
-    np.arange(len(TOKENS)), image=np.array([2, 3, 5, 6]), eol=np.array([4, 7]), boi=1, eoi=8, text=np.arange(9, 13)
+    np.arange(len(TOKENS)),
+    image=np.array([2, 3, 5, 6]),
+    eol=np.array([4, 7]),
+    boi=1,
+    eoi=8,
+    text=np.arange(9, 14),
+    words={"word-kind": np.array([13]), "words-kind": np.array([12, 13])},
 )
 EXAMPLES = {
     "at-P": "at-3",
@@ -24,6 +30,8 @@ EXAMPLES = {
     "last-N": "last-2",
     "image-mean-without-P": "image-mean-without-3-6",
     "ROLE-of-N": "eoi-of-1",
+    "word-COLUMN": "word-kind",
+    "words-COLUMN": "words-kind",
 }
 SHOWN = 6  # tokens of a role that are shown
 

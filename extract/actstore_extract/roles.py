@@ -54,7 +54,8 @@ class Layout:
     of the image. `grid` is (rows, columns) of the image tokens, of the last ones where an overview precedes them, None
     where nothing says it. `special` names the model's other machinery ("frame-end": 1030). `spans` are the images one
     by one, with all that stands for them. Of several images `image` and `eol` are those of all, `boi` is that of the
-    first, `eoi` that of the last, and there is no one grid; text between them is in front of the last.
+    first, `eoi` that of the last, and there is no one grid; text between them is in front of the last. `words` are the
+    positions of roles by words, by the roles' names.
     """
 
     token_ids: Positions
@@ -68,6 +69,7 @@ class Layout:
     grid: tuple[int, int] | None = None
     special: Mapping[str, int] = field(default_factory=dict)
     spans: tuple[ImageSpan, ...] = ()
+    words: Mapping[str, Positions] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
@@ -97,7 +99,7 @@ class Layout:
         """The layout as that of one picture alone, counted from 1; without an image if there is none of that number."""
         if self.n_pictures < 2 and picture == 1:
             return self
-        words = Layout(self.token_ids, text=self.text, text_before=self.text_before)
+        words = Layout(self.token_ids, text=self.text, text_before=self.text_before, words=self.words)
         if not 1 <= picture <= len(self.spans):
             return words
         own = self.spans[picture - 1]
@@ -252,6 +254,8 @@ MEANINGS = {
     "suffix": "every token from what ends the image on",
     "text": "the prompt's text: what follows the image or, where nothing does, what precedes it",
     "text-mean": "mean of these",
+    "word-COLUMN": "the last token of what the sample's column says, where it stands in the prompt (its _ written -)",
+    "words-COLUMN": "all tokens of it",
     "ROLE-of-N": "of several pictures that of the N-th alone, of all that are the image's; each has its own otherwise",
 }
 _ALIASES = {
@@ -279,6 +283,8 @@ def parse_role(text: str) -> Role:
     >>> parse_role("image-2-of-03")  # the second token of the third picture
     Role(name='image-2-of-3', kind='image-K', n=2, without=(), of=3)
     """
+    if worded := re.fullmatch(r"(words?)-[a-z][a-z0-9]*(-[a-z0-9]+)*", text):
+        return Role(text, worded[1])
     if chosen := re.fullmatch(r"(.+)-of-0*(\d+)", text):
         role, picture = parse_role(chosen[1]), int(chosen[2])
         if role.kind not in _PICTURED or role.of or not picture:
@@ -298,7 +304,8 @@ def parse_role(text: str) -> Role:
         return Role("-".join(["image-mean-without", *map(str, left_out)]), "image-without-mean", without=left_out)
     if re.fullmatch(r"at-[a-z]+(-[a-z]+)*", name):
         return Role(name, "special")
-    known = [*_PLAIN, *_ALIASES, "at-32", "image-32", "last-2", "random-image-10", "random-text-10"]
+    examples = ("at-32", "image-32", "last-2", "random-image-10", "random-text-10", "word-label", "words-label")
+    known = [*_PLAIN, *_ALIASES, *examples]
     raise RoleError(
         f"no role is called {text!r}{nearest(text, known)}; roles are {', '.join(MEANINGS)}: see actstore roles"
     )
@@ -325,6 +332,8 @@ def _resolved(role: Role, layout: Layout, seed: int, sample_id: str, picture: in
     """Positions of a role in a layout of one picture at most, which is that number of the sample's."""
     if role.kind == "special":
         return _one(layout.special.get(role.name.removeprefix("at-")))
+    if role.kind in ("word", "words"):
+        return layout.words.get(role.name)
     if role.without:
         return _without(layout, role.without)
     key = f"{seed}/{sample_id}" if picture == 1 else f"{seed}/{sample_id}/picture {picture}"

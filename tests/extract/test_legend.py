@@ -13,13 +13,14 @@ from actstore_extract import legend, roles
 
 def test_every_role_has_its_meaning_and_every_example_is_a_role():
     table = legend.example()
-    plain = {name for name in table["role"] if not name.endswith(("-K", "-N", "-NAME", "-P"))}
+    plain = {name for name in table["role"] if not name.endswith(("-COLUMN", "-K", "-N", "-NAME", "-P"))}
     assert plain == set(roles._PLAIN)
     for name, example in table.select("role", "example").iter_rows():
         if name != "at-NAME":
             assert roles.parse_role(example or name)
     with pytest.raises(
-        roles.RoleError, match="no role is called 'x'.*image-size.*text-mean, ROLE-of-N: see actstore roles"
+        roles.RoleError,
+        match="no role is called 'x'.*image-size.*text-mean, word-COLUMN, words-COLUMN, ROLE-of-N: see actstore roles",
     ):
         roles.parse_role("x")
 
@@ -27,12 +28,13 @@ def test_every_role_has_its_meaning_and_every_example_is_a_role():
 def test_the_example_is_what_its_picture_shows():
     places = dict(legend.example().select("role", "positions").iter_rows())
     numbers, tokens = (line.split() for line in legend.prompt().splitlines())
-    assert numbers == [str(at) for at in range(13)]
+    assert numbers == [str(at) for at in range(14)]
     assert [at for at, token in enumerate(tokens) if token == "■"] == [int(at) for at in places["image"].split()]
     assert (tokens[int(places["eoi"])], tokens[int(places["last"])], tokens[int(places["last-N"])]) == (
-        *("</image>", "dog", "a"),
+        *("</image>", "dog", "guide"),
     )
     assert places["image-K"] == places["at-P"] == "3"  # counted from 1, and from 0
+    assert tokens[int(places["word-COLUMN"])] == "dog"
 
 
 def test_of_a_store(tmp_path, capsys):

@@ -8,7 +8,7 @@ try:
     from actstore_extract.families.loading import load, own_dtype, rules_of, sources
     from actstore_extract.families.model import Batching, Model
     from actstore_extract.families.registry import families
-    from actstore_extract.families.sample import MARKER, Batch, Encoded, Prompt, SampleError
+    from actstore_extract.families.sample import MARKER, Batch, Encoded, Prompt, SampleError, Spans
 except ImportError as error:  # of Transformers
     if said := broken(error):
         raise LoadError(said) from error
@@ -24,6 +24,7 @@ __all__ = [
     "Model",
     "Prompt",
     "SampleError",
+    "Spans",
     "families",
     "load",
     "own_dtype",

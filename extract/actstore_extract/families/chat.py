@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from actstore.errors import ActstoreError
 from actstore_extract.families.model import Model
+from actstore_extract.families.placed import in_chat, remarked
 from actstore_extract.families.sample import MARKER, Prompt
 
 __all__ = ["Chat", "ChatError", "Message", "written"]
@@ -51,7 +52,10 @@ class Chat:
         said = asked.text.replace(model.kind.marker(model), MARKER)
         _, marker, after = said.rpartition(MARKER)
         text = self._written(model, said)
-        return asked._replace(text=text, chat=True, image_last=bool(marker) and not after.strip())
+        words = remarked(asked.words, asked.text, model.kind.marker(model), MARKER)
+        if words:
+            words = in_chat(words, said, text, self._written(model, _MEANT).rpartition(_MEANT)[2])
+        return asked._replace(text=text, chat=True, image_last=bool(marker) and not after.strip(), words=words)
 
     def end(self, model: Model) -> str:
         """What is written behind everything that is asked: where the model's answer begins.

@@ -23,7 +23,7 @@ from actstore_extract.families.grid import Lines, lines_seen
 from actstore_extract.families.parts import Parts
 from actstore_extract.families.remote import brought
 from actstore_extract.families.sample import MARKER, Encoded, LayoutError, Prompt
-from actstore_extract.families.spans import ASKED, declared
+from actstore_extract.families.spans import ASKED, OFFSETS, declared
 from actstore_extract.families.wrapped import Wrapped
 from actstore_extract.roles import ImageSpan, Layout, Positions
 
@@ -113,7 +113,8 @@ class Family:
         if prompt.images:
             pictures = list(prompt.images) if len(prompt.images) == 1 else [list(prompt.images)]  # those of one text
             options = {"images": pictures, "images_kwargs": dict(model.settings)}
-            options |= ASKED if model.tokenizer.is_fast else {}
+        if model.tokenizer.is_fast and (prompt.images or prompt.words):
+            options |= OFFSETS if model.processor is model.tokenizer else ASKED
         if "mm_token_type_ids" in inspect.signature(type(model.module).forward).parameters:
             options["return_mm_token_type_ids"] = True  # some give them only when asked
         own = {"add_special_tokens": self.completes(model, prompt)} if prompt.chat else self.process_options

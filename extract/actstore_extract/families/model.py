@@ -21,6 +21,7 @@ from actstore_extract.families.anatomy import anatomy, plain, several
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.image_settings import in_force
 from actstore_extract.families.learned import queries, separators
+from actstore_extract.families.placed import among_tokens, remarked
 from actstore_extract.families.pretrained import unplaced
 from actstore_extract.families.quantised import quantised
 from actstore_extract.families.registry import family_of
@@ -28,7 +29,7 @@ from actstore_extract.families.remote import brought
 from actstore_extract.families.sample import MARKER, Batch, Encoded, LayoutError, Prompt, SampleError
 from actstore_extract.families.spans import added, told
 from actstore_extract.pictures import PictureError, seen
-from actstore_extract.roles import Layout
+from actstore_extract.roles import Layout, Positions
 from actstore_extract.transfers import sent
 
 __all__ = ["Always", "Batching", "Model"]
@@ -195,9 +196,15 @@ class Model:
             raise SampleError(prompt.sample_id, " ".join(str(error).split())) from error
         if reason := self._unfit(layout):
             raise SampleError(prompt.sample_id, reason)
+        layout = replace(layout, words=self._words(checked, token_ids, inputs))
         return Encoded(
             prompt.sample_id, tensors, replace(layout, text=layout.text_before) if prompt.image_last else layout
         )
+
+    def _words(self, prompt: Prompt, token_ids: NDArray[np.int64], inputs: BatchFeature) -> dict[str, Positions]:
+        """The positions of the roles by words."""
+        own, plain = self.kind.marker(self), self.processor is self.tokenizer
+        return among_tokens(prompt.words, prompt.text, own, token_ids, inputs, self.tokenizer, plain=plain)
 
     def _tensors(self, inputs: BatchFeature, *, has_image: bool) -> dict[str, torch.Tensor]:
         """What the forward takes of what the processor gives; LayoutError where it would miss something of it."""
@@ -259,7 +266,11 @@ class Model:
             raise LayoutError(
                 f"{found[0]} in the prompt: videos are not run; give its frames as images, an {MARKER} each"
             )
-        return prompt._replace(text=prompt.text.replace(MARKER, own), image=tuple(map(seen, prompt.images)))
+        return prompt._replace(
+            text=prompt.text.replace(MARKER, own),
+            image=tuple(map(seen, prompt.images)),
+            words=remarked(prompt.words, prompt.text, MARKER, own),
+        )
 
     def batches(self, encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
         """Indices of samples that go together: of one shape, near in length, the same for the same samples."""

@@ -1,6 +1,8 @@
 """A sample on its way into a model: the prompt, its tokens, and a padded batch of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +14,9 @@ from actstore.errors import ActstoreError
 from actstore_extract.pictures import MARKER
 from actstore_extract.roles import Layout
 
-__all__ = ["MARKER", "Batch", "Encoded", "LayoutError", "Prompt", "SampleError"]
+__all__ = ["MARKER", "Batch", "Encoded", "LayoutError", "Prompt", "SampleError", "Spans"]
+
+Spans = tuple[tuple[int, int], ...]  # characters start..stop of a text, ascending
 
 
 class SampleError(ActstoreError):
@@ -32,7 +36,7 @@ class Prompt(NamedTuple):
     """What a recipe asks: text with "<image>" where each image goes, and the image if it has one, or several in order.
 
     `chat`: its text is what a chat template wrote; `image_last`: nothing is asked behind the image there, so that what
-    follows it is the template's alone.
+    follows it is the template's alone. `words` are places in its text that roles name.
     """
 
     sample_id: str
@@ -40,6 +44,7 @@ class Prompt(NamedTuple):
     image: Image | tuple[Image, ...] | None = None
     chat: bool = False
     image_last: bool = False
+    words: Mapping[str, Spans] = MappingProxyType({})
 
     @property
     def images(self) -> tuple[Image, ...]:

@@ -12,10 +12,11 @@ from actstore_extract.families.sample import LayoutError
 from actstore_extract.families.wrapped import Wrapped
 from actstore_extract.roles import Positions
 
-__all__ = ["ASKED", "added", "declared", "told"]
+__all__ = ["ASKED", "OFFSETS", "added", "declared", "told"]
 
 # What a processor is asked to say besides its tensors; one that cannot leaves it out.
-ASKED = {"return_text_replacement_offsets": True, "return_offsets_mapping": True}
+OFFSETS = {"return_offsets_mapping": True}  # which a tokenizer alone knows
+ASKED = {"return_text_replacement_offsets": True, **OFFSETS}
 
 # Attributes by which configurations, processors and tokenizers declare what begins and ends an image: ids and tokens.
 _BEGIN = (

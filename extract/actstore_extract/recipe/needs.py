@@ -101,7 +101,8 @@ def _kept(recipe: Recipe, facts: Facts) -> float:
 
 def _rows(role: Role, facts: Facts) -> float:
     """How many vectors a sample has in a role; none of the image's where there is no image."""
-    if not facts.image_tokens and role.kind not in ("all", "last", "text", "text-mean", "random-text"):
+    of_text = ("all", "last", "random-text", "text", "text-mean", "word", "words")
+    if not facts.image_tokens and role.kind not in of_text:
         return 0
     return _ROWS[role.kind](facts, role) if role.kind in _ROWS else 1
 

@@ -14,7 +14,7 @@ from actstore_extract.recipe.recipe import PromptSection, Recipe, RecipeError
 from actstore_extract.samples import Samples
 from actstore_extract.samples.columns import identifier
 
-__all__ = ["ALL", "filled", "plan", "texts"]
+__all__ = ["ALL", "filled", "pieces", "plan", "texts"]
 
 ALL = "<images>"
 _TEXT = "[prompt] text"
@@ -159,6 +159,21 @@ class _Filler(string.Formatter):
         return str(super().format_field(value, format_spec))
 
 
+def pieces(template: str, row: Mapping[str, object]) -> Iterator[tuple[str, str | None]]:
+    """The template piece by piece, filled in, each with the column that it is of, None for what is the template's.
+
+    >>> list(pieces("The {kind[0]} is", {"kind": ["dog"]}))
+    [('The ', None), ('dog', 'kind'), (' is', None)]
+    """
+    filler = _Filler()
+    for literal, name, spec, conversion in filler.parse(template):
+        if literal:
+            yield literal, None
+        if name is not None:
+            own = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
+            yield filler.vformat(own, (), row), name.partition("[")[0]
+
+
 def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and isnan(value))
 
@@ -173,7 +188,7 @@ def _filled(template: str, row: dict[str, object], sample_id: str, where: str) -
         if _is_missing(value):
             raise RecipeError(f"{where}: sample {sample_id} has no {name}")
     try:
-        return _Filler().vformat(template, (), row)
+        return "".join(text for text, _ in pieces(template, row))
     except IndexError:
         raise RecipeError(f"{where} {template!r}: sample {sample_id} has fewer items") from None
     except (TypeError, ValueError) as error:

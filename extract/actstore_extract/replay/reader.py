@@ -51,7 +51,7 @@ class Reader:
 @dataclass(frozen=True)
 class Stored:
     """One sample, as the model is: `sample` is its row of the view samples; row ids (length,) of what is kept at each
-    position, -1 where nothing is; token ids and modalities (length,)."""
+    position, -1 where nothing is; token ids and modalities (length,); positions of the roles by words that are kept."""
 
     reader: Reader
     sample: dict[str, Any]
@@ -59,6 +59,7 @@ class Stored:
     kv_rows: Positions
     token_ids: Positions
     modality: NDArray[np.str_]
+    words: Mapping[str, Positions]
 
     @property
     def store(self) -> Store:
@@ -81,7 +82,7 @@ class Stored:
         words = np.flatnonzero(self.modality == "text")
         pictures = self.sample.get("pictures") or [self.sample]  # each by itself, of several
         if any(one["image_start"] is None or one["image_end"] is None for one in pictures):
-            return Layout(self.token_ids, text=words)
+            return Layout(self.token_ids, text=words, words=self.words)
         spans = tuple(map(self._span, pictures))
         begin, end = int(spans[-1].image[0]), int(spans[-1].image[-1])
         before, after = words[words < begin], words[words > end]
@@ -98,6 +99,7 @@ class Stored:
             text_before=before,
             special={"frame-end": eoi - 1} if is_emu3 and eoi is not None else {},
             spans=spans,
+            words=self.words,
         )
 
     def _span(self, picture: Mapping[str, Any]) -> ImageSpan:
@@ -187,7 +189,9 @@ def _one(reader: Reader, sample: dict[str, Any], rows: pl.DataFrame) -> Stored:
     modality = np.full(length, "", "<U7")
     modality[at] = rows["modality"].fill_null("").to_numpy()
     residual, kv = (_rows(rows, roles, length) for roles in (reader.store.roles, reader.store.kv))
-    return Stored(reader, sample, residual, kv, token_ids, modality)
+    by_role = rows.filter(pl.col("role").str.contains("^words?-")).partition_by("role", as_dict=True)
+    words = {str(role): own["position"].to_numpy().astype(np.int64) for (role,), own in by_role.items()}
+    return Stored(reader, sample, residual, kv, token_ids, modality, words)
 
 
 def _rows(rows: pl.DataFrame, roles: Sequence[str], length: int) -> Positions:

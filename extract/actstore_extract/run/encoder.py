@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -15,6 +16,7 @@ from actstore_extract.families.chat import Chat, ChatError
 from actstore_extract.pictures import PictureError
 from actstore_extract.recipe.prompts import filled
 from actstore_extract.recipe.recipe import PromptSection, RecipeError
+from actstore_extract.recipe.worded import places
 from actstore_extract.run.failures import failure_of
 
 __all__ = ["Encoder", "chat_of", "prompt_of"]
@@ -39,10 +41,17 @@ def chat_of(section: PromptSection, row: Row | None = None) -> Chat | None:
     return Chat(system, turns, section.chat_template, section.chat_options, section.today)
 
 
-def prompt_of(model: Model, section: PromptSection, row: Row, image: Callable[[str], Image]) -> Prompt:
-    """What a recipe asks of a sample of its plan, whose images `image` opens; PictureError or ChatError where it cannot
-    be asked so."""
-    prompt = Prompt(row["sample_id"], row["prompt"], opened(row["image"], image))
+def prompt_of(
+    model: Model,
+    section: PromptSection,
+    row: Row,
+    image: Callable[[str], Image],
+    columns: Mapping[str, str] = MappingProxyType({}),
+) -> Prompt:
+    """What a recipe asks of a sample of its plan, whose images `image` opens, and where the text of `columns` stands in
+    it, by what roles call them; PictureError or ChatError where it cannot be asked so."""
+    words = places(section, row, columns) if columns else {}
+    prompt = Prompt(row["sample_id"], row["prompt"], opened(row["image"], image), words=words)
     chat = chat_of(section, row)
     return prompt if chat is None else chat.prompt(model, prompt)
 
@@ -59,13 +68,21 @@ def opened(names: Names, image: Callable[[str], Image]) -> tuple[Image, ...]:
 
 
 class Encoder:
-    """Samples as a model takes them, asked as a recipe's section says.
+    """Samples as a model takes them, asked as a recipe's section says; `columns` are those that roles by words name.
 
     Up to `room` are held: those to come, and those that may be wanted again.
     """
 
-    def __init__(self, model: Model, image: Callable[[str], Image], asks: PromptSection = PLAIN, *, room: int) -> None:
-        self.model, self.image, self.asks, self.room = model, image, asks, room
+    def __init__(
+        self,
+        model: Model,
+        image: Callable[[str], Image],
+        asks: PromptSection = PLAIN,
+        columns: Mapping[str, str] = MappingProxyType({}),
+        *,
+        room: int,
+    ) -> None:
+        self.model, self.image, self.asks, self.columns, self.room = model, image, asks, columns, room
         self._held: dict[str, Future[Encoded | str]] = {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encoder")
 
@@ -104,7 +121,7 @@ class Encoder:
         if row["prompt"] is None:
             return NO_PROMPT
         try:
-            return self.model.encode(prompt_of(self.model, self.asks, row, self.image))
+            return self.model.encode(prompt_of(self.model, self.asks, row, self.image, self.columns))
         except SampleError as error:
             return error.reason
         except (ChatError, PictureError, RecipeError) as error:

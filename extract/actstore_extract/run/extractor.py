@@ -28,6 +28,7 @@ from actstore_extract.interventions.conditions import Condition, expand
 from actstore_extract.interventions.sources import Source, Sources
 from actstore_extract.interventions.steering import check_width, steered
 from actstore_extract.recipe.recipe import Recipe
+from actstore_extract.recipe.worded import word_columns
 from actstore_extract.roles import Layout, Positions, Role, parse_role, positions
 from actstore_extract.run.content import Array, Content, Taken, content
 from actstore_extract.run.encoder import Encoder, chat_of
@@ -87,7 +88,8 @@ class Extractor:
         self.conditions = expand(recipe.conditions, n_layers=model.n_layers, seed=recipe.seed)
         self.blocks = {name: self._blocks(condition) for name, condition in self.conditions.items()}
         chat = chat_of(recipe.prompt)
-        self.encoder = Encoder(model, image, recipe.prompt, room=2 * BATCHES_ENCODED * batch_size)
+        columns = {} if asked is None else word_columns(recipe, asked.columns)
+        self.encoder = Encoder(model, image, recipe.prompt, columns, room=2 * BATCHES_ENCODED * batch_size)
         self.asked = {} if asked is None else {row["sample_id"]: row for row in asked.iter_rows(named=True)}
         patches = [one.patch for one in self.conditions.values() if one.patch is not None]
         self.lowest = _lowest(self) if model.inject else {}

@@ -27,8 +27,8 @@ from actstore_extract.families import Model, load, own_dtype, rules_of
 from actstore_extract.forward.generation import GREEDY, Way, in_force, not_followed
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.interventions.conditions import Condition, crossed, expand
-from actstore_extract.recipe import prompts
 from actstore_extract.recipe.answers import check_answers
+from actstore_extract.recipe.asked import asked
 from actstore_extract.recipe.recipe import Recipe, RecipeError
 from actstore_extract.run import thumbnails
 from actstore_extract.run.card import made_on
@@ -80,7 +80,7 @@ class Run:
         self.samples: Samples = recipe.samples.samples()
         for note in self.samples.notes:
             say(note)
-        self.asked = prompts.plan(recipe, self.samples)
+        self.asked = asked(recipe, self.samples)
         if (without := self.asked.filter(pl.col("prompt").is_null())).height:
             first = without["sample_id"][0]
             say(f"{without.height} of {self.asked.height} samples fail, {first} the first: {NO_PROMPT}")

@@ -10,30 +10,10 @@ import trainings
 from actstore_extract.families import Prompt
 from actstore_extract.families.chat import Chat, ChatError, Message, written
 from actstore_extract.roles import parse_role, positions
+from tiny_chats import CHATML, LLAVA, chatting
 
-# LLaVA-1.5's: images first, whatever the message has.
-LLAVA = (
-    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}"
-    "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
-# Qwen2-VL's, with the image's marker of the model.
-CHATML = (
-    "{% for message in messages %}{{ ' <|im_start|> ' + message['role'] + ' ' }}{% if message['content'] is string %}"
-    "{{ message['content'] }}{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' %}"
-    "{{ 'MARK' }}{% else %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}{{ ' <|im_end|> ' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ ' <|im_start|> assistant' }}{% endif %}"
-)
 SAID = Chat("a", (("this", "is"), ("one", "two")))
 MODELS = ["chameleon", "clip_gemma", "emu3", "janus", "llama", "llava_gemma", "llava_onevision", "pixtral"]
-
-
-def chatting(name, template):
-    model = tiny.model(name)
-    own = model.kind.marker(model)
-    model.processor.chat_template = template.replace("MARK", own).replace("<image>", own)
-    return model
 
 
 def oracle(model, chat, text, image):
