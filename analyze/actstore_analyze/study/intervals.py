@@ -19,11 +19,14 @@ def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 
     >>> [round(end, 4) for end in wilson(10, 10)], [round(end, 4) for end in wilson(45, 50)]
     ([0.7225, 1.0], [0.7864, 0.9565])
+    >>> {end for n in range(1, 99) for end in (wilson(0, n)[0], wilson(n, n)[1])} == {0.0, 1.0}
+    True
     """
     share = right / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Of none and of all the formula gives 0 and 1, which rounding misses.
+    return max(0.0, centre - half) if right else 0.0, min(1.0, centre + half) if right < n else 1.0
 
 
 def by_sample(shares: Floats) -> tuple[float, float]:

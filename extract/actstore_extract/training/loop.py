@@ -117,7 +117,8 @@ class _Loop:
             for batch in coming:
                 if not self._step(batch):
                     break
-                progress.advance()
+                loss = self.log[-1].loss
+                progress.advance(note="" if loss is None else f"loss {loss:.3g}")
                 if self.step == self.order.per_epoch:
                     self._refuse_nothing()
                 if self.step % self.how.checkpoint_every == 0:
