@@ -5,6 +5,7 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore import process
-from actstore.errors import AlreadyCommittedError, CorruptError, PlanError, QueryError
+from actstore.errors import AlreadyCommittedError, CorruptError, PlanError, QueryError, nearest
 from actstore.format import checkpoint, commits, header, plan, records, results
 from actstore.format.commits import Commit
 from actstore.format.header import Header
@@ -34,6 +35,8 @@ from actstore.write import batch
 from actstore.write.drafts import Draft
 
 __all__ = ["Store", "open"]
+
+ACCESSORS = "actstore.accessors"
 
 
 class Store:
@@ -61,6 +64,17 @@ class Store:
 
     def __setstate__(self, state: tuple[Path, Limits, Header, list[Commit]]) -> None:
         self._of(*state)
+
+    def __getattr__(self, name: str) -> Any:
+        """What other packages add to every store, by their entry points: `measure`, those of actstore_analyze."""
+        found = [] if name.startswith("_") else [*entry_points(group=ACCESSORS, name=name)]
+        if not found:
+            raise AttributeError(f"a store has no '{name}'{nearest(name, dir(self))}")
+        accessor = self.__dict__[name] = found[0].load()(self)
+        return accessor
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(one.name for one in entry_points(group=ACCESSORS))})
 
     def __repr__(self) -> str:
         done = len(self._vectors.part_of)

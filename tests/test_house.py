@@ -24,13 +24,13 @@ ORDER = {
         *("store", "creation", "__init__", "maintain", "commands", "testing", "__main__"),
     ],
     "actstore_extract": [
-        *("__init__", "hub", "shipped", "pictures", "transfers", "roles", "legend", "samples", "families", "forward"),
-        *("interventions", "check", "recipe", "run", "again", "replay", "training", "demo", "models"),
+        *("hub", "shipped", "pictures", "transfers", "roles", "legend", "samples", "families", "forward"),
+        *("interventions", "check", "recipe", "run", "again", "replay", "training", "demo", "models", "__init__"),
     ],
     "actstore_analyze": [
-        *("__init__", "neighbors", "charts", "published", "study", "commands", "judge"),
+        *("neighbors", "charts", "published", "study", "measured", "commands", "judge"),
         *("overlap", "gap", "dimension", "cluster", "attention", "outliers", "cka", "probe", "lens", "sae", "score"),
-        *("patch", "knockout", "registry", "report"),
+        *("patch", "knockout", "registry", "report", "calls", "__init__"),
     ],
 }
 OLDER_NAMES = {"clustering", "density", "patching", "scores"}  # of pure functions: each hands on one room's

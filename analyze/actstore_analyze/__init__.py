@@ -1,1 +1,18 @@
-"""The measures of actstore: pure functions on arrays, their figures and the report."""
+"""The measures of actstore: pure functions on arrays, their figures and the report.
+
+>>> import actstore_analyze
+>>> actstore_analyze.measures()[:2]
+['attention', 'cka']
+"""
+
+from typing import TYPE_CHECKING
+
+from actstore.handing import handed_on
+
+if TYPE_CHECKING:
+    from actstore_analyze.calls import measure, measures, write_report
+    from actstore_analyze.measured import Measured
+
+__all__ = ["Measured", "measure", "measures", "write_report"]
+
+__getattr__, __dir__ = handed_on(__name__, __all__, "calls", Measured="measured")

@@ -14,7 +14,7 @@ from actstore.errors import visible
 if TYPE_CHECKING:
     import polars as pl
 
-    from actstore_analyze.charts.charts import Draw
+    from actstore_analyze.charts.charts import Draw, Figure
     from actstore_analyze.charts.together import Together
     from actstore_analyze.study.recall import Answer
     from actstore_analyze.study.study import Study
@@ -278,11 +278,13 @@ def show(
 ) -> None:
     """Answer the call of a study, print its table and draw it; reference: models of which something is published.
 
-    together: other stores that the same is asked of; panel: the figure of all of them.
+    together: other stores that the same is asked of; panel: the figure of all of them. A call from Python, which has
+    left a function with the context, gets the answer instead.
     """
     from actstore.commands.table import render
     from actstore.store import open as open_store
     from actstore_analyze.charts import charts
+    from actstore_analyze.measured import Measured
     from actstore_analyze.study.recall import answer
     from actstore_analyze.study.subjects import subjects
 
@@ -291,7 +293,8 @@ def show(
     stores = subjects([open_store(one) for one in (store, *together)])
     calls = {one.title: study.of(one.store, **asked) for one in stores}
     call = calls[stores[0].title]
-    behind = _behind(call, reference, drawn=figure is not None)
+    hand = click.get_current_context().obj
+    behind = _behind(call, reference, drawn=hand is not None or figure is not None)
     pale = _alone(behind) if len(stores) == 1 else {"references": behind}
     found = {one.title: answer(one.store, calls[one.title], force=force, say=say) for one in stores}
     tables = {title: one.table for title, one in found.items()}
@@ -299,12 +302,24 @@ def show(
         for line in calls[title].remarks(table):
             say(line)
     first = tables[stores[0].title]
-    render(first if len(stores) == 1 else call.beside(tables), style, output)
-    if figure is not None and panel is not None and len(stores) > 1:
-        charts.draw(panel(tables, title=call.title, **pale), figure)
-    elif figure is not None:
+    table = first if len(stores) == 1 else call.beside(tables)
+
+    def drawing() -> "Figure":
+        if panel is not None and len(stores) > 1:
+            return panel(tables, title=call.title, **pale)
         about = {} if call.about is None else {"about": call.about}
-        charts.draw(draw(first, title=store.name, **about, **pale), figure)
+        return draw(first, title=store.name, **about, **pale)
+
+    if hand is not None:
+        for one in found.values():
+            if one.result is None:
+                say(one.note)
+        saved = tuple(one.result for one in found.values() if one.result)
+        hand(Measured(table=table, call=call, store=store, results=saved, draw=drawing))
+        return
+    render(table, style, output)
+    if figure is not None:
+        charts.draw(drawing(), figure)
     end_of(*found.values())
 
 

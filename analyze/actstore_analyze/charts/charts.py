@@ -31,6 +31,7 @@ __all__ = [
     "error_band",
     "heading",
     "pale",
+    "png",
     "save",
     "series",
     "short",
@@ -152,6 +153,13 @@ def svg(chart: Figure, prefix: str) -> str:
 
     text: str = _converted(vl_convert.vegalite_to_svg, vega_lite(chart))
     return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", text)
+
+
+def png(chart: Figure) -> bytes:
+    """The chart as PNG."""
+    import vl_convert
+
+    return _converted(vl_convert.vegalite_to_png, vega_lite(chart), scale=PNG_SCALE)
 
 
 def _shown(escaped: re.Match[str]) -> str:

@@ -223,6 +223,14 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return _recipe({"name": Path(name).stem if one is None else name, **data}, name)
 
 
+def made(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a dictionary of its sections, as a file has them; raises RecipeError."""
+    data = {"name": "recipe", **deepcopy(dict(data))}
+    for change in overrides:
+        override(data, change)
+    return _recipe(data, str(data["name"]))
+
+
 def recorded(record: Mapping[str, Any], where: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a run card, as `Recipe.record` made it, with `section.key=value` overrides applied.
 

@@ -1,0 +1,132 @@
+"""Measures in Python: the same options, usual values, saved results and errors as those of the command line."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import polars as pl
+
+from actstore.commands.plugins import GROUP
+from actstore.errors import ActstoreError, nearest
+from actstore.store import Store
+from actstore_analyze.commands import say
+from actstore_analyze.measured import Measured
+from actstore_analyze.registry import MEASURES
+from actstore_analyze.report import page
+
+__all__ = ["Measures", "measure", "measures", "write_report"]
+
+OF_THE_COMMAND_LINE = {"figure", "style", "output", "estimate"}
+INSTEAD = "what comes back has .table, .figure and .save(path)"
+
+
+def measures() -> list[str]:
+    """The names of all measures, each that of its command.
+
+    >>> measures()[:3]
+    ['attention', 'cka', 'cluster']
+    """
+    return sorted({place.partition(".")[0] for place, *_ in MEASURES.values()})
+
+
+def measure(store: Store | Path | str, name: str, /, *, sql: str = "from rows", **options: Any) -> Measured:
+    """Ask a store for a measure; options are those of its command: roles=["eoi", "last"], layers=range(4), k=10.
+
+    An option left out has the command's usual value; `-` in its name is `_`. What was asked before of the same contents
+    is recalled, `force=True` computes it again. Lines that a reader must know of go to standard error.
+
+    Raises ActstoreError for a measure or an option that does not exist, and as the command does.
+
+    >>> measure("demo/fusion", "overlap", roles=["eoi"], k=10).table            # doctest: +SKIP
+    """
+    command = _command(name)
+    path = store.path if isinstance(store, Store) else Path(store)
+    found: list[Measured] = []
+    try:
+        context = command.make_context(name, [*_words(command, options), "--", str(path), sql], obj=found.append)
+        with context:
+            command.invoke(context)
+    except click.UsageError as error:
+        raise ActstoreError(f"{name}: {error.format_message()}") from None
+    return found[0]
+
+
+def write_report(stores: Sequence[Store | Path | str], path: Path | str, *, reference: str | None = None) -> Path:
+    """Write one page about some stores, as `actstore report` does; returns its path."""
+    from actstore.store import open as open_store
+
+    opened = [one if isinstance(one, Store) else open_store(one) for one in stores]
+    page.write(opened, Path(path), reference=reference, say=say)
+    return Path(path)
+
+
+class Measures:
+    """The measures of one store: `store.measure.overlap(k=10)` is `measure(store, "overlap", k=10)`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __call__(self, name: str, /, *, sql: str = "from rows", **options: Any) -> Measured:
+        """The measure of that name."""
+        return measure(self._store, name, sql=sql, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in measures():
+            raise AttributeError(f"no measure '{name}'{nearest(name, measures())}")
+
+        def ask(*, sql: str = "from rows", **options: Any) -> Measured:
+            return measure(self._store, name, sql=sql, **options)
+
+        ask.__name__, ask.__doc__ = name, _command(name).help
+        return ask
+
+    def __dir__(self) -> list[str]:
+        return measures()
+
+
+def _command(name: str) -> click.Command:
+    if name not in measures():
+        raise ActstoreError(f"no measure '{name}'{nearest(name, measures())}; there are {', '.join(measures())}")
+    (entry,) = entry_points(group=GROUP, name=name)
+    command = entry.load()
+    assert isinstance(command, click.Command)
+    return command
+
+
+def _words(command: click.Command, options: Mapping[str, Any]) -> list[str]:
+    """Options as the command line has them."""
+    known = {one.name: one for one in command.params if isinstance(one, click.Option) and one.name}
+    words: list[str] = []
+    for name, value in options.items():
+        if name in OF_THE_COMMAND_LINE:
+            raise ActstoreError(f"{command.name}: {name} is of the command line alone: {INSTEAD}")
+        if name not in known:
+            names = sorted(known.keys() - OF_THE_COMMAND_LINE)
+            hint = nearest(name, names)
+            raise ActstoreError(f"{command.name} has no option '{name}'{hint}; there are sql, {', '.join(names)}")
+        option, flag = known[name], max(known[name].opts, key=len)
+        if option.is_flag:
+            if not isinstance(value, bool):
+                raise ActstoreError(f"{command.name}: {name} is True or False, not {value!r}")
+            words += [flag] if value else []
+        elif option.multiple and isinstance(value, list | tuple):
+            words += [word for one in value for word in (flag, _word(name, one))]
+        elif value is not None:
+            words += [flag, _word(name, value)]
+    return words
+
+
+def _word(name: str, value: object) -> str:
+    """A value as a word; those of a sequence with commas between them."""
+    if isinstance(value, Store):
+        return str(value.path)
+    if isinstance(value, bool | np.bool_ | pl.DataFrame | Mapping):
+        raise ActstoreError(f"{name} = {value!r}: a number, a name or a list of these is wanted")
+    if isinstance(value, str | Path | int | float | np.integer | np.floating):
+        return str(value)
+    if isinstance(value, Sequence | np.ndarray | pl.Series | set):
+        return ",".join(_word(name, one) for one in value)
+    raise ActstoreError(f"{name} = {value!r}: a number, a name or a list of these is wanted")

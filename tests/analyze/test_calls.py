@@ -1,0 +1,140 @@
+"""Measures in Python: what the command line gives, and its errors."""
+
+import json
+import shlex
+from base64 import b64decode
+from importlib.metadata import entry_points
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import actstore
+import actstore_analyze
+from actstore.commands import main
+from actstore.commands.plugins import GROUP
+from actstore.errors import ActstoreError
+from actstore_analyze import Measured, measure, measures, write_report
+
+CALLS = [
+    ("overlap", {"roles": ["random-image", "eoi"], "k": 3}, ["--roles", "random-image,eoi", "-k", "3"]),
+    (
+        "overlap",
+        {"roles": "random-image", "with_layer": 0, "k": 3},
+        ["--roles", "random-image", "--with-layer", "0", "-k", "3"],
+    ),
+    ("gap", {"layers": range(2)}, ["--layers", "0..1"]),
+    ("outliers", {"layers": np.array([1]), "force": True}, ["--layers", "1"]),
+    (
+        "cka",
+        {"roles": pl.Series(["random-image"]), "sql": "from rows where k = 0"},
+        ["--roles", "random-image", "from rows where k = 0"],
+    ),
+]
+
+
+@pytest.fixture(name="store")
+def opened(store):
+    return actstore.open(store)
+
+
+@pytest.mark.parametrize(("name", "options", "words"), CALLS)
+def test_what_the_command_line_gives(store, tmp_path, name, options, words):
+    file = tmp_path / "table.parquet"
+    found = measure(store, name, **options)
+    assert main.run([name, str(store.path), *words, "-o", str(file)]) == 0
+    assert_frame_equal(found.table, pl.read_parquet(file))
+    assert found.results[0].table().equals(found.table)
+    again = shlex.split(found.command)
+    assert again[:3] == ["actstore", name, str(store.path)]
+    assert main.run([*again[1:], "-o", str(tmp_path / "again.parquet")]) == 0
+    assert_frame_equal(found.table, pl.read_parquet(tmp_path / "again.parquet"))
+
+
+def test_measures_are_commands():
+    commands = {entry.name for entry in entry_points(group=GROUP)}
+    assert set(measures()) <= commands
+    assert {"overlap", "gap", "knockout", "patch", "sae", "probe", "lens"} <= set(measures())
+
+
+def test_a_store_has_them(store):
+    found = store.measure.gap(layers=[0])
+    assert isinstance(found, Measured)
+    assert found.table.equals(store.measure("gap", layers=[0]).table)
+    assert "measure" in dir(store)
+    assert "overlap" in dir(store.measure)
+    assert "Label overlap" in store.measure.overlap.__doc__
+    with pytest.raises(AttributeError, match="no measure 'gapp'.*gap"):
+        store.measure.gapp  # noqa: B018
+    with pytest.raises(AttributeError, match="a store has no 'mesure'.*measure"):
+        store.mesure  # noqa: B018
+
+
+def test_it_is_recalled(store, monkeypatch):
+    first = measure(store, "gap", layers=[1])
+    monkeypatch.setattr("actstore_analyze.gap.study.Gap.table", None)
+    assert measure(str(store.path), "gap", layers=[1]).table.equals(first.table)
+
+
+def test_a_notebook_shows_it_offline(store):
+    found = measure(store, "gap")
+    shown = found.figure._repr_mimebundle_()
+    assert shown["image/svg+xml"].startswith("<svg")
+    assert b64decode(shown["image/png"]).startswith(b"\x89PNG")
+    (vega,) = (value for kind, value in shown.items() if "vegalite" in kind)
+    assert json.dumps(vega)
+    html = found._repr_html_()
+    assert "<svg" in html
+    assert "<table" in html
+    assert "src=" not in html
+    assert 'href="http' not in html
+
+
+def test_it_is_saved(store, tmp_path):
+    found = measure(store, "gap")
+    for name in ("a.png", "a.svg", "b/a.csv", "a.parquet"):
+        found.save(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 100
+    with pytest.raises(ActstoreError, match="a figure is written as .png or .svg, not '.pdf'"):
+        found.save(tmp_path / "a.pdf")
+    with pytest.raises(ActstoreError, match="store"):
+        found.save(store.path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error"),
+    [
+        ("overlapp", {}, "no measure 'overlapp'.*overlap"),
+        ("overlap", {"rolls": ["eoi"]}, "overlap has no option 'rolls'.*roles"),
+        ("overlap", {"figure": "x.png"}, "figure is of the command line alone: what comes back has .table"),
+        ("overlap", {"k": 0}, "overlap: Invalid value for '-k'"),
+        ("overlap", {"k": "many"}, "'many' is not a valid integer"),
+        ("overlap", {"unique": "yes"}, "unique is True or False, not 'yes'"),
+        ("overlap", {"k": True}, "k = True: a number"),
+        ("overlap", {"roles": pl.DataFrame({"a": [1]})}, "roles = shape"),
+        ("overlap", {"layers": [99]}, "layer 99"),
+        ("overlap", {"roles": []}, "names nothing"),
+        ("overlap", {"with_layer": 1, "label": "label"}, "--label is of label overlap"),
+        ("gap", {"sql": "drop table rows"}, "syntax error"),
+    ],
+)
+def test_one_clear_error(store, name, options, error):
+    with pytest.raises(ActstoreError, match=error):
+        measure(store, name, **options)
+
+
+def test_no_store(tmp_path):
+    with pytest.raises(ActstoreError, match="store"):
+        measure(tmp_path / "nothing", "gap")
+
+
+def test_a_page_about_them(store, tmp_path):
+    measure(store, "gap")
+    page = write_report([store], tmp_path / "page.html")
+    assert "<svg" in page.read_text()
+
+
+def test_what_is_offered_is_there():
+    assert {"measure", "measures", "write_report", "Measured"} <= set(dir(actstore_analyze))
+    assert actstore.open
