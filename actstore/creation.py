@@ -34,6 +34,7 @@ def create(
     vocabulary: Mapping[int, str] | None = None,
     lens: Lens | None = None,
     pictures: bool = False,
+    image_from: int = 0,
 ) -> Store:
     """Create a store that holds nothing yet; it appears at `path` whole or not at all.
 
@@ -41,10 +42,11 @@ def create(
     without a column `batch` it is cut into batches of 2,048. layers: residual points, ascending. blocks: those whose
     keys and values are kept, ascending. lens: the model's final norm and unembedding, for `actstore lens`.
     pictures: samples may have several, so that rows have a column picture, samples a column pictures (format 2).
+    image_from: the residual point at which the model takes the image in, if not 0: rows of images are NaN below.
     Raises ActstoreError if `path` exists or lies in a store, PlanError if a sample occurs twice.
     """
     target = Path(path)
-    check_capture(layers, d_model, dtype, run or {}, blocks)
+    check_capture(layers, d_model, dtype, run or {}, blocks, image_from)
     if pictures:
         check_own_columns([name for name in plan.columns if name in (*PICTURE, *PICTURES)], PICTURED)
     if lens is not None and len(lens.weight) != d_model:
@@ -74,6 +76,7 @@ def create(
             blocks=tuple(blocks),
             lens=None if lens is None else lens.optics,
             format=PICTURED if pictures else FORMAT,
+            image_from=image_from,
         )
         local.publish(draft / HEADER, made.dump())
         local.replace(target, draft)  # nothing or an empty folder; anything else fails: a racing creator loses

@@ -132,7 +132,7 @@ def _sae_lens(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> No
         with ArrowWriter(features=features, path=file) as writer:
             for start in range(0, rows.height, ROWS_AT_A_TIME):
                 piece = rows[start : start + ROWS_AT_A_TIME]
-                batch = {names[column.name]: column.read(piece)[:, None] for column in columns}
+                batch = {names[column.name]: _held(column, piece)[:, None] for column in columns}
                 ids = tokens[start : start + ROWS_AT_A_TIME].cast(pl.Int32).fill_null(NO_TOKEN).to_numpy()
                 writer.write_batch(batch | {"token_ids": ids[:, None]})
             writer.finalize()
@@ -142,6 +142,17 @@ def _sae_lens(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> No
         if not silent:
             datasets.enable_progress_bars()
         Path(folder, "made").rename(output)
+
+
+def _held(column: Column, rows: pl.DataFrame) -> NDArray[np.float32]:
+    """The vectors of rows, none of which may be of an image that the model takes in later."""
+    x = column.read(rows)
+    if np.isnan(x).any():
+        raise ActstoreError(
+            f"{column.name}: some rows hold nothing there, of an image that the model takes in later; leave them out "
+            "in SQL (modality <> 'image'), or choose later layers"
+        )
+    return x
 
 
 def _hook(name: str) -> str:

@@ -35,6 +35,7 @@ class _Capture(msgspec.Struct, frozen=True):
     d_model: int
     dtype: str
     blocks: tuple[int, ...] = ()
+    image_from: int = 0
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -53,6 +54,7 @@ class Header:
     """Layers (residual points, ascending), width and number type of the vectors, run card, checksums of two tables.
 
     blocks: those whose keys and values are kept, ascending; none in most stores. lens: of a store that has one.
+    image_from: the residual point at which the model takes the image in; below it rows of images hold nothing, NaN.
     format: 2 where samples may have several pictures, else 1.
     crc32c is that of the file: every commit names it, so that a part of another store cannot pass for one of this.
     """
@@ -67,6 +69,7 @@ class Header:
     lens: Optics | None = None
     crc32c: str = ""
     format: int = FORMAT
+    image_from: int = 0
 
     @classmethod
     def load(cls, store: Path) -> "Header":
@@ -93,6 +96,7 @@ class Header:
                 lens=Optics.of(parsed.lens) if isinstance(parsed.lens, Numbers) else None,
                 crc32c=parsed.crc32c,
                 format=record["format"],
+                image_from=parsed.capture.image_from,
             )
         except (ValueError, RecursionError, ActstoreError) as error:
             raise CorruptError(f"{path}: not a header of format 1 or 2 ({error})") from None
@@ -103,6 +107,7 @@ class Header:
             or header.dtype not in DTYPES
             or list(header.blocks) != sorted(set(header.blocks))
             or min(header.blocks, default=0) < 0
+            or header.image_from < 0
             or not header.lists_its_files()
         ):
             raise CorruptError(f"{path}: not a header of format 1 or 2")
@@ -113,7 +118,8 @@ class Header:
     def dump(self) -> bytes:
         """The header as the bytes of its file."""
         blocks = {"blocks": list(self.blocks)} if self.blocks else {}
-        capture = {"layers": list(self.layers), "d_model": self.d_model, "dtype": self.dtype, **blocks}
+        later = {"image_from": self.image_from} if self.image_from else {}
+        capture = {"layers": list(self.layers), "d_model": self.d_model, "dtype": self.dtype, **blocks, **later}
         return records.dump(
             {
                 "format": self.format,
@@ -167,13 +173,20 @@ class Header:
 
 
 def check_capture(
-    layers: Sequence[int], d_model: int, dtype: str, run: Mapping[str, Any], blocks: Sequence[int] = ()
+    layers: Sequence[int],
+    d_model: int,
+    dtype: str,
+    run: Mapping[str, Any],
+    blocks: Sequence[int] = (),
+    image_from: int = 0,
 ) -> None:
     """Raise ActstoreError unless layers and blocks are ascending, dtype is one of format 1 and run is JSON."""
     if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
         raise ActstoreError(f"layers {list(layers)} are not ascending residual points 0..L")
     if list(blocks) != sorted(set(blocks)) or min(blocks, default=0) < 0:
         raise ActstoreError(f"blocks {list(blocks)} are not ascending blocks 0..L-1")
+    if image_from < 0:
+        raise ActstoreError(f"image_from {image_from} is not a residual point 0..L")
     if not 1 <= d_model <= WIDEST:
         raise ActstoreError(f"d_model {d_model} is not a width between 1 and {WIDEST}")
     dtype_named(dtype)

@@ -66,7 +66,7 @@ def check(
     """The batch in the form of the store; `vectors` are the arrays by role of residual, keys and values.
 
     Raises PlanError if the samples are not those planned, ActstoreError for arrays that do not fit the tables and for
-    vectors that are not finite.
+    vectors that are not finite, but for those of images below the layer that takes them in, which are NaN.
     """
     samples = _samples(header, planned, samples)
     rows = _rows(header, int(planned["batch"][0]), rows, samples)
@@ -131,24 +131,32 @@ def _check_vectors(header: Header, rows: pl.DataFrame, vectors: Mapping[str, Arr
             if array.shape != expected:
                 what = "vectors" if kind == "residual" else kind
                 raise ActstoreError(f"{what} of role '{role}' have shape {array.shape}; expected {expected}")
-            sample_ids = rows.filter(pl.col("role") == role)["sample_id"]
+            own = rows.filter(pl.col("role") == role)
+            of_image = (own["modality"] == "image").fill_null(value=False).to_numpy()
             for first, values in zip(firsts, array, strict=True):
-                _check_finite(header.dtype, values, sample_ids, f"role '{role}', {_at(kind, first)}")
+                nothing = of_image & (first < header.image_from)
+                _check_finite(header.dtype, values, nothing, own["sample_id"], f"role '{role}', {_at(kind, first)}")
 
 
 def _at(kind: str, first: int) -> str:
     return f"layer {first}" if kind == "residual" else f"{kind} of block {first}"
 
 
-def _check_finite(dtype: str, values: NDArray[np.generic], sample_ids: pl.Series, where: str) -> None:
-    """A NaN would look like a lost chunk, an inf like the overflow of float16 that it mostly is."""
+def _check_finite(
+    dtype: str, values: NDArray[np.generic], nothing: NDArray[np.bool_], sample_ids: pl.Series, where: str
+) -> None:
+    """A NaN would look like a lost chunk, an inf like the overflow of float16 that it mostly is; `nothing` (n,) are
+    vectors of images that are not there yet."""
     kind = dtype_named(dtype)
-    finite = kind.is_finite(kind.encode(values)).all(axis=1)
-    if not finite.all():
+    stored = kind.encode(values)
+    finite = kind.is_finite(stored).all(axis=1)
+    if not (finite | nothing).all():
         raise ActstoreError(
-            f"sample {sample_ids[int(np.argmin(finite))]!r}, {where}: a value is not finite in {dtype}; "
+            f"sample {sample_ids[int(np.argmin(finite | nothing))]!r}, {where}: a value is not finite in {dtype}; "
             "store it as bfloat16 or float32, or mark the sample as failed"
         )
+    if nothing.any() and not np.isnan(kind.decode(stored[nothing])).all():
+        raise ActstoreError(f"{where}: the image is not there yet (image_from), and its vectors are NaN; these are not")
 
 
 def _filled(frame: pl.DataFrame, **defaults: str) -> pl.DataFrame:

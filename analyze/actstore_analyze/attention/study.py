@@ -13,6 +13,7 @@ from actstore.store import Store
 from actstore_analyze.attention import bands
 from actstore_analyze.attention.measure import cross_modal_from_mass, singled_out
 from actstore_analyze.published import curves
+from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
 
@@ -182,6 +183,8 @@ class CrossModal(PerLayer):
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """condition, layer, depth, name, position, share, n: a row for each position."""
+        if unit.layer < store.header.image_from:
+            raise held.NothingHeldError(held.left_out(store))
         f = cross_modal_from_mass(
             _mass(store, unit)[None, None], unit.spans["last"][0] - unit.spans["first"][0], initial=0
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from actstore.store import Store
 from actstore_analyze.cka.measure import COLUMNS, Sums, centred, check, mean
+from actstore_analyze.study import held
 from actstore_analyze.study.counterparts import Compared, counterpart, matched
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_layers
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, depth
@@ -194,10 +195,10 @@ class Cka(Compared):
 def _vectors(store: Store, side: Side, layers: Sequence[int], start: int, stop: int) -> Layers:
     """Centred vectors (rows, d) of some samples at each layer."""
     rows = side.rows[start:stop]
-    return [centred(store.residual(rows, layer), its) for layer, its in zip(layers, side.means, strict=True)]
+    return [centred(held.residual(store, rows, layer), its) for layer, its in zip(layers, side.means, strict=True)]
 
 
 def _means(store: Store, rows: pl.DataFrame, layers: Sequence[int]) -> Means:
     """The mean (d,) of the vectors of rows at each layer, a part of them at a time."""
     step = max(1, BLOCK_BYTES // (4 * store.header.d_model))
-    return [mean(store.residual(piece, layer) for piece in rows.iter_slices(step)) for layer in layers]
+    return [mean(held.residual(store, piece, layer) for piece in rows.iter_slices(step)) for layer in layers]

@@ -13,6 +13,7 @@ from actstore.store import Store
 from actstore_analyze.gap.measure import cosine_counts, quartiles
 from actstore_analyze.gap.sides import IMAGE, TEXT, Sides, sides
 from actstore_analyze.published import curves
+from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, Prepared, depth
 
@@ -108,11 +109,11 @@ class Gap(Prepared):
         size = max(1, PART_BYTES // (4 * store.header.d_model))
         mean = self._mean(store, unit, size) if self.center else None
         for i, texts in enumerate(unit.sides.text.iter_slices(size)):
-            text = self.prepared(store.residual(texts, unit.layer), mean)
+            text = self.prepared(held.residual(store, texts, unit.layer), mean)
             for j, images in enumerate(unit.sides.image.iter_slices(size)):
                 if (self.pairs == "matched" and i != j) or (self.pairs == "lower" and i < j):
                     continue
-                image = self.prepared(store.residual(images, unit.layer), mean)
+                image = self.prepared(held.residual(store, images, unit.layer), mean)
                 starts = {"start": i * size, "image_start": j * size}
                 try:
                     yield cosine_counts(text, image, pairs=self.pairs, absolute=self.absolute, **starts)
@@ -123,6 +124,8 @@ class Gap(Prepared):
     def _mean(self, store: Store, unit: Unit, size: int) -> NDArray[np.float64]:
         """The mean vector (d,) of texts and images."""
         rows = pl.concat([unit.sides.text["row_id"], unit.sides.image["row_id"]]).to_frame()
-        parts = (store.residual(part, unit.layer).sum(axis=0, dtype=np.float64) for part in rows.iter_slices(size))
+        parts = (
+            held.residual(store, part, unit.layer).sum(axis=0, dtype=np.float64) for part in rows.iter_slices(size)
+        )
         mean: NDArray[np.float64] = np.sum(list(parts), axis=0) / rows.height
         return mean

@@ -13,6 +13,7 @@ from actstore.format.lens import Lens
 from actstore.read.tokens import as_read
 from actstore.store import Store
 from actstore_analyze.lens.measure import Readings, read
+from actstore_analyze.study import held
 from actstore_analyze.study.selection import USUAL, Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, n_layers
 from actstore_analyze.study.units import sampled
@@ -109,7 +110,11 @@ class LogitLens(PerLayer):
         """A row for each sample and layer; positions averaged, with the number of each likeliest token."""
         lens, last = store.lens, n_layers(store)
         assert lens is not None, "the call was checked"
-        layers = [*self.layers, *([last] if last in store.layers and last not in self.layers else [])]
+        first = held.held_from(store, unit.rows)
+        layers = [layer for layer in self.layers if layer >= first]
+        if not layers:
+            raise held.NothingHeldError(held.left_out(store))
+        layers += [last] if last in store.layers and last not in layers else []
         found = []
         for piece in unit.rows.iter_slices(max(1, VECTORS // len(layers))):
             x = np.stack([store.residual(piece, layer) for layer in layers])

@@ -11,6 +11,7 @@ from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
 from actstore_analyze.outliers.measure import magnitudes
+from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say, known_roles
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, depth
 
@@ -83,7 +84,9 @@ class Outliers(PerLayer):
         role, condition, layer = unit
         query = f"from rows where role = {literal(role)} and condition = {literal(condition)} and {self._chosen_rows()}"
         try:
-            found = magnitudes(x for _, x in store.batches(query, layer))
+            found = magnitudes(x for _, x in held.batches(store, query, layer))
+        except held.NothingHeldError:
+            raise
         except ActstoreError as error:
             raise ActstoreError(f"role '{role}', layer {layer}: {error}") from None
         q25, median, q75 = np.quantile(found.norms, [0.25, 0.5, 0.75]).tolist()

@@ -21,6 +21,7 @@ from actstore_analyze.sae.groups import OF_TEXT, Group, alone, groups_of, points
 from actstore_analyze.sae.measure import moments, rotation
 from actstore_analyze.sae.neuronpedia import Descriptions
 from actstore_analyze.sae.source import Source, numbered, source
+from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer
 
@@ -148,17 +149,17 @@ class Described(PerLayer):
         sae = saes.load(unit, store.header.d_model)
         known = neuronpedia.load(_files(self.descriptions, saes)[unit])
         rows: list[tuple[object, ...]] = []
-        for held, group, control, pieces in self._versions(store, unit, sae.n_features):
+        for where, group, control, pieces in self._versions(store, unit, sae.n_features):
             found = Activity(group.samples, sae.n_features, self.examples)
             for own, x in pieces:
                 found.add(own["example"].to_numpy().astype(np.int64), np.asarray(sae.encode(x)))
             allowed = self._allowed(known, sae.n_features) & (found.frequency <= self.most_images)
-            rows += _rows(held, group, (control, unit), found, allowed, known)
+            rows += _rows(where, group, (control, unit), found, allowed, known)
         return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
     def _versions(self, store: Store, layer: int, n_features: int) -> Iterator[tuple[Store, Group, str, Pieces]]:
         """Each group as it is, and its controls."""
-        groups = self._groups(store)
+        groups = [group for group in self._groups(store) if held.holds(store, group.query, layer)]
         turn = rotation(store.header.d_model, self.seed).astype(np.float32)
         for group in groups:
             pieces = partial(vectors, store, group, layer, n_features=n_features)

@@ -14,6 +14,7 @@ from actstore.sql.views import literal
 from actstore.store import Store
 from actstore.store import open as open_store
 from actstore_analyze.sae.source import Source
+from actstore_analyze.study import held
 from actstore_analyze.study.selection import known_layers, known_roles
 
 __all__ = ["AVERAGES", "OF_TEXT", "Group", "alone", "groups_of", "points_of", "roles_of", "untrained_groups", "vectors"]
@@ -142,6 +143,6 @@ def vectors(
     """Rows of a group with their vectors at a layer, in pieces whose features fit in memory."""
     width = store.header.d_model
     step = max(1, ENCODE_BYTES // (4 * max(width, n_features)))
-    for rows, x in store.batches(group.query, layer, size=max(1, READ_BYTES // (4 * width))):
+    for rows, x in held.batches(store, group.query, layer, size=max(1, READ_BYTES // (4 * width))):
         for start in range(0, rows.height, step):
             yield rows[start : start + step], x[start : start + step]

@@ -20,6 +20,7 @@ from actstore_analyze.sae.formats import Sized
 from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, untrained_groups, vectors
 from actstore_analyze.sae.measure import Moments, Sums, moments, rotation, sums
 from actstore_analyze.sae.source import source
+from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, depth
 
@@ -138,6 +139,9 @@ class Rebuilt(PerLayer):
         """SCHEMA and average, at one layer. control: none, or one of CONTROLS; fvu is NaN where vectors are equal."""
         sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model)
         groups = groups_of(store, self.sql, self.roles, self.average)
+        groups = [group for group in groups if held.holds(store, group.query, unit)]
+        if not groups:
+            raise held.NothingHeldError(held.left_out(store))
         found = [
             (group, control, total)
             for group in groups

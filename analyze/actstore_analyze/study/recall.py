@@ -8,6 +8,7 @@ import polars as pl
 from actstore.errors import ActstoreError
 from actstore.format.results import Result
 from actstore.store import Store
+from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
 
 __all__ = ["Answer", "Call", "answer"]
@@ -40,6 +41,7 @@ class Answer:
 def answer(store: Store, call: Call, *, force: bool = False, say: Say) -> Answer:
     """The saved result of the same call on the same contents of the store, unless `force`; else a new one."""
     if not force and (saved := store.saved_result(call.measure, call.parameters)):
+        held.say_left_out(store, call.parameters.get("layers") or (), say)
         return Answer(saved.table(), saved, f"recalled from {_named(saved)}; --force computes it again")
     table = call.table(store, say=say)
     try:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.published import models
-from actstore_analyze.study import executor
+from actstore_analyze.study import executor, held
 from actstore_analyze.study.selection import Say, known_layers
 
 __all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "Study", "depth", "n_layers"]
@@ -173,8 +173,20 @@ class PerLayer(Study):
         return rows
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
-        """All units, measured and put together."""
-        return self.finish(pl.concat(executor.mapped(store, self.rows, self.units(store, say=say), jobs=self.jobs)))
+        """All units, measured and put together, but for those that hold nothing at their layer, which is said."""
+        found = executor.mapped(store, self._rows, self.units(store, say=say), jobs=self.jobs)
+        held.say_left_out(store, self.layers, say)
+        rows = [one for one in found if isinstance(one, pl.DataFrame)]
+        if not rows:
+            raise held.NothingHeldError(next(one for one in found if isinstance(one, str)))
+        return self.finish(pl.concat(rows))
+
+    def _rows(self, store: Store, unit: Any) -> pl.DataFrame | str:
+        """The rows of one unit, or why it holds nothing."""
+        try:
+            return self.rows(store, unit)
+        except held.NothingHeldError as error:
+            return str(error)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
+from actstore_analyze.study import held
 from actstore_analyze.study.selection import Group
 from actstore_analyze.study.study import depth
 
@@ -94,7 +95,7 @@ def vectors(store: Store, unit: Unit) -> Iterator[tuple[Vectors, Classes]]:
     step = max(1, BLOCK_BYTES // (group.n * store.header.d_model * 4))
     for start in range(0, len(group.positions), step):
         block = group.positions[start : start + step]
-        x = store.residual(pl.concat(block), layer)
+        x = held.residual(store, pl.concat(block), layer)
         for position, own in zip(block, x.reshape(len(block), group.n, -1), strict=True):
             yield own, labels(position)
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from actstore.errors import ActstoreError
+from actstore.format.names import dtype_named
 from actstore_extract.families import Batch, Encoded, Model
 from actstore_extract.forward.attention import AttentionSelection, CapturedAttention
 from actstore_extract.forward.capture import Begun, Captured, NotFiniteError, Selection, begin
@@ -92,7 +93,7 @@ class Extractor:
         self.encoder = Encoder(model, image, recipe.prompt, columns, room=2 * BATCHES_ENCODED * batch_size)
         self.asked = {} if asked is None else {row["sample_id"]: row for row in asked.iter_rows(named=True)}
         patches = [one.patch for one in self.conditions.values() if one.patch is not None]
-        self.lowest = _lowest(self) if model.inject else {}
+        self.changed = _changed(self.conditions.values()) if model.inject else {}
         self.sources = Sources(model, self._encode_asked, patches, seed=recipe.seed)
         self.failures = Failures(model.device, most=IN_A_ROW * BATCHES_ENCODED * batch_size)
         self.warned: set[str] = set()
@@ -332,13 +333,12 @@ class Extractor:
     def _positions(self, sample: Encoded) -> dict[Role, Positions]:
         """The roles this sample has, with their positions; ActstoreError for an image's that is not there yet."""
         seed = self.recipe.seed
-        for role, layer in self.lowest.items():
+        for role, layer in self.changed.items():
             at = positions(role, sample.layout, seed=seed, sample_id=sample.sample_id)
             if at is not None and layer < self.model.inject and np.isin(at, sample.layout.image).any():
                 raise ActstoreError(
                     f"{role.name} at layer {layer}: this adapter puts the image in at layer {self.model.inject}, and "
-                    "below its positions hold nothing that means anything; take [capture] layers from there on, or "
-                    "roles of text alone"
+                    "below its positions hold nothing to patch or to steer; take layers from there on, or roles of text"
                 )
         roles = dict.fromkeys([*self.roles, *self.kv])
         found = {role: positions(role, sample.layout, seed=seed, sample_id=sample.sample_id) for role in roles}
@@ -381,15 +381,28 @@ class Extractor:
                     vectors[role.name], mean = means[:, mean : mean + n], mean + n
                 else:
                     vectors[role.name], row = residual[:, row : row + n], row + n
+                self._empty(vectors[role.name], self.layers, where[role], batch.layouts[i])
             keys: dict[str, Array] = {}
             values: dict[str, Array] = {}
             for role in _of(where, self.kv):
                 n = len(where[role])
                 keys[role.name], values[role.name] = (x[:, place : place + n] for x in kv)
                 place += n
+                for x in (keys[role.name], values[role.name]):
+                    self._empty(x, self.kv_blocks, where[role], batch.layouts[i])
             attention = _attention_of(captured.attention, i)
             found.append(Taken(batch.layouts[i], where, vectors, keys, values, attention, said[i]))
         return found
+
+    def _empty(self, x: Array, firsts: Sequence[int], at: Positions, layout: Layout) -> None:
+        """Make NaN, in vectors (layers or blocks, n, width) at these positions, what is of an image not there yet, and
+        means over such.
+        """
+        early = np.flatnonzero(np.array(firsts) < self.model.inject)
+        of_image = np.isin(at, layout.image)
+        if len(early) and of_image.any():
+            which = of_image.nonzero()[0] if len(at) == x.shape[1] else np.arange(x.shape[1])
+            x[np.ix_(early, which)] = dtype_named(self.dtype).fill if x.dtype == np.uint16 else np.nan
 
     def _stored(self, residual: torch.Tensor) -> NDArray[np.generic]:
         """Vectors as numpy: bit patterns where the store keeps bfloat16, else float32."""
@@ -398,12 +411,10 @@ class Extractor:
         return residual.float().numpy()
 
 
-def _lowest(extractor: Extractor) -> dict[Role, int]:
-    """The first layer at which each role is kept, patched or steered."""
-    found = [*((role, extractor.layers[0]) for role in extractor.roles), *((role, 0) for role in extractor.kv)]
-    for one in extractor.conditions.values():
-        found += [(parse_role(one.patch.role), min(one.patch.layers))] if one.patch else []
-        found += [(parse_role(one.steer.role), one.steer.layer)] if one.steer else []
+def _changed(conditions: Iterable[Condition]) -> dict[Role, int]:
+    """The first layer at which each role is patched or steered."""
+    found = [(parse_role(one.patch.role), min(one.patch.layers)) for one in conditions if one.patch]
+    found += [(parse_role(one.steer.role), one.steer.layer) for one in conditions if one.steer]
     return {role: min(layer for other, layer in found if other == role) for role, _ in found}
 
 

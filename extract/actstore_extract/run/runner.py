@@ -352,6 +352,7 @@ class Run:
                 vocabulary=self.model.vocabulary(),
                 lens=lens,
                 pictures=self.planned.schema["image"] == pl.List(pl.String),
+                image_from=self.model.inject,
             )
         except ActstoreError:
             if (path / HEADER).exists():  # another rank was first

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 import actstore
 import tiny
@@ -203,17 +204,71 @@ def test_it_is_extracted_from_where_the_image_is(later, monkeypatch, capsys):
     for layer in store.layers:
         rows = store.sql("from rows where role = 'last'")
         np.testing.assert_allclose(store.residual(rows, layer)[0], expected[layer][0, -1], atol=1e-5)
-    for roles in ('["image"]', '["last-image"]', '["all"]'):
-        assert run([*asked, "t", "--set", f"capture.roles={roles}", "--device", "cpu"]) == 1
-        message = capsys.readouterr().err
-        assert "at layer 0: this adapter puts the image in at layer 1" in message
-    whole = ("--set", 'capture.roles=["image", "all"]', "--set", "capture.layers=[1, 2]")
+    whole = ("--set", 'capture.roles=["image", "image-mean", "all"]', "--set", 'capture.kv=["all"]')
     assert run([*asked, "u", *whole, "--device", "cpu"]) == 0
-    rows = actstore.open("u").sql("from rows where role = 'image' order by k")
-    np.testing.assert_allclose(actstore.open("u").residual(rows, 2), expected[2][0, 1:17], atol=1e-5)
+    store = actstore.open("u")
+    assert store.header.image_from == INJECT
+    for layer in store.layers:
+        found = store.residual(store.sql("from rows where role = 'all' order by k"), layer)
+        if layer < INJECT:
+            assert np.isnan(found[1:17]).all()
+            found = np.delete(found, np.s_[1:17], axis=0)
+        np.testing.assert_allclose(found, expected[layer][0], atol=1e-5)
+        found = store.residual(store.sql("from rows where role = 'image-mean'"), layer)[0]
+        mean = np.full(model.d_model, np.nan) if layer < INJECT else expected[layer][0, 1:17].numpy().mean(0)
+        np.testing.assert_allclose(found, mean, atol=1e-5)
+    rows = store.sql("from rows where role = 'all' order by k")
+    for block in store.blocks:
+        nothing = np.isnan(np.stack([store.keys(rows, block), store.values(rows, block)])).all((0, 2))
+        assert nothing.tolist() == [block < INJECT and 1 <= k < 17 for k in rows["k"]]
     source = "from rows where role = 'all' order by k desc limit 1"
     assert run(["patch", "u", "--role", "last", "--source", source, "--layers", "1"]) == 1
     assert "puts the image in at layer 1, which a replay does not do" in capsys.readouterr().err
+
+
+def test_measures_leave_out_what_is_not_there_yet(later, monkeypatch, capsys):
+    monkeypatch.chdir(later)
+    named = []
+    for i in range(6):
+        tiny.image(i, (8, 8)).save(f"{i}.png")
+        named.append({"sample_id": f"s{i}", "image": f"{i}.png", "label": ["one", "two"][i % 2]})
+    (later / "images.jsonl").write_text("".join(json.dumps(one) + "\n" for one in named))
+    (later / "recipe.toml").write_text(RECIPE)
+    changes = ('capture.roles=["image", "image-mean", "last", "all"]', "capture.mass=true", "capture.lens=true")
+    asked = ["extract", "recipe.toml", "m", "--device", "cpu"] + [word for one in changes for word in ("--set", one)]
+    patch = 'conditions=[{ name = "p", patch = "last-image", pairs = [["one", "two"]], layers = [0, 2] }]'
+    assert run([*asked, "--set", patch]) == 1
+    assert "last-image at layer 0: this adapter puts the image in at layer 1" in capsys.readouterr().err
+    assert run(asked) == 0
+    capsys.readouterr()
+    for words in (["overlap", "-k", "1"], ["overlap", "-k", "1"], ["outliers"], ["lens"]):  # once more: recalled
+        assert run([words[0], "m", "--roles", "image-mean,last,all", *words[1:]]) == 0, words
+        out, err = capsys.readouterr()
+        at = {(row["role"], row["layer"]) for row in map(json.loads, out.splitlines())}
+        everywhere = {(role, layer) for role in ("image-mean", "last", "all") for layer in (0, 1, 2)}
+        assert at == everywhere - {("image-mean", 0), ("all", 0)}, words
+        assert "takes the image in at layer 1; what has its positions is measured from there" in err
+        status = run([words[0], "m", "--roles", "image-mean", "--layers", "0", *words[1:]])
+        assert (status, "takes the image in at layer 1" in capsys.readouterr().err) == (1, True), words
+    eye, none = np.eye(64, dtype=np.float32), np.zeros(64, np.float32)
+    for layer in (0, 1):
+        (at := later / "saes" / f"layer_{layer}").mkdir(parents=True)
+        save_file({"W_enc": eye, "W_dec": eye, "b_enc": none, "b_dec": none}, at / "sae_weights.safetensors")
+        facts = {"architecture": "standard", "d_in": 64, "d_sae": 64, "dtype": "float32"}
+        (at / "cfg.json").write_text(json.dumps({**facts, "hook_name": f"blocks.{layer}.hook_resid_pre"}))
+    assert run(["sae", "m", "--saes", "saes", "--roles", "image,last"]) == 0
+    rows = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    assert {(row["role"], row["layer"]) for row in rows} == {("last", 0), ("last", 1), ("image", 1)}
+    sides = ["--text", "role = 'last'", "--image", "role = 'image-mean'"]
+    for words in (["gap", "m", *sides], ["attention", "m"]):
+        assert run(words) == 0
+        assert 0 not in {json.loads(line)["layer"] for line in capsys.readouterr().out.splitlines()}
+    assert run(["cka", "m", "--roles", "image-mean"]) == 1
+    assert "choose --layers from there on" in capsys.readouterr().err
+    assert run(["export", "m", "from rows where role = 'image'", "--layer", "0", "-o", "x.sae-lens"]) == 1
+    assert "hold nothing there, of an image that the model takes in later" in capsys.readouterr().err
+    assert run(["verify", "m"]) == 0
+    assert run(["recompute", "m"]) == 0
 
 
 def test_where_an_image_cannot_come_in(later, folder):

@@ -197,6 +197,35 @@ def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path, dtype, value)
         making.create(tmp_path / "s", dtype=dtype).write(0, **batch)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_an_image_that_comes_in_later_is_nan_before_and_nothing_else(tmp_path, dtype):
+    """Below `image_from` vectors of images are NaN; at it and above, and all others, they are numbers."""
+    store = actstore.create(
+        tmp_path / "s", plan=making.plan(), layers=making.LAYERS, d_model=making.D_MODEL, dtype=dtype, image_from=1
+    )
+    batch = making.content(0)
+    batch["rows"] = batch["rows"].with_columns(modality=pl.col("role").replace("eoi", "special"))
+    with pytest.raises(ActstoreError, match=r"role 'image', layer 0: the image is not there yet"):
+        store.write(0, **batch)
+    batch["residual"]["image"] = batch["residual"]["image"].copy()
+    batch["residual"]["image"][0] = np.nan
+    other = batch | {"residual": {role: x.copy() for role, x in batch["residual"].items()}}
+    for role, layer in (("image", 1), ("eoi", 0)):
+        other["residual"][role][layer, 0] = np.nan
+        with pytest.raises(ActstoreError, match=f"role '{role}', layer {layer}: a value is not finite"):
+            store.write(0, **other)
+        other["residual"][role][layer, 0] = batch["residual"][role][layer, 0]
+    store.write(0, **batch)
+    store = actstore.open(store.path)
+    assert store.header.image_from == 1
+    rows = store.sql("from rows where role = 'image'")
+    assert np.isnan(store.residual(rows, 0)).all()
+    assert np.isfinite(store.residual(rows, 1)).all()
+    assert store.sql("select count(*) from rows where isnan(residual(row_id, 0)[1])").item() == rows.height
+    with pytest.raises(ActstoreError, match="image_from -1 is not a residual point"):
+        actstore.create(tmp_path / "t", plan=making.plan(), layers=[0], d_model=2, image_from=-1)
+
+
 def test_bits_of_bfloat16_are_no_numbers_of_float16(tmp_path):
     batch = making.content(0)
     batch["residual"] = {role: np.full(array.shape, 0x3F80, np.uint16) for role, array in batch["residual"].items()}
