@@ -127,12 +127,15 @@ def ovis2() -> Model:
     return model("Ovis2", processor, "<IMG_ATOM>", text_config={"model_type": "qwen2", **TEXT}, vision_config=vision)
 
 
-def paligemma() -> Model:
+def paligemma(*, weights: bool = False) -> Model:
+    """PaliGemma 2: its projector is as wide as its language model."""
     images = pil("Siglip", size=SQUARE)
     images.image_seq_length = 16
     processor = made("PaliGemma", images, words(image_token="<image>"))
-    text = {"model_type": "gemma", "head_dim": 16, **TEXT}
-    return model("PaliGemma", processor, "<image>", text_config=text, vision_config={**SIGLIP, "projection_dim": 32})
+    width = TEXT["hidden_size"]
+    text = {"model_type": "gemma2", "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 12, **TEXT}
+    config = {"text_config": text, "vision_config": {**SIGLIP, "projection_dim": width}, "projection_dim": width}
+    return model("PaliGemma", processor, "<image>", weights=weights, **config)
 
 
 def aria() -> Model:

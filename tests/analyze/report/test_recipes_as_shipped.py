@@ -13,6 +13,7 @@ import pytest
 from transformers.utils import is_torchvision_available
 
 import layouts
+import pictured
 import tiny
 import tiny_words
 from actstore.commands.main import run
@@ -24,16 +25,17 @@ from actstore_extract.samples.synsets import papers
 from papers_page import rows
 from speaking import speaking
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # of PaliGemma's processor
+]
 
 CALLS = {
     recipe: dict.fromkeys(call for row in rows() if recipe in row.recipes for call in row.calls)
     for recipe in {recipe for row in rows() for recipe in row.recipes}
 }
 EDGES = {"chameleon-7b": 16, "chameleon-34b": 16}  # of pictures, in pixels: 64 tokens, the paper's 32nd among them
-RECIPES = sorted(
-    name for name in shipped() if name.partition("/")[0] in tiny.OF_RECIPES
-)  # PaliGemma's has a file of its own
+RECIPES = sorted(name for name in shipped() if name.partition("/")[0] in {*tiny.OF_RECIPES, "paligemma2-3b"})
 FAR = {"at-1025"}  # a position that a tiny image does not reach
 
 
@@ -62,6 +64,9 @@ def models(tmp_path_factory):
     patch.setattr(tiny_words, "WORDS", list(dict.fromkeys([*tiny_words.WORDS, *words])))
     for name, system in tiny.OF_RECIPES.items():
         tiny.save(tiny.model(system), root / name)
+    paligemma = pictured.paligemma(weights=True)
+    tiny.spread(paligemma.module)
+    tiny.save(paligemma, root / "paligemma2-3b")
     for name, edge in EDGES.items():
         enlarge(root / name, edge)
     if not is_torchvision_available():  # two processors need it; what stands in for them is held against them elsewhere

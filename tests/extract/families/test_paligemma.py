@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 import actstore
 import pictured
@@ -24,18 +23,9 @@ QUESTION, ANSWER = "this digit is a", "one"
 def folder(tmp_path_factory):
     """A tiny PaliGemma 2, two conversations about pictures, and an autoencoder for every block."""
     folder = tmp_path_factory.mktemp("paligemma")
-    processor = pictured.paligemma().processor
-    words = processor.tokenizer
-    text = {**pictured.TEXT, "model_type": "gemma2", "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 12}
-    config = PaliGemmaConfig(
-        text_config={**text, "vocab_size": len(words)},
-        vision_config={**pictured.SIGLIP, "projection_dim": D},
-        projection_dim=D,
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-    )
-    torch.manual_seed(0)
-    tiny.spread(PaliGemmaForConditionalGeneration(config)).save_pretrained(folder / "model")
-    processor.save_pretrained(folder / "model")
+    made = pictured.paligemma(weights=True)
+    tiny.spread(made.module)
+    tiny.save(made, folder / "model")
     turns = [{"from": "human", "value": f"<image>\n{QUESTION}"}, {"from": "gpt", "value": ANSWER}]
     said = [{"id": str(i), "image": f"{i}.png", "conversations": turns} for i in range(2)]
     (folder / "said.json").write_text(json.dumps(said))
