@@ -36,7 +36,8 @@ CALLS = {
 }
 EDGES = {"chameleon-7b": 16, "chameleon-34b": 16}  # of pictures, in pixels: 64 tokens, the paper's 32nd among them
 RECIPES = sorted(name for name in shipped() if name.partition("/")[0] in {*tiny.OF_RECIPES, "paligemma2-3b"})
-FAR = {"at-1025"}  # a position that a tiny image does not reach
+FAR = {"at-1025"}  # a position that a tiny image does not reach, but for WIDE's
+WIDE = "pixtral-wide"  # 32 lines of 32 tokens, as the paper's pictures have
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +68,13 @@ def models(tmp_path_factory):
     paligemma = pictured.paligemma(weights=True)
     tiny.spread(paligemma.module)
     tiny.save(paligemma, root / "paligemma2-3b")
+    wide = tiny.model("pixtral")
+    wide.module.config.vision_config.image_size = wide.processor.image_processor.size["longest_edge"] = 64
+    tiny.save(wide, root / WIDE)
     for name, edge in EDGES.items():
         enlarge(root / name, edge)
     if not is_torchvision_available():  # two processors need it; what stands in for them is held against them elsewhere
-        own, stand_ins = loading.AutoProcessor.from_pretrained, {}
+        own, stand_ins = loading.AutoProcessor.from_pretrained, {str(root / WIDE): wide.processor}
         for name in ("llava-onevision-7b", "pixtral-12b"):
             stand_ins[str(root / name)] = tiny.SYSTEMS[tiny.OF_RECIPES[name]]()[1]
         patch.setattr(
@@ -196,3 +200,20 @@ def test_the_words_of_the_authors_run_too(name, extracted, capsys):
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["n"] for row in found} == {20}
     assert all(row["accuracy"] is not None for row in found)
+
+
+@pytest.mark.parametrize(("name", "command"), [("overlap", "overlap"), ("knockout-overlap", "knockout")])
+def test_pictures_of_32_lines_have_the_1025th_token(name, command, extracted, models, capsys):
+    recipe = load(f"pixtral-12b/{name}")
+    changes = [f"model.path='{models / WIDE}'", "samples.resize=64", "samples.limit=4", "capture.batch_size=2"]
+    opened = open_store(extracted(f"pixtral-12b/{name}", *(word for one in changes for word in ("--set", one))))
+    said = opened.sql("from samples")
+    assert set(said["status"]) == {"ok"}, said["error"].drop_nulls().to_list()
+    assert set(said["grid_rows"]) == set(said["grid_columns"]) == {32}
+    assert set(opened.roles) == set(recipe.capture.roles)
+    rows = opened.sql("from rows where role = 'at-1025'")
+    assert set(rows["position"]) == ({1025} if "at-1025" in recipe.capture.roles else set())
+    assert set(rows["modality"]) <= {"image"}
+    capsys.readouterr()
+    assert run([command, str(opened.path), "-k", "1"]) == 0
+    assert "at-1025" in capsys.readouterr().out
