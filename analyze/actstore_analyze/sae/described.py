@@ -138,9 +138,15 @@ class Described(PerLayer):
             Described, replace(self, fingerprints=(), description_fingerprints=(), untrained_state=None)
         ).command(store)
 
-    def units(self, store: Store, *, say: Say) -> list[int]:  # noqa: ARG002  (there is nothing to say)
-        """The layers; first what can be wrong with the rows."""
+    def units(self, store: Store, *, say: Say) -> list[int]:
+        """The layers; first what can be wrong with the rows, and of several models' descriptions whose are taken."""
         untrained_groups(self.untrained, self._groups(store), self.sql)
+        files = _files(self.descriptions, source(self.saes, self.sae_id, self.hook))
+        several = {layer: files[layer] for layer in self.layers if len(neuronpedia.described_by(files[layer])) > 1}
+        for layer, path in several.items():
+            counts = neuronpedia.load(path).folders
+            taken = ", ".join(f"{counts.get(one, 0)} of {one}" for one in neuronpedia.described_by(path))
+            say(f"layer {layer}: features described by several models, the first of them counts: {taken}")
         return list(self.layers)
 
     def rows(self, store: Store, unit: int) -> pl.DataFrame:

@@ -9,6 +9,7 @@ import gzip
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from actstore.errors import ActstoreError
 from actstore.storage.local import crc32c_of
 
-__all__ = ["Description", "Descriptions", "load"]
+__all__ = ["Description", "Descriptions", "described_by", "load"]
 
 _FOLDERS = re.compile(r"features|explanations(-.+)?")
 
@@ -32,10 +33,12 @@ class Description:
 
 @dataclass(frozen=True)
 class Descriptions:
-    """Descriptions by feature; fingerprint changes with the files."""
+    """Descriptions by feature; fingerprint changes with the files; folders are those that they come from, and how many
+    from each."""
 
     of: dict[int, Description]
     fingerprint: str
+    folders: dict[str, int]
 
 
 def load(path: Path) -> Descriptions:
@@ -44,7 +47,7 @@ def load(path: Path) -> Descriptions:
     A feature without a description or a density is left out; of several descriptions the first counts, those in
     explanations/ before others. Raises ActstoreError for other files, and for a feature outside the layer's numbering.
     """
-    texts: dict[int, str] = {}
+    texts: dict[int, tuple[str, str]] = {}  # and the folder they are from
     densities: dict[int, float] = {}
     files, sums = _files(path), []
     for file in files:
@@ -52,15 +55,21 @@ def load(path: Path) -> Descriptions:
         sums.append(checksum)
         for record in records:
             try:
-                _keep(record, texts, densities)
+                _keep(record, file.parent.name, texts, densities)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise ActstoreError(f"{file}: a feature is not as Neuronpedia exports it ({error!r})") from None
-    found = {feature: Description(text, densities[feature]) for feature, text in texts.items() if feature in densities}
+    known = {feature: text for feature, text in texts.items() if feature in densities}
+    found = {feature: Description(text, densities[feature]) for feature, (text, _) in known.items()}
     if not found:
         missing = "features" if texts and not densities else "explanations" if densities and not texts else None
         remedy = f"; download its folder {missing} too" if missing else ""
         raise ActstoreError(f"{path}: no feature with a description and a density (frac_nonzero) in its files{remedy}")
-    return Descriptions(found, crc32c_of("".join(sums).encode()))
+    return Descriptions(found, crc32c_of("".join(sums).encode()), dict(Counter(folder for _, folder in known.values())))
+
+
+def described_by(path: Path) -> list[str]:
+    """The folders of descriptions that an export has, by name: explanations, and explanations-JUDGE of other models."""
+    return sorted({file.parent.name for file in _files(path) if _FOLDERS.fullmatch(file.parent.name)} - {"features"})
 
 
 def _files(path: Path) -> list[Path]:
@@ -94,10 +103,10 @@ def _records(file: Path) -> tuple[list[Any], str]:
     return features, crc32c_of(content)
 
 
-def _keep(record: Any, texts: dict[int, str], densities: dict[int, float]) -> None:
+def _keep(record: Any, folder: str, texts: dict[int, tuple[str, str]], densities: dict[int, float]) -> None:
     """What a line or an item says of a feature: its density, descriptions of it, or both."""
     for text in _described(record):
-        texts.setdefault(int(record["index"]), text)
+        texts.setdefault(int(record["index"]), (text, folder))
     if record.get("frac_nonzero") is not None:
         densities[int(record["index"])] = float(record["frac_nonzero"])
 

@@ -161,8 +161,11 @@ def test_neuronpedias_present_exports_say_what_its_older_ones_do(folder, capsys)
     _, before, _ = command(capsys, folder)
     model = exported(folder)
     for path in (model, f"{model}/{{layer}}-tiny-res-6"):
-        status, table, _ = command(capsys, folder, "--descriptions", path)
+        status, table, err = command(capsys, folder, "--descriptions", path)
         assert status == 0
+        if path == model:
+            said = "layer 1: features described by several models, the first of them counts: {}"
+            assert said.format("5 of explanations, 0 of explanations-other") in err
         assert table.equals(before)
     shutil.copytree(model / "0-tiny-res-6", model / "0-tiny-att-6")
     _, _, err = command(capsys, folder, "--descriptions", model)
