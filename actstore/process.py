@@ -1,5 +1,6 @@
 """The process of a command: where it is its own, what nothing else stops may end it; and what a fork leaves out."""
 
+import io
 import os
 import re
 import resource
@@ -11,7 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 # What a question may take beyond its limit: DuckDB counts some of its own memory late, and each thread sets aside
 # addresses that it may never use (a stack of 8 MB, an arena of 64 MB).
@@ -42,6 +46,19 @@ def claim() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know UTF-8
+    if sys.stderr is not None:
+        remarks = io.BufferedWriter(_Remarks(2, "wb", closefd=False))
+        sys.stderr = io.TextIOWrapper(remarks, sys.stderr.encoding, "backslashreplace", line_buffering=True)
+
+
+class _Remarks(io.FileIO):
+    """Standard error, which nobody has to read: hours of work do not end with the reader of their remarks."""
+
+    def write(self, content: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(content)
+        except OSError:
+            return len(content)
 
 
 def silence(stream: TextIO) -> None:

@@ -186,10 +186,13 @@ class Store:
         return self._vectors.of_block("values", rows, block)
 
     def batches(
-        self, query: str, layer: int, *, size: int = 65_536
+        self, rows: str | Rows, layer: int, *, size: int = 65_536
     ) -> Iterator[tuple[pl.DataFrame, NDArray[np.float32]]]:
-        """Rows of a query with their vectors, by row_id, at most `size` at a time and never from two parts at once."""
-        return self._vectors.batches(self.sql(query), layer, size=size)
+        """Rows with their vectors, by row_id, at most `size` at a time and never from two parts at once.
+
+        rows: a query, or as for `residual`.
+        """
+        return self._vectors.batches(self.sql(rows) if isinstance(rows, str) else rows, layer, size=size)
 
     def attention(self, role: str, layer: int) -> Attention:
         """The attention of text queries to the key `role` (or `mass`: to every key of the image part) at one layer.

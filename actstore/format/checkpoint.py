@@ -73,7 +73,8 @@ def check(store: Path, header: Header) -> None:
     again = "remove it; actstore index makes it again"
     for name, line in _load(store, header, again).items():
         try:
-            same = (store / COMMITS / name).read_bytes() == line
+            with local.plain(store / COMMITS / name) as file:
+                same = file.read() == line
         except FileNotFoundError:
             continue
         if not same:

@@ -79,20 +79,17 @@ class Shard:
 
 @contextmanager
 def opened(path: Path, n_chunks: int) -> Iterator[Shard]:
-    """A shard of `n_chunks` chunks, for reading; raises CorruptError if it is missing or its index is damaged."""
+    """A shard of `n_chunks` chunks, for reading; raises CorruptError if it is missing, no plain file, or its index is
+    damaged."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with local.plain(path) as file:
+            yield Shard(path, file.fileno(), n_chunks)
     except FileNotFoundError:
         raise CorruptError(f"{path}: committed, but missing; run actstore repair, or restore it from a copy") from None
-    try:
-        with local.naming(path):
-            yield Shard(path, descriptor, n_chunks)
     except OSError as error:
         if refused(error):
             raise
         raise CorruptError(f"{path}: cannot be read ({error.strerror or error}); run actstore verify") from error
-    finally:
-        os.close(descriptor)
 
 
 def write(path: Path, chunks: Iterable[bytes], n_chunks: int) -> None:

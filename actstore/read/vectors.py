@@ -59,11 +59,10 @@ class Vectors:
             raise ActstoreError(f"{self.store}: {kind} of widths {sorted(widths)} in different parts; read store.parts")
         return widths.pop() if widths else 0
 
-    def batches(
-        self, rows: pl.DataFrame, layer: int, *, size: int
-    ) -> Iterator[tuple[pl.DataFrame, NDArray[np.float32]]]:
+    def batches(self, rows: Rows, layer: int, *, size: int) -> Iterator[tuple[pl.DataFrame, NDArray[np.float32]]]:
         """Rows with their vectors, by row_id, at most `size` at a time and never from two parts at once."""
         row_ids = row_ids_of(rows)
+        rows = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame({"row_id": row_ids})
         self.header.layer_index(layer)
         for _, chosen in self._by_part(row_ids):
             part = rows[chosen].sort("row_id")

@@ -29,10 +29,13 @@ def plain(path: Path) -> Iterator[BinaryIO]:
         if error.errno != errno.ELOOP:
             raise
         raise not_plain from None
-    with os.fdopen(descriptor, "rb") as file, naming(path):
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # of a folder, fdopen raises and leaves it open
             raise not_plain
-        yield file
+        with os.fdopen(descriptor, "rb", closefd=False) as file, naming(path):
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.errors import nearest as did_you_mean
 
-__all__ = ["Neighbors", "firsts", "nearest", "parse"]
+__all__ = ["Neighbors", "firsts", "nearest", "numbered", "parse"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -78,7 +78,7 @@ def nearest(
         )
     points, scale = _moderate(points)
     tie = 0.0 if metric == "euclidean" else _UNIT_TIE
-    found = _of_all(points, k, tie) if groups is None else _of_others(points, k, tie, _numbered(groups, len(points), k))
+    found = _of_all(points, k, tie) if groups is None else _of_others(points, k, tie, numbered(groups, len(points), k))
     return Neighbors(_METRICS[metric](found.distances * scale), found.indices)
 
 
@@ -120,7 +120,7 @@ def _of_others(points: Points, k: int, tie: float, groups: Ints) -> Neighbors:
     return Neighbors(distances, indices)
 
 
-def _numbered(groups: NDArray[np.integer], n: int, k: int) -> Ints:
+def numbered(groups: NDArray[np.integer], n: int, k: int) -> Ints:
     """The number of each point's group (n,), 0, 1, ...; raises ActstoreError where k neighbours are not to be had."""
     if groups.shape != (n,):
         raise ActstoreError(f"{n} points but groups of shape {groups.shape}; give one per point")

@@ -89,7 +89,7 @@ class Maker:
                 words += self.option(parameter)
         if name == "extract":
             words += ["--limit", "2"]
-        return words
+        return [word.replace("\0", "") for word in words]  # which no argument of a process has
 
     def argument(self, parameter) -> list[str]:
         if parameter.name in ("store", "stores"):
@@ -151,12 +151,12 @@ class Maker:
         if self.draw.random() < 0.1:
             at = self.draw.randrange(len(text) + 1)
             text = text[:at] + self.draw.choice(ODD) + text[at:]
-        return text.replace("\0", "")
+        return text
 
     def store(self) -> str:
         source = self.draw.choice([*["plain", "digits", "numbers"] * 4, "nowhere", "file"])
         if source == "nowhere":
-            return self.draw.choice([str(self.folder / "nowhere"), *ODD]).replace("\0", "")
+            return self.draw.choice([str(self.folder / "nowhere"), *ODD])
         if source == "file":
             return self.file("")
         path = self.folder / f"{source}{self.draw.randrange(10**6)}"
@@ -212,7 +212,7 @@ class Maker:
 
     def recipe(self) -> str:
         if self.draw.random() < 0.2:
-            return self.draw.choice(["digits-fusion", *ODD]).replace("\0", "")
+            return self.draw.choice(["digits-fusion", *ODD])
         text = (self.base / "recipe.toml").read_text()
         lines = text.splitlines()
         for _ in range(self.draw.randrange(3)):

@@ -1,10 +1,11 @@
 """The command line against calls that nobody meant: options, SQL, recipes, tables, vectors, autoencoders, stores.
 
-python tests/fuzz/commands.py [--calls 10000] [--seed 0] [--workers 2] [--only NUMBER]
+python tests/fuzz/commands.py [--calls 10000] [--seed 0] [--workers 2] [--first NUMBER] [--only NUMBER]
 
 Each call is made of the seed and its number alone, and runs in a worker process that is watched. A status of the table
 in the README is right; an exception, a traceback or a panic on standard error, a process that ends, and a call beyond
-its time are faults: each is printed with its seed and number, and --only runs it again.
+its time are faults: each is printed with its seed and number, and --only runs it again. A run that was ended goes on
+with --first, the number of calls that it had made.
 """
 
 import argparse
@@ -27,7 +28,8 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "store"), str(HERE.parent.parent)]
 from calls import Maker, prepare  # noqa: E402  (its folder is none of the package's)
 
-SECONDS, PATIENCE = 90, 900  # for one call: of a processor, and on a busy machine
+SECONDS, PATIENCE = 90, 120  # for one call: of a processor, and with next to nothing of one
+IDLE = 0.5  # seconds of a processor that threads may take that do nothing
 GIGABYTES = 12  # of memory, for a worker
 
 
@@ -67,7 +69,7 @@ class Worker:
     """A process that runs calls, watched; a new one when it was ended."""
 
     def __init__(self, base: Path, seed: int) -> None:
-        self.base, self.seed, self.number, self.words, self.began, self.before = base, seed, -1, ["?"], 0.0, 0.0
+        self.base, self.seed, self.number, self.words, self.before, self.last = base, seed, -1, ["?"], 0.0, (0.0, 0.0)
         self.start()
 
     def start(self) -> None:
@@ -78,29 +80,33 @@ class Worker:
         child.close()
 
     def give(self, number: int) -> None:
-        self.number, self.words, self.began, self.before = number, ["?"], time.monotonic(), self.computed()
+        self.number, self.words, self.before = number, ["?"], self.computed()
+        self.last = self.before, time.monotonic()
         self.pipe.send(number)
 
-    def ended(self) -> tuple[int, str] | None:
-        """How the call ended; None while it runs."""
+    def ended(self) -> tuple[int, str, float] | None:
+        """How the call ended, and the seconds of a processor that it took; None while it runs."""
         try:
             while self.pipe.poll():
                 got = self.pipe.recv()
                 if isinstance(got, tuple):
-                    return got
+                    return *got, self.computed() - self.before
                 self.words = got
-        except EOFError:
+        except (EOFError, OSError):  # it ended, between two words perhaps
             self.process.join()
             code = self.process.exitcode
             self.start()
-            return -1, f"the process ended: {code}"
-        computed, waited = self.computed() - self.before, time.monotonic() - self.began
+            return -1, f"the process ended: {code}", 0.0
+        now = self.computed()
+        if now > self.last[0] + IDLE:
+            self.last = now, time.monotonic()
+        computed, waited = now - self.before, time.monotonic() - self.last[1]
         if computed < SECONDS and waited < PATIENCE:
             return None
         self.process.kill()
         self.process.join()
         self.start()
-        return -1, f"beyond its time: it computed for {computed:.0f} s of {waited:.0f}"
+        return -1, f"beyond its time: it computed for {computed:.0f} s and waits since {waited:.0f}", computed
 
     def computed(self) -> float:
         """Seconds of a processor that the worker has had."""
@@ -116,6 +122,7 @@ def main() -> None:
     asked.add_argument("--calls", type=int, default=10_000)
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--workers", type=int, default=2)
+    asked.add_argument("--first", type=int, default=0, help="Go on with the call of this number.")
     asked.add_argument("--only", type=int, help="the call of this number alone")
     options = asked.parse_args()
     with tempfile.TemporaryDirectory(prefix="actstore-fuzz-") as scratch:
@@ -125,9 +132,10 @@ def main() -> None:
 def fuzz(options: argparse.Namespace, base: Path) -> int:
     """Run the calls; returns how many faults were found, at most 100."""
     prepare(base)
-    todo = iter([options.only] if options.only is not None else range(options.calls))
+    todo = iter([options.only] if options.only is not None else range(options.first, options.calls))
     workers = [Worker(base, options.seed) for _ in range(1 if options.only is not None else options.workers)]
     busy, ended, faults, begin = [], collections.Counter(), 0, time.monotonic()
+    took = collections.defaultdict(list)
     for worker in workers:
         if (number := next(todo, None)) is not None:
             worker.give(number)
@@ -137,10 +145,11 @@ def fuzz(options: argparse.Namespace, base: Path) -> int:
         for worker in list(busy):
             if (done := worker.ended()) is None:
                 continue
-            status, fault = done
+            status, fault, seconds = done
             ended[status] += 1
+            took[worker.words[0]].append(seconds)
             if not sum(ended.values()) % 100:
-                print(f"{sum(ended.values())} calls, {faults} faults", flush=True)
+                print(f"{options.first + sum(ended.values())} calls, {faults} faults", flush=True)
             if fault:
                 faults += 1
                 print(f"FAULT seed {options.seed} call {worker.number}: {worker.words}\n{fault}\n", flush=True)
@@ -153,9 +162,10 @@ def fuzz(options: argparse.Namespace, base: Path) -> int:
             worker.pipe.send(None)
         worker.process.join(10)
     said = ", ".join(f"{count} ended {status}" for status, count in sorted(ended.items()))
-    print(
-        f"seed {options.seed}: {sum(ended.values())} calls, {said}, {faults} faults, {time.monotonic() - begin:.0f} s"
-    )
+    whole = time.monotonic() - begin
+    print(f"seed {options.seed}: {sum(ended.values())} calls, {said}, {faults} faults, {whole:.0f} s")
+    for name, each in sorted(took.items(), key=lambda one: -sum(one[1])):
+        print(f"  {name}: {len(each)} calls, {sum(each):.0f} s of a processor, at most {max(each):.1f}")
     return min(faults, 100)
 
 

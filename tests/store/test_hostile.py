@@ -96,6 +96,39 @@ def test_a_record_that_is_a_link_or_a_pipe(store, name):
         actstore.open(store.path)  # and does not wait for someone to write into it
 
 
+def descriptors():
+    """How many files this process has open; 0 where the system does not say."""
+    known = Path("/proc/self/fd")
+    return len(list(known.iterdir())) if known.is_dir() else 0
+
+
+@pytest.mark.parametrize("instead", [os.mkfifo, os.mkdir])
+def test_whichever_file_is_a_pipe_or_a_folder_is_named_and_not_waited_for(store, instead):
+    part = next((store.path / "parts").iterdir())
+    checked = [*part.rglob("*.*"), part / "residual/eoi/c/0/0/0", *(store.path / "commits").iterdir()]
+    checked += [one for one in store.path.iterdir() if one.is_file() and one.name != "actstore.json"]
+    is_open = descriptors()
+    for path in filter(Path.is_file, checked):
+        content = path.read_bytes()
+        path.unlink()
+        instead(path)
+        problems = verify.run(verify.steps(store.path))
+        assert any(path.name in one.problem and "not a plain file" in one.problem for one in problems), path
+        path.unlink() if instead is os.mkfifo else path.rmdir()
+        path.write_bytes(content)
+    assert verify.run(verify.steps(store.path)) == []
+    assert descriptors() <= is_open
+
+
+def test_a_chunk_that_is_a_pipe_is_not_waited_for(store):
+    rows = store.sql("from rows where role = 'eoi'")
+    path = store.parts[0].folder / "residual/eoi/c/0/0/0"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CorruptError, match="not a plain file; a store holds no links"):
+        store.residual(rows, 1)
+
+
 def test_a_record_of_any_size(store):
     with making.record(store.path, 1).open("r+b") as file:
         file.truncate(2**40)

@@ -132,23 +132,29 @@ def _chart(
 
 
 def top(values: Sequence[float | None]) -> float:
-    """The end of a y axis from 0 that all values fit under, in tenths, at most 1.
+    """The end of a y axis from 0 that all finite values fit under, in tenths, at most 1.
 
     >>> top([0.31, None, 0.1]), top([0.99])
     (0.4, 1.0)
     """
-    return min(1.0, math.ceil(10 * max([0.0, *(value for value in values if value is not None)]) + 0.3) / 10)
+    return min(1.0, math.ceil(10 * max(_known(values)) + 0.3) / 10)
 
 
 def halves(values: Sequence[float | None]) -> tuple[float, float]:
-    """Both ends of a y axis that all values fit between, in halves of their order of magnitude, 0 among them.
+    """Both ends of a y axis that all finite values fit between, in halves of their order of magnitude, 0 among them.
 
-    >>> halves([0.31, None, -0.02]), halves([12.3, 4.0])
-    ((-0.05, 0.35), (0.0, 15.0))
+    >>> halves([0.31, None, -0.02]), halves([12.3, 4.0]), halves([0.0])
+    ((-0.05, 0.35), (0.0, 15.0), (0.0, 0.5))
     """
-    known = [0.0, *(value for value in values if value is not None and math.isfinite(value))]
+    known = _known(values)
     step = 10.0 ** math.floor(math.log10(max(map(abs, known)) or 1.0)) / 2
-    return round(math.floor(min(known) / step) * step, 12), round(math.ceil(max(known) / step) * step, 12)
+    least, most = math.floor(min(known) / step), math.ceil(max(known) / step)
+    return round(least * step, 12), round(max(most, least + 1) * step, 12)
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    """0 and the values that are numbers and finite."""
+    return [0.0, *(value for value in values if value is not None and math.isfinite(value))]
 
 
 def _styles(table: pl.DataFrame) -> dict[str, Style]:

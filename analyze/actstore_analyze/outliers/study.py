@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.sql.views import literal
@@ -14,15 +15,32 @@ from actstore_analyze.outliers.measure import magnitudes
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say, known_roles
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, depth
+from actstore_analyze.study.units import PLACE
 
 __all__ = ["Outliers"]
 
 
+COLUMNS = {
+    **PLACE,
+    "norm_q25": pl.Float64,
+    "norm_median": pl.Float64,
+    "norm_q75": pl.Float64,
+    "norm_max": pl.Float64,
+    "top_dim": pl.Int64,
+    "top_share": pl.Float64,
+    "top3_share": pl.Float64,
+    "massive": pl.Int64,
+    "massive_dims": pl.String,
+    "n": pl.Int64,
+}
+
+
 class Unit(NamedTuple):
-    """A role under a condition, at one layer."""
+    """A role under a condition, its rows (n,), at one layer."""
 
     role: str
     condition: str
+    row_ids: NDArray[np.int64]
     layer: int
 
 
@@ -64,49 +82,37 @@ class Outliers(PerLayer):
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:  # noqa: ARG002
         """Roles and conditions, each at every layer."""
-        listed = ", ".join(map(literal, self.roles))
-        found = store.sql(
-            f"select distinct role, condition from rows where role in ({listed}) and {self._chosen_rows()} order by all"
-        )
+        listed, query = ", ".join(map(literal, self.roles)), self.sql.strip().rstrip(";")
+        chosen = store.sql(
+            f"select role, condition, row_id from rows where role in ({listed}) "
+            f"and row_id in (select row_id from (\n{query}\n)) order by all"
+        ).partition_by("role", "condition", as_dict=True, maintain_order=True)
         for role in self.roles:
-            if role not in found["role"]:
+            if role not in {found for found, _ in chosen}:
                 raise ActstoreError(f"the query selects no row of role '{role}'")
         order = {role: place for place, role in enumerate(self.roles)}
-        pairs = sorted(found.iter_rows(), key=lambda pair: order[pair[0]])
-        return [Unit(role, condition, layer) for role, condition in pairs for layer in self.layers]
-
-    def _chosen_rows(self) -> str:
-        query = self.sql.strip().rstrip(";")
-        return f"row_id in (select row_id from (\n{query}\n))"
+        pairs = sorted(chosen, key=lambda pair: order[pair[0]])
+        return [
+            Unit(str(role), str(condition), chosen[role, condition]["row_id"].to_numpy(), layer)
+            for role, condition in pairs
+            for layer in self.layers
+        ]
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """One row: role, condition, layer, depth, norms, top_dim, top_share, top3_share, massive, massive_dims, n."""
-        role, condition, layer = unit
-        query = f"from rows where role = {literal(role)} and condition = {literal(condition)} and {self._chosen_rows()}"
+        role, condition, row_ids, layer = unit
         try:
-            found = magnitudes(x for _, x in held.batches(store, query, layer))
+            found = magnitudes(x for _, x in held.batches(store, row_ids, layer))
         except held.NothingHeldError:
             raise
         except ActstoreError as error:
             raise ActstoreError(f"role '{role}', layer {layer}: {error}") from None
-        q25, median, q75 = np.quantile(found.norms, [0.25, 0.5, 0.75]).tolist()
-        shares = np.sort(found.shares)[::-1]
+        quartiles = np.quantile(found.norms, [0.25, 0.5, 0.75]).tolist()
+        shares = np.sort(found.shares)[::-1].cumsum()
         massive = found.massive(self.times).tolist()
-        return pl.DataFrame(
-            {
-                "role": role,
-                "condition": condition,
-                "layer": pl.Series([layer], dtype=pl.Int32),
-                "depth": depth(store, layer),
-                "norm_q25": q25,
-                "norm_median": median,
-                "norm_q75": q75,
-                "norm_max": float(found.norms.max()),
-                "top_dim": int(found.squares.argmax()),
-                "top_share": float(shares[0]),
-                "top3_share": float(shares[:3].sum()),
-                "massive": len(massive),
-                "massive_dims": ",".join(map(str, massive)),
-                "n": len(found.norms),
-            }
+        row = (
+            *(role, condition, layer, depth(store, layer), *quartiles, float(found.norms.max())),
+            *(int(found.squares.argmax()), float(shares[0]), float(shares[:3][-1]), len(massive)),
+            *(",".join(map(str, massive)), len(found.norms)),
         )
+        return pl.DataFrame([row], schema=COLUMNS, orient="row")

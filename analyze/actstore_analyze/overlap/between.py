@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.format.header import span
 from actstore.store import Store
-from actstore_analyze.overlap.measure import data_overlap_per_point
+from actstore_analyze.overlap.measure import data_chance_level, data_overlap_per_point
 from actstore_analyze.study.counterparts import Compared, counterpart, matched
 from actstore_analyze.study.neighborhood import BySample, Neighborhood, OfNeighbors, sized
 from actstore_analyze.study.selection import Say, choose, groups
@@ -178,5 +178,4 @@ class DataOverlap(Compared, OfNeighbors):
             shares = said_where(
                 unit, lambda: data_overlap_per_point(one.x, z, self.k, metric=self.metric, groups=one.groups)
             )
-        group = np.arange(len(one.x)) if one.groups is None else np.unique(one.groups, return_inverse=True)[1]
-        return shares, float((self.k / (len(group) - np.bincount(group)[group])).mean())
+        return shares, said_where(unit, lambda: data_chance_level(len(one.x), self.k, groups=one.groups))

@@ -6,9 +6,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actstore.errors import ActstoreError
-from actstore_analyze.neighbors import Neighbors, nearest
+from actstore_analyze.neighbors import Neighbors, nearest, numbered
 
-__all__ = ["chance_level", "data_overlap", "highest", "label_overlap", "label_overlap_from", "label_overlap_per_point"]
+__all__ = [
+    "chance_level",
+    "data_chance_level",
+    "data_overlap",
+    "data_overlap_per_point",
+    "highest",
+    "label_overlap",
+    "label_overlap_from",
+    "label_overlap_per_point",
+]
 
 Floats = NDArray[np.float64]
 Classes = NDArray[np.intp]
@@ -101,6 +110,18 @@ def data_overlap_per_point(
     own, other = (rows + nearest(points, k, metric=metric, groups=groups).indices for points in (x, z))
     shares: Floats = np.isin(own, other).mean(axis=1)
     return shares
+
+
+def data_chance_level(n: int, k: int, *, groups: NDArray[np.integer] | None = None) -> float:
+    """Data overlap [0, 1] to expect of neighbours drawn at random: the average of k / (points that may be neighbours).
+
+    Raises ActstoreError where a group (n,) leaves fewer than k of those.
+
+    >>> data_chance_level(5, 2), data_chance_level(5, 2, groups=np.array([0, 0, 0, 1, 1]))
+    (0.5, 0.8666666666666667)
+    """
+    group = numbered(np.arange(n) if groups is None else groups, n, k)
+    return float((k / (n - np.bincount(group)[group])).mean())
 
 
 def chance_level(y: ArrayLike, *, weights: str = "uniform", groups: NDArray[np.integer] | None = None) -> float:

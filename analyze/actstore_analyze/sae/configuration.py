@@ -38,7 +38,7 @@ class Configuration:
         """The configuration in a cfg.json; raises ActstoreError if it asks for what is not done here."""
         if not isinstance(config, dict):
             raise ActstoreError(f"{owner}: its configuration is no table of names and values")
-        metadata = config.get("metadata") or {}
+        metadata = {} if config.get("metadata") is None else config["metadata"]
         if not isinstance(metadata, dict):
             raise ActstoreError(f"{owner}: its configuration's metadata is no table of names and values")
         said = {SINCE.get(name, name): value for name, value in {**config, **metadata}.items()}

@@ -173,7 +173,7 @@ def _by_sae_lens(entry: Entry) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, ActstoreError):
             raise
         raise ActstoreError(f"{entry}: sae-lens cannot load it: {_first_line(error)}") from None

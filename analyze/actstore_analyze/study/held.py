@@ -7,6 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
+from actstore.read.vectors import Rows
 from actstore.store import Store
 
 __all__ = ["NothingHeldError", "batches", "held_from", "holds", "left_out", "residual", "say_left_out"]
@@ -23,10 +24,12 @@ def residual(store: Store, rows: pl.DataFrame, layer: int) -> Vectors:
     return _checked(store, store.residual(rows, layer), layer)
 
 
-def batches(store: Store, query: str, layer: int, *, size: int = 65_536) -> Iterator[tuple[pl.DataFrame, Vectors]]:
-    """Rows of a query with their vectors, as the store gives them; NothingHeldError where some hold nothing."""
-    for rows, x in store.batches(query, layer, size=size):
-        yield rows, _checked(store, x, layer)
+def batches(
+    store: Store, rows: str | Rows, layer: int, *, size: int = 65_536
+) -> Iterator[tuple[pl.DataFrame, Vectors]]:
+    """Rows with their vectors, as the store gives them; NothingHeldError where some hold nothing."""
+    for own, x in store.batches(rows, layer, size=size):
+        yield own, _checked(store, x, layer)
 
 
 def held_from(store: Store, rows: pl.DataFrame) -> int:

@@ -253,7 +253,7 @@ def _recipe(data: Mapping[str, Any], where: str) -> Recipe:
         if not isinstance(one, Mapping):
             raise RecipeError(f"{where}: {name} is a section: write [{name}] and its keys below it")
     source = sections["samples"].get("source")
-    if source not in SOURCES:
+    if not isinstance(source, str) or source not in SOURCES:
         hint = nearest(str(source), list(SOURCES))
         raise RecipeError(f"{where}: [samples] source {source!r} is not one of {', '.join(SOURCES)}{hint}")
     if sections["capture"].get("answers") == PAPER:

@@ -62,6 +62,16 @@ def test_norms_and_massive_dimensions(store, tmp_path, capsys):
     assert rows[0]["massive_dims"] == "21,7"
 
 
+def test_vectors_that_are_all_zero_are_drawn(tmp_path, capsys):
+    plan = pl.DataFrame({"sample_id": ["a", "b"]})
+    store = actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=3)
+    rows = plan.with_columns(role=pl.lit("eoi"))
+    store.write(0, samples=plan, rows=rows, residual={"eoi": np.zeros((1, 2, 3), np.float32)})
+    status, rows, _ = command(capsys, "outliers", store.path, "--figure", tmp_path / "f.svg")
+    assert (status, rows[0]["norm_max"], rows[0]["top_share"]) == (0, 0, 0)
+    assert "median norm 0" in (tmp_path / "f.svg").read_text()
+
+
 def test_every_role_by_itself(tmp_path, capsys):
     two = two_sided.make(tmp_path / "s")
     _, rows, _ = command(capsys, "outliers", two, "from rows where prompt_order = 'image-text'", "--layers", 2)

@@ -13,6 +13,7 @@ from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.overlap.measure import (
     chance_level,
+    data_chance_level,
     data_overlap,
     label_overlap,
     label_overlap_from,
@@ -121,6 +122,10 @@ X = np.random.default_rng(4).standard_normal((40, 2))
         (lambda: label_overlap(X, np.zeros(40), weights="classes"), "weights 'classes' are not one of uniform, class"),
         (lambda: label_overlap(X[:30], np.zeros(30)), "30 points have no 30 neighbours"),
         (lambda: data_overlap(X, X[1:]), "40 points in one representation but 39 in the other"),
+        (
+            lambda: data_chance_level(3, 1, groups=np.zeros(3, int)),
+            "3 of them in one group: these have no 1 ",
+        ),
         (lambda: chance_level(["a"]), "1 labels: the chance level needs at least two points"),
         (lambda: chance_level([0, 1], weights="none"), "weights 'none'"),
     ],

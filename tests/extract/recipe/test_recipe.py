@@ -37,6 +37,7 @@ def test_a_recipe_in_a_file(written):
         ("[model]", "[modle]", "unknown key 'modle'; did you mean 'model'?"),
         ("path =", "pth =", r"\[model\]: unknown key 'pth'; did you mean 'path'?"),
         ("roles =", "role =", r"\[capture\]: unknown key 'role'; did you mean 'roles'?"),
+        ('source = "digits"', 'source = ["digits"]', r"source \['digits'\] is not one of "),
         ('source = "digits"', 'source = "digit"', r"source 'digit' is not one of .*; did you mean 'digits'?"),
         ('source = "digits"', 'source = "digits"\nlimt = 3', r"\[samples\]: unknown key 'limt'; did you mean 'limit'?"),
         ('"eoi"', '"lst-image"', r"\[capture\] roles: no role is called 'lst-image'; did you mean 'last-image'?"),

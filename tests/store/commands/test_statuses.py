@@ -77,3 +77,9 @@ def test_a_standard_output_that_cannot_be_written(path, stream):
         "actstore: standard output: No space left on device; make room, then run this again\n",
         "actstore: standard output is closed; write to a file: -o FILE\n",
     )
+
+
+def test_a_standard_error_that_cannot_be_written_ends_nothing(path):
+    program = f'"{sys.executable}" -m actstore verify "{path}" 2>/dev/full; echo $?'
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")

@@ -100,6 +100,8 @@ def test_batches_go_through_the_rows_part_by_part(store):
     ids = pl.concat(seen)
     assert ids.is_sorted()
     assert ids.n_unique() == 18
+    by_id = [x for _, x in store.batches(ids.reverse().to_numpy(), 1, size=4)]
+    assert_array_equal(np.concatenate(by_id), store.residual(ids, 1))
 
 
 def test_attention_of_a_key_with_its_samples(store):
@@ -122,6 +124,7 @@ def test_no_rows_have_no_vectors(store):
     assert store.residual(store.sql("from rows limit 0"), 0).shape == (0, 8)
     assert store.residual([], 0).shape == (0, 8)
     assert list(store.batches("from rows limit 0", 0)) == []
+    assert list(store.batches([], 0)) == []
 
 
 @pytest.mark.parametrize(
