@@ -58,7 +58,7 @@ class _Remarks(io.FileIO):
         try:
             return super().write(content)
         except OSError:
-            return len(content)
+            return memoryview(content).nbytes
 
 
 def silence(stream: TextIO) -> None:
