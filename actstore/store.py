@@ -3,11 +3,12 @@
 import hashlib
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from html import escape
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import numpy as np
@@ -15,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore import process
-from actstore.errors import AlreadyCommittedError, CorruptError, PlanError, QueryError, nearest
+from actstore.errors import ActstoreError, AlreadyCommittedError, CorruptError, PlanError, QueryError, nearest
 from actstore.format import checkpoint, commits, header, plan, records, results
 from actstore.format.commits import Commit
 from actstore.format.header import Header
@@ -29,6 +30,7 @@ from actstore.read.parts import Part
 from actstore.read.vectors import Attention, Rows, Vectors
 from actstore.sql import connection, index, overview
 from actstore.sql import query as queries
+from actstore.sql.own import Parameters
 from actstore.sql.query import select
 from actstore.sql.tables import Tables
 from actstore.write import batch
@@ -79,6 +81,18 @@ class Store:
     def __repr__(self) -> str:
         done = len(self._vectors.part_of)
         return f"<Store {self.path}: {done} of {self.n_batches} batches, layers {header.span(self.layers)}>"
+
+    def _repr_html_(self) -> str:
+        done = f"{len(self._vectors.part_of)} of {self.n_batches} batches"
+        lines = {
+            "store": f"{self.path}, {done}",
+            **{name: self.run[name] for name in ("model", "recipe_name", "dtype", "device") if self.run.get(name)},
+            "layers": f"{header.span(self.layers)} of width {self.header.d_model}",
+            "roles": ", ".join(self.roles),
+            "results": ", ".join(one.name for one in self.results()) or "none",
+        }
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in lines.items())
+        return f"<table>{''.join(rows)}</table>"
 
     @property
     def run(self) -> dict[str, Any]:
@@ -146,9 +160,14 @@ class Store:
         """Whether a batch is in the store, as of now."""
         return number in self._vectors.part_of or commits.is_committed(self.path, number)
 
-    def sql(self, query: str) -> pl.DataFrame:
+    def sql(
+        self, query: str, parameters: Parameters | None = None, *, tables: Mapping[str, Any] | None = None
+    ) -> pl.DataFrame:
         """Run one SELECT over the views rows, samples, answers, plan, parts, run, vocab, results and saved ones.
 
+        parameters: values for `?` in it, in a list, or for `$name`, by name.
+        tables: your own (polars, pandas, Arrow) by the names that the query has for them, known to it alone:
+        `store.sql("from rows join mine using (sample_id)", tables={"mine": ratings})`.
         Dates and hours of moments with a time zone are those of UTC, on every machine. Raises QueryError for anything
         but a SELECT, for SQL that DuckDB refuses and for what goes beyond the limits, CorruptError for a table that
         cannot be read.
@@ -156,7 +175,7 @@ class Store:
         process.check_forked()
         for _ in range(results.TRIES):
             try:
-                return select(self._connection, query, self.limits)
+                return select(self._connection, query, self.limits, parameters, tables)
             except (CorruptError, QueryError) as error:
                 saved_anew = any(not one.path.exists() for one in self._saved)
                 if isinstance(error, QueryError) and not saved_anew:
@@ -164,15 +183,28 @@ class Store:
                 self.close()  # DuckDB may refuse to go on
                 if not (saved_anew or index.discard(self._tables)):
                     raise
-        return select(self._connection, query, self.limits)
+        return select(self._connection, query, self.limits, parameters, tables)
 
-    def json_columns(self, query: str) -> list[str]:
+    def json_columns(
+        self, query: str, parameters: Parameters | None = None, *, tables: Mapping[str, Any] | None = None
+    ) -> list[str]:
         """The columns of a SELECT whose type is JSON: `sql` gives them as text, `parameters` of `results` for one."""
-        return queries.json_columns(self._connection, query)
+        return queries.json_columns(self._connection, query, parameters, tables)
 
-    def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
-        """Vectors (n, d) of rows at one layer: vector i belongs to row i. `rows` has a column row_id, or is row ids."""
-        return self._vectors.residual(rows, layer)
+    def residual(
+        self, rows: Rows, layer: int | None = None, *, layers: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors (n, d) of rows at one layer, or (n, L, d) at several `layers`: vector i belongs to row i.
+
+        rows: a table of polars, pandas or Arrow with a column row_id, or row ids (n,) as a list, an array or a tensor.
+        layer: -1 is the last that is stored, -2 the one before.
+        """
+        if (layer is None) == (layers is None):
+            raise ActstoreError("say one layer, or layers=[...] for several: store.residual(rows, 12)")
+        if layers is None:
+            assert layer is not None
+            return self._vectors.residual(rows, layer)
+        return self._vectors.residuals(rows, layers)
 
     def keys(self, rows: Rows, block: int) -> NDArray[np.float32]:
         """Keys (n, key heads * head width) of rows in one block, after rotation: as attention uses them, head by head.
@@ -257,6 +289,12 @@ class Store:
     def checked(self, name: str) -> Path:
         """The path of a file that the header lists, after its bytes and its columns were checked."""
         return self.header.checked(self.path, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the SQL connection."""

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -16,6 +16,9 @@ from actstore.commands.plugins import Commands
 from actstore.commands.results import results
 from actstore.commands.statuses import MEANINGS, Status, end
 from actstore.errors import ActstoreError, ActstoreWarning, of_system, visible
+
+if TYPE_CHECKING:
+    import polars as pl
 
 STATUSES = "Exit status:\n\n\b\n" + "\n".join(f"  {status:>3}  {said}" for status, said in MEANINGS.items())
 UNNAMED = (
@@ -130,25 +133,73 @@ def info(store: Path, style: str | None, output: Path | None) -> None:
 @click.argument("sql")
 @click.option("--seconds", type=Number(0), default=600.0, show_default=True, help="Give up after this time.")
 @click.option("--gigabytes", type=Number(0), help="Memory it may take; half of the machine's if not given.")
+@click.option(
+    "-p", "--parameter", "parameters", multiple=True, nargs=2, metavar="NAME VALUE", help="$NAME in the query."
+)
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="A CSV or Parquet file of yours, as a table of this name.",
+)
 @output_options
 def query(
-    store: Path, sql: str, seconds: float, gigabytes: float | None, style: str | None, output: Path | None
+    store: Path,
+    sql: str,
+    seconds: float,
+    gigabytes: float | None,
+    parameters: tuple[tuple[str, str], ...],
+    tables: tuple[str, ...],
+    style: str | None,
+    output: Path | None,
 ) -> None:
-    """Run one SELECT over the views rows, samples, answers, plan, parts, run, vocab and results.
+    """Run one SELECT over the views rows, samples, answers, plan, parts, run, vocab, results (actstore schema STORE).
 
-    residual(row_id, layer) is the vector of a row.
+    residual(row_id, layer) is the vector of a row. A table too wide for the terminal lacks columns in the middle, which
+    is said; --format records shows all, one below the other.
 
     \b
     Example:
+      actstore query demo/fusion "from rows where label = \\$x limit 3" -p x seven --format records
+      actstore query demo/fusion "from samples join mine using (sample_id)" --table mine=ratings.csv
       actstore query demo/fusion "select label, avg(list_sum(residual(row_id, 6))) from rows group by all"
     """
     from actstore.commands.table import render
     from actstore.limits import Limits
     from actstore.store import open as open_store
 
+    own = dict(map(_named, tables))
     limits = Limits(seconds) if gigabytes is None else Limits(seconds, gigabytes)
-    opened = open_store(store, limits=limits)
-    render(opened.sql(sql), style, output, opened.json_columns(sql))
+    opened, values = open_store(store, limits=limits), dict(parameters) or None
+    render(opened.sql(sql, values, tables=own), style, output, opened.json_columns(sql, values, tables=own))
+
+
+def _named(text: str) -> "tuple[str, pl.DataFrame]":
+    """`mine=ratings.csv` as a name and the table in the file."""
+    from actstore.sql.files import read_table
+
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise click.UsageError(f"--table '{text}': a name and a file are wanted, such as mine=ratings.csv")
+    return name, read_table(Path(path))
+
+
+@cli.command()
+@store_argument
+@output_options
+def schema(store: Path, style: str | None, output: Path | None) -> None:
+    """List the views of a store that SQL knows, their columns, types and meaning.
+
+    \b
+    Example:
+      actstore schema demo/fusion
+    """
+    from actstore.commands.table import render
+    from actstore.sql.overview import schema as columns
+    from actstore.store import open as open_store
+
+    render(columns(open_store(store).sql), style, output)
 
 
 @cli.command()

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 WIDEST = 60  # characters of a cell on a terminal
+NARROW = 24  # of a column before those in the middle are left out: longer text is folded
 JSON = ("json", "jsonl")
 PAIR = 2  # columns, of names and what is said of them: there is room for all of it
 
@@ -23,7 +24,7 @@ PAIR = 2  # columns, of names and what is said of them: there is room for all of
 def render(
     frame: "pl.DataFrame", style: str | None = None, output: Path | None = None, json_columns: Collection[str] = ()
 ) -> None:
-    """Write a frame to `output` or standard output as table, csv, json, jsonl, parquet or markdown.
+    """Write a frame to `output` or standard output as table, records, csv, json, jsonl, parquet or markdown.
 
     json_columns: columns whose text is JSON, which stands in json and jsonl as what it says and not as text.
     A file is written whole or not at all, and never inside a store (ActstoreError).
@@ -90,15 +91,52 @@ def _table(frame: "pl.DataFrame", file: IO[bytes]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, kind in frame.schema.items():
-        table.add_column(Text(visible(name)), justify="right" if kind.is_numeric() else "left", overflow="fold")
-    for row in frame.iter_rows():
-        table.add_row(*(Text(_cell(value, whole=frame.width <= PAIR)) for value in row))
     console = Console(width=None if sys.stdout and sys.stdout.isatty() else 200)
+    rows = [[_cell(value, whole=frame.width <= PAIR) for value in row] for row in frame.iter_rows()]
+    kept = _fitting([visible(name) for name in frame.columns], rows, console.width)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place in kept:
+        if place is None:
+            table.add_column("…")
+            continue
+        name, kind = frame.columns[place], frame.dtypes[place]
+        table.add_column(Text(visible(name)), justify="right" if kind.is_numeric() else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("…" if place is None else row[place]) for place in kept))
     with console.capture() as capture:
         console.print(table)
+        if left_out := [visible(name) for place, name in enumerate(frame.columns) if place not in kept]:
+            remedy = "select what you want, or --format records"
+            console.print(Text(f"… {len(left_out)} columns: {', '.join(left_out)}; {remedy}"))
     file.write(capture.get().encode())
+
+
+def _fitting(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int | None]:
+    """Which columns a line of this width has room for, from both ends; None where those in the middle are left out.
+
+    >>> _fitting(["sample", "a", "b", "last"], [["x" * 9, "1", "2", "y" * 9]], 25)
+    [0, None, 3]
+    """
+    wide = [min(max(map(len, column)), NARROW) for column in zip(names, *rows, strict=True)]
+    if sum(wide) + 2 * (len(wide) - 1) <= width or len(wide) <= PAIR:
+        return [*range(len(wide))]
+    room, kept = width - 1, set[int]()
+    for step in range(len(wide)):
+        place = step // 2 if step % 2 == 0 else len(wide) - 1 - step // 2
+        room -= wide[place] + 2
+        if room < 0 and len(kept) >= PAIR:
+            break
+        kept.add(place)
+    first = next(place for place in range(len(wide) + 1) if place not in kept)
+    return [*range(first), None, *(place for place in range(first, len(wide)) if place in kept)]
+
+
+def _records(frame: "pl.DataFrame", file: IO[bytes]) -> None:
+    """Row after row, a line for each column."""
+    wide = max((len(visible(name)) for name in frame.columns), default=0)
+    for number, row in enumerate(frame.iter_rows(named=True), start=1):
+        lines = [f"{visible(name):<{wide}}  {_cell(value, whole=True)}" for name, value in row.items()]
+        _put("\n".join([f"-- {number} of {frame.height}", *lines]), file)
 
 
 def _cell(value: object, *, whole: bool = False) -> str:
@@ -147,6 +185,7 @@ def _put(text: str, file: IO[bytes]) -> None:
 
 _WRITERS: "dict[str, Callable[[pl.DataFrame, IO[bytes]], None]]" = {
     "table": _table,
+    "records": _records,
     "csv": lambda frame, file: _flat(frame).write_csv(file),
     "json": lambda frame, file: _put(frame.write_json(), file),
     "jsonl": lambda frame, file: frame.write_ndjson(file),

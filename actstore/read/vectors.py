@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,8 @@ from actstore.read.parts import Part
 
 __all__ = ["Attention", "Rows", "Vectors", "row_ids_of"]
 
-Rows = pl.DataFrame | Sequence[int] | NDArray[np.int64]
+# A table with a column row_id (polars, pandas, Arrow), or row ids: a list, an array, a series, a tensor.
+Rows = pl.DataFrame | Sequence[int] | NDArray[np.int64] | Any
 
 
 class Attention(NamedTuple):
@@ -35,7 +36,22 @@ class Vectors:
 
     def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
         """Vectors (n, d) of rows at one layer."""
-        return self._take("residual", rows, self.header.layer_index(layer), self.header.d_model)
+        return self._take("residual", rows, self._index(layer), self.header.d_model)
+
+    def residuals(self, rows: Rows, layers: Sequence[int]) -> NDArray[np.float32]:
+        """Vectors (n, len(layers), d) of rows."""
+        row_ids, indices = row_ids_of(rows), [self._index(layer) for layer in layers]
+        n_bytes = 4 * len(row_ids) * len(indices) * self.header.d_model
+        self.limits.check_array(2 * n_bytes, f"{len(row_ids)} vectors at {len(indices)} layers", "ask for fewer layers")
+        out = np.empty((len(row_ids), len(indices), self.header.d_model), np.float32)
+        for place, index in enumerate(indices):
+            out[:, place] = self._take("residual", row_ids, index, self.header.d_model)
+        return out
+
+    def _index(self, layer: int) -> int:
+        """Where a layer is among those stored; negative ones count from the last."""
+        n = len(self.header.layers)
+        return n + layer if -n <= layer < 0 else self.header.layer_index(layer)
 
     def of_block(self, kind: str, rows: Rows, block: int) -> NDArray[np.float32]:
         """Keys or values (n, key heads * head width) of rows in one block."""
@@ -63,7 +79,7 @@ class Vectors:
         """Rows with their vectors, by row_id, at most `size` at a time and never from two parts at once."""
         row_ids = row_ids_of(rows)
         rows = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame({"row_id": row_ids})
-        self.header.layer_index(layer)
+        self._index(layer)
         for _, chosen in self._by_part(row_ids):
             part = rows[chosen].sort("row_id")
             for piece in part.iter_slices(size):
@@ -86,7 +102,7 @@ class Vectors:
 
     def attention(self, role: str, layer: int) -> Attention:
         """The attention to the key `role`, or to `mass`, at one layer; ActstoreError if nothing is stored for it."""
-        position = self.header.layer_index(layer)
+        position = self._index(layer)
         name = f"attention/{role}"
         holding = [part for part in self.parts if name in part.commit.arrays]
         if not holding:
@@ -115,26 +131,36 @@ class Vectors:
 
 def row_ids_of(rows: Rows) -> NDArray[np.int64]:
     """The row ids (n,) of rows with a column row_id, or that are row ids; ActstoreError for anything but integers."""
-    if isinstance(rows, pl.DataFrame):
-        if "row_id" not in rows.columns:
+    if isinstance(rows, str | bytes):
+        raise ActstoreError(
+            f"rows are wanted, or their ids, not {rows!r}; for example: store.sql(\"from rows where role = 'eoi'\")"
+        )
+    found: Any = rows
+    is_table = hasattr(found, "columns")
+    if is_table:
+        columns = getattr(found, "column_names", None) or list(map(str, found.columns))
+        if "row_id" not in columns:
             raise ActstoreError(
-                f"the rows have no column row_id, only {', '.join(rows.columns)}{nearest('row_id', rows.columns)}: "
+                f"the rows have no column row_id, only {', '.join(columns)}{nearest('row_id', columns)}: "
                 "select row_id too, for example: select row_id, label from rows where role = 'eoi'"
             )
-        column = rows["row_id"]
-        if column.null_count():
-            raise ActstoreError("a row_id is NULL")
-        kind, ids = str(column.dtype), column.to_numpy()
-    else:
-        ids = np.asarray(rows).reshape(-1)
-        ids = ids if ids.size else ids.astype(np.int64)
-        kind = str(ids.dtype)
-        if ids.dtype == bool:
-            raise ActstoreError(
-                "row ids are wanted, not a mask of True and False; filter the rows by it: rows.filter(mask)"
-            )
+        found = found["row_id"]
+    n_null = getattr(found, "null_count", 0)  # of polars a function, of Arrow a number
+    if n_null() if callable(n_null) else n_null:
+        raise ActstoreError("a row_id is NULL")
+    try:
+        ids = np.asarray(found)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on a GPU
+        raise ActstoreError(f"row ids (n,) are wanted: {str(error).partition(chr(10))[0]}") from None
+    if ids.ndim != 1:
+        raise ActstoreError(f"row ids (n,) are wanted, not an array of shape {ids.shape}")
+    ids = ids if ids.size else ids.astype(np.int64)
+    if not is_table and ids.dtype == bool:
+        raise ActstoreError(
+            "row ids are wanted, not a mask of True and False; filter the rows by it: rows.filter(mask)"
+        )
     if ids.dtype.kind not in "iu":
-        raise ActstoreError(f"a row_id is an integer; these are {kind}")
+        raise ActstoreError(f"a row_id is an integer; these are {getattr(found, 'dtype', ids.dtype)}")
     if ids.dtype == np.uint64 and (ids > np.iinfo(np.int64).max).any():
         raise ActstoreError("a row_id is not in the store: it has more than 63 bits")
     return ids.astype(np.int64, copy=False)

@@ -1,7 +1,7 @@
 """The small views of a store: run, parts and results."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
@@ -31,6 +31,71 @@ RESULTS = {
 
 
 JSON = ("parameters", "versions")  # of results
+VIEWS = {
+    "rows": "one row for each vector, with its sample's columns",
+    "samples": "one row for each sample and condition, failed ones too",
+    "answers": "one row for each answer of a recipe and sample",
+    "plan": "every unit of work, done or not",
+    "parts": "one row for each batch that is committed",
+    "run": "one row: the run card",
+    "vocab": "the model's tokens",
+    "results": "one row for each saved result, which is a view, too",
+}
+MEANINGS = {
+    "answer": "the class or word that it stands for, by the recipe",
+    "answer_probabilities": "of the recipe's answers as next token; see the view answers",
+    "batch": "unit of work of the plan",
+    "blocks": "whose keys and values are stored",
+    "boi": "position of the token that begins the image",
+    "bytes": "on disk",
+    "commits": "records that it was computed from, first..last",
+    "condition": "none, or the knockout, patch or steering it ran under",
+    "created": "time, ISO 8601 with zone",
+    "current": "whether the store still holds what it was computed from",
+    "d_model": "width of a vector",
+    "eoi": "position of the token that ends the image",
+    "error": "why the sample failed; NULL if it did not",
+    "generated_text": "what the model said after the prompt, greedily",
+    "grid_columns": "image tokens in a line; NULL where they are in no grid",
+    "grid_rows": "lines of image tokens; NULL where they are in no grid",
+    "image_end": "position behind the last token of the image part",
+    "image_start": "position of the first token of the image part",
+    "k": "which position of the role, from 0",
+    "layers": "residual points stored: 0 = embeddings, l = output of the l-th block",
+    "length": "tokens of the prompt",
+    "measure": "its name",
+    "modality": "of the token: text or image",
+    "next_token": "the most probable one after the prompt",
+    "next_token_id": "the most probable one after the prompt",
+    "next_token_probability": "of the most probable token",
+    "parameters": "what was asked, JSON",
+    "part": "folder under parts/",
+    "picture": "which picture of the sample the row belongs to, from 0; NULL for text",
+    "pictures": "where each picture of the sample is",
+    "place": "where the vector is in the arrays of its part",
+    "position": "of the token in the prompt, from 0",
+    "probability": "of the answer as next token",
+    "role": "which token it is: eoi, last, image, ... (actstore roles)",
+    "rows": "vectors in the part",
+    "samples": "in the part, failed ones too",
+    "row_id": "names the vector: residual(row_id, layer)",
+    "sample_id": "names the sample",
+    "source_similarity": "of what is said next with what the patch's source says",
+    "sql": "rows it was asked of",
+    "status": "ok or failed",
+    "stored_dtype": "number type of the vectors",
+    "token": "as text",
+    "token_id": "in the model's vocabulary",
+    "top_probabilities": "of the most probable next tokens",
+    "top_tokens": "the most probable next tokens",
+    "versions": "of the libraries, JSON",
+    "written": "time, ISO 8601 with zone",
+}
+OF_RUN = ["created", "d_model", "stored_dtype", "layers", "blocks"]  # the rest is the run card's
+COLUMNS = """
+select table_name as view, column_name as column, data_type as type from information_schema.columns
+where table_schema = 'main' and not starts_with(table_name, 'stored_') order by ordinal_position
+"""
 
 
 def json_of_run(header: Header) -> list[str]:
@@ -82,3 +147,17 @@ def results(saved: Sequence[Result], state: str) -> pl.DataFrame:
         for result in saved
     ]
     return pl.DataFrame(found, schema=RESULTS, orient="row")
+
+
+def schema(select: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
+    """view, column, type, meaning of all that SQL knows of a store; a sample's own columns and results have none."""
+    found = select(COLUMNS)
+    order = [*VIEWS, *(name for name in found["view"].unique(maintain_order=True) if name not in VIEWS)]
+    whole = [
+        {"view": name, "column": None, "type": "view", "meaning": VIEWS.get(name, "a saved result")} for name in order
+    ]
+    known = pl.col("column").replace_strict(MEANINGS, default=pl.lit("the sample's own"))
+    of_store = pl.col("view").is_in([*VIEWS]) & ((pl.col("view") != "run") | pl.col("column").is_in(OF_RUN))
+    columns = found.with_columns(meaning=pl.when(of_store).then(known))
+    table = pl.concat([pl.DataFrame(whole, schema=dict.fromkeys(columns.columns, pl.String)), columns])
+    return table.sort(pl.col("view").cast(pl.Enum(order)), maintain_order=True)

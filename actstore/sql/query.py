@@ -3,6 +3,8 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -12,6 +14,7 @@ import pyarrow as pa
 from actstore.errors import AGAIN, ActstoreError, CorruptError, QueryError, nearest, refused
 from actstore.format.tables import check_times, inside
 from actstore.limits import Limits
+from actstore.sql.own import Parameters, begun
 from actstore.sql.views import literal
 
 ROWS_AT_A_TIME = 16_384
@@ -33,9 +36,16 @@ RAISED = (duckdb.Error, pa.ArrowException, OSError, RuntimeError, ValueError)
 MISTAKES = (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError, duckdb.InterruptException)
 
 
-def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> pl.DataFrame:
+def select(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    limits: Limits,
+    parameters: Parameters | None = None,
+    tables: Mapping[str, Any] | None = None,
+) -> pl.DataFrame:
     """Run one SELECT; raises QueryError for anything else, for SQL that DuckDB refuses and beyond the limits.
 
+    parameters: what stands for `?` or `$name` in it. tables: a user's own, known to this query alone.
     Raises CorruptError where a table cannot be read.
     """
     if HALF.search(query):
@@ -46,7 +56,7 @@ def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) ->
         if kinds != [duckdb.StatementType.SELECT]:
             found = ", ".join(str(kind).removeprefix("StatementType.") for kind in kinds) or "nothing"
             raise QueryError(f"one SELECT (or FROM ...) is run at a time, and nothing that writes; found {found}")
-        frame = _fetch(connection.cursor(), query, limits)
+        frame = _fetch(begun(connection, tables), query, limits, parameters)
     except (duckdb.OutOfMemoryException, MemoryError):
         raise limits.exhausted() from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -56,16 +66,23 @@ def select(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) ->
     return frame.with_columns(_narrowed(frame[name]) for name, kind in frame.schema.items() if kind == HUGE)
 
 
-def json_columns(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
+def json_columns(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    parameters: Parameters | None = None,
+    tables: Mapping[str, Any] | None = None,
+) -> list[str]:
     """The columns of a query that are of DuckDB's type JSON, and come as text; of one that `select` has run."""
-    relation = connection.cursor().sql(query)
+    relation = begun(connection, tables).sql(query, params=parameters)
     return [name for name, kind in zip(relation.columns, relation.types, strict=True) if str(kind) == "JSON"]
 
 
-def _fetch(cursor: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> pl.DataFrame:
+def _fetch(
+    cursor: duckdb.DuckDBPyConnection, query: str, limits: Limits, parameters: Parameters | None
+) -> pl.DataFrame:
     """The result of a query, some rows at a time: DuckDB's own limit does not count what it has given away."""
     with limits.watch(cursor):
-        relation = cursor.sql(query)
+        relation = cursor.sql(query, params=parameters)
         for name, kind in zip(relation.columns, map(str, relation.types), strict=True):
             if held := UNHELD.search(kind):
                 to = "x::hugeint or x::varchar" if held[0] in NUMBERS else "x::varchar"

@@ -7,10 +7,11 @@ from typing import Literal
 import polars as pl
 from PIL.Image import Image
 
+from actstore.errors import ActstoreError
+from actstore.sql.files import read_table
 from actstore_extract.pictures import open_image
 from actstore_extract.samples.columns import check_present
 from actstore_extract.samples.errors import SamplesError
-from actstore_extract.samples.formats import read_table
 from actstore_extract.samples.source import Samples, Source
 
 __all__ = ["Table"]
@@ -31,7 +32,10 @@ class Table(Source):
     def everything(self) -> Samples:
         """The table as it is; `image` as paths, or the rows' numbers where it holds bytes (NUMBER/K in lists)."""
         words = {column for name, column in self.named.items() if name in ("sample_id", "label", "prompt")}
-        table = read_table(self.path, {*words, *self.pictured})
+        try:
+            table = read_table(self.path, {*words, *self.pictured})
+        except ActstoreError as error:
+            raise SamplesError(f"{error}; set samples.path" if not self.path.exists() else str(error)) from None
         if not table.height:
             raise SamplesError(f"{self.path} has no rows")
         folder = self.images or self.path.parent

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actstore.errors import ActstoreError
+from actstore.sql.files import read_table
 from actstore_extract.samples import SamplesError
-from actstore_extract.samples.formats import read_table
 from sampling import source
 from tabled import extract, lines, picture
 
@@ -128,13 +129,13 @@ def test_json_of_several_kinds_is_text_or_refused(tmp_path):
         "d.jsonl": ([{"a": {}}], "column 'a' holds objects without keys"),
     }
     for name, (rows, message) in mixed.items():
-        with pytest.raises(SamplesError, match=message):
+        with pytest.raises(ActstoreError, match=message):
             read_table(lines(tmp_path / name, rows))
     (tmp_path / "cut.jsonl").write_text('{"a": 1}\n{"a": ')
-    with pytest.raises(SamplesError, match=r"cut.jsonl: line 2: .*perhaps its download was cut"):
+    with pytest.raises(ActstoreError, match=r"cut.jsonl: line 2: .*perhaps its download was cut"):
         read_table(tmp_path / "cut.jsonl")
     (tmp_path / "two.csv").write_text("a,a\n1,2\n")
-    with pytest.raises(SamplesError, match="two columns are called 'a'"):
+    with pytest.raises(ActstoreError, match="two columns are called 'a'"):
         read_table(tmp_path / "two.csv")
 
 

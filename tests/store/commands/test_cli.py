@@ -203,7 +203,7 @@ def test_a_closed_pipe_is_no_error(path, unbuffered):
 
 
 def test_ctrl_c_has_a_status_of_its_own(monkeypatch, capfdbinary, path):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("actstore.store.Store.sql", interrupt)

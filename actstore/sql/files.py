@@ -1,4 +1,4 @@
-"""Files of tables: CSV, JSON lines and Parquet, read so that no value becomes another one.
+"""Files of a user's own tables: CSV, JSON lines and Parquet, read so that no value becomes another one.
 
 A column's type is that of all its values, not of the first of them. CSV says no types: what is an id, a label, a path
 or words stays text, and another column becomes numbers only where that makes no two of its values one.
@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from actstore_extract.samples.errors import SamplesError
+from actstore.errors import ActstoreError
 
 __all__ = ["FORMATS", "read_table"]
 
@@ -35,16 +35,16 @@ _BOOLEANS = ({"true", "false"}, {"True", "False"})
 def read_table(path: Path, words: Collection[str] = ()) -> pl.DataFrame:
     """The table in a file; columns called as one of `words` are text in CSV, whatever they are called.
 
-    SamplesError for what cannot be read, or not without changing it.
+    ActstoreError for what cannot be read, or not without changing it.
     """
     if path.suffix not in FORMATS:
-        raise SamplesError(f"{path}: a table of samples is one of {', '.join(FORMATS)}")
+        raise ActstoreError(f"{path}: a table is one of {', '.join(FORMATS)}")
     try:
         return FORMATS[path.suffix](path.read_bytes().removeprefix(BOM_UTF8), words)
     except FileNotFoundError:
-        raise SamplesError(f"table {path} does not exist; set samples.path") from None
-    except (OSError, SamplesError, pl.exceptions.PolarsError) as error:
-        raise SamplesError(f"{path}: {error}") from None
+        raise ActstoreError(f"table {path} does not exist") from None
+    except (OSError, ActstoreError, pl.exceptions.PolarsError) as error:
+        raise ActstoreError(f"{path}: {error}") from None
 
 
 def _parquet(data: bytes, _: Collection[str]) -> pl.DataFrame:
@@ -64,7 +64,7 @@ def _csv(data: bytes, words: Collection[str]) -> pl.DataFrame:
 
 
 def _header(data: bytes) -> list[str]:
-    """The names in the first line of CSV, once every line has as many fields as it; SamplesError for other lines.
+    """The names in the first line of CSV, once every line has as many fields as it; ActstoreError for other lines.
 
     A quote that is none, or a line that is cut, would make several lines one, or leave NULL where they end.
     """
@@ -73,15 +73,15 @@ def _header(data: bytes) -> list[str]:
         names = next(lines, [])
         for fields in lines:
             if fields and len(fields) != len(names):
-                raise SamplesError(
+                raise ActstoreError(
                     f"line {lines.line_num} ends a row of {len(fields)} fields, the header has {len(names)}: "
                     'is a comma, or a " (written "" between two more), missing before it?'
                 )
     except (csv.Error, UnicodeDecodeError) as error:
-        raise SamplesError(f"line {lines.line_num} is no CSV ({error})") from None
+        raise ActstoreError(f"line {lines.line_num} is no CSV ({error})") from None
     for name in names:
         if names.count(name) > 1:
-            raise SamplesError(f"two columns are called '{name}'")
+            raise ActstoreError(f"two columns are called '{name}'")
     return names
 
 
@@ -114,9 +114,9 @@ def _object(number: int, line: bytes) -> dict[str, object]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise SamplesError(f"line {number}: {error}; perhaps its download was cut") from None
+        raise ActstoreError(f"line {number}: {error}; perhaps its download was cut") from None
     if not isinstance(found, dict):
-        raise SamplesError(f'line {number} is no object such as {{"image": "1.jpg"}}: {str(found)[:40]!r}')
+        raise ActstoreError(f'line {number} is no object such as {{"image": "1.jpg"}}: {str(found)[:40]!r}')
     return found
 
 
@@ -134,10 +134,10 @@ def _column(name: str, values: Sequence[object]) -> pl.Series:
         made = pl.Series(name, pa.array(values))
     except (ArithmeticError, TypeError, ValueError) as error:
         if not scalar:
-            raise SamplesError(f"column '{name}': {error}; write them alike") from None
+            raise ActstoreError(f"column '{name}': {error}; write them alike") from None
         made = pl.Series(name, [_text(value) for value in values], pl.String)
     if made.dtype == pl.Struct([]):
-        raise SamplesError(f"column '{name}' holds objects without keys; leave it out")
+        raise ActstoreError(f"column '{name}' holds objects without keys; leave it out")
     empty: dict[pl.DataType, pl.DataType] = {pl.Null(): pl.String(), pl.List(pl.Null): pl.List(pl.String)}
     return made.cast(empty.get(made.dtype, made.dtype))
 

@@ -1,0 +1,52 @@
+"""A user's own tables beside the views of a store: frames, for one query."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from actstore.errors import ActstoreError, QueryError
+from actstore.format.names import COLUMN_NAME
+
+__all__ = ["Parameters", "begun", "frame"]
+
+Parameters = Mapping[str, object] | Sequence[object]
+Frames = Mapping[str, Any]
+KNOWN = "select table_name from information_schema.tables"
+
+
+def begun(connection: duckdb.DuckDBPyConnection, tables: Frames | None) -> duckdb.DuckDBPyConnection:
+    """A cursor that knows `tables` by their names; no other cursor does.
+
+    tables: polars, pandas or Arrow, or whatever else has Arrow's stream. Raises QueryError for a name that is none of
+    SQL or is taken, and for what is no table.
+    """
+    cursor = connection.cursor()
+    taken = {str(name) for (name,) in cursor.sql(KNOWN).fetchall()} if tables else set()
+    for name, table in (tables or {}).items():
+        if not COLUMN_NAME.fullmatch(name):
+            raise QueryError(f"table '{name}': use lower-case letters, digits and underscores")
+        if name in taken:
+            raise QueryError(f"table '{name}': the store has a view of this name; take another")
+        cursor.register(name, frame(table, f"table '{name}'").to_arrow())
+    return cursor
+
+
+def frame(table: object, what: str) -> pl.DataFrame:
+    """A table of polars, pandas or Arrow as one of polars; an index of pandas becomes columns if it has a name."""
+    if isinstance(table, pl.DataFrame):
+        return table
+    if isinstance(table, pl.LazyFrame):
+        return table.collect()
+    if any(name is not None for name in getattr(getattr(table, "index", None), "names", ())):
+        table = table.reset_index()  # type: ignore[attr-defined]  # pandas
+    if not hasattr(table, "__arrow_c_stream__"):
+        raise QueryError(f"{what}: a table of polars, pandas or Arrow is wanted, not {type(table).__name__}")
+    try:
+        found = pl.DataFrame(table)
+    except Exception as error:
+        raise ActstoreError(f"{what}: {str(error).partition(chr(10))[0]}") from None
+    if any(not isinstance(name, str) for name in getattr(table, "column_names", getattr(table, "columns", []))):
+        raise QueryError(f"{what}: its columns have names that are no text; rename them")
+    return found
