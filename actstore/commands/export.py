@@ -1,10 +1,13 @@
 """Exports: rows with their vectors in formats that other tools read."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,13 +17,15 @@ from numpy.typing import NDArray
 
 from actstore.commands import outputs
 from actstore.commands.outputs import written
+from actstore.commands.table import flat
 from actstore.errors import ActstoreError
-from actstore.format.tables import write_table
+from actstore.format.tables import arrow_of, write_arrow
 from actstore.storage import local
 from actstore.storage.links import plain
 from actstore.store import Store
 
 ROWS_AT_A_TIME = 16_384
+OF_CARD = ("model", "revision", "weights_sha256", "recipe_name", "dtype")
 NO_TOKEN = -1  # what is no token of its own, a mean for example
 
 
@@ -40,19 +45,29 @@ def export(
     *,
     keys: Sequence[int] = (),
     values: Sequence[int] = (),
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write the rows of a query with their vectors at `layers`, and keys and values in blocks; the suffix of `output`
     says how.
 
     .parquet: one table, a column layer_L (keys_B, values_B) of float lists for each layer or block. .npy: an array
     (n, d), or (n, columns, d) for several, and .safetensors: one tensor layer_L (n, d) for each layer; both with the
-    rows in a file of their own, x.npy.rows.parquet. .sae-lens: a folder in the form of sae-lens' cached activations.
+    rows in a file of their own, x.npy.rows.parquet. .csv: a column layer_L_I for each number of a vector. .sae-lens: a
+    folder in the form of sae-lens' cached activations. What was asked of which store stands in the metadata of Parquet
+    and safetensors under `actstore` (`origin`), for the other forms in those of the rows beside.
     Returns what was written: each file whole or not at all. Raises ActstoreError for another suffix, for no rows, for
-    rows without row_id or what is asked, and for a path inside a store.
+    rows without row_id or what is asked, for a file that is there unless `overwrite`, and for a path inside a store.
     """
-    if output.suffix not in WRITERS:
-        raise ActstoreError(f"{output}: export writes {', '.join(WRITERS)}, not '{output.suffix}'")
+    if output.suffix not in SUFFIXES:
+        raise ActstoreError(f"{output}: export writes {', '.join(SUFFIXES)}, not '{output.suffix}'")
     outputs.check(output)
+    beside = output.with_name(f"{output.name}.rows.parquet")
+    for path in (output, *([] if output.suffix == ".parquet" else [beside])):
+        if path.exists() and (not overwrite or path.is_dir()):
+            remedy = "remove it" if path.is_dir() else "write over it with --overwrite"
+            raise ActstoreError(f"{path}: it exists; {remedy}, or choose another name")
+    for layer in layers:
+        store.header.layer_index(layer)
     rows = store.sql(query)
     if not rows.height:
         raise ActstoreError(f"{output}: not written, the query chooses no rows")
@@ -61,29 +76,38 @@ def export(
         *(_column(f"keys_{block}", partial(store.keys, block=block), rows) for block in keys),
         *(_column(f"values_{block}", partial(store.values, block=block), rows) for block in values),
     ]
+    said = {"actstore": json.dumps(origin(store, query, layers=layers, keys=keys, values=values))}
     if output.suffix == ".parquet":
         with written(output) as draft:
-            _parquet(rows, columns, draft)
+            _parquet(rows, columns, draft, said)
         return [output]
-    beside = output.with_name(f"{output.name}.rows.parquet")
+    table = arrow_of(rows)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **said})
     if output.suffix == ".sae-lens":
-        with written(beside) as table:
-            write_table(table, rows)
+        with written(beside) as draft:
+            write_arrow(draft, table)
             _sae_lens(rows, columns, output)
     else:
-        with written(output) as draft, written(beside) as table:
-            WRITERS[output.suffix](rows, columns, draft)
-            write_table(table, rows)
+        with written(output) as draft, written(beside) as draft_beside:
+            WRITERS[output.suffix](rows, columns, draft, said)
+            write_arrow(draft_beside, table)
     return [output, beside]
+
+
+def origin(store: Store, query: str, **asked: Sequence[int]) -> dict[str, Any]:
+    """Where exported vectors come from: the store's name and state, its model and weights, and what was asked."""
+    card = {name: store.run[name] for name in OF_CARD if name in store.run}
+    made = {"actstore": version("actstore"), "exported": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {"store": store.path.resolve().name, "state": store.state, **card, "sql": query, **asked, **made}
 
 
 def _column(name: str, read: Callable[[pl.DataFrame], NDArray[np.float32]], rows: pl.DataFrame) -> Column:
     return Column(name, read(rows.head(0)).shape[1], read)
 
 
-def _parquet(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> None:
+def _parquet(rows: pl.DataFrame, columns: Sequence[Column], output: Path, said: Mapping[str, str]) -> None:
     vectors = [pa.field(column.name, pa.list_(pa.float32(), column.width)) for column in columns]
-    schema = pa.schema([*rows.to_arrow().schema, *vectors])
+    schema = pa.schema([*rows.to_arrow().schema, *vectors], metadata=dict(said))
     with output.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for piece in rows.iter_slices(ROWS_AT_A_TIME):
             found = [
@@ -93,7 +117,17 @@ def _parquet(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> Non
             writer.write_table(pa.table([*piece.to_arrow().columns, *found], schema=schema))
 
 
-def _npy(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> None:
+def _csv(rows: pl.DataFrame, columns: Sequence[Column], output: Path, _: Mapping[str, str]) -> None:
+    with output.open("wb") as file:
+        for piece in rows.iter_slices(ROWS_AT_A_TIME):
+            found = [
+                pl.from_numpy(column.read(piece), [f"{column.name}_{i}" for i in range(column.width)])
+                for column in columns
+            ]
+            flat(pl.concat([piece, *found], how="horizontal")).write_csv(file, include_header=not file.tell())
+
+
+def _npy(rows: pl.DataFrame, columns: Sequence[Column], output: Path, _: Mapping[str, str]) -> None:
     if len(widths := {column.width for column in columns}) > 1:
         raise ActstoreError(f"vectors of widths {sorted(widths)} make no array; write .safetensors")
     shape = (rows.height, len(columns), columns[0].width)
@@ -105,12 +139,12 @@ def _npy(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> None:
             file.write(np.stack([column.read(piece) for column in columns], axis=1).data)
 
 
-def _safetensors(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> None:
+def _safetensors(rows: pl.DataFrame, columns: Sequence[Column], output: Path, said: Mapping[str, str]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     try:
-        save_file({column.name: column.read(rows) for column in columns}, output)
+        save_file({column.name: column.read(rows) for column in columns}, output, metadata=dict(said))
     except SafetensorError as error:
         raise OSError(str(error)) from error
     local.open_to_readers(output)
@@ -121,8 +155,6 @@ def _sae_lens(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> No
     import datasets
     from datasets.arrow_writer import ArrowWriter
 
-    if output.exists():
-        raise ActstoreError(f"{output}: it exists; remove it, or choose another name")
     names = {column.name: _hook(column.name) for column in columns}
     vectors = {names[column.name]: datasets.Array2D((1, column.width), "float32") for column in columns}
     features = datasets.Features({**vectors, "token_ids": datasets.Sequence(datasets.Value("int32"), length=1)})
@@ -167,9 +199,9 @@ def _hook(name: str) -> str:
     return f"blocks.{int(number) - 1}.hook_resid_post" if int(number) else "blocks.0.hook_resid_pre"
 
 
-WRITERS: dict[str, Callable[[pl.DataFrame, Sequence[Column], Path], None]] = {
-    ".parquet": _parquet,
+WRITERS: dict[str, Callable[[pl.DataFrame, Sequence[Column], Path, Mapping[str, str]], None]] = {
     ".npy": _npy,
     ".safetensors": _safetensors,
-    ".sae-lens": _sae_lens,
+    ".csv": _csv,
 }
+SUFFIXES = (".parquet", *WRITERS, ".sae-lens")

@@ -314,12 +314,20 @@ def compact(store: Path, size: float) -> None:
 @click.option("--keys", type=int, multiple=True, metavar="BLOCK", help="Keys in a block, where they are stored.")
 @click.option("--values", type=int, multiple=True, metavar="BLOCK", help="Values in a block, where they are stored.")
 @click.option("-o", "--output", type=OutputPath(dir_okay=True), required=True)
+@click.option("--overwrite", is_flag=True, help="Write over files that are there.")
 def export(
-    store: Path, sql: str, layers: tuple[int, ...], keys: tuple[int, ...], values: tuple[int, ...], output: Path
+    store: Path,
+    sql: str,
+    layers: tuple[int, ...],
+    keys: tuple[int, ...],
+    values: tuple[int, ...],
+    output: Path,
+    overwrite: bool,
 ) -> None:
-    """Write rows with their vectors as .parquet, .npy or .safetensors; the latter two with a table of the rows beside.
+    """Write rows with their vectors as .parquet, or as .npy, .safetensors or .csv with a table of the rows beside.
 
-    Of x.npy these are in x.npy.rows.parquet. A query that chooses no rows is an error.
+    Of x.npy these are in x.npy.rows.parquet. A query that chooses no rows is an error. The store, its state, model and
+    weights and the query stand in the metadata of Parquet and safetensors files, under actstore.
 
     NAME.sae-lens is a folder that sae-lens trains on: its cached_activations_path, with context_size=1 and as hook_name
     the column of a layer, blocks.5.hook_resid_post for layer 6. PAPERS.md of actstore_analyze has the whole call.
@@ -335,7 +343,7 @@ def export(
     from actstore.store import open as open_store
 
     opened = open_store(store)
-    written = write(opened, sql, layers, output, keys=keys, values=values)
+    written = write(opened, sql, layers, output, keys=keys, values=values, overwrite=overwrite)
     click.echo(f"written: {', '.join(map(str, written))} ({opened.sql(sql).height} rows)", err=True)
 
 

@@ -161,7 +161,7 @@ def _markdown(frame: "pl.DataFrame", file: IO[bytes]) -> None:
     file.write("".join(f"| {' | '.join(line)} |\n" for line in lines).encode())
 
 
-def _flat(frame: "pl.DataFrame") -> "pl.DataFrame":
+def flat(frame: "pl.DataFrame") -> "pl.DataFrame":
     """CSV has no lists: they are written as text."""
     import polars as pl
 
@@ -186,7 +186,7 @@ def _put(text: str, file: IO[bytes]) -> None:
 _WRITERS: "dict[str, Callable[[pl.DataFrame, IO[bytes]], None]]" = {
     "table": _table,
     "records": _records,
-    "csv": lambda frame, file: _flat(frame).write_csv(file),
+    "csv": lambda frame, file: flat(frame).write_csv(file),
     "json": lambda frame, file: _put(frame.write_json(), file),
     "jsonl": lambda frame, file: frame.write_ndjson(file),
     "parquet": lambda frame, file: frame.write_parquet(file),

@@ -1,7 +1,11 @@
+import json
+
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import making
@@ -77,3 +81,45 @@ def test_nothing_is_exported_into_a_store(store, name):
     with pytest.raises(ActstoreError, match="is inside the store .*: write it elsewhere, a store is never edited"):
         export(store, QUERY, [1], store.path / name)
     assert not (store.path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.npy", "x.safetensors", "x.csv", "x.sae-lens"])
+def test_an_export_says_where_it_comes_from(store, tmp_path, name):
+    *_, table = export(store, QUERY, [1], tmp_path / name)
+    said = [json.loads(pq.read_schema(table).metadata[b"actstore"])]
+    if name == "x.safetensors":
+        with safe_open(tmp_path / name, "np") as file:
+            said.append(json.loads(file.metadata()["actstore"]))
+    for one in said:
+        assert (one["store"], one["state"], one["model"]) == ("s", store.state, "tiny")
+        assert (one["sql"], one["layers"], one["keys"]) == (QUERY, [1], [])
+        assert str(tmp_path) not in json.dumps(one)
+
+
+def test_csv(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("actstore.commands.export.ROWS_AT_A_TIME", 4)
+    rows = store.sql(QUERY)
+    export(store, QUERY, [2, 0], tmp_path / "x.csv")
+    found = pl.read_csv(tmp_path / "x.csv")
+    assert found.select(rows.columns).equals(rows.cast({"place": pl.Int64}))
+    for layer in (0, 2):
+        numbers = found.select(f"layer_{layer}_{i}" for i in range(8)).to_numpy()
+        assert_array_equal(numbers.astype(np.float32), making.expected(rows, layer))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "npy", "safetensors", "csv", "sae-lens"])
+def test_nothing_is_written_over_unless_asked_for(store, tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    export(store, QUERY, [1], path)
+    before = None if path.is_dir() else path.read_bytes()
+    with pytest.raises(ActstoreError, match=rf"x\.{suffix}: it exists; (write over it with --overwrite|remove it)"):
+        export(store, QUERY, [2], path)
+    if before is not None:
+        assert path.read_bytes() == before
+        export(store, QUERY, [2], path, overwrite=True)
+        assert path.read_bytes() != before
+
+
+def test_a_layer_from_the_end_is_named(store, tmp_path):
+    with pytest.raises(ActstoreError, match="layer -1 is not in this store"):
+        export(store, QUERY, [-1], tmp_path / "x.npy")
