@@ -233,6 +233,15 @@ class Store:
         """
         return self._vectors.attention(role, layer)
 
+    def show(self, sample_id: str, condition: str = "none") -> Any:
+        """One sample: its picture, where the text looks in it, tokens, what was said, the logit lens.
+
+        A notebook shows it as a page, `rich.print` in a terminal, and its `save` writes .html, .png or .svg.
+        Raises ActstoreError, with the nearest, for a sample that is not there.
+        """
+        (entry,) = entry_points(group="actstore.store", name="show")
+        return entry.load()(self, sample_id, condition)
+
     def draft(self, number: int) -> Draft:
         """Begin a batch of the plan: a locked folder of its own, to be finished by `write`."""
         return Draft(self.path, number)

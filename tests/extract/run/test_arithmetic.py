@@ -64,11 +64,12 @@ def test_a_model_without_weights_has_the_sizes_of_the_model(name, tmp_path):
 
 
 def test_the_store_is_as_large_as_the_arithmetic_says(tmp_path, capsys):
-    asked = ["digits-fusion", str(tmp_path / "s"), "--limit", "8", "--set", "capture.roles=['eoi', 'image']"]
+    changes = ["capture.roles=['eoi', 'image']", "capture.mass=false"]
+    asked = ["digits-fusion", str(tmp_path / "s"), "--limit", "8", *(f"--set={change}" for change in changes)]
     assert run(["extract", *asked, "--arithmetic"]) == 0
     assert not (tmp_path / "s").exists()
     (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    _, found = arithmetic(load("digits-fusion", ["samples.limit=8", "capture.roles=['eoi', 'image']"]))
+    _, found = arithmetic(load("digits-fusion", ["samples.limit=8", *changes]))
     assert (row["samples"], row["store_gb"]) == (8, round(found.store_gb, 3))
     assert run(["extract", *asked]) == 0
     store = actstore.open(tmp_path / "s")
