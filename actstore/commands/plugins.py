@@ -28,6 +28,8 @@ EXTRAS = {
     "scipy": "analyze",
     "sklearn": "analyze",
     "vl_convert": "analyze",
+    "starlette": "explore",
+    "uvicorn": "explore",
     "peft": "train",
     "sae_lens": "sae",
     "openai": "judge",

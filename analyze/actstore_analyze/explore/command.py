@@ -1,11 +1,15 @@
-"""Commands that show a store: one of its samples."""
+"""Commands that show a store: one of its samples, and all of its points."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from actstore.commands.options import OutputPath, store_argument
+from actstore.commands.options import COUNT, OutputPath, store_argument
 from actstore_analyze.commands import say
+
+if TYPE_CHECKING:
+    from actstore_analyze.explore.resources import Resources
 
 
 @click.command()
@@ -34,3 +38,96 @@ def show(store: Path, sample: str, condition: str, output: Path | None) -> None:
     from actstore_analyze.explore.terminal import printed
 
     click.echo(printed(found), nl=False)
+
+
+@click.command()
+@click.argument("stores", nargs=-1, required=True, metavar="STORE... [SQL]")
+@click.option("--roles", help="Only these, with commas between; all if not given.")
+@click.option("--saes", help="Sparse autoencoders whose features cards show: a folder, or those that ship.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page; a free one if not given.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option(
+    "-o", "--output", type=OutputPath(), help="Write the page as one .html file that needs no server instead."
+)
+@click.option("--layers", help="Of that file: these alone, such as 0,8,16; all if not given.")
+@click.option("--limit", type=COUNT, help="Points of a role at most: 100,000, or 5,000 in a file, if not given.")
+@click.option(
+    "--projection", type=click.Choice(["pca", "tsne", "umap"]), default="pca", show_default=True, help="Of that file."
+)
+def explore(
+    stores: tuple[str, ...],
+    roles: str | None,
+    saes: str | None,
+    port: int,
+    no_browser: bool,
+    output: Path | None,
+    layers: str | None,
+    limit: int | None,
+    projection: str,
+) -> None:
+    """Look at the points of some stores: in the plane, layer by layer, each with its picture and its neighbours.
+
+    A page on this machine alone (127.0.0.1, with a token). SQL, last, chooses the rows, as elsewhere. Neighbours are
+    always those in the full space. With -o it is one file that opens offline and asks nobody for anything: what it
+    shows of the store, pictures too, whoever has it sees.
+
+    \b
+    Example:
+      actstore explore demo/fusion
+      actstore explore demo/fusion demo/gated "from rows where split = 'test'" --roles eoi,last
+      actstore explore demo/fusion --roles eoi -o eoi.html
+    """
+    import secrets
+    import webbrowser
+
+    from actstore.store import open as open_store
+    from actstore_analyze.explore.resources import Resources
+
+    *paths, last = stores
+    query = last if paths and not Path(last).is_dir() else None
+    opened = [open_store(path) for path in (paths if query else stores)]
+    asked = [role.strip() for role in roles.split(",")] if roles else []
+    autoencoders = None
+    if saes is not None:
+        from actstore_analyze.sae.source import source
+
+        autoencoders = source(saes)
+    most = limit or (100_000 if output is None else 5_000)
+    resources = Resources(opened, query or "from rows", roles=asked, saes=autoencoders, most=most)
+    if output is not None:
+        _write(resources, output, layers, projection)
+        return
+    from actstore_analyze.explore.server import HOST, listening, serve
+
+    bound, token = listening(port), secrets.token_urlsafe(16)
+    address = f"http://{HOST}:{bound.getsockname()[1]}/?token={token}"
+    click.echo(address)
+    say("Ctrl-C ends it")
+    if not no_browser:
+        webbrowser.open(address)
+    serve(resources, bound, token)
+
+
+def _write(resources: "Resources", output: Path, layers: str | None, projection: str) -> None:
+    """The page as one file, its size said before."""
+    from actstore.commands.outputs import written
+    from actstore.errors import ActstoreError
+    from actstore_analyze.explore import page
+
+    if output.suffix != ".html":
+        raise ActstoreError(f"{output}: the page is one .html file")
+    choices = [
+        (one["name"], role, condition)
+        for one in resources.described
+        for role in one["roles"]
+        for condition in one["conditions"]
+        if resources.has(one["name"], role, condition)
+    ]
+    numbers = None if layers is None else [int(one) for one in layers.split(",")]
+    chosen = {one["name"]: resources.layers(one["name"], numbers) for one in resources.described}
+    sizes = page.estimate(resources, choices, chosen)
+    parts = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items() if size)
+    say(f"{output}: about {sum(sizes.values()) / 1e6:.1f} MB ({parts})")
+    with written(output) as draft:
+        draft.write_text(page.saved(resources, choices, layers=chosen, method=projection), encoding="utf-8")
+    say(f"{output}: {output.stat().st_size / 1e6:.1f} MB; whoever has it sees what it shows, pictures too")

@@ -29,23 +29,18 @@ class Thumbnails:
     @cached_property
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Width and height of each picture as the model's processor is given it; of those that are kept."""
-        if self.result is None:
-            return {}
-        kept = self._table("image", "width", "height", pl.col("thumbnail").is_not_null().alias("kept"))
-        return {name: (width, height) for name, width, height, there in kept.iter_rows() if there}
+        return {name: (width, height) for name, (width, height, _) in self._kept.items()}
 
     def webp(self, names: Sequence[str]) -> dict[str, bytes]:
         """The bytes of those of these pictures that are kept."""
+        return {name: self._kept[name][2] for name in names if name in self._kept}
+
+    @cached_property
+    def _kept(self) -> dict[str, tuple[int, int, bytes]]:
         if self.result is None:
             return {}
-        kept = self._table("image", "thumbnail").filter(
-            pl.col("image").is_in(list(names)) & pl.col("thumbnail").is_not_null()
-        )
-        return dict(kept.iter_rows())
-
-    def _table(self, *columns: str | pl.Expr) -> pl.DataFrame:
-        assert self.result is not None
-        return self.result.table().select(*columns)
+        table = self.result.table().filter(pl.col("thumbnail").is_not_null())
+        return {name: tuple(row) for name, *row in table.select("image", "width", "height", "thumbnail").iter_rows()}
 
 
 def image_names(value: object) -> list[str]:

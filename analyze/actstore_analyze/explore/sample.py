@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, nearest
+from actstore.read.parts import Part
 from actstore.read.tokens import as_read
 from actstore.sql.views import literal
 from actstore.store import Store
@@ -55,11 +57,13 @@ class Heat:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the sample: its name, its bytes (WebP) where they are kept, and the attention on it where it is."""
+    """A picture of the sample: its name, its bytes (WebP) where they are kept, the attention on it where it is, and the
+    positions of its cells, row after row, where they are known."""
 
     name: str
     webp: bytes | None
     heat: Heat | None
+    positions: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,15 +121,25 @@ class Sample:
         return terminal.rendered(self)
 
 
-def sample(store: Store, sample_id: str, condition: str = NO_CONDITION) -> Sample:
-    """All that the store keeps of a sample; ActstoreError, with the nearest there is, for one that it has not."""
+def sample(
+    store: Store,
+    sample_id: str,
+    condition: str = NO_CONDITION,
+    *,
+    whole: bool = True,
+    thumbnails: Thumbnails | None = None,
+) -> Sample:
+    """All that the store keeps of a sample, without tokens and lens if not `whole`; `thumbnails` are the store's.
+
+    Raises ActstoreError, with the nearest there is, for one that the store has not.
+    """
     row = _row(store, sample_id, condition)
     plan = store.plan.filter((pl.col("sample_id") == sample_id) & (pl.col("condition") == condition)).row(0, named=True)
     where = f"sample_id = {literal(sample_id)} and condition = {literal(condition)}"
     rows = store.sql(f"select * from rows where {where} order by position, row_id")
-    tokens = _tokens(store, rows)
-    lens = _lens(store, rows)
-    pictures, unseen = _pictures(store, row, plan, rows)
+    tokens = _tokens(store, rows) if whole else []
+    lens = _lens(store, rows) if whole else None
+    pictures, unseen = _pictures(store, thumbnails or Thumbnails(store), row, plan, rows)
     said = list(zip(row["top_tokens"] or [], map(float, row["top_probabilities"] or []), strict=True))
     return Sample(
         store=store.path,
@@ -200,13 +214,12 @@ def _lens(store: Store, rows: pl.DataFrame) -> Grid | None:
 
 
 def _pictures(
-    store: Store, row: Mapping[str, Any], plan: Mapping[str, Any], rows: pl.DataFrame
+    store: Store, kept: Thumbnails, row: Mapping[str, Any], plan: Mapping[str, Any], rows: pl.DataFrame
 ) -> tuple[list[Picture], dict[str, str]]:
     """The sample's pictures with the attention on them, and what of that is not kept."""
     names = image_names(plan.get("image"))
     if not names:
         return [], {}
-    kept = Thumbnails(store)
     small, missing = kept.webp(names), {}
     if not small:
         missing["pictures"] = NONE.replace("STORE", str(store.path))
@@ -226,7 +239,11 @@ def _pictures(
             values = mass[:, place.positions].reshape(len(mass), *place.grid)
             size = kept.sizes.get(name)
             heats[i] = Heat(values, None if size is None else why_beside(size, place.grid, store.run))
-    return [Picture(name, small.get(name), heat) for name, heat in zip(names, heats, strict=True)], missing
+    cells = [None if place is None else place.positions for place in places]
+    cells += [None] * (len(names) - len(cells))
+    return [
+        Picture(name, small.get(name), heat, own) for name, heat, own in zip(names, heats, cells, strict=False)
+    ], missing
 
 
 def attention_of(store: Store, sample_id: str, condition: str) -> Floats | None:
@@ -236,14 +253,19 @@ def attention_of(store: Store, sample_id: str, condition: str) -> Floats | None:
     """
     for part in store.parts:
         if "attention/mass" in part.commit.arrays:
-            samples = part.samples()
-            at = samples.select(
-                ((pl.col("sample_id") == sample_id) & (pl.col("condition") == condition)).arg_true()
-            ).to_series()
-            if len(at):
-                array = part.array("attention/mass")
-                return np.stack([array.layer(i)[at[0]] for i in range(len(store.layers))])
+            places, layers = _mass(part)
+            if (sample_id, condition) in places:
+                return np.stack([layer[places[sample_id, condition]] for layer in layers])
     return None
+
+
+@lru_cache(maxsize=2)  # whoever looks at a sample looks at others of its part
+def _mass(part: Part) -> tuple[dict[tuple[str, str], int], list[Floats]]:
+    """Where each sample of a part is, and the attention (samples, keys) of each layer."""
+    keys = part.samples().select("sample_id", "condition").iter_rows()
+    array = part.array("attention/mass")
+    n_layers = part.commit.arrays["attention/mass"].shape[0]
+    return {key: i for i, key in enumerate(keys)}, [array.layer(i) for i in range(n_layers)]
 
 
 def _missing(

@@ -1,0 +1,298 @@
+"""Resources: what the explorer's page asks for by path. A server and a saved page answer the same paths.
+
+stores                              JSON: names, models, roles, conditions, layers, projections
+STORE/sample/I                      JSON: a sample of the plan: columns, what was said, pictures with their attention
+STORE/picture/I                     WebP
+STORE/ROLE/CONDITION/table          JSON: of each point its sample, and the columns it can be coloured by
+STORE/ROLE/CONDITION/where?SQL      JSON: the points that SQL chooses
+STORE/ROLE/CONDITION/METHOD/LAYER/xy        float32 (n, 2)
+STORE/ROLE/CONDITION/METHOD/LAYER/share     JSON: of the variance, null where none is said
+STORE/ROLE/CONDITION/near/LAYER/I           JSON: nearest points in the full space, and their distances
+STORE/ROLE/CONDITION/near/LAYER             uint32 (n, k): those of all points, for a saved page
+STORE/ROLE/CONDITION/features/LAYER/I       JSON: the strongest SAE features, and where in the image they are active
+"""
+
+import threading
+from base64 import b64encode
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import polars as pl
+
+from actstore.errors import ActstoreError
+from actstore.sql.views import literal
+from actstore.store import Store
+from actstore_analyze.explore import projection
+from actstore_analyze.explore.pictures import Thumbnails, image_names, places_of
+from actstore_analyze.explore.sample import Sample, sample
+from actstore_analyze.explore.view import View
+from actstore_analyze.sae.formats import Sized
+from actstore_analyze.sae.source import Source
+from actstore_analyze.study.subjects import subjects
+
+__all__ = ["MissingError", "Resources"]
+
+FEATURES = 8
+
+
+class MissingError(ActstoreError):
+    """No resource is called so."""
+
+
+class Resources:
+    """What a page may ask of some stores; answers come one after the other, whoever asks."""
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        query: str = "from rows",
+        *,
+        roles: Sequence[str] = (),
+        saes: Source | None = None,
+        most: int = 100_000,
+    ) -> None:
+        self.stores = {subject.title: subject.store for subject in subjects(stores)}
+        self.query, self.roles, self.saes, self.most = query, roles, saes, most
+        self._views: dict[tuple[str, str, str], View] = {}
+        self._one_by_one = threading.RLock()
+        for store in stores:
+            if lost := [role for role in roles if role not in store.roles]:
+                raise ActstoreError(f"{store.path} has no role '{lost[0]}'; it has {', '.join(store.roles)}")
+
+    def get(self, path: str) -> Any:
+        """Bytes, or what JSON holds; MissingError for a path of none, ActstoreError for what cannot be answered."""
+        with self._one_by_one:
+            if path == "stores":
+                return self.described
+            first, *rest = path.split("/", 1)
+            title = unquote(first)
+            if title not in self.stores or not rest:
+                raise MissingError(path)
+            return self._of_store(title, rest[0])
+
+    @cached_property
+    def described(self) -> list[dict[str, Any]]:
+        """What there is to choose from."""
+        return [
+            {
+                "name": title,
+                "path": str(store.path),
+                "model": str(store.run.get("model") or ""),
+                "roles": [role for role in self.roles or store.roles if role in store.roles],
+                "conditions": self._conditions(store),
+                "layers": list(store.layers),
+                "methods": projection.methods(),
+                "features": list(self._points(store)),
+                "pictures": bool(self.thumbnails[title].sizes),
+            }
+            for title, store in self.stores.items()
+        ]
+
+    @staticmethod
+    def _conditions(store: Store) -> list[str]:
+        found = store.sql("select distinct condition from samples order by condition = 'none' desc, condition")
+        return [str(name) for name in found["condition"]]
+
+    @cached_property
+    def thumbnails(self) -> dict[str, Thumbnails]:
+        """The pictures of each store."""
+        return {title: Thumbnails(store) for title, store in self.stores.items()}
+
+    def view(self, title: str, role: str, condition: str) -> View:
+        """The points of a role of a store under a condition."""
+        store = self.stores[title]
+        if role not in store.roles:
+            raise MissingError(f"{title}/{role}")
+        key = title, role, condition
+        if key not in self._views:
+            self._views[key] = View(store, role, condition, self.query, self.most)
+        return self._views[key]
+
+    def has(self, title: str, role: str, condition: str) -> bool:
+        """Whether the query has any points of a role under a condition."""
+        try:
+            return self.view(title, role, condition).rows.height > 0
+        except ActstoreError:
+            return False
+
+    def layers(self, title: str, wanted: Sequence[int] | None = None) -> list[int]:
+        """Those of a store that are wanted, all if none are said; ActstoreError for one that it has not."""
+        kept = self.stores[title].layers
+        if wanted is not None and (lost := [layer for layer in wanted if layer not in kept]):
+            raise ActstoreError(f"{title} has no layer {lost[0]}; it has {', '.join(map(str, kept))}")
+        return sorted(kept if wanted is None else wanted)
+
+    def _of_store(self, title: str, rest: str) -> Any:
+        store = self.stores[title]
+        kind, _, number = rest.partition("/")
+        if kind == "sample" and number.isdecimal() and int(number) < store.plan.height:
+            return self.sample(title, int(number))
+        if kind == "picture" and number.isdecimal():
+            return self.picture(title, int(number))
+        role, _, more = rest.partition("/")
+        condition, _, what = more.partition("/")
+        return self._of_view(title, self.view(title, unquote(role), unquote(condition)), what)
+
+    def _of_view(self, title: str, view: View, what: str) -> Any:
+        if what == "table":
+            return self.table(title, view)
+        if what.startswith("where?"):
+            return view.where(unquote(what.removeprefix("where?"))).tolist()
+        match what.split("/"):
+            case ["near", layer] if self._has(view, layer):
+                return view.all_near(int(layer))[0].astype("<u4").tobytes()
+            case ["near", layer, point] if self._has(view, layer, point):
+                indices, distances = view.near(int(layer), int(point))
+                return {"indices": indices.tolist(), "distances": np.round(distances, 4).tolist()}
+            case ["features", layer, point] if self._has(view, layer, point):
+                return self.features(view, int(layer), int(point))
+            case [method, layer, "xy"] if method in projection.METHODS and self._has(view, layer):
+                return view.plane(method, int(layer)).xy.astype("<f4").tobytes()
+            case [method, layer, "share"] if method in projection.METHODS and self._has(view, layer):
+                share = view.plane(method, int(layer)).share
+                return None if np.isnan(share) else round(share, 6)
+        raise MissingError(what)
+
+    @staticmethod
+    def _has(view: View, layer: str, point: str = "0") -> bool:
+        """Whether a layer and a point are there."""
+        if not (layer.isdecimal() and point.isdecimal()):
+            return False
+        return int(layer) in view.layers and int(point) < view.rows.height
+
+    def names(self, title: str) -> list[str]:
+        """The names of a store's pictures that are kept, in an order that stays."""
+        return list(self.thumbnails[title].sizes)
+
+    def picture(self, title: str, number: int) -> bytes:
+        """A picture by its number among those that are kept."""
+        names = self.names(title)
+        if number >= len(names):
+            raise MissingError(f"{title}/picture/{number}")
+        return self.thumbnails[title].webp([names[number]])[names[number]]
+
+    def table(self, title: str, view: View) -> dict[str, Any]:
+        """Of each point its row, its sample and its picture, and the columns that it can be coloured by."""
+        at = {name: i for i, name in enumerate(self.names(title))}
+        rows = view.rows
+        keys = view.store.plan.select("sample_id", "condition").with_row_index("at")
+        samples = rows.select("sample_id", "condition").join(
+            keys, on=["sample_id", "condition"], how="left", maintain_order="left"
+        )
+        images = rows["image"].to_list() if "image" in rows.columns else [None] * rows.height
+        return {
+            "n": rows.height,
+            "of": view.of,
+            "row_id": [[row_id >> 32, row_id & 0xFFFFFFFF] for row_id in rows["row_id"]],
+            "sample": samples["at"].to_list(),
+            "sample_id": rows["sample_id"].to_list(),
+            "picture": [next((at[one] for one in image_names(value) if one in at), None) for value in images],
+            "position": rows["position"].to_list(),
+            "columns": view.columns,
+            "label": view.label,
+        }
+
+    def sample(self, title: str, number: int) -> dict[str, Any]:
+        """A sample of the plan as the card of a point shows it."""
+        store = self.stores[title]
+        row = store.plan.row(number, named=True)
+        found = sample(store, row["sample_id"], row["condition"], whole=False, thumbnails=self.thumbnails[title])
+        at = {name: i for i, name in enumerate(self.names(title))}
+        return {
+            "sample_id": found.sample_id,
+            "condition": found.condition,
+            "prompt": found.prompt,
+            "columns": {name: _plain(value) for name, value in found.columns.items()},
+            "said": [[word, round(p, 4)] for word, p in found.said],
+            "text": found.text,
+            "pictures": [
+                {"name": one.name, "at": at.get(one.name), "heat": _heat(found, i)}
+                for i, one in enumerate(found.pictures)
+            ],
+            "missing": {
+                name: found.missing[name] for name in ("pictures", "attention", "said") if name in found.missing
+            },
+        }
+
+    def _points(self, store: Store) -> tuple[int, ...]:
+        """The layers of a store that have an autoencoder."""
+        return () if self.saes is None else tuple(point for point in self.saes.points if point in store.layers)
+
+    def features(self, view: View, layer: int, point: int) -> list[list[Any]]:
+        """The strongest features of a vector; where its image tokens are kept, their activations on them."""
+        if layer not in self._points(view.store):
+            return []
+        sae = self._sae(view.store.header.d_model, layer)
+        active = np.asarray(sae.encode(view.vectors(layer)[point : point + 1]))[0]
+        best = np.argsort(-active, kind="stable")[:FEATURES]
+        best = best[active[best] > 0]
+        grids = self._grids(view, sae, layer, point, best)
+        return [[int(one), round(float(active[one]), 4), grid] for one, grid in zip(best, grids, strict=True)]
+
+    def _sae(self, width: int, layer: int) -> Sized:
+        assert self.saes is not None
+        key = width, layer
+        if key not in self._loaded:
+            self._loaded.clear()
+            self._loaded[key] = self.saes.load(layer, width)
+        return self._loaded[key]
+
+    @cached_property
+    def _loaded(self) -> dict[tuple[int, int], Sized]:
+        return {}
+
+    def _grids(self, view: View, sae: Sized, layer: int, point: int, best: Any) -> list[list[float] | None]:
+        """Of each of these features its activations on the cells of the one picture; None where that is not known."""
+        row = view.rows.row(point, named=True)
+        if "image" not in view.store.roles or not len(best):
+            return [None] * len(best)
+        rows = view.store.sql(
+            f"select row_id, position from rows where role = 'image' and sample_id = {literal(row['sample_id'])} "
+            f"and condition = {literal(row['condition'])} order by k"
+        )
+        places = places_of(row, rows["position"].to_list())
+        if len(places) != 1 or places[0] is None:
+            return [None] * len(best)
+        active = np.asarray(sae.encode(view.store.residual(rows, layer)))[:, best]
+        return np.round(active.T.astype(float), 4).tolist()
+
+
+def _heat(found: Sample, number: int) -> dict[str, Any] | None:
+    """The attention on a picture by layer, in bytes from its least to its largest; null where nothing reads a layer."""
+    heat = found.pictures[number].heat
+    if heat is None:
+        return None
+    layers = []
+    for values in heat.values:
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite([low, high]).all():
+            layers.append(None)
+            continue
+        cells = np.rint((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+        layers.append({"low": round(low, 5), "high": round(high, 5), "cells": b64encode(cells.tobytes()).decode()})
+    return {
+        "grid": list(heat.values.shape[1:]),
+        "beside": heat.beside,
+        "layers": layers,
+        "first": _first(found, number),
+    }
+
+
+def _first(found: Sample, number: int) -> int | None:
+    """The position of the picture's first cell, where its cells follow each other."""
+    positions = found.pictures[number].positions
+    if positions is None or len(positions) == 0 or (np.diff(positions) != 1).any():
+        return None
+    return int(positions[0])
+
+
+def _plain(value: Any) -> Any:
+    """A value of a column as JSON has it."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
+    return str(value.to_list() if isinstance(value, pl.Series) else value)
