@@ -30,7 +30,7 @@ ORDER = {
     "actstore_analyze": [
         *("neighbors", "charts", "published", "study", "measured", "commands", "judge"),
         *("overlap", "gap", "dimension", "cluster", "attention", "outliers", "cka", "probe", "lens", "sae", "score"),
-        *("patch", "knockout", "explore", "registry", "report", "calls", "__init__"),
+        *("patch", "knockout", "registry", "report", "calls", "__init__"),
     ],
 }
 OLDER_NAMES = {"clustering", "density", "patching", "scores"}  # of pure functions: each hands on one room's

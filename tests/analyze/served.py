@@ -11,7 +11,7 @@ def serving(resources):
     """Its port, while it answers."""
     import uvicorn
 
-    from actstore_analyze.explore.server import application, listening
+    from actstore_analyze.report.explore.server import application, listening
 
     bound = listening()
     server = uvicorn.Server(uvicorn.Config(application(resources, TOKEN), log_level="error", lifespan="off"))

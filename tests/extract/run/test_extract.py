@@ -273,7 +273,7 @@ def test_a_role_the_model_has_not_is_said_and_not_stored(tmp_path):
     keys = [*SMALL, "samples.limit=4", "capture.roles=['eoi', 'eol']"]
     Run(recipe.load("digits-fusion", keys), say=said.append).extract(tmp_path / "s")
     assert actstore.open(tmp_path / "s").roles == ["eoi"]
-    assert said[1] == "role 'eol': ChameleonForConditionalGeneration has none here; nothing is stored for it"
+    assert said[0] == "role 'eol': ChameleonForConditionalGeneration has none here; nothing is stored for it"
     with pytest.raises(RecipeError, match="none of the roles eol exists in ChameleonForConditionalGeneration"):
         extract(tmp_path / "t", "capture.roles=['eol']")
     assert not (tmp_path / "t").exists()

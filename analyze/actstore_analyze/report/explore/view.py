@@ -13,9 +13,9 @@ from actstore.errors import ActstoreError
 from actstore.read.tokens import as_read
 from actstore.sql.views import literal
 from actstore.store import Store
-from actstore_analyze.explore import projection
-from actstore_analyze.explore.projection import Plane
 from actstore_analyze.neighbors import nearest
+from actstore_analyze.report.explore import projection
+from actstore_analyze.report.explore.projection import Plane
 
 __all__ = ["NEAREST", "View"]
 

@@ -13,9 +13,10 @@ import lenses
 import looking
 from actstore import ActstoreError
 from actstore.commands.main import run
-from actstore_analyze.explore.drawing import png_of
-from actstore_analyze.explore.pictures import why_beside
-from actstore_analyze.explore.sample import sample
+from actstore_analyze.report.explore.drawing import png_of
+from actstore_analyze.report.explore.pictures import why_beside
+from actstore_analyze.report.explore.sample import sample
+from actstore_analyze.report.explore.show import show
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +64,14 @@ def test_what_is_not_kept_is_said_in_its_place(bare, capsys, tmp_path):
     keys = ("capture.thumbnails = 96", "capture.mass = true", "capture.lens = true", "capture.next_token = true")
     for key in (*keys, 'capture.roles = ["all"]', "capture.max_new_tokens"):
         assert key in shown
-    sample(bare, "s05").save(tmp_path / "s.html")
+    show(bare, "s05").save(tmp_path / "s.html")
     page = (tmp_path / "s.html").read_text()
     for key in (*keys, "capture.roles = [&#34;all&#34;]"):
         assert key in page
 
 
 def test_the_page_holds_the_picture_and_nothing_of_others(store, tmp_path):
-    found = sample(store, "s05")
+    found = show(store, "s05")
     found.save(tmp_path / "s.html")
     page = (tmp_path / "s.html").read_text()
     webp, *heats = [b64decode(one) for one in re.findall(r'href="data:image/\w+;base64,([^"]+)"', page)]
@@ -96,11 +97,11 @@ def test_png_and_svg(store, tmp_path):
         assert run(["show", str(store.path), "s05", "-o", str(tmp_path / f"s{suffix}")]) == 0
         assert (tmp_path / f"s{suffix}").read_bytes().startswith(begins)
     with pytest.raises(ActstoreError, match=r"\.html, \.png, \.svg"):
-        sample(store, "s05").save(tmp_path / "s.pdf")
+        show(store, "s05").save(tmp_path / "s.pdf")
 
 
 def test_the_store_itself_shows_it_and_says_why_one_failed(store, capsys):
-    assert actstore.open(store.path).show("s05").said == sample(store, "s05").said
+    assert actstore.open(store.path).show("s05").sample.said == sample(store, "s05").said
     assert run(["show", str(store.path), "s23"]) == 0
     assert "failed: not a picture" in capsys.readouterr().out
     with pytest.raises(ActstoreError, match="has no sample 's5'; did you mean 's[0-9]5'"):

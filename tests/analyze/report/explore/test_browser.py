@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 import looking
-from actstore_analyze.explore import page as pages
-from actstore_analyze.explore.resources import Resources
+from actstore_analyze.report.explore import page as pages
+from actstore_analyze.report.explore.resources import Resources
 from served import TOKEN, serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from actstore.errors import visible
-from actstore_analyze.explore.drawing import chosen
-from actstore_analyze.explore.sample import Grid, Picture, Sample, Token
+from actstore_analyze.report.explore.drawing import chosen
+from actstore_analyze.report.explore.sample import Grid, Picture, Sample, Token
 
 __all__ = ["printed", "rendered"]
 

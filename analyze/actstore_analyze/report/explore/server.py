@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from actstore.errors import ActstoreError
-from actstore_analyze.explore import page
-from actstore_analyze.explore.resources import MissingError, Resources
+from actstore_analyze.report.explore import page
+from actstore_analyze.report.explore.resources import MissingError, Resources
 
 __all__ = ["HOST", "application", "listening", "serve"]
 

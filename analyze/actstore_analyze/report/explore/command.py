@@ -9,7 +9,7 @@ from actstore.commands.options import COUNT, OutputPath, store_argument
 from actstore_analyze.commands import say
 
 if TYPE_CHECKING:
-    from actstore_analyze.explore.resources import Resources
+    from actstore_analyze.report.explore.resources import Resources
 
 
 @click.command()
@@ -28,16 +28,16 @@ def show(store: Path, sample: str, condition: str, output: Path | None) -> None:
       actstore show demo/fusion digit-0005 -o digit.html
     """
     from actstore.store import open as open_store
-    from actstore_analyze.explore.sample import sample as sample_of
+    from actstore_analyze.report.explore.show import show as shown
 
-    found = sample_of(open_store(store), sample, condition)
+    found = shown(open_store(store), sample, condition)
     if output is not None:
         found.save(output)
         say(f"{output}: {output.stat().st_size / 1e3:.0f} kB")
         return
-    from actstore_analyze.explore.terminal import printed
+    from actstore_analyze.report.explore.terminal import printed
 
-    click.echo(printed(found), nl=False)
+    click.echo(printed(found.sample), nl=False)
 
 
 @click.command()
@@ -81,7 +81,7 @@ def explore(
     import webbrowser
 
     from actstore.store import open as open_store
-    from actstore_analyze.explore.resources import Resources
+    from actstore_analyze.report.explore.resources import Resources
 
     *paths, last = stores
     query = last if paths and not Path(last).is_dir() else None
@@ -97,7 +97,7 @@ def explore(
     if output is not None:
         _write(resources, output, layers, projection)
         return
-    from actstore_analyze.explore.server import HOST, listening, serve
+    from actstore_analyze.report.explore.server import HOST, listening, serve
 
     bound, token = listening(port), secrets.token_urlsafe(16)
     address = f"http://{HOST}:{bound.getsockname()[1]}/?token={token}"
@@ -112,7 +112,7 @@ def _write(resources: "Resources", output: Path, layers: str | None, projection:
     """The page as one file, its size said before."""
     from actstore.commands.outputs import written
     from actstore.errors import ActstoreError
-    from actstore_analyze.explore import page
+    from actstore_analyze.report.explore import page
 
     if output.suffix != ".html":
         raise ActstoreError(f"{output}: the page is one .html file")

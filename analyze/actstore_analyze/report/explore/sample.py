@@ -15,8 +15,8 @@ from actstore.read.parts import Part
 from actstore.read.tokens import as_read
 from actstore.sql.views import literal
 from actstore.store import Store
-from actstore_analyze.explore.pictures import NONE, Thumbnails, image_names, places_of, why_beside
 from actstore_analyze.lens.measure import read
+from actstore_analyze.report.explore.pictures import NONE, Thumbnails, image_names, places_of, why_beside
 
 __all__ = ["Grid", "Heat", "Picture", "Sample", "Token", "attention_of", "sample"]
 
@@ -103,22 +103,6 @@ class Sample:
     def title(self) -> str:
         """The sample, and its condition where it is not the model as it is."""
         return self.sample_id + ("" if self.condition == NO_CONDITION else f" under {self.condition}")
-
-    def save(self, path: Path | str) -> None:
-        """Write it as .html, .png or .svg; raises ActstoreError for another suffix, and where it cannot be written."""
-        from actstore_analyze.explore import shown
-
-        shown.save(self, Path(path))
-
-    def _repr_html_(self) -> str:
-        from actstore_analyze.explore import shown
-
-        return shown.framed(self)
-
-    def __rich__(self) -> Any:
-        from actstore_analyze.explore import terminal
-
-        return terminal.rendered(self)
 
 
 def sample(

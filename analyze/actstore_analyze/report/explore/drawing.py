@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import visible
-from actstore_analyze.explore.sample import Grid, Heat, Picture, Sample, Token
+from actstore_analyze.report.explore.sample import Grid, Heat, Picture, Sample, Token
 
 __all__ = ["Drawing", "bars", "chosen", "heats", "lens", "png_of", "prompt", "stacked"]
 

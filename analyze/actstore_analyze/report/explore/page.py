@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from actstore.errors import ActstoreError
-from actstore_analyze.explore.resources import Resources
-from actstore_analyze.explore.view import NEAREST
+from actstore_analyze.report.explore.resources import Resources
+from actstore_analyze.report.explore.view import NEAREST
 
 __all__ = ["FILES", "Choice", "estimate", "saved", "static"]
 
@@ -36,7 +36,7 @@ Choice = tuple[str, str, str]  # store, role, condition
 @cache
 def static(name: str) -> str:
     """A file of the page."""
-    return (files("actstore_analyze.explore") / "static" / name).read_text(encoding="utf-8")
+    return (files("actstore_analyze.report.explore") / "static" / name).read_text(encoding="utf-8")
 
 
 def estimate(resources: Resources, choices: Sequence[Choice], layers: Mapping[str, Sequence[int]]) -> dict[str, int]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from actstore.commands.outputs import written
 from actstore.errors import ActstoreError, visible
-from actstore_analyze.explore import drawing
-from actstore_analyze.explore.drawing import Drawing
-from actstore_analyze.explore.sample import Sample
+from actstore_analyze.report.explore import drawing
+from actstore_analyze.report.explore.drawing import Drawing
+from actstore_analyze.report.explore.sample import Sample
 
 __all__ = ["framed", "page", "save", "sections", "svg"]
 
@@ -64,9 +64,8 @@ def page(sample: Sample) -> str:
     """All of it as one HTML page that asks nobody for anything."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("actstore_analyze.explore"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    loader = PackageLoader("actstore_analyze.report.explore")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     content: dict[str, Any] = {
         "title": visible(sample.title),
         "store": visible(sample.store.name),

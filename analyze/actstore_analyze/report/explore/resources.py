@@ -25,10 +25,10 @@ import polars as pl
 from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
-from actstore_analyze.explore import projection
-from actstore_analyze.explore.pictures import Thumbnails, image_names, places_of
-from actstore_analyze.explore.sample import Sample, sample
-from actstore_analyze.explore.view import View
+from actstore_analyze.report.explore import projection
+from actstore_analyze.report.explore.pictures import Thumbnails, image_names, places_of
+from actstore_analyze.report.explore.sample import Sample, sample
+from actstore_analyze.report.explore.view import View
 from actstore_analyze.sae.formats import Sized
 from actstore_analyze.sae.source import Source
 from actstore_analyze.study.subjects import subjects
@@ -257,7 +257,8 @@ class Resources:
         if len(places) != 1 or places[0] is None:
             return [None] * len(best)
         active = np.asarray(sae.encode(view.store.residual(rows, layer)))[:, best]
-        return np.round(active.T.astype(float), 4).tolist()
+        found: list[list[float] | None] = [np.round(cells.astype(float), 4).tolist() for cells in active.T]
+        return found
 
 
 def _heat(found: Sample, number: int) -> dict[str, Any] | None:
@@ -265,7 +266,7 @@ def _heat(found: Sample, number: int) -> dict[str, Any] | None:
     heat = found.pictures[number].heat
     if heat is None:
         return None
-    layers = []
+    layers: list[dict[str, object] | None] = []
     for values in heat.values:
         low, high = float(values.min()), float(values.max())
         if not np.isfinite([low, high]).all():

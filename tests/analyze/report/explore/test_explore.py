@@ -14,9 +14,9 @@ import pytest
 import looking
 from actstore import ActstoreError
 from actstore.commands.main import run
-from actstore_analyze.explore import page, projection
-from actstore_analyze.explore.resources import MissingError, Resources
 from actstore_analyze.neighbors import nearest
+from actstore_analyze.report.explore import page, projection
+from actstore_analyze.report.explore.resources import MissingError, Resources
 from served import TOKEN, serving
 
 BASE = "tiny/eoi/none"
@@ -237,7 +237,7 @@ def test_resources_come_as_they_are(port, cookie, resources):
 
 
 def test_only_this_machine_is_listened_to():
-    from actstore_analyze.explore.server import listening
+    from actstore_analyze.report.explore.server import listening
 
     with listening() as bound:
         host, port = bound.getsockname()
@@ -291,7 +291,7 @@ def test_a_page_that_would_be_too_large_is_refused(resources, monkeypatch):
 
 
 def test_the_scatter_library_is_the_one_whose_licences_are_beside_it():
-    vendor = files("actstore_analyze.explore") / "static" / "vendor"
+    vendor = files("actstore_analyze.report.explore") / "static" / "vendor"
     found = hashlib.sha256((vendor / "regl-scatterplot.min.js").read_bytes()).hexdigest()
     assert found == "236451f9a1c8476bf659ee73673ed15b71222ef6062a7c3f8a8c3c934e4ceea5"
     licences = (vendor / "LICENSES.txt").read_text()
