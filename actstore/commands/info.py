@@ -21,11 +21,13 @@ def summary(store: Store) -> str:
     ok, failed = counts.row(0)
     results = store.results()
     wide = thumbnails.pixels(thumbnails.newest(results))
+    image_from = store.header.image_from
     lines = {
-        "store": f"{store.path} (format 1, created {store.header.created})",
+        "store": f"{store.path} (format {store.header.format}, created {store.header.created})",
         **{name: store.run[name] for name in CARD if store.run.get(name) is not None},
         **({"not found": ", ".join(missing)} if (missing := store.run.get("not_found")) else {}),
         "layers": f"{span(store.layers)} of width {store.header.d_model}, stored as {store.header.dtype}",
+        **({"image from": f"layer {image_from}: what is of the image is NaN before"} if image_from else {}),
         **({"blocks": f"{span(store.blocks)}: keys and values of {', '.join(store.kv)}"} if store.blocks else {}),
         **({"lens": f"{store.header.lens.n_tokens} tokens, for actstore lens"} if store.header.lens else {}),
         "samples": f"{ok} ok, {failed} failed, {store.plan.height - ok - failed} not done",

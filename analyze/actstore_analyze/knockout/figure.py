@@ -153,7 +153,7 @@ def marked(whole: pl.DataFrame, shown: Sequence[str], title: str, end: float) ->
     """A row for each name, a mark for each metric that is shown: name, metric, value, low, high, text."""
     names = whole["name"].unique(maintain_order=True).to_list()
     x = alt.X("value:Q", title=title, scale=alt.Scale(domain=[0, end], nice=False))
-    y = alt.Y("name:N", title=None, sort=names, axis=alt.Axis(labelLimit=260, grid=True, ticks=False))
+    y = alt.Y("name:N", title=None, sort=names, axis=alt.Axis(labelLimit=260, labelPadding=8, grid=True, ticks=False))
     chart = alt.Chart(whole.select("name", "metric", "value", "low", "high", "text"))
     spans = chart.mark_rule(strokeWidth=1.5, color=GREY).encode(alt.X("low:Q"), alt.X2("high:Q"), y)
     layers = [spans] if whole["low"].count() else []
