@@ -28,6 +28,10 @@ class ActstoreError(Exception):
     """A mistake the user can mend; the command line prints it without a traceback."""
 
 
+class UndefinedError(ActstoreError):
+    """A measure has no value for these vectors; it may have one for those of other layers."""
+
+
 class NotAStoreError(ActstoreError, FileNotFoundError):
     """The folder holds no store."""
 

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, UndefinedError
 from actstore.errors import nearest as did_you_mean
 
 __all__ = ["Neighbors", "firsts", "nearest", "numbered", "parse"]
@@ -127,7 +127,7 @@ def numbered(groups: NDArray[np.integer], n: int, k: int) -> Ints:
     own: Ints
     _, own, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if n - sizes.max() < k:
-        raise ActstoreError(
+        raise UndefinedError(
             f"{n} points, {sizes.max()} of them in one group: these have no {k} neighbours outside it; "
             "take fewer neighbours or smaller groups"
         )
@@ -163,7 +163,7 @@ def _unit(points: Points) -> Floats:
     largest = np.abs(points).max(axis=1, initial=0)
     if not largest.all():
         zeros = np.flatnonzero(largest == 0)
-        raise ActstoreError(
+        raise UndefinedError(
             f"row {zeros[0]} is a zero vector ({len(zeros)} of {len(points)} rows are) and has no direction; "
             "leave them out or use the euclidean metric"
         )

@@ -8,7 +8,7 @@ from hdbscan import HDBSCAN
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import homogeneity_completeness_v_measure
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, UndefinedError
 from actstore_analyze.cluster.density import knn_log_density
 from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.neighbors import Neighbors, nearest
@@ -104,7 +104,7 @@ def _dimension(neighbors: Neighbors) -> float:
         )
     dimension = gride_from(neighbors, _ID_RANK)["id"][-1]
     if dimension is None:
-        raise ActstoreError("the points coincide, or nearly so: they have no intrinsic dimension; give one to go on")
+        raise UndefinedError("the points coincide, or nearly so: they have no intrinsic dimension; give one to go on")
     return float(dimension)
 
 

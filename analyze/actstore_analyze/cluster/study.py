@@ -16,7 +16,7 @@ from actstore_analyze.published import curves
 from actstore_analyze.study.neighborhood import Neighborhood, OfNeighbors
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS
-from actstore_analyze.study.units import PLACE, Unit, described, enough, said_where
+from actstore_analyze.study.units import PLACE, Unit, defined, described, enough
 
 __all__ = ["TOGETHER", "Cluster"]
 TOGETHER = "text + image"  # the role of the union of both modalities, as The Narrow Gate clusters it
@@ -111,7 +111,9 @@ class Cluster(OfNeighbors):
 
     def _row(self, store: Store, unit: Unit, k: int, one: Neighborhood) -> pl.DataFrame:
         place = described(store, unit, None, 1).select(*PLACE, pl.lit(k).alias("k"))
-        found = None if one.fewer(max(self.k, 16)) else said_where(unit, lambda: self._clusters(one))
+        found, reason = None, one.fewer(max(self.k, 16))
+        if reason is None:
+            found, reason = defined(unit, lambda: self._clusters(one))
         labels = np.full(len(one.x), -1) if found is None else found.labels
         large, every = (clustering.homogeneity(one.labels, labels, min_size=size) for size in (self.min_size, 1))
         return place.with_columns(
@@ -129,6 +131,7 @@ class Cluster(OfNeighbors):
             min_size=pl.lit(self.min_size),
             n=pl.lit(len(one.x)),
             copies=pl.lit(one.copies),
+            reason=pl.lit(reason, pl.String),
         )  # fmt: skip
 
     def _clusters(self, one: Neighborhood) -> Clusters:

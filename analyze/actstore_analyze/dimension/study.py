@@ -15,11 +15,12 @@ from actstore_analyze.study.study import EVERYTHING, METRICS
 from actstore_analyze.study.units import (
     PLACE,
     Unit,
+    defined,
     described,
     enough,
     mean_and_error,
-    said_where,
     sampled,
+    why,
 )
 
 __all__ = ["Dimension"]
@@ -87,7 +88,7 @@ class Dimension(OfNeighbors):
         error: of the likelihood; over several positions the mean of theirs, which do not err independently.
         id is NaN where vectors coincide, or too few are unique.
         """
-        found = [self._found(one, unit) for one in self.neighborhoods(store, unit)]
+        found, reasons = zip(*(self._found(one, unit) for one in self.neighborhoods(store, unit)), strict=True)
         mean, _, counted = mean_and_error([one.id for one in found])
         error, _, _ = mean_and_error([one.error for one in found])
         distance, _, _ = mean_and_error([one.distance for one in found])
@@ -100,14 +101,21 @@ class Dimension(OfNeighbors):
             pl.lit(self.metric).alias("metric"),
             "positions",
             *sized(one.size for one in found),
+            why(reasons),
         )
 
-    def _found(self, one: Neighborhood, unit: Unit) -> Found:
-        nothing = float("nan")
-        if len(one.x) <= self.rank:
-            return Found(nothing, nothing, nothing, one.size)
-        found = said_where(unit, lambda: gride(one.x, range_max=self.rank, metric=self.metric, groups=one.groups))
-        scale = found.row(-1, named=True)
+    def _found(self, one: Neighborhood, unit: Unit) -> tuple[Found, str | None]:
+        """What is found of one position, and why it is nothing."""
+        nothing, reason = float("nan"), one.fewer(self.rank)
+        scales = None
+        if len(one.x) > self.rank:
+            scales, undefined = defined(
+                unit, lambda: gride(one.x, range_max=self.rank, metric=self.metric, groups=one.groups)
+            )
+            reason = reason or undefined
+        if scales is None:
+            return Found(nothing, nothing, nothing, one.size), reason
+        scale = scales.row(-1, named=True)
         if scale["id"] is None:
-            return Found(nothing, nothing, scale["distance"], one.size)
-        return Found(scale["id"], scale["error"], scale["distance"], one.size)
+            return Found(nothing, nothing, scale["distance"], one.size), reason or "the points coincide, or nearly so"
+        return Found(scale["id"], scale["error"], scale["distance"], one.size), None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, UndefinedError
 from actstore_analyze.neighbors import parse
 
 __all__ = ["Quartiles", "cosine_counts", "cosine_gap", "quartiles"]
@@ -113,7 +113,7 @@ def _directions(x: NDArray[np.number]) -> NDArray[np.float32]:
     points = parse(x)
     zeros = np.flatnonzero(~points.any(axis=1))
     if len(zeros):
-        raise ActstoreError(
+        raise UndefinedError(
             f"row {zeros[0]} is a zero vector ({len(zeros)} of {len(points)} are) and has no direction; leave them out"
         )
     unit = np.empty(points.shape, np.float32)

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, UndefinedError
 from actstore.store import Store
-from actstore_analyze.gap.measure import cosine_counts, quartiles
+from actstore_analyze.gap.measure import Quartiles, cosine_counts, quartiles
 from actstore_analyze.gap.sides import IMAGE, TEXT, Sides, sides
 from actstore_analyze.published import curves
 from actstore_analyze.study import held
@@ -84,9 +84,13 @@ class Gap(Prepared):
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """condition, layer, depth, q25, median, q75, pairs, absolute, n_text, n_image: one row."""
         (text, image), layer = (unit.sides.text, unit.sides.image), unit.layer
-        counts = sum(self._counts(store, unit), np.zeros(1, np.int64))
+        found, reason = Quartiles(*[float("nan")] * 3), None
         try:
-            found = quartiles(counts)
+            found = quartiles(sum(self._counts(store, unit), np.zeros(1, np.int64)))
+        except UndefinedError as error:
+            reason = str(error)
+        except held.NothingHeldError:
+            raise
         except ActstoreError as error:
             raise ActstoreError(f"layer {layer}: {error}") from None
         return pl.DataFrame(
@@ -101,6 +105,7 @@ class Gap(Prepared):
                 "absolute": self.absolute,
                 "n_text": text.height,
                 "n_image": image.height,
+                "reason": pl.Series([reason], dtype=pl.String),
             }
         )
 
@@ -118,8 +123,8 @@ class Gap(Prepared):
                 try:
                     yield cosine_counts(text, image, pairs=self.pairs, absolute=self.absolute, **starts)
                 except ActstoreError as error:
-                    where = f", texts from {i * size} and images from {j * size}" if i or j else ""
-                    raise ActstoreError(f"layer {unit.layer}{where}: {error}") from None
+                    where = f"texts from {i * size} and images from {j * size}: " if i or j else ""
+                    raise type(error)(f"{where}{error}") from None
 
     def _mean(self, store: Store, unit: Unit, size: int) -> NDArray[np.float64]:
         """The mean vector (d,) of texts and images."""

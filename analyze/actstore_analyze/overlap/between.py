@@ -22,12 +22,14 @@ from actstore_analyze.study.units import (
     SPREAD,
     Vectors,
     constant,
+    defined,
     described,
     enough,
     mean_and_error,
     said_where,
     sampled,
     vectors,
+    why,
 )
 from actstore_analyze.study.units import Unit as Side
 
@@ -146,10 +148,11 @@ class DataOverlap(Compared, OfNeighbors):
         others = [x for x, _ in vectors(self.other(store), unit.other)]
         repeated = others * len(unit.own.group.positions) if len(others) == 1 else others
         pairs = zip(vectors(store, unit.own), repeated, unit.own.group.positions, strict=True)
-        found, by_sample = [], BySample(unit.own.group.n)
+        found, reasons, by_sample = [], [], BySample(unit.own.group.n)
         for (x, _), z, rows in pairs:
             one = self.neighborhood([x, z], rows)
-            shares, chance = self._shares(one, self.prepared(z[one.kept]), unit.own)
+            shares, chance, reason = self._shares(one, self.prepared(z[one.kept]), unit.own)
+            reasons.append(reason)
             found.append((float("nan") if shares is None else float(shares.mean()), chance, one.size))
             if shares is not None:
                 by_sample.add(one.kept, shares)
@@ -167,15 +170,19 @@ class DataOverlap(Compared, OfNeighbors):
             pl.lit(self.k).alias("neighbors"),
             pl.lit(self.metric).alias("metric"),
             *sized(size for _, _, size in found),
+            why(reasons),
         )
 
-    def _shares(self, one: Neighborhood, z: Vectors, unit: Side) -> tuple[Floats | None, float]:
-        """The overlap of each vector at one position with z, None if it is not defined, and what chance would give."""
+    def _shares(self, one: Neighborhood, z: Vectors, unit: Side) -> tuple[Floats | None, float, str | None]:
+        """The overlap of each vector at one position with z, None if it is not defined, what chance would give, and
+        why."""
+        reason = one.fewer(self.k)
         if len(one.x) <= self.k:
-            return None, float("nan")
-        shares = None
-        if not constant(one.x) and not constant(z):
-            shares = said_where(
+            return None, float("nan"), reason
+        shares, reason = None, reason or ("all vectors of the other are the same" if constant(z) else None)
+        if reason is None:
+            shares, reason = defined(
                 unit, lambda: data_overlap_per_point(one.x, z, self.k, metric=self.metric, groups=one.groups)
             )
-        return shares, said_where(unit, lambda: data_chance_level(len(one.x), self.k, groups=one.groups))
+        chance = said_where(unit, lambda: data_chance_level(len(one.x), self.k, groups=one.groups))
+        return shares, chance, reason

@@ -19,12 +19,14 @@ from actstore_analyze.study.units import (
     PLACE,
     SPREAD,
     Unit,
+    defined,
     described,
     enough,
     labels,
     mean_and_error,
     said_where,
     sampled,
+    why,
 )
 
 __all__ = ["Overlap", "say_highest"]
@@ -111,9 +113,10 @@ class Overlap(OfNeighbors):
         se is over samples, where these have several positions.
         overlap is NaN where it is not defined: all vectors of the layer are the same, or too few are unique.
         """
-        found, by_sample = [], BySample(unit.group.n)
+        found, reasons, by_sample = [], [], BySample(unit.group.n)
         for one in self.neighborhoods(store, unit):
-            shares, chance = self._shares(one, unit)
+            shares, chance, reason = self._shares(one, unit)
+            reasons.append(reason)
             found.append(
                 (float("nan") if shares is None else averaged(shares, one.labels, self.weights), chance, one.size)
             )
@@ -129,17 +132,21 @@ class Overlap(OfNeighbors):
             neighbors=pl.lit(self.k),
             metric=pl.lit(self.metric),
             weights=pl.lit(self.weights),
-        ).select(*PLACE, "overlap", *SPREAD, "chance", "neighbors", "metric", "weights", "n", "copies")  # fmt: skip
+            reason=why(reasons),
+        ).select(
+            *PLACE, "overlap", *SPREAD, "chance", "neighbors", "metric", "weights", "n", "copies", "reason"
+        )  # fmt: skip
 
-    def _shares(self, one: Neighborhood, unit: Unit) -> tuple[Floats | None, float]:
-        """The overlap of each vector at one position, None if it is not defined, and what chance would give."""
+    def _shares(self, one: Neighborhood, unit: Unit) -> tuple[Floats | None, float, str | None]:
+        """The overlap of each vector at one position, None if it is not defined, what chance would give, and why."""
+        reason = one.fewer(self.k)  # a constant token at layer 0: every neighbour is a tie
         if len(one.x) < 2:
-            return None, float("nan")
+            return None, float("nan"), reason
         chance = said_where(unit, lambda: chance_level(one.labels, weights=self.weights, groups=one.groups))
-        if one.fewer(self.k):  # a constant token at layer 0: every neighbour is a tie
-            return None, chance
-        found = said_where(unit, lambda: nearest(one.x, self.k, metric=self.metric, groups=one.groups))
-        return label_overlap_from(found, one.labels), chance
+        if reason is not None:
+            return None, chance, reason
+        found, reason = defined(unit, lambda: nearest(one.x, self.k, metric=self.metric, groups=one.groups))
+        return None if found is None else label_overlap_from(found, one.labels), chance, reason
 
 
 def say_highest(groups: Iterable[Group], k: int, weights: str = "uniform", *, say: Say) -> None:

@@ -119,10 +119,25 @@ class Probe(Prepared):
                 gone = rows.height - kept.height
                 say(f"left out: {gone} of {rows.height} rows, whose {self.split} is neither of {', '.join(SIDES)}")
             rows = kept
-        found = list(groups(rows, self.roles, say=say))
+        found = [self._large(group, say) for group in groups(rows, self.roles, say=say)]
         for group in found:
             self._check(group)
         return [Unit(sampled(group, self.positions, self.seed), layer) for group in found for layer in self.layers]
+
+    def _large(self, group: Group, say: Say) -> Group:
+        """The group without labels that have fewer vectors than folds, which is said, if two are left."""
+        if self.split is not None:
+            return group
+        counts = group.positions[0].group_by("named").len().sort("len", "named")  # every position has all samples
+        small = counts.filter(pl.col("len") < self.folds)
+        if not small.height or counts.height - small.height < 2:
+            return group
+        shown = ", ".join(f"{name} ({n})" for name, n in small.head(5).iter_rows())
+        shown += f" and {small.height - 5} more" if small.height > 5 else ""
+        where = f"role '{group.role}': left out, with fewer vectors than {self.folds} folds"
+        say(f"{where}: {shown}; --folds takes fewer")
+        kept = [one.filter(~pl.col("named").is_in(small["named"].implode())) for one in group.positions]
+        return Group(group.role, group.condition, kept)
 
     def _check(self, group: Group) -> None:
         """Raise ActstoreError, by name, for a label with fewer vectors than folds or one alone to learn."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, UndefinedError
 from actstore_analyze.neighbors import parse
 
 __all__ = [
@@ -148,7 +148,7 @@ def sums(x: NDArray[np.number], sae: Autoencoder, weights: Floats | None = None)
         )
     lengths, rebuilt_lengths = np.linalg.norm(points, axis=1), np.linalg.norm(rebuilt, axis=1)
     if not lengths.all():
-        raise ActstoreError(
+        raise UndefinedError(
             f"row {int(np.argmin(lengths))} is a zero vector: its relative error has no meaning; leave it out"
         )
     w = _weights(points, weights)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, UndefinedError
 from actstore.format.header import span
 from actstore.store import Store
 from actstore.store import open as open_store
@@ -142,17 +142,21 @@ class Rebuilt(PerLayer):
         groups = [group for group in groups if held.holds(store, group.query, unit)]
         if not groups:
             raise held.NothingHeldError(held.left_out(store))
-        found = [
-            (group, control, total)
-            for group in groups
-            for control, total in measured(store, group, unit, sae, self.seed)
-        ]
+        found, undefined = [], []
+        for group in groups:
+            try:
+                found += [(group, *one) for one in measured(store, group, unit, sae, self.seed)]
+            except UndefinedError as error:
+                undefined.append((group, str(error)))
         found += [
             (group, "untrained", _summed(partial(_plain, sae), other, group, unit, sae))
             for other, group in untrained_groups(self.untrained, groups, self.sql, self.average)
         ]
-        rows = [_row(group, control, (unit, depth(store, unit)), total) for group, control, total in found]
-        return pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(average=pl.lit(self.average))
+        where = (unit, depth(store, unit))
+        rows = [(*_row(group, control, where, total), None) for group, control, total in found]
+        rows += [(*_nothing(group, where, sae.n_features), reason) for group, reason in undefined]
+        schema = {**SCHEMA, "reason": pl.String}
+        return pl.DataFrame(rows, schema=schema, orient="row").with_columns(average=pl.lit(self.average))
 
 
 @dataclass(frozen=True)
@@ -196,8 +200,16 @@ def _summed(
 ) -> Total:
     try:
         return reduce(add, (part(*piece) for piece in vectors(store, group, layer, n_features=sae.n_features)))
+    except UndefinedError:
+        raise
     except ActstoreError as error:
         raise ActstoreError(f"{group}, layer {layer}: {error}") from None
+
+
+def _nothing(group: Group, where: tuple[int, float], n_features: int) -> tuple[object, ...]:
+    """A row of vectors that no reconstruction is defined of."""
+    of = (group.role, group.prompt_order, group.condition, "none")
+    return (*of, *where, *[float("nan")] * len(METRICS), group.n, group.samples, n_features)
 
 
 def _row(group: Group, control: str, where: tuple[int, float], total: Sums) -> tuple[object, ...]:

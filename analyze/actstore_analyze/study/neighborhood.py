@@ -35,9 +35,11 @@ class Neighborhood(NamedTuple):
         """Vectors measured, and copies."""
         return len(self.x), self.copies
 
-    def fewer(self, k: int) -> bool:
-        """Whether these are fewer different vectors than have k neighbours, left alone by `unique`."""
-        return len(self.x) <= k or constant(self.x)
+    def fewer(self, k: int) -> str | None:
+        """Why these vectors have no k neighbours: they are the same, or too few; None for those that have."""
+        if constant(self.x):
+            return "all vectors are the same"
+        return f"{len(self.x)} different vectors have no {k} neighbours each" if len(self.x) <= k else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,7 @@ class OfNeighbors(Prepared):
 
     def remarks(self, table: pl.DataFrame) -> Iterator[str]:
         """Roles in which vectors are copies of others; where all are one vector, the measure says it by NaN."""
+        yield from super().remarks(table)
         if "copies" not in table.columns:  # saved by an earlier version
             return
         others = pl.col("n") if self.unique else pl.col("n") - pl.col("copies")

@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
+from actstore.format.header import span
 from actstore.store import Store
 from actstore_analyze.published import models
 from actstore_analyze.study import executor, held
@@ -147,9 +148,20 @@ class Study(ABC):
         named = [table.select(pl.lit(store).alias("store"), pl.all()) for store, table in tables.items()]
         return pl.concat(named, how="diagonal_relaxed")
 
-    def remarks(self, table: pl.DataFrame) -> Iterator[str]:  # noqa: ARG002
-        """What a reader must be told beside the table: lines on standard error, each time it is shown."""
-        return iter(())
+    def remarks(self, table: pl.DataFrame) -> Iterator[str]:
+        """What a reader must be told beside the table: lines on standard error, each time it is shown.
+
+        Here: where it has no values, and why, if it has a column `reason`.
+        """
+        if "reason" not in table.columns:
+            return
+        where = [name for name in ("role", "condition") if name in table.columns]
+        found = table.drop_nulls("reason").group_by(*where, "reason", maintain_order=True)
+        for key, rows in found:
+            *at, reason = key
+            named = "".join(f"{name} '{value}', " for name, value in zip(where, at, strict=True) if value != "none")
+            layers = rows["layer"].unique().sort().to_list()
+            yield f"{named}layer{'s' * (len(layers) > 1)} {span(layers)}: not defined: {reason}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +191,9 @@ class PerLayer(Study):
         rows = [one for one in found if isinstance(one, pl.DataFrame)]
         if not rows:
             raise held.NothingHeldError(next(one for one in found if isinstance(one, str)))
-        return self.finish(pl.concat(rows))
+        table = self.finish(pl.concat(rows))
+        is_whole = "reason" in table.columns and table["reason"].is_null().all()
+        return table.drop("reason") if is_whole else table
 
     def _rows(self, store: Store, unit: Any) -> pl.DataFrame | str:
         """The rows of one unit, or why it holds nothing."""

@@ -1,13 +1,13 @@
 """Units: a role under a condition at one layer, its vectors, and the row of a table that describes it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, UndefinedError
 from actstore.store import Store
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Group
@@ -20,6 +20,7 @@ __all__ = [
     "Unit",
     "Vectors",
     "constant",
+    "defined",
     "described",
     "enough",
     "labels",
@@ -27,6 +28,7 @@ __all__ = [
     "said_where",
     "sampled",
     "vectors",
+    "why",
 ]
 
 BLOCK_BYTES = 1 << 29  # vectors of so many positions of a role are read at a time
@@ -78,6 +80,22 @@ def said_where(unit: Unit, value: Callable[[], T]) -> T:
         return value()
     except ActstoreError as error:
         raise ActstoreError(f"role '{unit.group.role}', layer {unit.layer}: {error}") from None
+
+
+def defined(unit: Unit, value: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What `value` returns, or None and why these vectors have none; other errors say which role and layer."""
+    try:
+        return value(), None
+    except UndefinedError as error:
+        return None, str(error)
+    except ActstoreError as error:
+        raise ActstoreError(f"role '{unit.group.role}', layer {unit.layer}: {error}") from None
+
+
+def why(reasons: Iterable[str | None]) -> pl.Expr:
+    """The column `reason` of a row: why nothing is defined, NULL where something is at one of a role's positions."""
+    found = list(reasons)
+    return pl.lit(None if None in found else found[0], pl.String).alias("reason")
 
 
 def enough(group: Group, k: int, *, name: str = "k", option: str = "-k") -> None:

@@ -50,7 +50,7 @@ def test_one_vector_per_sample(store, capsys):
     assert [row["depth"] for row in rows] == [0, 0.25, 0.5]
     assert {row["n"] for row in rows} == {N}
     assert all(row["se"] is None for row in rows)
-    expected = "role condition layer depth overlap se positions chance neighbors metric weights n copies"
+    expected = "role condition layer depth overlap se positions chance neighbors metric weights n copies reason"
     assert " ".join(deepest) == expected
     assert "saved as" in err.splitlines()[-1]
 
@@ -233,8 +233,8 @@ def test_vectors_that_cannot_be_measured_name_role_and_layer(tmp_path, capsys):
     rows = pl.DataFrame({"sample_id": sample_ids(0, 8), "role": "last", "k": 0})
     samples = pl.DataFrame({"sample_id": sample_ids(0, 8), "status": "ok"})
     store.write(0, samples=samples, rows=rows, residual={"last": x})
-    assert run(["overlap", str(store.path), "-k", "2", "--metric", "cosine"]) == 1
-    assert "role 'last', layer 3: row 5 is a zero vector" in capsys.readouterr().err
+    assert run(["overlap", str(store.path), "-k", "2", "--metric", "cosine"]) == 0
+    assert "role 'last', layer 3: not defined: row 5 is a zero vector" in capsys.readouterr().err
 
 
 def test_conditions_are_never_each_others_neighbours(tmp_path, capsys):
