@@ -32,14 +32,14 @@ def tokenizer(kind):
     )
 
 
-def save(folder, kind="bytes"):
+def save(folder, kind="bytes", width=16):
     """A random model of one of the kinds, in a folder."""
     words = tokenizer(kind)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(words),
-        hidden_size=16,
-        intermediate_size=16,
+        hidden_size=width,
+        intermediate_size=width,
         num_hidden_layers=1,
         num_attention_heads=2,
         max_position_embeddings=64,

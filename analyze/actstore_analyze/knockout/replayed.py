@@ -15,6 +15,7 @@ from actstore_analyze.knockout.study import FOUND, averaged, say_copies, with_sh
 from actstore_analyze.overlap.measure import chance_level, label_overlap
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.patch.replayed import compared
+from actstore_analyze.study import answers
 from actstore_analyze.study.conditions import NONE
 from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.knocked import Knocked, as_knocked
@@ -103,7 +104,7 @@ class KnockoutReplayed(Study):
             "renormalisation (mode post) or before it (mode pre). The model as it is is replayed too, and checked "
             f"against what it said at extraction. Label overlap with “{self.label}” at k = {self.k} of the last "
             f"token's vectors at the output ({RESIDUAL}), {METRICS['euclidean']}; how often the next token is the "
-            f"label, with its 95 % Wilson interval. Rows: {self.sql}."
+            f"label, or the first token of the sample's own answer, with its 95 % Wilson interval. Rows: {self.sql}."
         )
 
     def command(self, store: Any) -> str:
@@ -121,25 +122,27 @@ class KnockoutReplayed(Study):
                 f"every sample needs a '{self.label}' (--label): what is left of it is what is measured"
             )
         labels = dict(table.select("sample_id", "label").iter_rows())
+        own = answers.own(store)
         conditions = self._conditions(store)
         samples = list(stored(reader, list(labels)).values())
         decoder = recorded_decoder(
             store.run, path=self.model, dtype=self.dtype, low_memory=self.low_memory, force=self.forced, say=say
         )
         check = Check(store, decoder, self.tolerance)
-        tokens = tokens_of(
-            store, decoder.tokens, decoder.unknown, [(one, one) for one in {*labels.values()}], {}, say=say
-        )
+        pairs = [(one, one) for one in {*labels.values()}]
+        tokens = None if own else tokens_of(store, decoder.tokens, decoder.unknown, pairs, {}, say=say)
         last: dict[str, list[NDArray[np.float32]]] = {}
         said: list[tuple[str, bool, float | None]] = []
         with bar(len(samples) * len(conditions), "samples") as progress:
             for found in knocked_out(reader, samples, decoder, conditions, check, progress.advance):
                 last.setdefault(found.condition, []).append(found.last)
                 for name, p in zip(found.sample_ids, patching.probabilities(found.logits), strict=True):
-                    is_right = decoder.text(int(p.argmax())).strip(SPACES) == labels[name]
-                    said.append((found.condition, is_right, None if tokens is None else float(p[tokens[labels[name]]])))
+                    token = own[name] if own else None if tokens is None else tokens[labels[name]]
+                    likeliest = int(p.argmax())
+                    is_right = likeliest == token if own else decoder.text(likeliest).strip(SPACES) == labels[name]
+                    said.append((found.condition, is_right, None if token is None else float(p[token])))
         say(compared(check.deviations, check.tolerance))
-        answers = pl.DataFrame(said, schema=["condition", "right", "p"], orient="row")
+        told = pl.DataFrame(said, schema=["condition", "right", "p"], orient="row")
         y = pl.Series(list(labels.values())).rank("dense").cast(pl.Int64).to_numpy()
         at_output = {name: np.concatenate(pieces) for name, pieces in last.items()}
         say_copies(at_output.items(), "last", say=say)
@@ -148,7 +151,7 @@ class KnockoutReplayed(Study):
             for name, x in at_output.items()
             for row in (
                 self._overlap(name, x, y, say),
-                *_said(answers.filter(pl.col("condition") == name), _commonest(y)),
+                *_said(told.filter(pl.col("condition") == name), _commonest(y)),
             )
             if row
         ]
@@ -171,11 +174,11 @@ def _commonest(y: NDArray[np.int64]) -> float:
     return float(np.bincount(y).max() / len(y))
 
 
-def _said(answers: pl.DataFrame, chance: float) -> list[tuple[object, ...]]:
+def _said(told: pl.DataFrame, chance: float) -> list[tuple[object, ...]]:
     """Rows of FOUND: how often the next token is the label, and the probability of its word."""
-    name, n, right = answers["condition"][0], answers.height, int(answers["right"].sum())
+    name, n, right = told["condition"][0], told.height, int(told["right"].sum())
     rows: list[tuple[object, ...]] = [(name, "accuracy", right / n, *wilson(right, n), chance, n)]
-    if answers["p"].null_count() == 0:
-        mean, half = float(answers["p"].mean()), 1.959964 * float(answers["p"].std() or 0) / n**0.5  # type: ignore[arg-type]
+    if told["p"].null_count() == 0:
+        mean, half = float(told["p"].mean()), 1.959964 * float(told["p"].std() or 0) / n**0.5  # type: ignore[arg-type]
         rows.append((name, "answer_probability", mean, max(0.0, mean - half), min(1.0, mean + half), None, n))
     return rows

@@ -100,7 +100,8 @@ class Knockout(PerLayer):
             "after the softmax without renormalisation (mode post) or before it (mode pre), in the prompt and at every "
             f"generated token. Label overlap with “{self.label}” at k = {self.k} of the vectors of {self.role} at "
             f"layer {self.layers[0]} ({RESIDUAL}), {METRICS['euclidean']}. VQA accuracy and CIDEr as actstore score "
-            "takes them; next token and probability of the label over all samples that have one. Each repeat of a "
+            "takes them; next token and probability of the label, or of the first token of each sample's own answer "
+            "where the recipe has such, over all samples that have one. Each repeat of a "
             "random knockout is measured by itself; the value is their mean, the spread their standard deviation. "
             f"Rows: {self.sql}."
         )
@@ -150,13 +151,13 @@ class Knockout(PerLayer):
         window: the last of `blocks`, 0 for the model as it is, NULL for others than the last; low and high: 95 %
         interval, of repeats the mean of theirs; spread: standard deviation over repeats (n - 1), NULL without any.
         """
-        conditions = knocked(store)
+        conditions, right = knocked(store), answers.right(store, self.label) or self.label
         parts = [_table([]), *executor.mapped(store, self.rows, self.units(store, say=say), jobs=self.jobs)]
         asked = samples_under([one.condition for one in conditions], self.sql)
         parts += [
             *_scores(store, asked, say),
-            _accuracy(store, asked, self.label),
-            _probability(store, asked, self.label),
+            _accuracy(store, asked, right),
+            _probability(store, asked, right),
         ]
         found = pl.concat(parts)
         if not found.height:

@@ -13,7 +13,7 @@ from actstore.format.lens import Lens
 from actstore.read.tokens import as_read
 from actstore.store import Store
 from actstore_analyze.lens.measure import Readings, read
-from actstore_analyze.study import held
+from actstore_analyze.study import answers, held
 from actstore_analyze.study.selection import USUAL, Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, n_layers
 from actstore_analyze.study.units import sampled
@@ -62,7 +62,7 @@ class LogitLens(PerLayer):
         if store.header.lens is None:
             raise ActstoreError(NO_LENS.format(store.path))
         usual = [role for role in (*USUAL, "last") if role in store.roles] or None
-        label = label or ("label" if "label" in store.plan.columns else None)
+        label = label or answers.right(store, "label" if "label" in store.plan.columns else None)
         return super().of(store, roles=known_roles(store, roles or usual), label=label, **asked)
 
     @property
@@ -178,8 +178,8 @@ class LogitLens(PerLayer):
 
 def _tokens(store: Store, labels: Sequence[str], *, say: Say) -> dict[str, int]:
     """The token that stands for each label; labels that are no tokens are said and left out."""
-    answers = store.run.get("answer_tokens")
-    given = {str(name).strip(): int(token) for name, token in answers.items()} if isinstance(answers, dict) else {}
+    known = answers.tokens(store)
+    given = {name.strip(): token for name, token in known.items()} | known
     ids = dict(store.vocabulary.select("token", "token_id").iter_rows())
     found = dict(given)
     for label in labels:

@@ -16,6 +16,7 @@ from actstore.store import Store
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.patch.study import SCHEMA, say_of_one_class
 from actstore_analyze.published import curves
+from actstore_analyze.study import answers
 from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, Study, depth, n_layers
@@ -211,7 +212,8 @@ class Replayed(Study):
         way = method(pairing, self.role, self.layers, self.method)
         decoder = recorded_decoder(store.run, say=say, **self.checkpoint)
         remedy = "; --to CLASS says which the vector leads to" if (self.vector or self.minus) and not self.to else ""
-        words = tokens_of(
+        own = None if self.word or self.to else answers.own(store)
+        words = None if own else tokens_of(
             store, decoder.tokens, decoder.unknown, pairing.classes, self._words, say=say, remedy=remedy
         )  # fmt: skip
         replays = Patched(
@@ -223,9 +225,12 @@ class Replayed(Study):
             for one in replays.outcomes(progress.advance):
                 is_told = words and one.classes[0] != one.classes[1]
                 pair = [words[str(name)] for name in one.classes] if words and is_told else None
+                if own and one.donor.sample_id is not None:
+                    both = [own[one.donor.sample_id], own[one.receiver]]
+                    pair = both if both[0] != both[1] else None
                 found.append(_scored(one.patched, one.before, one.own, pair))
         say(compared(replays.check.deviations, replays.check.tolerance))
-        say_of_one_class(len(found), sum(one.words is None for one in found) if words else 0, say)
+        say_of_one_class(len(found), sum(one.words is None for one in found) if words or own else 0, say)
         rows = [self._row(store, i, layer, found) for i, layer in enumerate(self.layers)]
         return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 

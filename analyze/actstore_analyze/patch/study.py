@@ -21,6 +21,7 @@ from actstore_analyze.study.study import EVERYTHING, Study, depth, n_layers
 
 __all__ = ["Patched", "has_patches", "patched", "say_of_one_class"]
 KEYS = ("role", "point", "layers", "pairs")  # of a patch
+SIDES = ("source", "receiver")
 SCHEMA = {
     **dict.fromkeys(("patch", "role", "point"), pl.String),
     "layer": pl.Int32,
@@ -76,7 +77,8 @@ class Patched(Study):
             "Vectors of another sample, the source, in the place of the receiver's: in the residual stream at one "
             "layer, or in what attention reads from a block on. Above: how much of its next-token distribution the "
             "model then shares with the source's own; band: one standard deviation over samples. Below: how often it "
-            f"prefers the word of the source's class to that of the receiver's. Dotted: unpatched ({self.chosen})."
+            "prefers the source's word, its own answer or its class's, to the receiver's. Dotted: unpatched "
+            f"({self.chosen})."
         )
 
     @property
@@ -161,7 +163,9 @@ def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
     """The patched runs by condition, in the order of the run card."""
     patches = _patches(store)
     by = {name: str(spec[0].get("by") or "label") for name, spec in patches.items()}
-    columns = ", ".join(f'p."{column}"' for column in sorted({*by.values()}))
+    own = answers.own(store)
+    sides = {*by.values()} if own is None else {"source_sample_id", "sample_id"}
+    columns = ", ".join(f'p."{column}"' for column in sorted(sides))
     runs = store.sql(
         f"select p.condition, p.source_label, {columns}, p.source_similarity as similarity, "
         "p.answer_probabilities as patched, c.answer_probabilities as before "
@@ -169,29 +173,47 @@ def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
         f"left join samples c on c.sample_id = p.sample_id and c.condition = '{NONE}' and c.status = 'ok' "
         "where p.source_similarity is not null order by p.condition, p.sample_id"
     )
-    words = _words(store, patches, runs, say)
+    words = _words(store, patches, runs, say) if own is None else answers.places(store)
     found, alike = [], (0, 0)
     for name, (spec, *_) in patches.items():
-        own = runs.filter(pl.col("condition") == name)
-        if not own.height:
+        ran = runs.filter(pl.col("condition") == name)
+        if not ran.height:
             continue
-        told = own.filter(pl.col("source_label").ne_missing(pl.col(by[name]).cast(pl.String)))
-        alike = max(alike, (own.height - told.height, own.height))
-        pair = told.select("source_label", pl.col(by[name]).cast(pl.String).alias("label"))
-        sides = [_of_words(told[which], pair, words) for which in ("patched", "before")]
-        similarity = own["similarity"].cast(pl.Float64).to_numpy()
+        sides_of = ("source_label", by[name]) if own is None else ("source_sample_id", "sample_id")
+        pair = ran.select(pl.col(one).cast(pl.String).alias(side) for one, side in zip(sides_of, SIDES, strict=True))
+        if own is not None:
+            pair = pair.select(pl.col(SIDES).replace_strict(_truths(store)))
+        told = _apart(pair, own and answers.tokens(store))
+        alike = max(alike, (ran.height - int(told.sum()), ran.height))
+        probabilities = [
+            _of_words(ran[which].filter(told), pair.filter(told), words) for which in ("patched", "before")
+        ]
+        similarity = ran["similarity"].cast(pl.Float64).to_numpy()
         role, point, pairs = str(spec["role"]), str(spec["point"]), f"{by[name]}: {spec['pairs']}"
-        found.append(Runs(name, role, point, pairs, _layer(patches[name]), similarity, *sides))
+        found.append(Runs(name, role, point, pairs, _layer(patches[name]), similarity, *probabilities))
     if not found:
         raise ActstoreError("the query selects no sample that was patched")
     say_of_one_class(alike[1], alike[0] if words else 0, say)
     return found
 
 
+def _truths(store: Store) -> dict[str, str]:
+    """Each sample's own answer."""
+    return dict(store.plan.select("sample_id", answers.TRUTH).unique().iter_rows())
+
+
+def _apart(pair: pl.DataFrame, tokens: dict[str, int] | None) -> pl.Series:
+    """Which runs have two words that can be told apart: other classes, or words that begin with other tokens."""
+    if tokens is not None:
+        pair = pair.select(pl.col(SIDES).replace_strict(tokens))
+    source, receiver = (pair[side] for side in SIDES)
+    return source.ne_missing(receiver)
+
+
 def say_of_one_class(n: int, alike: int, say: Say) -> None:
     """Say how many of n pairs have one class on both sides, whose word cannot be preferred to itself."""
     if alike:
-        say(f"left out of the accuracy: {alike:,} of {n:,} pairs, whose source and receiver are of one class")
+        say(f"left out of the accuracy: {alike:,} of {n:,} pairs, whose source and receiver are of one class or word")
 
 
 def _replayable(store: Store) -> bool:

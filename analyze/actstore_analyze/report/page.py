@@ -25,7 +25,7 @@ from actstore_analyze.report import both_ways, experiments, prose, runcard, sect
 from actstore_analyze.report.experiments import Experiment, Shown
 from actstore_analyze.report.sections import Table
 from actstore_analyze.score.board import Board, boards
-from actstore_analyze.study import said, saved
+from actstore_analyze.study import answers, said, saved
 from actstore_analyze.study.conditions import NONE, specs
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import Study
@@ -275,7 +275,7 @@ def _accuracies(subjects: Sequence[Subject], shown: Sequence[Experiment]) -> lis
         }
         for subject in subjects
         if not (specs(subject.store) and _model(subject) in plain)
-        if (table := said.accuracy(subject.store, label)) is not None
+        if (table := said.accuracy(subject.store, answers.right(subject.store, label) or label)) is not None
         for row in table.iter_rows(named=True)
         if row["condition"] == NONE or not specs(subject.store)  # interventions have sections of their own
     ]

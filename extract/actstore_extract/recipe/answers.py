@@ -9,7 +9,11 @@ from actstore_extract.recipe.sections import RecipeError
 from actstore_extract.recipe.shelf import shipped
 from actstore_extract.samples.synsets import papers
 
-__all__ = ["PAPER", "check_answers", "of_paper"]
+__all__ = ["PAPER", "TRUTH", "Answers", "check_answers", "names_of", "of_paper"]
+
+Answers = str | Sequence[str] | Mapping[str, str]  # each sample's own by a template, words, or class = word
+TRUTH = "truth"  # the column of a plan that has each sample's own answer
+MOST_OWN = 1000  # different ones: each sample keeps the probability of all
 
 PAPER = "narrow-gate"  # what [capture] answers may name instead of words
 _TOKENIZERS = {"chameleon-7b": "chameleon", "chameleon-34b": "chameleon", "emu3": "emu3"}  # whose words there are
@@ -40,12 +44,24 @@ def of_paper(name: str, path: str, family: str | None) -> dict[str, str]:
     return dict(words)
 
 
-def check_answers(answers: Sequence[str] | Mapping[str, str], asked: pl.DataFrame, *, limited: bool) -> None:
+def names_of(answers: Answers, asked: pl.DataFrame) -> list[str]:
+    """What the probabilities that are kept are called: words, classes, or the samples' own words as they come."""
+    return asked[TRUTH].unique(maintain_order=True).to_list() if isinstance(answers, str) else list(answers)
+
+
+def check_answers(answers: Answers, asked: pl.DataFrame, *, limited: bool) -> None:
     """RecipeError for answers that cannot be meant: words with {columns}, and a table class = word without its classes.
 
     Of samples that are `limited` some classes may be left out, but not all.
     """
     where = "[capture] answers"
+    if isinstance(answers, str):
+        if (n := len(names_of(answers, asked))) > MOST_OWN:
+            raise RecipeError(
+                f"{where} {answers!r}: {n:,} different words, and each sample keeps the probability of all of them; at "
+                f"most {MOST_OWN:,} are: take fewer samples (--limit N), or list words"
+            )
+        return
     for word in answers.values() if isinstance(answers, Mapping) else answers:
         if "{" in word or "}" in word:
             raise RecipeError(f"{where}: {word!r} has braces, but answers are words, the same for all samples")

@@ -48,11 +48,14 @@ class _Section(BaseModel):
 class ModelSection(_Section):
     """Which model: a folder, a name on the hub, or one that ships; `processor` changes settings of its processor.
 
+    `gguf` is a file as Ollama and LM Studio have them, instead of `path`: dequantised to float32, once.
+
     Without `dtype` it runs in its checkpoint's own. With `remote_code` it runs what Python code the checkpoint brings
     along, as whoever runs the recipe.
     """
 
     path: str
+    gguf: Annotated[str | None, Field(exclude=True)] = None  # becomes the path
     family: str | None = None
     revision: str | None = None
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
@@ -61,6 +64,18 @@ class ModelSection(_Section):
     blocked: list[dict[str, Any]] = []
     processor: dict[str, Any] = {}
     remote_code: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_file(cls, given: dict[str, Any]) -> dict[str, Any]:
+        file = given.get("gguf")
+        if file is None:
+            return given
+        if "path" in given:
+            raise ValueError("either path or gguf: both say which model")
+        if not str(file).endswith(".gguf"):
+            raise ValueError(f"gguf = {file!r}: it names a file that ends in .gguf")
+        return {**given, "path": file, "gguf": None}
 
 
 class TurnSection(_Section):
@@ -127,7 +142,8 @@ class CaptureSection(_Section):
     most probable one by one: `generation` is "greedy" for that alone, as it is without, "checkpoint" where the model's
     generation config counts in all but sampling, or a table of such options, { repetition_penalty = 1.2 }. Of
     `answers`, words or { class = word }, the probability as next token is kept; "narrow-gate" are the words of that
-    paper's code for its patching pairs. Of `layers`, -1 is the last residual
+    paper's code for its patching pairs, and "{column}" those of the samples themselves: each has its own, which is kept
+    as its column `truth`, and the probabilities of all of them. Of `layers`, -1 is the last residual
     point; the forward ends at the last of them where `next_token` is false. `lens` keeps the model's final norm and
     unembedding beside. `thumbnails` keeps small pictures of the samples, at most so many pixels wide and high, for
     pages that show them; 0, as it is without, keeps none: whoever has the store would see them.
@@ -140,7 +156,7 @@ class CaptureSection(_Section):
     mass: bool = False
     max_new_tokens: Annotated[int, Field(ge=0)] = 0
     generation: Literal["greedy", "checkpoint"] | dict[str, Any] | None = None
-    answers: list[str] | dict[str, str] = []
+    answers: str | list[str] | dict[str, str] = []
     layers: Literal["all"] | list[int] = "all"
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     next_token: bool = True
@@ -152,10 +168,10 @@ class CaptureSection(_Section):
     @field_validator("answers", mode="before")
     @classmethod
     def _answers(cls, answers: object) -> object:
-        if isinstance(answers, str):
+        if isinstance(answers, str) and "{" not in answers:
             raise ValueError(
                 f'{answers!r} is neither a list of words, ["dog", "cat"], nor a table {{ class = "word" }}, '
-                f'nor "{PAPER}"'
+                f'nor "{PAPER}", nor each sample\'s own, "{{column}}"'
             )
         return answers
 

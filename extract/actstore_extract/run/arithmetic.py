@@ -18,7 +18,7 @@ from actstore_extract.recipe.prompts import ALL
 from actstore_extract.recipe.recipe import Recipe, RecipeError
 from actstore_extract.run.encoder import chat_of
 from actstore_extract.samples.synsets import CHOICES
-from actstore_extract.shipped import MODELS
+from actstore_extract.shipped import located
 
 __all__ = ["arithmetic"]
 
@@ -51,7 +51,7 @@ def arithmetic(recipe: Recipe) -> tuple[Facts, Needs]:
 
 
 def _of_configuration(recipe: Recipe) -> Facts:
-    samples, path = _samples(recipe), str(MODELS.get(recipe.model.path, recipe.model.path))
+    samples, path = _samples(recipe), located(recipe.model.path)
     own, *parts = sources(path, recipe.model.revision).values()
     with quiet(), explained(path), torch.device("meta"):
         found = _of_halves(recipe, *parts) if len(parts) > 1 else _of_whole(recipe, *(parts or [own]))

@@ -34,7 +34,7 @@ from actstore_extract.roles import Layout, Positions, Role, parse_role, position
 from actstore_extract.run.content import Array, Content, Taken, content
 from actstore_extract.run.encoder import Encoder, chat_of
 from actstore_extract.run.failures import Failure, Failures, failure_of
-from actstore_extract.run.said import Said, said_last, tokens_of
+from actstore_extract.run.said import Said, tokens_of
 
 __all__ = ["BATCHES_ENCODED", "Extractor"]
 
@@ -97,8 +97,8 @@ class Extractor:
         self.sources = Sources(model, self._encode_asked, patches, seed=recipe.seed)
         self.failures = Failures(model.device, most=IN_A_ROW * BATCHES_ENCODED * batch_size)
         self.warned: set[str] = set()
-        prompts = [] if asked is None else said_last(asked, "" if chat is None else chat.end(model))
-        own = tokens_of(model, recipe.capture.answers, prompts, self._warn) if answers is None else answers
+        end = "" if chat is None or asked is None else chat.end(model)
+        own = tokens_of(model, recipe.capture.answers, asked, end, self._warn) if answers is None else answers
         self.said = Said(model, own)
 
     def content(

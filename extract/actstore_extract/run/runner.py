@@ -27,7 +27,7 @@ from actstore_extract.families import Model, load, own_dtype, rules_of
 from actstore_extract.forward.generation import GREEDY, Way, in_force, not_followed
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.interventions.conditions import Condition, crossed, expand
-from actstore_extract.recipe.answers import check_answers
+from actstore_extract.recipe.answers import check_answers, names_of
 from actstore_extract.recipe.asked import asked
 from actstore_extract.recipe.recipe import Recipe, RecipeError
 from actstore_extract.run import thumbnails
@@ -40,10 +40,10 @@ from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.lens import lens_of
 from actstore_extract.run.ranks import Share, device_of, share_of
 from actstore_extract.run.resume import check_same, check_samples, recipe_of
-from actstore_extract.run.said import said_last, tokens_of
+from actstore_extract.run.said import tokens_of
 from actstore_extract.run.settings import RULES, settings
 from actstore_extract.samples import Samples
-from actstore_extract.shipped import licence, located
+from actstore_extract.shipped import located, origin
 
 __all__ = ["Run", "Summary"]
 
@@ -194,9 +194,10 @@ class Run:
         """
         answers = self.recipe.capture.answers
         if self.there is None:
-            return tokens_of(self.model, answers, said_last(self.asked, self.chat_end(self.model)), self.say)
-        there = self.there.get("answer_tokens", {})
-        return [there[name] for name in answers] if there else tokens_of(self.model, answers, [], self.say)
+            return tokens_of(self.model, answers, self.asked, self.chat_end(self.model), self.say)
+        if there := self.there.get("answer_tokens", {}):
+            return [there[name] for name in names_of(answers, self.asked)]
+        return tokens_of(self.model, answers, None, "", self.say)
 
     @cached_property
     def found(self) -> Found:
@@ -397,7 +398,7 @@ class Run:
         """The run card: everything that says who produced the store."""
         return {
             "model": self.recipe.model.path,
-            **({"licence": known} if (known := licence(self.recipe.model.path)) else {}),
+            **origin(self.recipe.model.path),
             **self.model.facts(),
             **self.prints,
             "decoder_sha256": decoder_weights(self.folder),
@@ -415,7 +416,7 @@ class Run:
 
     def _answers(self) -> dict[str, Any]:
         """The tokens that stand for the answers of the recipe, by class or word."""
-        names = list(self.recipe.capture.answers)
+        names = names_of(self.recipe.capture.answers, self.asked)
         return {"answer_tokens": dict(zip(names, self.answers, strict=True))} if names else {}
 
     def _generation(self) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import torch
 from actstore_extract.families import Model
 from actstore_extract.families.words import WordError, said_after
 from actstore_extract.interventions.sources import Source
+from actstore_extract.recipe.answers import TRUTH, Answers
 from actstore_extract.recipe.recipe import RecipeError
 from actstore_extract.run.content import Answer
 
-__all__ = ["Said", "said_last", "tokens_of"]
+__all__ = ["Said", "tokens_of"]
 
 TOP = 10  # next tokens that are kept
 
@@ -23,36 +24,61 @@ def said_last(asked: pl.DataFrame, end: str) -> list[str]:
 
 
 def tokens_of(
-    model: Model, answers: Sequence[str] | Mapping[str, str], prompts: Sequence[str], warn: Callable[[str], None]
+    model: Model, answers: Answers, asked: pl.DataFrame | None, end: str, warn: Callable[[str], None]
 ) -> list[int]:
-    """The token that stands for each answer, words or {class: word}: the first of what the word is after the prompts.
+    """The token that stands for each answer, words, {class: word} or the samples' own: the first of what the word is
+    after the prompts of the samples, or of those whose own it is; without samples, of the word alone.
 
     RecipeError for a word that is none of the tokenizer's, or another one after each prompt; `warn` is told of those of
-    several tokens, of two that begin with the same one, and of tokens that are not those of the words alone.
+    several tokens, of those that begin with the same one, and of tokens that are not those of the words alone.
     """
-    words = list(answers.values()) if isinstance(answers, Mapping) else list(answers)
-    tokens = [_token(model, word, prompts, warn) for word in words]
-    for i, token in enumerate(tokens):
-        if token in tokens[:i]:
-            first = words[tokens.index(token)]
-            warn(f"answers {first!r} and {words[i]!r} begin with the same token, so they cannot be told apart")
+    if isinstance(answers, str):
+        assert asked is not None
+        by_word = asked.partition_by(TRUTH, maintain_order=True)
+        after = {one[TRUTH][0]: said_last(one, end) for one in by_word}
+    else:
+        prompts = [] if asked is None else said_last(asked, end)
+        after = dict.fromkeys(answers.values() if isinstance(answers, Mapping) else answers, prompts)
+    spelled = {word: _spelled(model, word, prompts) for word, prompts in after.items()}
+    words = list(answers.values() if isinstance(answers, Mapping) else spelled if isinstance(answers, str) else answers)
+    _warn_of(model, words, spelled, warn)
+    return [spelled[word][0] for word in words]
+
+
+def _warn_of(model: Model, words: Sequence[str], spelled: Mapping[str, list[int]], warn: Callable[[str], None]) -> None:
+    """Say which words are several tokens, begin with the same one, or have others than alone."""
+    several = [word for word in spelled if len(spelled[word]) > 1]
+    if len(several) == 1:
+        warn(f"answer {several[0]!r} is {len(spelled[several[0]])} tokens; the first stands for it")
+    elif several:
+        warn(f"answers {_few(several)} are several tokens; the first stands for each")
+    tokens = [spelled[word][0] for word in words]
+    same = [f"{words[tokens.index(token)]!r} and {words[i]!r}" for i, token in enumerate(tokens) if token in tokens[:i]]
+    if same:
+        more = f" ({len(same)} pairs in all)" if len(same) > 1 else ""
+        warn(f"answers {same[0]} begin with the same token, so they cannot be told apart{more}")
     if tokens != [_alone(model, word)[0] for word in words]:
-        said = ", ".join(repr(model.tokenizer.decode([token])) for token in tokens)
-        warn(f"answers are {said} as they follow the prompts")
-    return tokens
+        warn(
+            f"answers are {_few([str(model.tokenizer.decode([token])) for token in tokens])} as they follow the prompts"
+        )
 
 
-def _token(model: Model, word: str, prompts: Sequence[str], warn: Callable[[str], None]) -> int:
-    """The token that stands for an answer."""
+def _few(words: Sequence[str], most: int = 8) -> str:
+    """
+    >>> _few(["a", "b", "c"], most=2)
+    "'a', 'b', and 1 more"
+    """
+    return ", ".join([*map(repr, words[:most]), *([f"and {len(words) - most} more"] if len(words) > most else [])])
+
+
+def _spelled(model: Model, word: str, prompts: Sequence[str]) -> list[int]:
+    """The tokens of an answer, the first of which stands for it."""
     if not word or _alone(model, word)[:1] in ([], [model.tokenizer.unk_token_id]):
         raise RecipeError(f"[capture] answers: {word!r} is no word of this model's tokenizer")
     try:
-        tokens = said_after(model.tokenizer, prompts, word)
+        return said_after(model.tokenizer, prompts, word)
     except WordError as error:
         raise RecipeError(f"[capture] answers: {error}") from None
-    if len(tokens) > 1:
-        warn(f"answer {word!r} is {len(tokens)} tokens; the first stands for it")
-    return tokens[0]
 
 
 def _alone(model: Model, word: str) -> list[int]:

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from actstore_extract.shipped import gguf
 from actstore_extract.shipped.weights import WEIGHTS
 
-__all__ = ["MODELS", "licence", "located"]
+__all__ = ["MODELS", "located", "origin"]
 
 MODELS: dict[str, Path] = {
     name: Path(__file__).parents[1] / "demo" / "models" / name
@@ -13,15 +14,21 @@ MODELS: dict[str, Path] = {
 
 
 def located(path: str) -> str:
-    """The folder of a model that ships or was fetched, by its name; any other path, or name on the hub, as it is.
+    """The folder of a model that ships or was fetched, by its name, or of one in a GGUF file, dequantised once; any
+    other path, or name on the hub, as it is.
 
-    Raises WeightsError for weights that were not fetched.
+    Raises WeightsError for weights that were not fetched, and for a GGUF file that cannot be read.
     """
     if path in MODELS:
         return str(MODELS[path])
+    if path.endswith(gguf.SUFFIX):
+        return str(gguf.converted(Path(path)))
     return str(WEIGHTS[path].there()) if path in WEIGHTS else path
 
 
-def licence(path: str) -> str | None:
-    """The licence of weights that are fetched by this name; None for any other model, whose own card says it."""
-    return WEIGHTS[path].licence if path in WEIGHTS else None
+def origin(path: str) -> dict[str, object]:
+    """What a run card says of where a model comes from: the licence of weights that are fetched, and what a GGUF file
+    says of itself; nothing of any other, whose own card says it."""
+    if path.endswith(gguf.SUFFIX):
+        return gguf.origin(path)
+    return {"licence": WEIGHTS[path].licence} if path in WEIGHTS else {}

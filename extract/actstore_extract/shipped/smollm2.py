@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from actstore_extract.shipped.gguf import convert
 
 __all__ = ["PROMPTS", "convert", "seen"]
 
@@ -14,20 +16,6 @@ PROMPTS = (
     "A banana is",
     "Water is made of hydrogen and",
 )
-
-
-def convert(file: Path, folder: Path) -> None:
-    """Write the model, in float32, and its tokenizer into a folder."""
-    where = {"gguf_file": file.name, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
-    loaded = AutoModelForCausalLM.from_pretrained(file.parent, **where, dtype=torch.float32)
-    config = loaded.config.to_dict()
-    for name in ("quantization_config", "_name_or_path"):
-        config.pop(name, None)
-    plain = LlamaForCausalLM(LlamaConfig(**config))
-    plain.load_state_dict(loaded.state_dict())
-    plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 @torch.no_grad()

@@ -152,7 +152,7 @@ def test_pairs_of_one_class_have_no_accuracy(tmp_path):
     conditions = {name: [{**one, "pairs": pairs} for one in spec] for name, spec in CONDITIONS.items()}
     told = []
     found = patched(make_store(tmp_path / "alike", conditions=conditions, pairs=pairs), say=told.append)
-    assert "left out of the accuracy: 6 of 12 pairs, whose source and receiver are of one class" in told
+    assert "left out of the accuracy: 6 of 12 pairs, whose source and receiver are of one class or word" in told
     assert found["n"].to_list() == [12] * 5
     for name in ("accuracy", "low", "high", "sign_flips"):
         np.testing.assert_allclose(found[name].to_list(), expected[name].to_list())

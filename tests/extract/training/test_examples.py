@@ -1,10 +1,12 @@
 """What is learned of a conversation, token by token."""
 
 import pytest
+from tokenizers import processors
 
 import tiny
 import trainings
 from actstore_extract.families import LoadError, Prompt
+from actstore_extract.families.chat import Chat
 from actstore_extract.training.adapter import learner
 from actstore_extract.training.conversations import Conversation
 from actstore_extract.training.examples import Encoder
@@ -51,6 +53,31 @@ def test_an_answer_in_the_prompts_own_words(tuned):
         ["this", "<end_of_turn>"],
     ]
     assert example.spans[0][0] > 22
+
+
+def test_a_template_begins_with_what_the_tokenizer_does_not_add(tuned, monkeypatch):
+    """ChatML: the token that begins texts begins every turn, and no tokenizer puts it in front of a text."""
+    words = tuned.model.tokenizer.backend_tokenizer
+    before = words.post_processor
+    words.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    chatml = (
+        "{% for m in messages %}{{ bos_token }} {{ m['role'] }} {{ m['content'] }} . {% endfor %}"
+        "{% if add_generation_prompt %}{{ bos_token }} assistant {% endif %}"
+    )
+    try:
+        said = Conversation("1", trainings.turns("<image>\nthis is a", "seven"), "x")
+        example = tuned.encode(said, tiny.image(), chatml)
+        monkeypatch.setattr(tuned.model.processor, "chat_template", chatml)
+        asked = tuned.model.encode(Chat().prompt(tuned.model, Prompt("1", "<image>this is a", tiny.image())))
+    finally:
+        words.post_processor = before
+    found = tokens(tuned.model, example)
+    assert found == [
+        "<s>", *["<unused0>"] * 16, "user", "this", "is", "a", ".", "<s>", "<unk>", "seven", ".",
+    ]  # fmt: skip
+    assert [found[start:stop] for start, stop in example.spans] == [["seven", "."]]
+    ids = tuned.model.tokenizer.convert_ids_to_tokens(asked.layout.token_ids.tolist())
+    assert ids[:3] == ["<s>", "user", "<unused0>"]
 
 
 def test_the_image_is_never_cut(made):
