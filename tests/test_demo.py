@@ -2,13 +2,14 @@
 
 import pytest
 
-from actstore.commands import demo
+from actstore.commands import demo, real
 from actstore.commands.main import cli, run
 from pages import Page
 
 
-def test_every_step_is_a_command_with_options_that_it_has(tmp_path):
-    for name, *arguments in demo.steps(tmp_path):
+@pytest.mark.parametrize("which", [demo, real])
+def test_every_step_is_a_command_with_options_that_it_has(tmp_path, which):
+    for name, *arguments in which.steps(tmp_path):
         command = cli.get_command(cli.make_context("actstore", ["demo"], resilient_parsing=True), name)
         command.make_context(name, arguments)
 

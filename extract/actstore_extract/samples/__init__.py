@@ -1,5 +1,6 @@
 """Where samples come from: each source is one file, a class of what its recipe section says and the table it makes."""
 
+from actstore_extract.samples.capitals import Capitals
 from actstore_extract.samples.coco import Coco
 from actstore_extract.samples.digits import Digits
 from actstore_extract.samples.flickr30k import Flickr30k
@@ -18,6 +19,7 @@ from actstore_extract.samples.vqav2 import Vqav2
 __all__ = ["SOURCES", "Samples", "SamplesError", "Source"]
 
 SOURCES: dict[str, type[Source]] = {
+    "capitals": Capitals,
     "digits": Digits,
     "imagefolder": ImageFolder,
     "imagenet": ImageNet,

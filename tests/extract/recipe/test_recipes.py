@@ -108,7 +108,7 @@ def planned(data):
 
     def plan(name):
         source = recipe.load(name).samples.source
-        made = recipe.load(name, [] if source == "digits" else [f"samples.path='{data[source]}'"])
+        made = recipe.load(name, [f"samples.path='{data[source]}'"] if source in data else [])
         samples = made.samples.samples()
         return made, prompts.plan(made, samples), samples
 
@@ -125,7 +125,7 @@ def test_every_experiment_of_every_model_ships():
     mapped += [f"llava-1.5-7b/{what}" for what in MAPPED if what != "sae"]
     others = [name for name in tiny.OF_RECIPES if name not in [one.partition("/")[0] for one in mapped]]
     assert sorted(shipped()) == sorted(
-        [*DIGITS, *mapped, *(f"{name}/{what}" for name in others for what in EXPERIMENTS)]
+        [*DIGITS, "capitals", *mapped, *(f"{name}/{what}" for name in others for what in EXPERIMENTS)]
     )
 
 
