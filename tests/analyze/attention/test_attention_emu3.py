@@ -15,6 +15,7 @@ from two_sided import command
 
 LENGTH, BOI, EOI = 32, 1, 27  # BOS, start, 4 * 4, token, 4 lines of 4 with their ends, end of frame, end, text
 RECIPE = f"""
+check = false
 conditions = [
     "image-knockout",
     {{ name = "every-position", keys = [{", ".join(f'"at-{i}"' for i in range(BOI, EOI))}] }},

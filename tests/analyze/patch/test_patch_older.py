@@ -13,6 +13,7 @@ from actstore_extract.interventions.blocks import block_attention, parse_block
 from older import older
 
 RECIPE = """
+check = false
 conditions = [{{ name = "cut", keys = "at-3", queries = "text", mode = "pre" }}]
 [model]
 path = "{0}/model"

@@ -16,6 +16,7 @@ from speaking import speaking
 NAMES = ["a", "b", "c", "d"]
 LAYER = 4
 RECIPE = """
+check = false
 [model]
 path = "digits-mapped"
 dtype = "float32"

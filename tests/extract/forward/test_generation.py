@@ -167,6 +167,7 @@ def test_texts_end_where_the_checkpoint_says(monkeypatch: pytest.MonkeyPatch) ->
 
 
 RECIPE = """
+check = false
 [model]
 path = "model"
 [samples]

@@ -15,6 +15,7 @@ from actstore.format.names import HEADER
 from actstore_extract.families.words import WordError, said_after
 
 RECIPE = """
+check = false
 [model]
 path = "{folder}/lm"
 dtype = "float32"

@@ -13,6 +13,7 @@ import tiny
 from actstore.commands import main
 
 RECIPE = """
+check = false
 [model]
 path = "{folder}/model"
 [samples]

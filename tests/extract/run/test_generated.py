@@ -12,6 +12,7 @@ from actstore.commands import main
 from actstore.format.names import HEADER
 
 RECIPE = """
+check = false
 [model]
 path = "model"
 [samples]

@@ -19,6 +19,7 @@ from sampling import source
 N = 4
 TURNED = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 RECIPE = """
+check = false
 [model]
 path = "digits-fusion"
 [samples]
