@@ -267,6 +267,8 @@ def test_measures_leave_out_what_is_not_there_yet(later, monkeypatch, capsys):
     assert "choose --layers from there on" in capsys.readouterr().err
     assert run(["export", "m", "from rows where role = 'image'", "--layer", "0", "-o", "x.sae-lens"]) == 1
     assert "hold nothing there, of an image that the model takes in later" in capsys.readouterr().err
+    assert run(["show", "m", "s0"]) == 0
+    capsys.readouterr()
     assert run(["info", "m", "--format", "table"]) == 0
     assert "layer 1: what is of the image is NaN before" in capsys.readouterr().out
     assert run(["verify", "m"]) == 0

@@ -83,7 +83,7 @@ class Resources:
                 "model": str(store.run.get("model") or ""),
                 "roles": [role for role in self.roles or store.roles if role in store.roles],
                 "conditions": self._conditions(store),
-                "layers": list(store.layers),
+                "layers": _whole(store),
                 "methods": projection.methods(),
                 "features": list(self._points(store)),
                 "pictures": bool(self.thumbnails[title].sizes),
@@ -120,7 +120,7 @@ class Resources:
 
     def layers(self, title: str, wanted: Sequence[int] | None = None) -> list[int]:
         """Those of a store that are wanted, all if none are said; ActstoreError for one that it has not."""
-        kept = self.stores[title].layers
+        kept = _whole(self.stores[title])
         if wanted is not None and (lost := [layer for layer in wanted if layer not in kept]):
             raise ActstoreError(f"{title} has no layer {lost[0]}; it has {', '.join(map(str, kept))}")
         return sorted(kept if wanted is None else wanted)
@@ -254,11 +254,16 @@ class Resources:
             f"and condition = {literal(row['condition'])} order by k"
         )
         places = places_of(row, rows["position"].to_list())
-        if len(places) != 1 or places[0] is None:
+        if len(places) != 1 or places[0] is None or layer < view.store.header.image_from:
             return [None] * len(best)
         active = np.asarray(sae.encode(view.store.residual(rows, layer)))[:, best]
         found: list[list[float] | None] = [np.round(cells.astype(float), 4).tolist() for cells in active.T]
         return found
+
+
+def _whole(store: Store) -> list[int]:
+    """The layers at which every role holds something: those before a model takes the image in are left out."""
+    return [layer for layer in store.layers if layer >= store.header.image_from] or list(store.layers)
 
 
 def _heat(found: Sample, number: int) -> dict[str, Any] | None:

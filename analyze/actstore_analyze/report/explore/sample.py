@@ -178,9 +178,11 @@ def _lens(store: Store, rows: pl.DataFrame) -> Grid | None:
     """The lens at the sample's positions; of many those that are no plain image token, and the first of the others."""
     lens = store.lens
     kept = rows.filter(pl.col("position").is_not_null() & pl.col("role").is_in(store.roles)).unique("position")
-    if lens is None or not kept.height:
-        return None
     plain = kept.with_columns(image=(pl.col("modality") == "image").fill_null(value=False))
+    if store.layers[0] < store.header.image_from:  # where the image's positions hold nothing
+        plain = plain.filter(~pl.col("image"))
+    if lens is None or not plain.height:
+        return None
     chosen = plain.sort("image", "position").head(MOST_POSITIONS).sort("position")
     vectors = np.stack([store.residual(chosen, layer) for layer in store.layers])
     found = read(lens, vectors, k=1)

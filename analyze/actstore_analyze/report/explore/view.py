@@ -16,6 +16,7 @@ from actstore.store import Store
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.report.explore import projection
 from actstore_analyze.report.explore.projection import Plane
+from actstore_analyze.study import held
 
 __all__ = ["NEAREST", "View"]
 
@@ -65,15 +66,16 @@ class View:
             frame = frame[np.sort(drawn)]
         return frame
 
-    @property
+    @cached_property
     def layers(self) -> tuple[int, ...]:
-        """Residual points, ascending."""
-        return self.store.layers
+        """Residual points at which all the points hold something, ascending."""
+        first = held.held_from(self.store, self.rows)
+        return tuple(layer for layer in self.store.layers if layer >= first)
 
     def vectors(self, layer: int) -> NDArray[np.float32]:
         """(n, d) at a layer; the last ones asked for stay in memory, about a gigabyte of them."""
         if layer not in self._held:
-            found = self.store.residual(self.rows, layer)
+            found = held.residual(self.store, self.rows, layer)
             while self._held and (len(self._held) + 1) * found.nbytes > HELD_BYTES:
                 self._held.popitem(last=False)
             self._held[layer] = found
@@ -84,6 +86,8 @@ class View:
         """The points in the plane at a layer; ActstoreError for what cannot be had."""
         if method not in projection.methods():
             raise ActstoreError(f"no projection '{method}' here; {', '.join(projection.methods())}")
+        if layer not in self.layers:
+            raise ActstoreError(held.left_out(self.store))
         key = method, layer
         if key not in self._planes:
             if method == "pca":

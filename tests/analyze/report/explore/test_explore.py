@@ -9,8 +9,10 @@ from importlib.resources import files
 from urllib.parse import quote
 
 import numpy as np
+import polars as pl
 import pytest
 
+import actstore
 import looking
 from actstore import ActstoreError
 from actstore.commands.main import run
@@ -59,6 +61,22 @@ def test_the_plane_is_that_of_the_first_two_principal_axes_turned_towards_the_la
 def test_points_that_are_one_say_so(resources):
     assert not plane(resources, 0).any()
     assert resources.get(f"{BASE}/pca/0/share") is None
+
+
+def test_an_image_that_comes_in_later_has_no_points_before(tmp_path):
+    ids = pl.DataFrame({"sample_id": [f"s{i}" for i in range(5)]})
+    store = actstore.create(tmp_path / "s", plan=ids, layers=[0, 1], d_model=3, dtype="float32", image_from=1)
+    x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
+    x[0] = np.nan
+    rows = ids.with_columns(role=pl.lit("image"), modality=pl.lit("image"))
+    store.write(0, samples=ids, rows=rows, residual={"image": x})
+    found = Resources([actstore.open(tmp_path / "s")])
+    (one,) = found.described
+    name = one["name"]
+    assert one["layers"] == found.layers(name) == [1]
+    assert np.isfinite(np.frombuffer(found.get(f"{name}/image/none/pca/1/xy"), "<f4")).all()
+    with pytest.raises(MissingError, match="pca/0/xy"):
+        found.get(f"{name}/image/none/pca/0/xy")
 
 
 def test_tsne_begins_with_that_plane_and_refuses_what_takes_too_long(resources, monkeypatch):
