@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: make demo, make test.
+# Everything on a fresh machine: make demo, make demo-real, make test.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
