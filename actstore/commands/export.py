@@ -20,6 +20,7 @@ from actstore.commands.outputs import written
 from actstore.commands.table import flat
 from actstore.errors import ActstoreError
 from actstore.format.tables import arrow_of, write_arrow
+from actstore.progress import Bar, bar
 from actstore.storage import local
 from actstore.storage.links import plain
 from actstore.store import Store
@@ -77,6 +78,21 @@ def export(
         *(_column(f"values_{block}", partial(store.values, block=block), rows) for block in values),
     ]
     said = {"actstore": json.dumps(origin(store, query, layers=layers, keys=keys, values=values))}
+    with bar(rows.height * len(columns), "vectors") as progress:
+        counted = [column._replace(read=partial(_counted, column, progress)) for column in columns]
+        return _written(rows, counted, output, beside, said)
+
+
+def _counted(column: Column, progress: Bar, rows: pl.DataFrame) -> NDArray[np.float32]:
+    found = column.read(rows)
+    progress.advance(len(rows))
+    return found
+
+
+def _written(
+    rows: pl.DataFrame, columns: Sequence[Column], output: Path, beside: Path, said: Mapping[str, str]
+) -> list[Path]:
+    """Write the rows with their vectors; returns what was written."""
     if output.suffix == ".parquet":
         with written(output) as draft:
             _parquet(rows, columns, draft, said)
