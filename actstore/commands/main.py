@@ -368,4 +368,6 @@ def demo(out: Path, real: bool) -> None:
         click.secho(f"\n$ actstore {shlex.join(arguments)}", bold=True)
         ended = cli.main(arguments, prog_name="actstore", standalone_mode=False)
         worst = max(worst, Status(ended or Status.DONE))
+    if not real:
+        click.echo(f"\nlook around in it: actstore explore {shlex.quote(str(out / 'fusion'))}")
     end(worst)

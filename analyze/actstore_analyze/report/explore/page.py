@@ -56,7 +56,7 @@ def estimate(resources: Resources, choices: Sequence[Choice], layers: Mapping[st
     pictures = sum(
         len(webp) * 4 // 3
         for title in dict.fromkeys(title for title, *_ in choices)
-        for webp in resources.thumbnails[title].webp(resources.names(title)).values()
+        for webp in resources.records[title].thumbnails.webp(resources.names(title)).values()
     )
     return {"points": points, "samples": samples, "attention": attention, "pictures": pictures}
 
@@ -145,8 +145,7 @@ def _samples(resources: Resources, choices: Sequence[Choice]) -> list[int]:
     """The samples of the plan that points of these views are of."""
     found: set[int] = set()
     for title, role, condition in choices:
-        view = resources.view(title, role, condition)
-        found.update(resources.table(title, view)["sample"])
+        found.update(resources.samples(title, resources.view(title, role, condition)))
     return sorted(found)
 
 

@@ -26,8 +26,9 @@ from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
 from actstore_analyze.report.explore import projection
-from actstore_analyze.report.explore.pictures import Thumbnails, image_names, places_of
-from actstore_analyze.report.explore.sample import Sample, sample
+from actstore_analyze.report.explore.pictures import image_names, places_of
+from actstore_analyze.report.explore.records import Records
+from actstore_analyze.report.explore.sample import Sample
 from actstore_analyze.report.explore.view import View
 from actstore_analyze.sae.formats import Sized
 from actstore_analyze.sae.source import Source
@@ -86,7 +87,7 @@ class Resources:
                 "layers": _whole(store),
                 "methods": projection.methods(),
                 "features": list(self._points(store)),
-                "pictures": bool(self.thumbnails[title].sizes),
+                "pictures": bool(self.records[title].thumbnails.sizes),
             }
             for title, store in self.stores.items()
         ]
@@ -97,9 +98,9 @@ class Resources:
         return [str(name) for name in found["condition"]]
 
     @cached_property
-    def thumbnails(self) -> dict[str, Thumbnails]:
-        """The pictures of each store."""
-        return {title: Thumbnails(store) for title, store in self.stores.items()}
+    def records(self) -> dict[str, Records]:
+        """The samples of each store, and their pictures."""
+        return {title: Records(store) for title, store in self.stores.items()}
 
     def view(self, title: str, role: str, condition: str) -> View:
         """The points of a role of a store under a condition."""
@@ -165,29 +166,31 @@ class Resources:
 
     def names(self, title: str) -> list[str]:
         """The names of a store's pictures that are kept, in an order that stays."""
-        return list(self.thumbnails[title].sizes)
+        return list(self.records[title].thumbnails.sizes)
 
     def picture(self, title: str, number: int) -> bytes:
         """A picture by its number among those that are kept."""
         names = self.names(title)
         if number >= len(names):
             raise MissingError(f"{title}/picture/{number}")
-        return self.thumbnails[title].webp([names[number]])[names[number]]
+        return self.records[title].thumbnails.webp([names[number]])[names[number]]
+
+    def samples(self, title: str, view: View) -> list[int]:
+        """The number in the plan of each point's sample."""
+        keys = ["sample_id", "condition"]
+        joined = view.rows.select(keys).join(self.records[title].numbers, on=keys, how="left", maintain_order="left")
+        return joined["at"].to_list()
 
     def table(self, title: str, view: View) -> dict[str, Any]:
         """Of each point its row, its sample and its picture, and the columns that it can be coloured by."""
         at = {name: i for i, name in enumerate(self.names(title))}
         rows = view.rows
-        keys = view.store.plan.select("sample_id", "condition").with_row_index("at")
-        samples = rows.select("sample_id", "condition").join(
-            keys, on=["sample_id", "condition"], how="left", maintain_order="left"
-        )
         images = rows["image"].to_list() if "image" in rows.columns else [None] * rows.height
         return {
             "n": rows.height,
             "of": view.of,
             "row_id": [[row_id >> 32, row_id & 0xFFFFFFFF] for row_id in rows["row_id"]],
-            "sample": samples["at"].to_list(),
+            "sample": self.samples(title, view),
             "sample_id": rows["sample_id"].to_list(),
             "picture": [next((at[one] for one in image_names(value) if one in at), None) for value in images],
             "position": rows["position"].to_list(),
@@ -197,9 +200,7 @@ class Resources:
 
     def sample(self, title: str, number: int) -> dict[str, Any]:
         """A sample of the plan as the card of a point shows it."""
-        store = self.stores[title]
-        row = store.plan.row(number, named=True)
-        found = sample(store, row["sample_id"], row["condition"], whole=False, thumbnails=self.thumbnails[title])
+        found = self.records[title].sample(number)
         at = {name: i for i, name in enumerate(self.names(title))}
         return {
             "sample_id": found.sample_id,

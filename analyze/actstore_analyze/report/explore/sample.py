@@ -18,7 +18,7 @@ from actstore.store import Store
 from actstore_analyze.lens.measure import read
 from actstore_analyze.report.explore.pictures import NONE, Thumbnails, image_names, places_of, why_beside
 
-__all__ = ["Grid", "Heat", "Picture", "Sample", "Token", "attention_of", "sample"]
+__all__ = ["Grid", "Heat", "Picture", "Sample", "Token", "sample", "with_pictures"]
 
 MOST_POSITIONS = 40  # columns of the lens' grid
 NO_CONDITION = "none"
@@ -105,31 +105,33 @@ class Sample:
         return self.sample_id + ("" if self.condition == NO_CONDITION else f" under {self.condition}")
 
 
-def sample(
-    store: Store,
-    sample_id: str,
-    condition: str = NO_CONDITION,
-    *,
-    whole: bool = True,
-    thumbnails: Thumbnails | None = None,
-) -> Sample:
-    """All that the store keeps of a sample, without tokens and lens if not `whole`; `thumbnails` are the store's.
-
-    Raises ActstoreError, with the nearest there is, for one that the store has not.
-    """
+def sample(store: Store, sample_id: str, condition: str = NO_CONDITION) -> Sample:
+    """All that the store keeps of a sample; ActstoreError, with the nearest there is, for one that it has not."""
     row = _row(store, sample_id, condition)
     plan = store.plan.filter((pl.col("sample_id") == sample_id) & (pl.col("condition") == condition)).row(0, named=True)
     where = f"sample_id = {literal(sample_id)} and condition = {literal(condition)}"
     rows = store.sql(f"select * from rows where {where} order by position, row_id")
-    tokens = _tokens(store, rows) if whole else []
-    lens = _lens(store, rows) if whole else None
-    pictures, unseen = _pictures(store, thumbnails or Thumbnails(store), row, plan, rows)
+    image = rows.filter((pl.col("role") == "image") & pl.col("position").is_not_null())["position"].to_list()
+    return with_pictures(store, Thumbnails(store), row, plan, image, _tokens(store, rows), _lens(store, rows))
+
+
+def with_pictures(
+    store: Store,
+    thumbnails: Thumbnails,
+    row: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    image: Sequence[int],
+    tokens: list[Token] | None = None,
+    lens: Grid | None = None,
+) -> Sample:
+    """A sample from its row of samples, its row of the plan and the positions of role `image`, as far as it is kept."""
+    pictures, unseen = _pictures(store, thumbnails, row, plan, image)
     said = list(zip(row["top_tokens"] or [], map(float, row["top_probabilities"] or []), strict=True))
     return Sample(
         store=store.path,
         model=str(store.run.get("model") or ""),
-        sample_id=sample_id,
-        condition=condition,
+        sample_id=row["sample_id"],
+        condition=row["condition"],
         layers=store.layers,
         error=row["error"],
         length=row["length"],
@@ -137,10 +139,10 @@ def sample(
         columns={name: value for name, value in plan.items() if name not in NOT_SHOWN and value is not None},
         said=said,
         text=row["generated_text"],
-        tokens=tokens,
+        tokens=tokens or [],
         pictures=pictures,
         lens=lens,
-        missing=dict(_missing(row, tokens, lens, said, unseen)),
+        missing=dict(_missing(row, tokens or [], lens, said, unseen)),
     )
 
 
@@ -200,7 +202,7 @@ def _lens(store: Store, rows: pl.DataFrame) -> Grid | None:
 
 
 def _pictures(
-    store: Store, kept: Thumbnails, row: Mapping[str, Any], plan: Mapping[str, Any], rows: pl.DataFrame
+    store: Store, kept: Thumbnails, row: Mapping[str, Any], plan: Mapping[str, Any], image: Sequence[int]
 ) -> tuple[list[Picture], dict[str, str]]:
     """The sample's pictures with the attention on them, and what of that is not kept."""
     names = image_names(plan.get("image"))
@@ -209,9 +211,8 @@ def _pictures(
     small, missing = kept.webp(names), {}
     if not small:
         missing["pictures"] = NONE.replace("STORE", str(store.path))
-    own = rows.filter((pl.col("role") == "image") & pl.col("position").is_not_null())["position"].to_list()
-    places = places_of(row, own or None)
-    mass = attention_of(store, row["sample_id"], row["condition"]) if row["status"] == "ok" else None
+    places = places_of(row, image or None)
+    mass = _attention(store, row["sample_id"], row["condition"]) if row["status"] == "ok" else None
     if mass is None:
         missing["attention"] = KEPT_BY["attention"]
     elif None in places or len(places) != len(names):
@@ -232,7 +233,7 @@ def _pictures(
     ], missing
 
 
-def attention_of(store: Store, sample_id: str, condition: str) -> Floats | None:
+def _attention(store: Store, sample_id: str, condition: str) -> Floats | None:
     """What the text of a sample pays to each position (layers, keys): the mean over heads, summed over text positions.
 
     None where no mass is kept for it.

@@ -25,7 +25,12 @@ const colourOf = (column, i) => {
   const value = column.numbers[i];
   return value === null ? "#888888" : GRADIENT[Math.round(63 * column.share(value))];
 };
-const valueOf = (column, i) => (!column ? "" : column.codes ? column.names[column.codes[i]] : String(column.numbers[i] ?? "none"));
+const valueOf = (column, i) => (!column ? "" : column.codes ? column.names[column.codes[i]] : column.numbers[i]?.toPrecision(4) ?? "none");
+const binOf = (column, i) => { // of numbers one of eight ranges: a selection is counted by these
+  if (!column?.numbers || column.numbers[i] === null) return valueOf(column, i);
+  const at = Math.min(7, Math.floor(8 * column.share(column.numbers[i]))), edge = (n) => (column.low + (n * (column.high - column.low)) / 8).toPrecision(3);
+  return `${edge(at)} to ${edge(at + 1)}`;
+};
 
 function bars(items, most, colour) {
   const box = make("div", { className: "bars" });
@@ -109,6 +114,7 @@ class Card {
       const layer = heat.layers[at], none = new Uint8Array(heat.grid[0] * heat.grid[1]);
       paint(canvas, layer ? bytes(layer.cells) : none, heat.grid, HEAT, own);
       said.push(layer ? `where the text looks at layer ${this.view.layer}: ${layer.low} (clear) to ${layer.high}` : `nothing reads layer ${this.view.layer}: it is the output`);
+      if (own !== null) said.push("bright blue: this token's own cell");
       if (heat.beside) said.push(heat.beside);
     }
     if (said.length) this.scale.textContent = [...new Set(said)].join("; ");

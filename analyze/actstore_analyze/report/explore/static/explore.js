@@ -135,8 +135,8 @@ class Explorer {
     box.hidden = !selected.length;
     if (!selected.length) return;
     const counts = new Map();
-    for (const i of selected) { const name = valueOf(column, i); counts.set(name, (counts.get(name) ?? 0) + 1); }
-    const sorted = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 8), colours = new Map(selected.map((i) => [valueOf(column, i), colourOf(column, i)]));
+    for (const i of selected) { const name = binOf(column, i); counts.set(name, (counts.get(name) ?? 0) + 1); }
+    const sorted = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 8), colours = new Map(selected.map((i) => [binOf(column, i), colourOf(column, i)]));
     const ids = selected.map((i) => (BigInt(this.table.row_id[i][0]) * 4294967296n + BigInt(this.table.row_id[i][1])).toString());
     const sql = `from rows where row_id in (${ids.join(", ")})`;
     const copy = (label, text) => make("button", { onclick: () => this.copy(text) }, label);
