@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SLACK = 10**9 + 10**8 * (os.cpu_count() or 1)
 INTERRUPTED = 130  # the exit status
 LONGEST = 1e6  # seconds that the system waits at once
+NO_HOME = "/nonexistent"  # what systems say of users without one
 SIZES = Path("/proc/self/statm")
 THREADS = Path("/proc/self/task")
 POOL = re.compile(r"polars-\d")  # how polars calls the threads that compute; it has others, which no fork waits for
@@ -36,6 +37,7 @@ def claim() -> None:
     """Say that this process runs a command and nothing else.
 
     Standard streams that are closed are held: else a file that is opened would get their number, and what is said.
+    Where the user has no home, HOME is a folder that is not there: libraries that look for one at import would fail.
     """
     global _own
     _own = True
@@ -44,6 +46,10 @@ def claim() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    try:
+        Path.home()
+    except RuntimeError:  # no HOME, and no line in the table of users
+        os.environ["HOME"] = NO_HOME
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know UTF-8
     if sys.stderr is not None:

@@ -1,5 +1,6 @@
 """The store: write batches into it, read it with SQL."""
 
+import ctypes
 import hashlib
 import os
 import weakref
@@ -354,9 +355,11 @@ class Store:
 
 
 def _close(made: duckdb.DuckDBPyConnection, owner: int) -> None:
-    """Close a connection, but for a fork's, which lacks its threads: that would end the process."""
+    """Close a connection; that of a fork, which lacks its threads, is kept for ever: its end would be the process's."""
     if os.getpid() == owner:
         made.close()
+    else:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
 
 
 def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A001  (actstore.open reads as it should)

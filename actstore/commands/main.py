@@ -86,7 +86,7 @@ def _warnings_as_lines() -> Iterator[None]:
     """What a user must know, what is damaged and left out for example, is said in one line, once."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", ActstoreWarning)
-        usual = warnings.showwarning
+        usual, told = warnings.showwarning, False
 
         def show(
             message: Warning | str,
@@ -96,8 +96,13 @@ def _warnings_as_lines() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
+            nonlocal told
             if issubclass(category, ActstoreWarning):
                 _say(str(message))
+            elif issubclass(category, RuntimeWarning) and " encountered in " in str(message):  # of numpy
+                if not told:
+                    _say(f"some numbers are beyond what floats hold; what comes of them is infinite or NaN ({message})")
+                told = True
             else:
                 usual(message, category, filename, lineno, file, line)
 

@@ -90,7 +90,8 @@ def _failed(store: Path, planned: pl.DataFrame, found: Sequence[Damage]) -> pl.D
     header = Header.load(store)
     read, _ = commits.readable(store, header.crc32c, commits.names(store))
     unread = commits.superseded(read) | damaged
-    samples = [
+    samples = [pl.DataFrame(schema=dict.fromkeys((*KEY, "status", "error", "record"), pl.String))]
+    samples += [
         Part(store, commit, header.format).samples().select(*KEY, "status", "error", record=pl.lit(commit.name))
         for commit in read
         if commit.name not in unread

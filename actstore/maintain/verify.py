@@ -73,7 +73,7 @@ def steps(path: Path) -> list[Step]:
 
 
 def _steps_of_commits(path: Path, header: Header) -> Iterator[Step]:
-    read, broken = commits.readable(path, header.crc32c, commits.names(path))
+    read, broken = _records(path, header)
     unread = commits.superseded(read)  # the parts of those may have gone
     for name, error in broken.items():
         if name not in unread:
@@ -82,6 +82,26 @@ def _steps_of_commits(path: Path, header: Header) -> Iterator[Step]:
     for commit in read:
         if commit.name not in unread:
             yield from _steps_of(path, commit, header)
+
+
+def _records(path: Path, header: Header) -> tuple[list[Commit], dict[str, CorruptError | OSError]]:
+    """The commits that can be read, and why the others cannot.
+
+    Raises OSError where a compaction's cannot be read, beside which what it replaces would look lost.
+    """
+    read: list[Commit] = []
+    broken: dict[str, CorruptError | OSError] = {}
+    for name in commits.names(path):
+        try:
+            found, damaged = commits.readable(path, header.crc32c, [name])
+        except OSError as error:
+            if not refused(error) or name.startswith("c"):
+                raise
+            broken[name] = error
+        else:
+            read += found
+            broken |= damaged
+    return read, broken
 
 
 def _steps_of(path: Path, commit: Commit, header: Header) -> Iterator[Step]:
@@ -109,7 +129,7 @@ def _whole(path: Path, file: commits.File) -> Check:
     return lambda: file.check(path, whole=True)
 
 
-def _fail(error: CorruptError) -> None:
+def _fail(error: CorruptError | OSError) -> None:
     raise error
 
 

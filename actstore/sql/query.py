@@ -51,7 +51,7 @@ def select(
     if HALF.search(query):
         raise QueryError(f"the query holds bytes that are no text in UTF-8: {ascii(query)[:60]}")
     try:
-        statements = duckdb.extract_statements(query)
+        statements = connection.extract_statements(query)  # the module's has a connection, at whose end a fork crashes
         kinds = [statement.type for statement in statements]
         if kinds != [duckdb.StatementType.SELECT]:
             found = ", ".join(str(kind).removeprefix("StatementType.") for kind in kinds) or "nothing"

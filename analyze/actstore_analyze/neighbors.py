@@ -184,7 +184,9 @@ def _moderate(points: Points) -> tuple[Points, float]:
 def _owners(points: Points) -> Ints:
     """For each point the lowest index of a point equal to it; only those with the same sum are looked at."""
     owners = np.arange(len(points))
-    _, which, counts = np.unique(points.sum(axis=1), return_inverse=True, return_counts=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # equal vectors have equal sums, whatever these are
+        sums = points.sum(axis=1)
+    _, which, counts = np.unique(sums, return_inverse=True, return_counts=True)
     seen: dict[bytes, int] = {}
     for i in np.flatnonzero(counts[which] > 1).tolist():
         owners[i] = seen.setdefault(blake2b(points[i] + 0.0, digest_size=16).digest(), i)

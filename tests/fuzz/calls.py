@@ -84,7 +84,8 @@ class Maker:
         words = [name]
         for parameter in command.params:
             if isinstance(parameter, click.Argument):
-                words += self.argument(parameter)
+                new = name == "extract" and parameter.name == "store" and self.draw.random() < 0.6
+                words += [str(self.folder / "new")] if new else self.argument(parameter)
             elif self.draw.random() < (0.9 if parameter.required else 0.2):
                 words += self.option(parameter)
         if name == "extract":

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -141,7 +141,7 @@ def fuzz(options: argparse.Namespace, base: Path) -> int:
             worker.give(number)
             busy.append(worker)
     while busy:
-        time.sleep(0.005)
+        wait([worker.pipe for worker in busy], 1)
         for worker in list(busy):
             if (done := worker.ended()) is None:
                 continue

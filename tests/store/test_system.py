@@ -130,6 +130,19 @@ def test_what_could_not_be_read_is_not_damaged(path, failing, capfd, part, code)
     assert "repair" not in said
 
 
+def test_a_record_that_cannot_be_read_hides_no_damage(path, failing):
+    shard = next(path.glob("parts/b00000000-*/residual/eoi/c/0/0/0"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    failing("commits/b00000001.json", errno.EACCES)
+    found = {problem.file: problem.unread for problem in verify.run(verify.steps(path))}
+    assert found == {
+        "commits": True,
+        "commits/b00000001.json": True,
+        str(shard.relative_to(path)): False,
+        str(shard.relative_to(path).parents[5]): False,
+    }
+
+
 def test_a_fault_beside_damage_hides_none_of_it(path, failing, capfd):
     shard = next(path.glob("parts/b00000000-*/residual/eoi/c/0/0/0"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
@@ -231,7 +244,7 @@ def test_a_store_can_be_pickled_as_it_was_when_opened(tmp_path):
 
 def test_a_fork_reads_vectors_and_says_what_it_cannot(path):
     program = f"""
-        import multiprocessing, sys
+        import multiprocessing, os, sys
         sys.path[:0] = {sys.path!r}
         import actstore
         main = actstore.open({str(path)!r})
@@ -252,6 +265,10 @@ def test_a_fork_reads_vectors_and_says_what_it_cannot(path):
             found, said = pool.map_async(read, [0]).get(timeout=30)[0]
         assert found == 2 * float(main.residual(ids, 1).sum()), found
         assert len(said) == 3 and all("start it by spawn" in one for one in said), said
+        child = os.fork()
+        if not child:
+            sys.exit(0 if main.residual(ids, 1).shape[0] else 1)
+        assert os.waitpid(child, 0)[1] == 0  # and ends as any process does
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -275,3 +292,15 @@ def test_a_name_that_is_no_utf_8_can_be_used(path, tmp_path, capfd):
         assert "Traceback" not in capfd.readouterr().err
     with pytest.raises(ActstoreError, match="no column"):
         actstore.open(store).sql("select missing from rows")
+
+
+def test_a_user_that_the_system_does_not_know_measures_too(path):
+    program = (
+        f"import pwd, sys; sys.path[:0] = {sys.path!r}; pwd.getpwuid = {{}}.__getitem__\n"
+        "from actstore.commands import main; main.main(sys.argv[1:])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    asked = ["overlap", str(path), "--label", "label", "-k", "2", "--format", "csv"]
+    done = subprocess.run([sys.executable, "-c", program, *asked], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("role,condition,layer,")

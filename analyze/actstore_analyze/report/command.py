@@ -5,9 +5,8 @@ from pathlib import Path
 import click
 
 from actstore.commands.options import OutputPath
-from actstore_analyze.commands import (
-    say,
-)
+from actstore.commands.statuses import Status, end
+from actstore_analyze.commands import say
 
 
 @click.command()
@@ -32,3 +31,4 @@ def report(stores: tuple[Path, ...], output: Path, reference: str | None) -> Non
 
     written = write([open_store(store) for store in stores], output, reference=reference, say=say)
     say(f"{output}: {written.bytes / 1e3:.0f} kB; {len(written.files)} files of its figures in {written.folder}")
+    end(Status.DONE if written.saved else Status.NOT_SAVED)

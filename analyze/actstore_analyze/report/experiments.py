@@ -94,10 +94,18 @@ def _answers(store: Store, study: type[Study], say: Say) -> list[tuple[Study, pl
         return found
     say(f"{store.path}: no saved {call.title.lower()}; computing it")
     try:
-        return [(call, answer(store, call, say=say).table)]
+        return [(call, _measured(store, call, say))]
     except ActstoreError as error:
         say(f"{store.path}: no {call.title.lower()}: {error}")
         return []
+
+
+def _measured(store: Store, call: Study, say: Say) -> pl.DataFrame:
+    """The table of a call, saved in the store; that it could not be is said."""
+    found = answer(store, call, say=say)
+    if found.result is None:
+        say(f"{store.path}: {found.note}")
+    return found.table
 
 
 def _intervened(store: Store, study: type[Study]) -> Study | None:
@@ -137,7 +145,7 @@ def _current(store: Store, k: int, say: Say) -> list[tuple[Study, pl.DataFrame]]
     try:
         call = before[0][1] if before else _usual(store, k)
         say(f"{store.path}: no saved label overlap of what it holds now; computing it (k = {call.k})")
-        return [(call, answer(store, call, say=say).table)]
+        return [(call, _measured(store, call, say))]
     except ActstoreError as error:
         say(f"{store.path}: no label overlap: {error}")
         say(f"to have one in the report, run: actstore overlap {shlex.quote(str(store.path))} --label COLUMN")

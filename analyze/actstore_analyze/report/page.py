@@ -41,11 +41,12 @@ PALE = "{} as published, not measured here, at the same relative depth"
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: bytes of the page, the folder beside it and the files in that."""
+    """What was written: bytes of the page, the folder beside it and the files in that; whether results were saved."""
 
     bytes: int
     folder: Path
     files: list[Path]
+    saved: bool
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,13 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
     curves = published.overlap(reference) if reference else None
     subjects = subjects_of(stores)
     left_out: list[str] = []
+    unsaved: list[str] = []
 
     def leave_out(line: str) -> None:
         if ": left out, " in line:
             left_out.append(line)
+        if ": not saved: " in line:
+            unsaved.append(line)
         say(line)
 
     folder = output.with_name(f"{output.stem}_files")
@@ -115,7 +119,7 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
     page = _page(subjects, shown, others, drawn, commands, folder, beside=beside, left_out=left_out)
     with written(output) as draft:
         draft.write_text(page, encoding="utf-8")
-    return Written(len(page.encode()), folder, [path for figure in drawn for path in figure.files])
+    return Written(len(page.encode()), folder, [path for figure in drawn for path in figure.files], not unsaved)
 
 
 def _drawn(found: Sequence[T], draw: Callable[[T, int], Figure], say: Say) -> tuple[list[T], list[Figure]]:

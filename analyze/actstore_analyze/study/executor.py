@@ -133,6 +133,7 @@ def _begin(threads: int, began: Event) -> None:
 
     faiss.omp_set_num_threads(threads)
     threadpool_limits(threads)
+    warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of numbers too large; it would be said by each
     began.set()
 
 

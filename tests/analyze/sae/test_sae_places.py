@@ -252,11 +252,14 @@ def test_a_release_is_where_its_configuration_says():
     [
         [],
         {"metadata": 3},
+        {"metadata": ""},
         {"architecture": 1.5},
         {"hook_name": ["blocks.0.hook_resid_post"]},
         {"activation_fn_kwargs": "k"},
         {"normalize_activations": {}},
         {"hook_layer": "two"},
+        {"apply_b_dec_to_input": -1},
+        {"k": 1.5},
     ],
     ids=repr,
 )

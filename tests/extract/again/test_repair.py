@@ -13,6 +13,7 @@ import actstore
 import making
 from actstore import ActstoreError
 from actstore.commands import main
+from actstore.commands.statuses import Status
 from actstore.format import commits
 from actstore.maintain import compaction, damage, orphans, verify
 from actstore_extract.again import repair
@@ -367,6 +368,9 @@ def test_verify_says_how_to_heal_and_repair_does(path, expected, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "record,batch,sample_id,condition,problem"
     assert [line.split(",")[2] for line in lines[1:]] == [f"digit-{i:04}" for i in range(4, 8)]
+    everything = damage.find(path, problems(path))
+    everything += [damage.Damage((one.name,), one.batches, ()) for one in actstore.open(path).commits]
+    assert damage.table(path, everything, failed=True)["sample_id"].n_unique() == actstore.open(path).plan.height
     assert main.run(["repair", str(path), "--format", "csv"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("c00000000.json,b00000001.json,4,")
     assert main.run(["verify", str(path)]) == 0
@@ -374,6 +378,7 @@ def test_verify_says_how_to_heal_and_repair_does(path, expected, capsys):
 
 
 def test_damaged_files_are_mentioned_where_there_are_any(made, pictures, capsys):
+    assert main.run(["repair", str(made), "--failed", "--format", "csv"]) == Status.IN_PART
     (pictures / "cat" / "hidden").rename(pictures / "cat" / "1.png")
     assert main.run(["repair", str(made), "--failed", "--format", "csv"]) == 0
     out, err = capsys.readouterr()

@@ -4,9 +4,11 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import click
+import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -288,3 +290,16 @@ def test_tab_offers_what_there_is():
     assert {"open", "create", "Store"} <= {*dir(actstore)}
     with pytest.raises(AttributeError, match="module 'actstore' has no attribute 'opne'"):
         actstore.opne  # noqa: B018
+
+
+def test_numbers_beyond_what_floats_hold_are_said_once(path, monkeypatch, capfd):
+    def overflow(_):
+        for power in (1e200, 1e300):
+            np.multiply(np.array([1e300]), power)
+
+    monkeypatch.setattr(main.cli.commands["info"], "invoke", overflow)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main.run(["info", str(path)]) == 0
+    said = "some numbers are beyond what floats hold; what comes of them is infinite or NaN (overflow encountered in"
+    assert re.fullmatch(rf"actstore: {re.escape(said)} multiply\)\n", capfd.readouterr().err)

@@ -41,7 +41,7 @@ def test_done_error_and_usage(path):
     assert actstore("info", path, "--nonsense").returncode == Status.USAGE
 
 
-def test_what_could_not_be_saved(disk_of, monkeypatch, capfd):
+def test_what_could_not_be_saved(disk_of, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(Draft, "_check_space", lambda *_: None)
     store = making.store(disk_of("4M") / "s")
     subprocess.run(["mount", "-o", "remount,ro", store.path.parent], check=True)
@@ -51,6 +51,9 @@ def test_what_could_not_be_saved(disk_of, monkeypatch, capfd):
         assert status == Status.NOT_SAVED, err
         assert "not saved: " in err
         assert out.startswith("[{")
+    assert main.run(["report", str(store.path), "-o", str(tmp_path / "r.html")]) == Status.NOT_SAVED
+    assert f"{store.path}: not saved: " in capfd.readouterr().err
+    assert "Label overlap" in (tmp_path / "r.html").read_text()
 
 
 @pytest.mark.parametrize(
