@@ -80,8 +80,6 @@ class Limits:
                 with process.memory(self.gigabytes * 1e9):
                     yield
             except Exception:  # whatever the interruption came out as: DuckDB, Arrow and Python each have a name for it
-                if stopped.is_set():
-                    raise KeyboardInterrupt from None
                 if late.is_set():
                     raise QueryError(self._too_long()) from None
                 raise

@@ -100,19 +100,30 @@ def hear_interruptions() -> None:
 def signals() -> Iterator[tuple[int, Callable[[], None]]]:
     """A file descriptor that gets the number of each signal while the main thread is in C, and how to wake its reader.
 
-    Python itself acts on a signal when C returns. In other threads nothing but the wake arrives.
+    Ctrl-C is KeyboardInterrupt at the end, and not before: what is inside can be left in order. In other threads
+    nothing but the wake arrives.
     """
-    read, write = os.pipe()
-    os.set_blocking(write, False)
+    pressed: list[int] = []
     main = threading.current_thread() is threading.main_thread()
-    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False) if main else -1
+    usual = signal.getsignal(signal.SIGINT) if main else None
+    if callable(usual):
+        signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
     try:
-        yield read, lambda: _wake(write)
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        before = signal.set_wakeup_fd(write, warn_on_full_buffer=False) if main else -1
+        try:
+            yield read, lambda: _wake(write)
+        finally:
+            if main:
+                signal.set_wakeup_fd(before)
+            os.close(read)
+            os.close(write)
     finally:
-        if main:
-            signal.set_wakeup_fd(before)
-        os.close(read)
-        os.close(write)
+        if callable(usual):
+            signal.signal(signal.SIGINT, usual)
+        if pressed:
+            raise KeyboardInterrupt from None
 
 
 def _wake(write: int) -> None:

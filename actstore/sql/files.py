@@ -38,7 +38,8 @@ def read_table(path: Path, words: Collection[str] = ()) -> pl.DataFrame:
     ActstoreError for what cannot be read, or not without changing it.
     """
     if path.suffix not in FORMATS:
-        raise ActstoreError(f"{path}: a table is one of {', '.join(FORMATS)}")
+        kinds = ", ".join(FORMATS)
+        raise ActstoreError(f"{path}: a table is one of {kinds}; save a spreadsheet as CSV: commas between, UTF-8")
     try:
         return FORMATS[path.suffix](path.read_bytes().removeprefix(BOM_UTF8), words)
     except FileNotFoundError:
@@ -71,15 +72,25 @@ def _header(data: bytes) -> list[str]:
     lines = csv.reader(TextIOWrapper(BytesIO(data), "utf-8", newline=""), strict=True)
     try:
         names = next(lines, [])
+        if len(names) == 1 and (other := re.search("[;\t|]", names[0])):
+            raise ActstoreError(
+                f"its first line has {other[0]!r} between names, where commas belong; save it with those"
+            )
         for fields in lines:
             if fields and len(fields) != len(names):
                 raise ActstoreError(
                     f"line {lines.line_num} ends a row of {len(fields)} fields, the header has {len(names)}: "
                     'is a comma, or a " (written "" between two more), missing before it?'
                 )
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ActstoreError(f"it is not in UTF-8 ({error}); save it so") from None
+    except csv.Error as error:
         raise ActstoreError(f"line {lines.line_num} is no CSV ({error})") from None
-    for name in names:
+    for place, name in enumerate(names, start=1):
+        if not name:
+            raise ActstoreError(
+                f"column {place} has no name; the first line names every column (of pandas: index=False)"
+            )
         if names.count(name) > 1:
             raise ActstoreError(f"two columns are called '{name}'")
     return names

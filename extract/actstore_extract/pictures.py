@@ -1,8 +1,10 @@
 """Pictures: the one door through which files become what a model, a training or a judge sees."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,14 @@ _SHOWN = ("GIF", "JPEG", "PNG", "WEBP")  # what endpoints of judges take
 _WHITES = {"F": (1, 255, 65535), "I": (255, 65535)}  # usual values of white
 _PLAIN = ("1", "L", "P", "RGB")  # modes that every decoder turns into the same colours
 _SAID = (Image.DecompressionBombError, OSError, SyntaxError, ValueError)  # whose messages say what is wrong
+# What lies among pictures under their names, by how its bytes begin, and what to do.
+_OTHERS = {
+    rb"....ftyp(hei|hev|mif1|msf1)": "it is HEIC, of a phone, which is not read here: save it as JPEG",
+    rb"\s*<(!doctype html|html|head|\?xml|svg)": "it is a page or a drawing in text: look at how it was downloaded",
+    rb"version https://git-lfs": "it is the pointer of a file that was not fetched: git lfs pull",
+    rb"%PDF": "it is a PDF: save its pages as pictures",
+    rb"$": "it is empty",
+}
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0
 
 
@@ -27,7 +37,7 @@ class PictureError(ActstoreError):
 def open_image(file: Path | bytes) -> Image.Image:
     """A picture, from its file or the bytes of that, as it is `seen`; raises PictureError where it cannot be read."""
     # From a path Pillow maps some files into memory, and then scrambles TIFFs that are to be turned.
-    with decoding(), Image.open(BytesIO(_bytes(file) if isinstance(file, Path) else file)) as image:
+    with decoding(), _opened(_bytes(file) if isinstance(file, Path) else file) as image:
         return seen(image)
 
 
@@ -59,7 +69,7 @@ def shown(path: Path) -> bytes:
     """
     with decoding():
         file = _bytes(path)
-        with Image.open(BytesIO(file)) as image:
+        with _opened(file) as image:
             image.load()
             plain = image.format in _SHOWN and image.mode in _PLAIN and "transparency" not in image.info
             if plain and getattr(image, "n_frames", 1) == 1 and image.getexif().get(0x0112, 1) == 1:
@@ -69,8 +79,19 @@ def shown(path: Path) -> bytes:
             return drawn.getvalue()
 
 
+def _opened(file: bytes) -> Image.Image:
+    """The picture in a file's bytes; PictureError says what else they are, where that is known."""
+    try:
+        return Image.open(BytesIO(file))
+    except UnidentifiedImageError:
+        found = (said for begin, said in _OTHERS.items() if re.match(begin, file, re.IGNORECASE | re.DOTALL))
+        raise PictureError(": ".join(["cannot identify image file", *islice(found, 1)])) from None
+
+
 def _bytes(path: Path) -> bytes:
     """The file; a pipe or a device, which may never end, is none."""
+    if {"http:", "https:"} & {*path.parts}:
+        raise PictureError("an address, where a file belongs: fetch the pictures first, and name their files")
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise PictureError(f"{path}: not a plain file")
     return path.read_bytes()

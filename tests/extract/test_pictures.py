@@ -227,7 +227,24 @@ def test_too_large_and_absent(tmp_path):
     with pytest.raises(PictureError, match=r"gone.png"):
         open_image(tmp_path / "gone.png")
     with pytest.raises(PictureError, match=r"^cannot identify image file$"):
-        open_image(b"<html>")
+        open_image(b"no picture")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\n<!DOCTYPE html><html>", "it is a page or a drawing in text"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC, of a phone, which is not read here: save it as JPEG"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "it is the pointer of a file that was not fetched: git lfs pull",
+        ),
+        (b"", "it is empty"),
+    ],
+)
+def test_what_is_no_picture_is_called_what_it_is(content, said):
+    with pytest.raises(PictureError, match=f"^cannot identify image file: {said}"):
+        open_image(content)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "JPEG", "PNG", "WEBP"])
@@ -259,3 +276,8 @@ def test_a_pipe_among_pictures_is_not_waited_for(tmp_path):
     for read in (open_image, shown):
         with pytest.raises(PictureError, match="pipe.png: not a plain file"):
             read(tmp_path / "pipe.png")
+
+
+def test_an_address_is_no_file(tmp_path):
+    with pytest.raises(PictureError, match="an address, where a file belongs: fetch the pictures first"):
+        open_image(tmp_path / "https://example.com/1.png")

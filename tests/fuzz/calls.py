@@ -128,6 +128,8 @@ class Maker:
                 flag,
                 self.draw.choice(["samples.limit=1", "model.path=nowhere", "capture.roles=[]", "x.y=1", "a", "="]),
             ]
+        if name == "jobs":
+            return [flag, self.draw.choice(["1"] * 9 + ["2"])]  # which imports everything anew
         if name in ("judge", "base_url"):
             return [flag, {"judge": "nobody", "base_url": "http://127.0.0.1:9"}[name]]
         if isinstance(kind, click.Choice):

@@ -109,12 +109,26 @@ class Worker:
         return -1, f"beyond its time: it computed for {computed:.0f} s and waits since {waited:.0f}", computed
 
     def computed(self) -> float:
-        """Seconds of a processor that the worker has had."""
-        try:
-            times = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds of a processor that the worker has had, and those that it started."""
+        return sum(map(seconds_of, [self.process.pid, *children_of(self.process.pid)]))
+
+
+def children_of(pid: int | None) -> list[int]:
+    """Processes that run and were started by one, or by those."""
+    try:
+        own = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return own + [grandchild for child in own for grandchild in children_of(child)]
+
+
+def seconds_of(pid: int | None) -> float:
+    """Seconds of a processor that a process has had, and those of its children that ended."""
+    try:
+        times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, times[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

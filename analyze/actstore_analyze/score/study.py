@@ -107,6 +107,12 @@ class Scored:
         asked = store.sql(_query(self.sql))
         if "status" in asked.columns:
             asked = asked.filter(pl.col("status") == "ok")
+        for name in {self.said, "condition", "split"} & {*asked.columns}:
+            if asked[name].dtype.is_nested() or asked[name].dtype == pl.Binary:
+                raise ActstoreError(
+                    f"column '{name}' holds {asked[name].dtype}, not texts; name what is meant: "
+                    f'"select * replace ({name}[1] as {name}) from samples"'
+                )
         truths = [
             [normalize("NFC", text) for text in _listed(value, self.truth)] for value in asked[self.truth].to_list()
         ]

@@ -29,7 +29,7 @@ def plan(recipe: Recipe, samples: Samples) -> pl.DataFrame:
     lacks what a {column} stands for has no prompt, and cannot be run. Raises RecipeError for a {column} that the
     samples do not have or that fills in no prompt, and for a column that a plan cannot have.
     """
-    _check_columns(samples.table.columns)
+    _check_columns(samples.table)
     _check_before(recipe.prompt, samples.table)
     text = recipe.prompt.text
     if not isinstance(text, dict):
@@ -40,15 +40,16 @@ def plan(recipe: Recipe, samples: Samples) -> pl.DataFrame:
     return pl.concat(tables)[[i + n * j for i in range(n) for j in range(len(tables))]]
 
 
-def _check_columns(names: Sequence[str]) -> None:
-    for name in names:
+def _check_columns(table: pl.DataFrame) -> None:
+    taken = [name for name in table.columns if table[name].null_count() < table.height]
+    for name in table.columns:
         if name == "sample_id":
             continue
         try:
             check_own_columns([name])
         except ActstoreError as error:
             plain = identifier(name)
-            free = plain if plain != name and plain not in names else f"own_{plain}"
+            free = plain if plain != name and plain not in taken else f"own_{plain}"
             raise RecipeError(f'{error}: [samples] columns = {{ {free} = "{name}" }}') from None
 
 

@@ -253,6 +253,7 @@ def test_columns_can_be_named_and_made_in_sql(tmp_path, capsys):
         (["--task", "pope"], "none, all: truth 0 is 'cat'; POPE knows yes and no"),
         (["--task", "vqa", "--truth", "label"], "none, all: 1 annotators: VQA accuracy compares with the others"),
         (["--task", "gqa", "--truth", "several"], "none, all: a sample has 2 true answers, this task takes one"),
+        (["--task", "answers", "--said", "several"], r"column 'several' holds List\(String\), not texts; name what is"),
         (["from samples where false", "--task", "answers"], "the samples say nothing"),
         (["from samples", "--task", "answers", "--said", "none"], "nothing to score: no sample has both 'none'"),
     ],

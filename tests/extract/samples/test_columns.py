@@ -42,6 +42,12 @@ def test_columns_that_cannot_be(table, capsys, columns, message):
     assert message in err
 
 
+def test_a_column_that_only_begins_with_a_capital_is_named(table, capsys):
+    table.write_text("Image,label\n0.png,x\n")
+    extract(table, f"samples={{ source = 'table', path = '{table}' }}", status=1)
+    assert '[samples] columns = { image = "Image" }' in " ".join(capsys.readouterr().err.split())
+
+
 def test_columns_of_every_source(tmp_path):
     """Named here, picked there; the samples and pictures stay."""
     found = source("coco", path=layouts.coco(tmp_path), columns={"truth": "captions"}).samples()

@@ -241,6 +241,27 @@ def test_lines_of_a_csv_that_would_become_others_are_refused(grey, capsys, rows,
     assert f"t.csv: {message}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.xlsx", b"PK", "a table is one of .*; save a spreadsheet as CSV: commas between, UTF-8"),
+        ("t.csv", b"image;score\n0.png;0,5\n", "its first line has ';' between names, where commas belong"),
+        ("t.csv", "image,label\n0.png,größe\n".encode("latin-1"), "it is not in UTF-8 .*; save it so"),
+        ("t.csv", "image,label\n0.png,x\n".encode("utf-16"), "it is not in UTF-8 .*; save it so"),
+        (
+            "t.csv",
+            b"My pictures,,\nimage,label,x\n0.png,x,1\n",
+            "column 2 has no name; the first line names every column",
+        ),
+        ("t.csv", b",image\n0,0.png\n", r"column 1 has no name; .* \(of pandas: index=False\)"),
+    ],
+)
+def test_what_spreadsheets_write_is_refused_with_what_to_do(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ActstoreError, match=f"{name}: {message}"):
+        read_table(tmp_path / name)
+
+
 def test_a_run_does_not_go_on_with_other_samples(grey, capsys):
     table = grey / "t.csv"
     table.write_text("sample_id,image,label\nx,0.png,cat\ny,0.png,dog\n")

@@ -219,3 +219,23 @@ except KeyboardInterrupt:
     asked.send_signal(signal.SIGINT)
     assert asked.communicate(timeout=60)[0] == "interrupted\n"
     assert asked.returncode == 0
+
+
+def test_ctrl_c_while_a_question_ends_leaves_nothing_behind(path, monkeypatch):
+    """What watches over a question is gone before the interruption is one: it would have heard that of the next."""
+    joined = threading.Thread.join
+
+    def join(thread, *arguments):
+        if thread.name == "actstore limits":
+            signal.raise_signal(signal.SIGINT)
+        joined(thread, *arguments)
+
+    store = actstore.open(path)
+    everything = store.sql("from rows")
+    monkeypatch.setattr(threading.Thread, "join", join)
+    with pytest.raises(KeyboardInterrupt):
+        store.sql("from rows")
+    monkeypatch.undo()
+    assert "actstore limits" not in {thread.name for thread in threading.enumerate()}
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert store.sql("from rows").equals(everything)
