@@ -13,8 +13,9 @@ from actstore_extract.check.view import View, some, view, views
 from actstore_extract.families import Batching, Encoded, Model, Prompt, SampleError
 from actstore_extract.forward.generation import first_logits
 
-__all__ = ["Shared", "shared"]
+__all__ = ["ALONE", "Shared", "shared"]
 
+ALONE = "samples run one at a time"
 _MORE = " a a a"  # makes a prompt longer
 _NO_ROOM = "not enough memory for two"
 _CLEARLY = 3
@@ -43,7 +44,7 @@ def shared(
     same prompt with more at its end, where rounding hides less; then the same behind itself as it is. At last,
     behind the same prompt with another picture: in some models a sample sees those of others."""
     if batch_size < 2:
-        return Shared("padded", None, {"batches": "samples run one at a time"})
+        return Shared("padded", None, {"batches": ALONE})
     try_behind = partial(_behind, model, last=encoded, alone=alone, limit=limit, n=batch_size, generates=generates)
     found = _of_words(model, _longer(model, prompt, encoded), encoded, try_behind)
     other = None if found.batches == "of one" else _other(model, prompt, encoded)

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from actstore.errors import ActstoreError
+from actstore_extract.check.batches import ALONE
 from actstore_extract.check.check import Asked, check
 from actstore_extract.check.found import Found, recorded, stricter
 from actstore_extract.families import Model, Prompt
@@ -36,11 +37,12 @@ def checked(
     say: Callable[[str], None],
 ) -> Found:
     """What the self-check finds; of a store that is `there`, by its run card, what it found then, unless device or
-    versions are others now. Raises CheckError."""
+    versions are others now, or samples run together that ran alone. Raises CheckError."""
     before = recorded(there)
     if not recipe.check:
         return replace(before, left_out={"everything": "the recipe says check = false"})
-    if there is not None and not _is_another(there, made_on(model.device)):
+    looked_at = batch_size == 1 or before.left_out.get("batches") != ALONE
+    if there is not None and looked_at and not _is_another(there, made_on(model.device)):
         return before
     found = check(model, _looked_at(model, recipe, asked, samples), _asked(recipe, batch_size))
     for line in found.lines():

@@ -40,7 +40,7 @@ def estimate(run: Run) -> Estimate:
         **{f"attention to {name}": array for name, array in content.attention.items()},
     }
     columns = sum(array[:, :, :1].size for array in content.attention.values() if array.ndim == len(ATTENTION))
-    lens = run.lens(content)
+    lens = run.lens(content, batch_size)
     once = {} if lens is None else {"lens": lens.optics}
     return Estimate(
         samples=run.planned.height,

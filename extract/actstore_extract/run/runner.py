@@ -88,6 +88,7 @@ class Run:
         if recipe.model.remote_code:
             say(f"{recipe.model.path}: Python code that this checkpoint brings along runs here, as its recipe says")
         self.there: Mapping[str, Any] | None = None  # the run card of the store that this run goes on with
+        self._found: dict[bool, Found] = {}
 
     @cached_property
     def computed(self) -> str:
@@ -199,19 +200,21 @@ class Run:
             return [there[name] for name in names_of(answers, self.asked)]
         return tokens_of(self.model, answers, None, "", self.say)
 
-    @cached_property
-    def found(self) -> Found:
-        """What the self-check finds, or found when the store was made."""
-        return checked(
-            *(self.model, self.recipe, self.asked, self.samples),
-            batch_size=self.batch_size or self.recipe.capture.batch_size,
-            there=self.there,
-            say=self.say,
-        )
+    def found(self, batch_size: int) -> Found:
+        """What the self-check finds, or found when the store was made, for samples alone or several in a forward."""
+        together = batch_size > 1
+        if together not in self._found:
+            self._found[together] = checked(
+                *(self.model, self.recipe, self.asked, self.samples),
+                batch_size=batch_size,
+                there=self.there,
+                say=self.say,
+            )
+        return self._found[together]
 
     def extractor(self, batch_size: int) -> Extractor:
         """What turns samples into the content of a part."""
-        self.model.batching = self.found.batches
+        self.model.batching = self.found(batch_size).batches
         return Extractor(
             self.model,
             self.recipe,
@@ -338,7 +341,7 @@ class Run:
         content = self.probe(batch_size)
         for what in self.missing(content):
             self.say(f"{what}: {self.model.facts()['architecture']} has none here; nothing is stored for it")
-        lens = self.lens(content)
+        lens = self.lens(content, batch_size)
         size = self.recipe.capture.part_samples or samples_per_part(content, batch_size)
         batch = pl.int_range(self.planned.height, eager=True) // size
         try:
@@ -360,13 +363,13 @@ class Run:
                 return self._open(path)
             raise
 
-    def lens(self, content: Content) -> Lens | None:
+    def lens(self, content: Content, batch_size: int) -> Lens | None:
         """The model's lens, where the recipe wants it, held against what the model says after one of the samples."""
         if not self.recipe.capture.lens:
             return None
         sample_id = content.samples.filter(pl.col("status") == "ok")["sample_id"][0]
         row = self.asked.row(by_predicate=pl.col("sample_id") == sample_id, named=True)
-        encoded = self.extractor(batch_size=1).encoder.encode(row)
+        encoded = self.extractor(batch_size).encoder.encode(row)
         assert not isinstance(encoded, str)
         return lens_of(self.model, encoded, self.dtype)
 
@@ -406,7 +409,7 @@ class Run:
             "seed": self.recipe.seed,
             "batch_size": batch_size,
             **made_on(self.model.device),
-            "check": self.found.card(),
+            "check": self.found(batch_size).card(),
             "conditions": {name: condition.card() for name, condition in self.conditions.items()},
             "recipe": self.record(),
             **({"chat_end": end} if (end := self.chat_end(self.model)) else {}),

@@ -83,7 +83,7 @@ def test_a_run_goes_on_with_batches_of_one_length(
     second.extract(tmp_path / "store")
     assert second.model.batching == "of one length"
     assert not any("self-check" in line for line in said)
-    assert Rerun(tmp_path / "store").run.found.batches == "of one length"
+    assert Rerun(tmp_path / "store").run.found(4).batches == "of one length"
 
     run(sparse, "capture.batch_size=1")[0].extract(tmp_path / "alone")
     padded, _ = run(sparse, "check=false")
@@ -101,6 +101,15 @@ def nearly(some: dict[tuple[str, ...], bytes], others: dict[tuple[str, ...], byt
     return max(np.abs(x - y).max() / np.abs(y).max() for x, y in pairs) < 1e-5
 
 
+def test_what_ran_alone_is_checked_before_it_runs_together(sparse: Path, tmp_path: Path) -> None:
+    run(sparse, "samples.limit=2", "capture.batch_size=1")[0].extract(tmp_path / "store")
+    again = Rerun(tmp_path / "store")  # as for recompute --batch-size 4
+    again.run.extractor(1)
+    assert again.run.model.batching == "padded"  # nothing was looked at, and nothing runs together
+    again.run.extractor(4)
+    assert again.run.model.batching == "of one length"
+
+
 def test_another_device_or_version_is_checked_again(
     sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +123,7 @@ def test_another_device_or_version_is_checked_again(
         again, said = run(sparse, "samples.limit=2", "capture.batch_size=1")
         again.batch_size = 4
         again.extract(tmp_path / "store")
-        assert again.found.batches == "of one length"
+        assert again.found(4).batches == "of one length"
         assert said[-1].endswith("batches of samples of one length")
 
 
