@@ -55,8 +55,8 @@ $(MODELS)/.made: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(MODELS)
 	$(MODELS)/bin/python -m pip install --quiet --upgrade pip
 	$(MODELS)/bin/python -m pip install --quiet $(PINNED) -e '.[extract]'
-	$(MODELS)/bin/python -m pip install --quiet $(PINNED) --no-deps torchvision timm num2words docopt || \
-	  { echo "no torchvision, timm or num2words to be had here: kinds that need them cannot be tried"; exit 1; }
+	$(MODELS)/bin/python -m pip install --quiet $(PINNED) --no-deps torchvision timm num2words docopt scipy || \
+	  { echo "no torchvision, timm, num2words or scipy to be had here: kinds that need them cannot be tried"; exit 1; }
 	@touch $@
 
 models: $(MODELS)/.made ## try every class of Transformers and write the table of which run (some seconds a class)

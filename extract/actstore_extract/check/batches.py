@@ -1,8 +1,9 @@
 """Whether a sample in a batch is what it is alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,12 +14,19 @@ from actstore_extract.check.view import View, some, view, views
 from actstore_extract.families import Batching, Encoded, Model, Prompt, SampleError
 from actstore_extract.forward.generation import first_logits
 
-__all__ = ["ALONE", "Shared", "shared"]
+__all__ = ["ALONE", "Alone", "Shared", "shared"]
 
 ALONE = "samples run one at a time"
 _MORE = " a a a"  # makes a prompt longer
 _NO_ROOM = "not enough memory for two"
 _CLEARLY = 3
+
+
+class Alone(NamedTuple):
+    """A sample, and what a forward of it alone shows."""
+
+    encoded: Encoded
+    view: View
 
 
 @dataclass(frozen=True)
@@ -33,24 +41,28 @@ class Shared:
 def shared(
     model: Model,
     prompt: Prompt,
-    encoded: Encoded,
-    alone: View,
+    sample: Alone,
     limit: Limit,
     batch_size: int,
     *,
     generates: bool,
+    others: Sequence[Alone] = (),
 ) -> Shared:
     """The last of `batch_size` samples is held against itself alone, and against the first of the same forward, the
     same prompt with more at its end, where rounding hides less; then the same behind itself as it is. At last,
-    behind the same prompt with another picture: in some models a sample sees those of others."""
+    behind the same prompt with another picture: in some models a sample sees those of others.
+
+    `others` run with it, since what padding does may depend on the words; they count beyond what rounding may be.
+    """
     if batch_size < 2:
         return Shared("padded", None, {"batches": ALONE})
-    try_behind = partial(_behind, model, last=encoded, alone=alone, limit=limit, n=batch_size, generates=generates)
-    found = _of_words(model, _longer(model, prompt, encoded), encoded, try_behind)
+    encoded = sample.encoded
+    try_behind = partial(_behind, model, limit=limit, n=batch_size, generates=generates)
+    found = _of_words(model, _longer(model, prompt, encoded), [*others, sample], try_behind)
     other = None if found.batches == "of one" else _other(model, prompt, encoded)
     if other is None:
         return found
-    beside = try_behind(other)
+    beside = try_behind(other, [sample])
     if beside.is_allowed or beside.figure == _NO_ROOM:
         return found
     seen = {**found.seen, "behind another picture": beside.figure}
@@ -58,15 +70,18 @@ def shared(
 
 
 def _of_words(
-    model: Model, first: Encoded | None, encoded: Encoded, try_behind: "Callable[[Encoded], _Apart]"
+    model: Model,
+    first: Encoded | None,
+    behind: Sequence[Alone],
+    try_behind: "Callable[[Encoded, Sequence[Alone]], _Apart]",
 ) -> Shared:
-    """How samples of one picture may share a forward."""
+    """How samples of one picture may share a forward, the last of them above all."""
     if first is None:
         return Shared("padded", None, {"padded": "its prompt cannot be made longer"})
-    padded = try_behind(first)
+    padded = try_behind(first, behind)
     if padded.is_near or padded.figure == _NO_ROOM:
         return Shared("padded", None, {"padded": padded.figure})
-    alike = try_behind(encoded)
+    alike = try_behind(behind[-1].encoded, behind[-1:])
     seen = {"padded": padded.figure, "of one length": alike.figure}
     if padded.is_allowed and not alike.is_clearly_nearer(padded):
         return Shared("padded", None, seen)
@@ -116,42 +131,53 @@ def _other(model: Model, prompt: Prompt, encoded: Encoded) -> Encoded | None:
     return found if model.kind.shape(found) == model.kind.shape(encoded) else None
 
 
-def _behind(
-    model: Model, first: Encoded, *, last: Encoded, alone: View, limit: Limit, n: int, generates: bool
-) -> _Apart:
-    """The last of n samples, behind another; of fewer where there is no memory for so many."""
-    samples = [first, *[last] * (n - 1)]
+def _behind(model: Model, first: Encoded, behind: Sequence[Alone], *, limit: Limit, n: int, generates: bool) -> _Apart:
+    """Samples behind another, n in a forward, the last of them as often as there is room; fewer where there is no
+    memory for so many."""
+    each, last = n - 1, behind[-1]
+    pieces = [behind[i : i + each] for i in range(0, len(behind), each)]
     try:
-        return _apart(model, samples, alone, limit, generates=generates)
+        found = [_apart(model, first, [*one, *[last] * (each - len(one))], last, limit, generates) for one in pieces]
     except torch.OutOfMemoryError:
         pass  # what failed is held in memory until the error is let go of
     except Exception as error:  # whatever it is, it is of the batch: alone the sample ran
         return _Apart(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+    else:
+        return max(found, key=lambda one: float(one.figure))
     torch.cuda.empty_cache()
     if n < 4:
         return _Apart(_NO_ROOM)
-    return _behind(model, first, last=last, alone=alone, limit=limit, n=n // 2, generates=generates)
+    return _behind(model, first, behind, limit=limit, n=n // 2, generates=generates)
 
 
-def _apart(model: Model, samples: list[Encoded], alone: View, limit: Limit, *, generates: bool) -> _Apart:
-    """The last of the samples as the forward of a batch has it, and the first token that is generated after it."""
-    n, at = len(samples), some(samples[-1].length)
-    one, last = views(model, model.collate(samples), [0, n - 1], at)
-    far, beside = distance(last, alone), 0.0
-    if _goes_on(model, samples[0], samples[-1], alone, limit):
-        beside = distance(last, replace(one, logits=last.logits))
+def _apart(model: Model, first: Encoded, behind: Sequence[Alone], last: Alone, limit: Limit, generates: bool) -> _Apart:
+    """The samples behind the first as the forward of a batch has them, and the first tokens generated after them."""
+    samples = [first, *(one.encoded for one in behind)]
+    places = {id(one): i for i, one in enumerate(behind, 1)}  # of copies the last
+    at = {i: some(samples[i].length) for i in places.values()}
+    goes_on = id(last) in places and _goes_on(model, first, last, limit)
+    start = {0: some(last.encoded.length)} if goes_on else {}
+    found = dict(zip(start | at, views(model, model.collate(samples), start | at), strict=True))
+    far = {i: distance(found[i], behind[i - 1].view) for i in at}
     if generates:
-        logits = first_logits(model, model.collate(samples, left=True))
-        far = max(far, distance(replace(alone, logits=logits[-1].float().cpu()), alone))
-    furthest = max(far, beside)
-    return _Apart(furthest, furthest <= limit.strict, far <= limit.allowed and beside <= limit.strict)
+        logits = first_logits(model, model.collate(samples, left=True)).float().cpu()
+        for i in at:
+            alone = behind[i - 1].view
+            far[i] = max(far[i], distance(replace(alone, logits=logits[i]), alone))
+    own, beside = far.pop(places.get(id(last), 0), 0.0), 0.0
+    if goes_on:
+        mine = found[places[id(last)]]
+        beside = distance(mine, replace(found[0], logits=mine.logits))
+    beyond = [x for x in far.values() if x > limit.allowed]
+    furthest = max(own, beside, *beyond)
+    return _Apart(furthest, furthest <= limit.strict, not beyond and own <= limit.allowed and beside <= limit.strict)
 
 
-def _goes_on(model: Model, longer: Encoded, encoded: Encoded, alone: View, limit: Limit) -> bool:
+def _goes_on(model: Model, longer: Encoded, sample: Alone, limit: Limit) -> bool:
     """Whether the longer sample is the other one, and then more, which changes nothing in front of it: a model whose
     text sees what follows is another."""
-    n = encoded.length
-    if not np.array_equal(longer.layout.token_ids[:n], encoded.layout.token_ids):
+    n = sample.encoded.length
+    if not np.array_equal(longer.layout.token_ids[:n], sample.encoded.layout.token_ids):
         return False
     seen = view(model, model.collate([longer]), at=some(n))
-    return distance(replace(seen, logits=alone.logits), alone) <= limit.allowed
+    return distance(replace(seen, logits=sample.view.logits), sample.view) <= limit.allowed

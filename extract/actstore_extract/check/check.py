@@ -7,18 +7,19 @@ the position ids that a batch is given, the first token of plain generation, a s
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
 
 from actstore.errors import ActstoreError
-from actstore_extract.check.batches import shared
+from actstore_extract.check.batches import Alone, Shared, shared
 from actstore_extract.check.errors import CheckError
 from actstore_extract.check.found import Found
 from actstore_extract.check.noise import distance, limit
 from actstore_extract.check.pictures import check_pictures
 from actstore_extract.check.view import View, some, view
-from actstore_extract.families import Batch, Encoded, Model, Prompt
+from actstore_extract.families import Model, Prompt
 from actstore_extract.forward.capture import Selection, capture
 from actstore_extract.forward.generation import first_logits
 from actstore_extract.forward.masked import masked
@@ -27,8 +28,9 @@ from actstore_extract.forward.tap import attention_modules, tapped
 from actstore_extract.forward.threads import fitting_threads
 from actstore_extract.forward.weights import Edit, Mode
 
-__all__ = ["Asked", "check"]
+__all__ = ["Asked", "batching", "check"]
 
+_OTHERS = 3  # samples that run in a batch with the one that is looked at
 _WAYS: tuple[tuple[Callable[..., AbstractContextManager[None]], Mode], ...] = ((masked, "pre"), (tapped, "post"))
 
 
@@ -62,32 +64,52 @@ def check(model: Model, prompts: Iterable[Prompt], asked: Asked) -> Found:
         ) from None
 
 
+def batching(model: Model, prompts: Iterable[Prompt], batch_size: int) -> Found:
+    """How samples of such prompts may share a forward, and nothing else; of one where that cannot be seen."""
+    try:
+        with fitting_threads(model):
+            trial = _trial(model, prompts, Asked(batch_size))
+            if isinstance(trial, str):
+                return Found(batches="of one", why=f"no sample can be run ({trial})")
+            seen = trial.shared()
+            return Found(batches=seen.batches, why=seen.why)
+    except CheckError as error:
+        return Found(batches="of one", why=str(error))
+
+
 def _trial(model: Model, prompts: Iterable[Prompt], asked: Asked) -> "_Trial | str":
     """The first sample that can be run, or why none can be."""
-    why = "there is none"
-    for prompt in prompts:
-        try:
-            encoded = model.encode(prompt)
-            batch = model.collate([encoded])
-            plain = view(model, batch)
-        except CheckError:
-            raise
-        except Exception as error:  # the run says so of each sample
-            why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            continue
-        if plain.points.isfinite().all():
-            return _Trial(model, prompt, encoded, batch, plain, asked)
-        why = f"{prompt.sample_id}: inf or NaN in its residual stream"
+    why, waiting = "there is none", iter(prompts)
+    for prompt in waiting:
+        found = _alone(model, prompt)
+        if isinstance(found, Alone):
+            return _Trial(model, prompt, found, waiting, asked)
+        why = found
     return why
 
 
-class _Trial:
-    """One sample, seen in several ways."""
+def _alone(model: Model, prompt: Prompt) -> "Alone | str":
+    """A sample alone, or why it cannot be run: the run says so of each."""
+    try:
+        encoded = model.encode(prompt)
+        plain = view(model, model.collate([encoded]))
+    except CheckError:
+        raise
+    except Exception as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    if plain.points.isfinite().all():
+        return Alone(encoded, plain)
+    return f"{prompt.sample_id}: inf or NaN in its residual stream"
 
-    def __init__(self, model: Model, prompt: Prompt, encoded: Encoded, batch: Batch, plain: View, asked: Asked) -> None:
-        self.model, self.prompt, self.encoded, self.asked = model, prompt, encoded, asked
-        self.batch, self.plain = batch, plain
-        self.limit = limit(model, encoded, plain, asked.batch_size)
+
+class _Trial:
+    """One sample, seen in several ways; others, of the prompts that are `waiting`, are seen in a batch with it."""
+
+    def __init__(self, model: Model, prompt: Prompt, alone: Alone, waiting: Iterator[Prompt], asked: Asked) -> None:
+        self.model, self.prompt, self.alone, self.asked, self.waiting = model, prompt, alone, asked, waiting
+        self.encoded, self.plain = alone
+        self.batch = model.collate([self.encoded])
+        self.limit = limit(model, self.encoded, self.plain, asked.batch_size)
         self.held = ["points"]
         self.differences: dict[str, float] = {}
         self.left_out: dict[str, str] = {}
@@ -96,10 +118,7 @@ class _Trial:
         """Everything, one after the other."""
         for step in (self._capture, self._blocks, self._position_ids, self._pictures, self._generation):
             self._step(step)
-        batches = shared(
-            *(self.model, self.prompt, self.encoded, self.plain, self.limit, self.asked.batch_size),
-            generates=self.asked.generates,
-        )
+        batches = self.shared()
         for what, figure in batches.seen.items():
             self._note(what, figure)
         return Found(
@@ -108,6 +127,22 @@ class _Trial:
             batches=batches.batches,
             why=batches.why,
         )
+
+    def shared(self) -> Shared:
+        """How samples may share a forward."""
+        return shared(
+            *(self.model, self.prompt, self.alone, self.limit, self.asked.batch_size),
+            generates=self.asked.generates,
+            others=list(self._others()) if self.asked.batch_size > 1 else [],
+        )
+
+    def _others(self) -> Iterator[Alone]:
+        """Samples that may be in a batch with this one."""
+        shape = self.model.kind.shape(self.encoded)
+        for prompt in islice(self.waiting, _OTHERS):
+            found = _alone(self.model, prompt)
+            if isinstance(found, Alone) and self.model.kind.shape(found.encoded) == shape:
+                yield found
 
     def _step(self, step: Callable[[], None]) -> None:
         """One of them; CheckError for whatever it raises in a model whose plain forward runs."""

@@ -1,6 +1,6 @@
 """Views: what a forward shows of a sample, gathered by hooks of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -38,21 +38,22 @@ def some(n: int) -> Positions:
 
 def view(model: Model, batch: Batch, *, layers: Sequence[int] | None = None, at: Positions | None = None) -> View:
     """One forward, as the first sample of the batch has it, at positions `at` or else at `some` of them."""
-    (found,) = views(model, batch, [0], some(batch.layouts[0].length) if at is None else at, layers=layers)
+    (found,) = views(model, batch, {0: some(batch.layouts[0].length) if at is None else at}, layers=layers)
     return found
 
 
 def views(
-    model: Model, batch: Batch, samples: Sequence[int], at: Positions, *, layers: Sequence[int] | None = None
+    model: Model, batch: Batch, at: Mapping[int, Positions], *, layers: Sequence[int] | None = None
 ) -> list[View]:
-    """One forward, as these samples of the batch have it at positions `at`, at residual points `layers` (None: all).
+    """One forward, as samples of the batch have it, each at positions of its own, at residual points `layers` (None:
+    all).
 
     CheckError where a point's input is not (samples, slots, d), or comes never or more than once.
     """
     name = type(model.module).__name__
     wanted = range(model.n_layers + 1) if layers is None else layers
     shape = (len(batch), batch.n_slots, model.d_model)
-    rows = torch.from_numpy(np.concatenate([batch.rows(sample, at) for sample in samples]))
+    rows = torch.from_numpy(np.concatenate([batch.rows(sample, own) for sample, own in at.items()]))
     found: dict[int, list[torch.Tensor]] = {layer: [] for layer in wanted}
     with ExitStack() as hooks:
         for layer in wanted:
@@ -65,7 +66,7 @@ def views(
                         "rows would be stored as those of other tokens; this architecture needs a family of its own"
                     )
                 kept = x.reshape(-1, x.shape[-1])[rows.to(x.device)]
-                found[layer].append(kept.float().cpu().reshape(len(samples), len(at), -1))
+                found[layer].append(kept.float().cpu())
 
             hooks.enter_context(at_point(model, "residual", layer, keep))
         if len(batch) > 1:  # of one sample alone the head sees all tokens, as it does without us
@@ -79,5 +80,5 @@ def views(
             )
     assert logits is not None
     last = -1 if len(batch) > 1 else int(batch.offset[0]) + batch.layouts[0].length - 1
-    streams = torch.stack([seen for (seen,) in found.values()])
-    return [View(streams[:, i], logits[sample, last].float().cpu()) for i, sample in enumerate(samples)]
+    streams = torch.stack([seen for (seen,) in found.values()]).split([len(own) for own in at.values()], dim=1)
+    return [View(own, logits[sample, last].float().cpu()) for sample, own in zip(at, streams, strict=True)]

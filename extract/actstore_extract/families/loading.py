@@ -121,7 +121,13 @@ def rules_of(path: str, family: str | None, revision: str | None = None, *, remo
     kind = family_of((config.architectures or [""])[0], config, family)
     if not kind.architectures and _is_plain(config):
         return 1
-    return kind.rules if kind.architectures or type(config) in AutoModelForImageTextToText._model_mapping else 1
+    return kind.rules if kind.architectures or _sees(config) else 1
+
+
+def _sees(config: PretrainedConfig) -> bool:
+    """Whether a model is one of images and text: Transformers maps it so, and it has parts; Mistral 4, which it maps so
+    too, is the decoder alone."""
+    return type(config) in AutoModelForImageTextToText._model_mapping and bool(type(config).sub_configs)
 
 
 def _is_plain(config: PretrainedConfig) -> bool:
@@ -172,7 +178,7 @@ def _whole(
         processor = AutoProcessor.from_pretrained(path, **where)  # type: ignore[no-untyped-call]
         module = pretrained(auto, path, config=config, **where, **options)
         keep_method(module, how)
-    if type(config) in AutoModelForImageTextToText._model_mapping and not isinstance(processor, ProcessorMixin):
+    if _sees(config) and not isinstance(processor, ProcessorMixin):
         raise LoadError(f"{path} has a tokenizer alone: processor_config.json or preprocessor_config.json is missing")
     return kind, module, processor
 

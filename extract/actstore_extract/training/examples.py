@@ -46,6 +46,14 @@ class Encoder:
 
     def __call__(self, said: Conversation, image: Image | None, template: str | None = None) -> Example:
         """The example; SampleError where the tokens are not as they should be."""
+        prompt, answers = self.prompt(said, image, template)
+        encoded = self.model.encode(prompt)
+        return self._shortened(encoded, self._spans(encoded, prompt, answers))
+
+    def prompt(
+        self, said: Conversation, image: Image | None, template: str | None = None
+    ) -> tuple[Prompt, list[tuple[int, int]]]:
+        """The whole conversation as a prompt, and the characters of its answers."""
         own = self.model.kind.marker(self.model)
         first = self.image_first and image is not None
         turns = [Turn(turn.who, _without(turn.text)) if first and MARKER in turn.text else turn for turn in said.turns]
@@ -53,10 +61,8 @@ class Encoder:
         begin = self.model.tokenizer.bos_token or ""
         front, moved = (len(begin) if text.startswith(begin) else 0), (len(own) if first else 0)
         text = text[:front] + (own if first else "") + text[front:]
-        prompt = Prompt(said.sample_id, text, image, chat=True)
         spans = [(start + moved, stop + moved) for start, stop in answers]
-        encoded = self.model.encode(prompt)
-        return self._shortened(encoded, self._spans(encoded, prompt, spans))
+        return Prompt(said.sample_id, text, image, chat=True), spans
 
     def _spans(self, encoded: Encoded, prompt: Prompt, answers: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """The tokens of each answer: all that end within its characters."""

@@ -22,6 +22,7 @@ from actstore_extract.training.log import Row, read_log, write_log
 from actstore_extract.training.loss import losses
 from actstore_extract.training.recipe import TrainingRecipe
 from actstore_extract.training.schedule import Order, learning_rate
+from actstore_extract.training.sharing import sharing
 from actstore_extract.training.stopping import Stop, stopping
 
 __all__ = ["Done", "Learner", "TrainingError", "train"]
@@ -108,6 +109,10 @@ class _Loop:
 
     def run(self) -> Done:
         """All steps that are left."""
+        shared = sharing(self.data, self.learner.encode, self.how.micro_batch)
+        self.learner.model.batching = shared.batches
+        for line in shared.lines():
+            self.say(line)
         if found := read_checkpoint(self.out, self.made):
             self._restore(found)
         self.say(f"{self.order.steps - self.step} of {self.order.steps} steps left, of {self.how.batch_size} examples")

@@ -152,6 +152,15 @@ def test_a_batch_is_not_what_its_samples_are(
     assert found.lines()[-1].endswith("one sample at a time" if batches == "of one" else "samples of one length")
 
 
+def test_the_words_of_others_show_what_padding_does_to_some() -> None:
+    """What padding does to a model that chooses keys goes by the words: the first sample is the same in any batch."""
+    model, texts = made(kinds.text, "deepseek_v32"), [f"{kinds.LONG} two", kinds.LONG]
+    prompts = [one._replace(chat=True) for one in tiny.prompts(texts, [(8, 8)] * 2)]  # as it is: nothing begins it
+    assert check(model, prompts[:1], Asked(batch_size=4)).batches == "padded"
+    for batch_size in (2, 4):
+        assert check(model, prompts, Asked(batch_size)).batches == "of one length"
+
+
 def test_a_sample_that_sees_the_first_ones_picture_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made(system("llava_gemma"))
     collate = model.kind.collate

@@ -24,6 +24,7 @@ from actstore_extract.models.vision import MISSING
 RIGHT = [
     *("gemma3", "llava_next", "idefics3_split", "chameleon"),  # both ways, newlines, tiles, codes
     *("gpt2", "gpt_oss", "jamba", "deepseek_v32", "bloom", "bert"),  # old, sinks, blocks without, sparse, own, no norm
+    "mistral4",  # mapped as one that sees, and it does not
 ]
 
 
