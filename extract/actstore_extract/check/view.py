@@ -80,5 +80,6 @@ def views(
             )
     assert logits is not None
     last = -1 if len(batch) > 1 else int(batch.offset[0]) + batch.layouts[0].length - 1
-    streams = torch.stack([seen for (seen,) in found.values()]).split([len(own) for own in at.values()], dim=1)
+    each = [len(own) for own in at.values()]
+    streams = torch.split(torch.stack([seen for (seen,) in found.values()]), each, dim=1)
     return [View(own, logits[sample, last].float().cpu()) for sample, own in zip(at, streams, strict=True)]

@@ -65,11 +65,12 @@ def _apart(name: str, scratch: Path) -> Row:
     process = multiprocessing.get_context("fork").Process(target=_child, args=(name, scratch))
     process.start()
     process.join(SECONDS)
-    if process.is_alive():
+    is_late = process.is_alive()
+    if is_late:
         process.kill()
         process.join()
     kind = kind_named(name)
-    lost = f"its process ended with status {process.exitcode}"
+    lost = f"it took more than {SECONDS} seconds" if is_late else f"its process ended with status {process.exitcode}"
     return read(scratch / "rows" / name).get(name) or Row(name, kind.architecture, kind.sees, "wrong", lost)
 
 

@@ -148,6 +148,15 @@ def test_the_program_tries_what_it_is_told_in_processes_of_their_own(tmp_path: P
     assert sorted(read(tmp_path)) == ["evolla", "pi0"]
 
 
+def test_one_that_does_not_end_is_wrong_and_the_others_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "SECONDS", 0.01)
+    result = CliRunner().invoke(program.main, ["llama", "--out", str(tmp_path)], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "llama: wrong it took more than 0.01 seconds" in result.output
+
+
 def test_the_table_in_the_package_is_of_all_classes() -> None:
     page = program.TABLE.read_text(encoding="utf-8")
     lines = [line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if line.startswith("| ")]
