@@ -204,12 +204,8 @@ class Run:
         """What the self-check finds, or found when the store was made, for samples alone or several in a forward."""
         together = batch_size > 1
         if together not in self._found:
-            self._found[together] = checked(
-                *(self.model, self.recipe, self.asked, self.samples),
-                batch_size=batch_size,
-                there=self.there,
-                say=self.say,
-            )
+            what = (self.model, self.recipe, self.asked, self.samples)
+            self._found[together] = checked(*what, batch_size=batch_size, there=self.there, say=self.say)
         return self._found[together]
 
     def extractor(self, batch_size: int) -> Extractor:
