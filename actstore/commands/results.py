@@ -9,21 +9,27 @@ from actstore.commands.options import output_options, store_argument
 
 @click.command()
 @store_argument
+@click.option("--remove", multiple=True, metavar="NAME", help="Remove this result, by its name; thumbnails, too.")
 @output_options
-def results(store: Path, style: str | None, output: Path | None) -> None:
+def results(store: Path, remove: tuple[str, ...], style: str | None, output: Path | None) -> None:
     """List the saved results and where they come from: call, commits of the store used, versions of the libraries.
 
     current: whether the store still holds what they were computed from. Commits that follow each other are FIRST..LAST.
+    With --remove those of these names are removed, and the others listed.
 
     \b
     Example:
       actstore results demo/fusion
       actstore query demo/fusion "select name, parameters from results where current"
+      actstore results demo/fusion --remove overlap_d9b8f30b
     """
     from actstore.commands.table import render
+    from actstore.format import results as saved
     from actstore.sql import overview
     from actstore.store import open as open_store
 
     columns = ("name", "measure", "created", "current", "sql", "parameters", "commits", "versions")
     opened = open_store(store)
+    if remove:
+        saved.remove(store, remove)
     render(overview.results(opened.results(), opened.state).select(columns), style, output, overview.JSON)

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from actstore.errors import ActstoreError, CorruptError, DamagedWarning, refused
+from actstore.errors import ActstoreError, CorruptError, DamagedWarning, nearest, refused
 from actstore.format.names import RESULTS
 from actstore.format.tables import MEANINGLESS, arrow_of, read_table, write_arrow
 from actstore.storage import local
@@ -165,6 +165,22 @@ def load_all(store: Path) -> list[Result]:
     named = [NAME.fullmatch(path.name) for path in local.listed(store / RESULTS)]
     calls = sorted({name["call"] for name in named if name})
     return [results[0] for call in calls if (results := _of_call(store, call))]
+
+
+def remove(store: Path, names: Sequence[str]) -> None:
+    """Remove the results of these names; ActstoreError for one that is not there, and none is removed then."""
+    there: dict[str, list[Path]] = {}
+    for path in local.listed(store / RESULTS):  # of one call there may be several, and damaged ones
+        if match := NAME.fullmatch(path.name):
+            there.setdefault(match["call"].replace("-", "_"), []).append(path)
+    if lost := [name for name in names if name not in there]:
+        raise ActstoreError(f"{store} has no result '{lost[0]}'{nearest(lost[0], list(there))}; see actstore results")
+    try:
+        for name in dict.fromkeys(names):
+            for path in there[name]:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ActstoreError(f"{store}: a result could not be removed: {error.strerror or error}") from error
 
 
 def runs(names: Sequence[str]) -> list[str]:

@@ -158,7 +158,7 @@ def thumbnails(store: Path, recipe: str | None, pixels: int, overrides: tuple[st
 
     RECIPE says where the pictures are: a file or one that ships; without, the one that made the store. Its samples have
     to be those of the store. About 2 kB a picture. `capture.thumbnails = 96` in a recipe does it at the end of a run;
-    to take them out again, remove results/thumbnails-* from the store.
+    `actstore results STORE --remove` takes them out again.
 
     \b
     Example:

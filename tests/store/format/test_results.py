@@ -249,3 +249,17 @@ def test_a_result_that_is_lost_is_still_missed(store):
     saved.path.unlink()
     with pytest.raises(CorruptError):
         saved.table()
+
+
+def test_a_result_is_removed_by_its_name_and_none_by_a_wrong_one(store, capsys):
+    kept, gone = (store.save_result("label_overlap", TABLE, {"k": k}) for k in (1, 2))
+    assert main.run(["results", str(store.path), "--remove", kept.name, "--remove", gone.name[:-1]]) == 1
+    assert f"no result '{gone.name[:-1]}'; did you mean '{gone.name}'" in capsys.readouterr().err
+    assert {one.name for one in store.results()} == {kept.name, gone.name}
+    again = gone.path.with_name(f"{gone.path.stem[:-8]}00000000.parquet")
+    again.write_bytes(gone.path.read_bytes())  # of the same call, damaged: it goes too
+    assert main.run(["results", str(store.path), "--remove", gone.name]) == 0
+    assert [one["name"] for one in map(json.loads, capsys.readouterr().out.splitlines())] == [kept.name]
+    assert not gone.path.exists()
+    assert not again.exists()
+    assert store.results() == [kept]

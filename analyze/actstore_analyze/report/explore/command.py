@@ -84,7 +84,7 @@ def explore(
     from actstore_analyze.report.explore.resources import Resources
 
     *paths, last = stores
-    query = last if paths and not Path(last).is_dir() else None
+    query = last if paths and last.lstrip().lower().startswith(("select", "from", "with")) else None
     opened = [open_store(path) for path in (paths if query else stores)]
     asked = [role.strip() for role in roles.split(",")] if roles else []
     autoencoders = None

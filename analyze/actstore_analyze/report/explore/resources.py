@@ -60,6 +60,7 @@ class Resources:
         self._views: dict[tuple[str, str, str], View] = {}
         self._one_by_one = threading.RLock()
         for store in stores:
+            store.sql(f"select row_id from (\n{query}\n) limit 0")  # wrong SQL is said now, not in the page
             if lost := [role for role in roles if role not in store.roles]:
                 raise ActstoreError(f"{store.path} has no role '{lost[0]}'; it has {', '.join(store.roles)}")
 

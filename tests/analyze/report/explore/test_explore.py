@@ -13,12 +13,14 @@ import polars as pl
 import pytest
 
 import actstore
+import lenses
 import looking
 from actstore import ActstoreError
 from actstore.commands.main import run
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.report.explore import page, projection
 from actstore_analyze.report.explore.resources import MissingError, Resources
+from actstore_analyze.sae.source import source
 from served import TOKEN, serving
 
 BASE = "tiny/eoi/none"
@@ -155,6 +157,46 @@ def test_a_query_chooses_what_is_seen_and_a_limit_draws_by_seed(store):
 def test_what_is_not_there_is_missing(resources, path):
     with pytest.raises(MissingError):
         resources.get(path)
+
+
+def test_a_store_that_keeps_little_is_shown_as_far_as_it_does(tmp_path):
+    bare = Resources([looking.make(tmp_path / "s", kept=False)])
+    table = bare.get(f"{BASE}/table")
+    assert table["picture"] == [None] * 23
+    assert [*table["columns"]] == ["label", "split"]
+    card = bare.get("tiny/sample/3")
+    assert [one["heat"] for one in card["pictures"]] == [None]
+    assert {*card["missing"]} == {"pictures", "attention", "said"}
+    assert "failed" not in bare.get("tiny/sample/22")
+
+
+def test_features_are_those_of_the_vector_and_of_each_cell_of_its_picture(store, tmp_path):
+    rng = np.random.default_rng(1)
+    shapes = {
+        "W_enc": (lenses.D, 12),
+        "b_enc": (12,),
+        "W_dec": (12, lenses.D),
+        "b_dec": (lenses.D,),
+        "threshold": (12,),
+    }
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    (tmp_path / "layer_1").mkdir()
+    np.savez(tmp_path / "layer_1" / "params.npz", **weights)
+    with_saes = Resources([store], saes=source(str(tmp_path), hook="pre"))
+    assert with_saes.get("stores")[0]["features"] == [1]
+    assert with_saes.get(f"{BASE}/features/2/5") == []
+
+    def active(x):
+        raw = x @ weights["W_enc"] + weights["b_enc"]
+        return np.where(raw > np.maximum(weights["threshold"], 0), raw, 0)
+
+    own, cells = active(looking.vectors("eoi")[1, 5]), active(looking.vectors("image")[1, 20:24])
+    strongest = np.argsort(-own)[:8]
+    found = with_saes.get(f"{BASE}/features/1/5")
+    assert [number for number, *_ in found] == [int(one) for one in strongest if own[one] > 0]
+    for number, value, grid in found:
+        assert value == pytest.approx(own[number], abs=1e-3)
+        np.testing.assert_allclose(grid, cells[:, number], atol=1e-3)
 
 
 # The server.
@@ -294,6 +336,8 @@ def test_a_file_holds_what_the_page_may_ask_for(store, resources, tmp_path, caps
         (["-o", "p.pdf"], "one .html file"),
         (["--layers", "7", "-o", "p.html"], "tiny has no layer 7"),
         (["--roles", "eoy"], "has no role 'eoy'"),
+        (["from rows where lable = 'cat'"], "did you mean 'label'"),
+        (["another/store"], "another/store"),
     ],
 )
 def test_what_cannot_be_written_is_refused(store, tmp_path, monkeypatch, capsys, words, said):
