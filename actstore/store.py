@@ -240,8 +240,15 @@ class Store:
         A notebook shows it as a page, `rich.print` in a terminal, and its `save` writes .html, .png or .svg.
         Raises ActstoreError, with the nearest, for a sample that is not there.
         """
-        (entry,) = entry_points(group="actstore.store", name="show")
-        return entry.load()(self, sample_id, condition)
+        return _joined("show")(self, sample_id, condition)
+
+    def explore(self, query: str = "from rows", roles: Sequence[str] = (), *, limit: int = 5_000) -> Any:
+        """The points of some roles in the plane, layer by layer, as a notebook shows them; `save` writes one .html.
+
+        At most `limit` points of each role, all roles if none are said; SQL, with row_id, chooses the rows. On the
+        command line `actstore explore` has no such limits.
+        """
+        return _joined("explore")(self, query, roles, limit=limit)
 
     def draft(self, number: int) -> Draft:
         """Begin a batch of the plan: a locked folder of its own, to be finished by `write`."""
@@ -352,6 +359,12 @@ class Store:
         )
         self._finalizer = weakref.finalize(self, _close, made, os.getpid())
         return made
+
+
+def _joined(name: str) -> Any:
+    """What another package does with a store, found as commands are: the core imports none."""
+    (entry,) = entry_points(group="actstore.store", name=name)
+    return entry.load()
 
 
 def _close(made: duckdb.DuckDBPyConnection, owner: int) -> None:

@@ -116,13 +116,7 @@ def _write(resources: "Resources", output: Path, layers: str | None, projection:
 
     if output.suffix != ".html":
         raise ActstoreError(f"{output}: the page is one .html file")
-    choices = [
-        (one["name"], role, condition)
-        for one in resources.described
-        for role in one["roles"]
-        for condition in one["conditions"]
-        if resources.has(one["name"], role, condition)
-    ]
+    choices = page.choices(resources)
     numbers = None if layers is None else [int(one) for one in layers.split(",")]
     chosen = {one["name"]: resources.layers(one["name"], numbers) for one in resources.described}
     sizes = page.estimate(resources, choices, chosen)

@@ -4,6 +4,7 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
+from html import escape
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -12,7 +13,7 @@ from actstore.errors import ActstoreError
 from actstore_analyze.report.explore.resources import Resources
 from actstore_analyze.report.explore.view import NEAREST
 
-__all__ = ["FILES", "Choice", "estimate", "saved", "static"]
+__all__ = ["FILES", "Choice", "choices", "estimate", "framed", "saved", "static"]
 
 FILES = {
     "explore.html": "text/html; charset=utf-8",
@@ -37,6 +38,23 @@ Choice = tuple[str, str, str]  # store, role, condition
 def static(name: str) -> str:
     """A file of the page."""
     return (files("actstore_analyze.report.explore") / "static" / name).read_text(encoding="utf-8")
+
+
+def choices(resources: Resources) -> list[Choice]:
+    """Every view that has points."""
+    return [
+        (one["name"], role, condition)
+        for one in resources.described
+        for role in one["roles"]
+        for condition in one["conditions"]
+        if resources.has(one["name"], role, condition)
+    ]
+
+
+def framed(page: str, height: int, allowed: str = "") -> str:
+    """A page in a frame of its own, as a notebook shows it."""
+    style = f"width:100%;height:{height}px;border:1px solid #ccc"
+    return f'<iframe sandbox="{allowed}" style="{style}" srcdoc="{escape(page)}"></iframe>'
 
 
 def estimate(resources: Resources, choices: Sequence[Choice], layers: Mapping[str, Sequence[int]]) -> dict[str, int]:

@@ -1,15 +1,19 @@
-"""Showing a sample: as a page, a picture, in a notebook or a terminal."""
+"""Showing: one sample, or all points, in a notebook, as files, and a sample in a terminal."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from rich.console import Group
 
+from actstore.commands.outputs import written
 from actstore.store import Store
-from actstore_analyze.report.explore import shown, terminal
+from actstore_analyze.report.explore import page, shown, terminal
+from actstore_analyze.report.explore.resources import Resources
 from actstore_analyze.report.explore.sample import Sample, sample
 
-__all__ = ["Shown", "show"]
+__all__ = ["Explored", "Shown", "explore", "show"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Shown:
         shown.save(self.sample, Path(path))
 
     def _repr_html_(self) -> str:
-        return shown.framed(self.sample)
+        return page.framed(shown.page(self.sample), 720)
 
     def __rich__(self) -> Group:
         return terminal.rendered(self.sample)
@@ -32,3 +36,31 @@ class Shown:
 def show(store: Store, sample_id: str, condition: str = "none") -> Shown:
     """One sample of a store; ActstoreError, with the nearest there is, for one that it has not."""
     return Shown(sample(store, sample_id, condition))
+
+
+@dataclass(frozen=True)
+class Explored:
+    """Points of a store in the plane: a page that a notebook shows, and that asks nobody for anything."""
+
+    resources: Resources
+
+    @cached_property
+    def page(self) -> str:
+        """The page; made once."""
+        return page.saved(self.resources, page.choices(self.resources))
+
+    def save(self, path: Path | str) -> None:
+        """Write the page as .html; raises ActstoreError where it cannot be written."""
+        with written(Path(path)) as draft:
+            draft.write_text(self.page, encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        return page.framed(self.page, 760, "allow-scripts")
+
+
+def explore(store: Store, query: str = "from rows", roles: Sequence[str] = (), *, limit: int = 5_000) -> Explored:
+    """The points of some roles of a store, all if none are said, at most `limit` of each.
+
+    Raises QueryError for wrong SQL, ActstoreError for a role that the store has not, and for a page of over 200 MB.
+    """
+    return Explored(Resources([store], query, roles=roles, most=limit))

@@ -1,7 +1,6 @@
-"""A sample as a page, as a picture, and as a frame in a notebook."""
+"""A sample as a page and as a picture."""
 
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from actstore_analyze.report.explore import drawing
 from actstore_analyze.report.explore.drawing import Drawing
 from actstore_analyze.report.explore.sample import Sample
 
-__all__ = ["framed", "page", "save", "sections", "svg"]
+__all__ = ["page", "save", "sections", "svg"]
 
 SUFFIXES = (".html", ".png", ".svg")
 PNG_SCALE = 2
@@ -78,12 +77,6 @@ def page(sample: Sample) -> str:
         ],
     }
     return environment.get_template("sample.html").render(content)
-
-
-def framed(sample: Sample) -> str:
-    """The page in a frame of its own, as a notebook shows it."""
-    style = "width:100%;height:720px;border:1px solid #ccc"
-    return f'<iframe sandbox style="{style}" srcdoc="{escape(page(sample))}"></iframe>'
 
 
 def save(sample: Sample, path: Path) -> None:

@@ -129,6 +129,23 @@ def _opens_by_itself(browser, path, *, point, layer):
     alone.page.context.close()
 
 
+def test_a_notebook_shows_the_page_in_a_frame(browser, resources, tmp_path):
+    (store,) = resources.stores.values()
+    explored = store.explore("from rows where split = 'train'", ["eoi"])
+    (tmp_path / "cell.html").write_text(f"<!doctype html><body>{explored._repr_html_()}</body>")
+    seen = Seen(browser, ("file:", "data:", "blob:", "about:"), offline=True)
+    seen.page.goto((tmp_path / "cell.html").as_uri())
+    frame = seen.page.frame_locator("iframe")
+    frame.locator(READY).wait_for()
+    assert frame.locator("#said").inner_text() == "16 of 16 points"
+    frame.locator("#layer").press("ArrowLeft")
+    frame.locator("#at >> text=1").wait_for()
+    assert (seen.errors, seen.elsewhere) == ([], [])
+    seen.page.context.close()
+    explored.save(tmp_path / "saved.html")
+    assert (tmp_path / "saved.html").read_text() == explored.page
+
+
 def test_a_lasso_counts_and_wrong_sql_says_why(seen):
     page = seen.page
     middle, radius = seen.at(5), 60

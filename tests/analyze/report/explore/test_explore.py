@@ -172,17 +172,12 @@ def test_a_store_that_keeps_little_is_shown_as_far_as_it_does(tmp_path):
 
 def test_features_are_those_of_the_vector_and_of_each_cell_of_its_picture(store, tmp_path):
     rng = np.random.default_rng(1)
-    shapes = {
-        "W_enc": (lenses.D, 12),
-        "b_enc": (12,),
-        "W_dec": (12, lenses.D),
-        "b_dec": (lenses.D,),
-        "threshold": (12,),
-    }
+    d, n = lenses.D, 12
+    shapes = {"W_enc": (d, n), "b_enc": (n,), "W_dec": (n, d), "b_dec": (d,), "threshold": (n,)}
     weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    (tmp_path / "layer_1").mkdir()
-    np.savez(tmp_path / "layer_1" / "params.npz", **weights)
-    with_saes = Resources([store], saes=source(str(tmp_path), hook="pre"))
+    (tmp_path / "layer_0").mkdir()
+    np.savez(tmp_path / "layer_0" / "params.npz", **weights)
+    with_saes = Resources([store], saes=source(str(tmp_path)))  # of the output of block 0
     assert with_saes.get("stores")[0]["features"] == [1]
     assert with_saes.get(f"{BASE}/features/2/5") == []
 

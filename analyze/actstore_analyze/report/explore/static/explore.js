@@ -154,7 +154,7 @@ class Explorer {
     return new URLSearchParams(Object.entries(state).filter(([, value]) => value !== null && value !== "").map(([name, value]) => [name, String(value)]));
   }
   remember() {
-    history.replaceState(null, "", `${location.pathname}#${this.address()}`);
+    if (location.protocol !== "about:") history.replaceState(null, "", `${location.pathname}#${this.address()}`); // a notebook's frame has no address
     $("file").href = `page.html?${this.address()}`;
   }
 
