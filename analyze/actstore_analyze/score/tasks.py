@@ -98,6 +98,12 @@ def _mme(samples: pl.DataFrame) -> list[Score]:
     """Points of a task, [0, 200]; over several also perception and cognition, the sums of those that are there."""
     if samples["image"].dtype == pl.List(pl.String):
         raise ActstoreError("the questions of MME are of one picture each; these samples have several")
+    if samples["image"].n_unique() == samples.height > 1:
+        raise ActstoreError(
+            "every sample has an image of its own, as rows of the hub are numbered: which two questions are about one "
+            "is to be told by another column, question_id perhaps: "
+            '"select * replace (question_id as image) from samples"'
+        )
     points = {
         task: mme_points(own["said"].to_list(), [_only(one) for one in own["truth"].to_list()], own["image"].to_list())
         for (task,), own in samples.group_by("split", maintain_order=True)

@@ -154,6 +154,16 @@ def test_mme_takes_pairs_alone(tmp_path, capsys):
     assert (status, "MME asks two questions about an image, b has 1: leave it out" in err) == (1, True)
 
 
+def test_mme_of_a_mirror_that_numbers_its_images(tmp_path, capsys):
+    pairs = {"image": ["0", "1", "2", "3"], "question_id": ["a", "a", "b", "b"]}
+    store = make_store(tmp_path / "s", ["yes", "no", "yes", "yes"], label=["yes", "no"] * 2, **pairs)
+    status, _, err = command(capsys, store, "--task", "mme")
+    asked = re.search('another column, question_id perhaps: "(.*)"', err)
+    assert (status, asked is not None) == (1, True)
+    rows = command(capsys, store, asked[1], "--task", "mme")[1]
+    assert by_metric(rows)["points"]["score"] == 75 + 50
+
+
 def test_llava_bench_is_rated_by_a_judge_once(tmp_path, capsys):
     said = ["a dog", "a cat", "a bird", "nothing"]
     columns = {"question": ["What?"] * 4, "context": ["It is a dog."] * 4, "answer": ["dog", "cat", "bird", "fish"]}
