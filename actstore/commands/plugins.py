@@ -106,7 +106,9 @@ class Commands(click.Group):
         """As click does, but an unknown command names the nearest."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            ctx.fail(f"no command '{name}'{nearest(name, self.list_commands(ctx))}")
+            later = next((word for word in args[1:] if self.get_command(ctx, word)), None)
+            first = nearest(name, self.list_commands(ctx)) or (f"; the command comes first: {later}" if later else "")
+            ctx.fail(f"no command '{name}'{first}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -19,6 +19,7 @@ from actstore.storage import local
 
 TABLES = ("rows.parquet", "samples.parquet")
 PAIRED = ("keys/", "values/")
+REMEDY = "run actstore repair, or restore it from a copy"
 
 
 class File(NamedTuple):
@@ -32,14 +33,15 @@ class File(NamedTuple):
         """Size and checksum of a file as it is now."""
         return cls(path.stat().st_size, local.crc32c(path))
 
-    def check(self, path: Path | str, *, whole: bool) -> None:
-        """Raise CorruptError unless `path` is a plain file of this size and, with `whole`, of these bytes."""
+    def check(self, path: Path | str, *, whole: bool, remedy: str = REMEDY) -> None:
+        """Raise CorruptError unless `path` is a plain file of this size and, with `whole`, of these bytes.
+
+        remedy: what is said to do where it is missing.
+        """
         try:
             found = os.lstat(path)
         except FileNotFoundError:
-            raise CorruptError(
-                f"{path}: committed, but missing; run actstore repair, or restore it from a copy"
-            ) from None
+            raise CorruptError(f"{path}: committed, but missing; {remedy}") from None
         if not stat.S_ISREG(found.st_mode):
             raise CorruptError(f"{path}: not a plain file; a store holds no links")
         if found.st_size != self.size:

@@ -1,5 +1,6 @@
 """The header of a store: what it captures and who produced it; written at creation, never edited."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from actstore.format.names import (
 )
 from actstore.format.schema import PLAN as PLAN_COLUMNS
 from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
+
+SQL = re.compile(r"\s*(from|select|with)\s", re.IGNORECASE)
 
 
 class _Capture(msgspec.Struct, frozen=True):
@@ -78,7 +81,8 @@ class Header:
         try:
             record = records.load(path, PICTURED)
         except (FileNotFoundError, NotADirectoryError):
-            raise NotAStoreError(f"{store} is not a store: it has no {HEADER}") from None
+            order = "; the store comes first, then the SQL" if SQL.match(str(store)) else ""
+            raise NotAStoreError(f"{store} is not a store: it has no {HEADER}{order}") from None
         except PermissionError as error:
             raise ActstoreError(f"{path}: {error.strerror}") from None
         if linked := [name for name in (PARTS, COMMITS, RESULTS, LENS) if (store / name).is_symlink()]:
@@ -142,7 +146,7 @@ class Header:
         table with those of format 1.
         """
         path = store / name
-        self.files[name].check(path, whole=True)
+        self.files[name].check(path, whole=True, remedy="restore it from a copy")
         if name == PLAN:
             tables.check_columns(path, PLAN_COLUMNS, own=True, form=self.format)
         elif name == VOCABULARY:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from actstore.errors import ActstoreError, nearest
+from actstore.format.names import HEADER
 
 __all__ = ["RecipeError", "check_keys", "override", "read", "section"]
 
@@ -21,6 +22,8 @@ def read(name: str, known: Sequence[str], listed_by: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(name).read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError):
+        if Path(name, HEADER).exists():
+            raise RecipeError(f"'{name}' is a store, no recipe: the recipe comes first, then the store") from None
         raise RecipeError(
             f"no recipe '{name}': neither a file nor one that ships{nearest(name, list(known))}; "
             f"see them all with: {listed_by}"

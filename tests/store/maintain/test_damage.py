@@ -150,6 +150,12 @@ def test_a_chunk_that_is_lost_is_never_zeros(path, kind):
         actstore.open(path)
 
 
+def test_a_plan_that_is_lost_sends_nobody_to_repair(path):
+    (path / "plan.parquet").unlink()
+    with pytest.raises(actstore.CorruptError, match="plan.parquet: committed, but missing; restore it from a copy$"):
+        _ = actstore.open(path).plan
+
+
 def test_what_is_lost_after_opening(path):
     store = actstore.open(path)
     shutil.rmtree(store.parts[1].folder / "residual/eoi/c")
