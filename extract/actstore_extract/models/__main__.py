@@ -7,6 +7,7 @@ Rows are kept in `--out` as they come, so that a run that was ended goes on; the
 """
 
 import multiprocessing
+import shutil
 import sys
 import tempfile
 import warnings
@@ -70,6 +71,7 @@ def _apart(name: str, scratch: Path) -> Row:
         process.kill()
         process.join()
     kind = kind_named(name)
+    shutil.rmtree(scratch / name, ignore_errors=True)  # all of them together are many gigabytes
     lost = f"it took more than {SECONDS} seconds" if is_late else f"its process ended with status {process.exitcode}"
     return read(scratch / "rows" / name).get(name) or Row(name, kind.architecture, kind.sees, "wrong", lost)
 
