@@ -129,6 +129,7 @@ def _opens_by_itself(browser, path, *, point, layer):
     alone.page.context.close()
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_page_in_a_frame(browser, resources, tmp_path):
     (store,) = resources.stores.values()
     explored = store.explore("from rows where split = 'train'", ["eoi"])
@@ -146,6 +147,7 @@ def test_a_notebook_shows_the_page_in_a_frame(browser, resources, tmp_path):
     assert (tmp_path / "saved.html").read_text() == explored.page
 
 
+@pytest.mark.slow
 def test_a_lasso_counts_and_wrong_sql_says_why(seen):
     page = seen.page
     middle, radius = seen.at(5), 60
