@@ -189,7 +189,14 @@ def test_a_hundred_thousand_points_in_a_file_are_too_many_and_in_the_page_are_dr
 
     n = 100_000
     plan = pl.DataFrame({"sample_id": [f"s{i}" for i in range(n)], "label": ["ab"[i % 2] for i in range(n)]})
-    store = actstore.create(tmp_path / "s", plan=plan, layers=(0, 1), d_model=8, dtype="float32", run={"model": "big"})
+    store = actstore.create(
+        *(tmp_path / "s",),
+        plan=plan.with_columns(batch=pl.lit(0)),
+        layers=(0, 1),
+        d_model=8,
+        dtype="float32",
+        run={"model": "big"},
+    )
     x = np.random.default_rng(0).standard_normal((2, n, 8)).astype(np.float32)
     store.write(
         0,
