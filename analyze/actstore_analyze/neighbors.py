@@ -127,7 +127,7 @@ def numbered(groups: NDArray[np.integer], n: int, k: int) -> Ints:
     own: Ints
     _, own, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if n - sizes.max() < k:
-        raise UndefinedError(
+        raise ActstoreError(
             f"{n} points, {sizes.max()} of them in one group: these have no {k} neighbours outside it; "
             "take fewer neighbours or smaller groups"
         )
