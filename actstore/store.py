@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore import process
-from actstore.errors import ActstoreError, AlreadyCommittedError, CorruptError, PlanError, QueryError, nearest
+from actstore.errors import ActstoreError, AlreadyCommittedError, CorruptError, PlanError, QueryError
 from actstore.format import checkpoint, commits, header, plan, records, results
 from actstore.format.commits import Commit
 from actstore.format.header import Header
@@ -38,8 +38,6 @@ from actstore.write import batch
 from actstore.write.drafts import Draft
 
 __all__ = ["Store", "open"]
-
-ACCESSORS = "actstore.accessors"
 
 
 class Store:
@@ -67,17 +65,6 @@ class Store:
 
     def __setstate__(self, state: tuple[Path, Limits, Header, list[Commit]]) -> None:
         self._of(*state)
-
-    def __getattr__(self, name: str) -> Any:
-        """What other packages add to every store, by their entry points: `measure`, those of actstore_analyze."""
-        found = [] if name.startswith("_") else [*entry_points(group=ACCESSORS, name=name)]
-        if not found:
-            raise AttributeError(f"a store has no '{name}'{nearest(name, dir(self))}")
-        accessor = self.__dict__[name] = found[0].load()(self)
-        return accessor
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *(one.name for one in entry_points(group=ACCESSORS))})
 
     def __repr__(self) -> str:
         done = len(self._vectors.part_of)
@@ -249,6 +236,14 @@ class Store:
         command line `actstore explore` has no such limits.
         """
         return _joined("explore")(self, query, roles, limit=limit)
+
+    @cached_property
+    def measure(self) -> Any:
+        """The measures: `store.measure.overlap(k=10)` is what `actstore overlap STORE -k 10` computes and keeps.
+
+        What comes back has `.table`, `.figure`, `.methods`, `.command` and `.save(path)`.
+        """
+        return _joined("measure")(self)
 
     def draft(self, number: int) -> Draft:
         """Begin a batch of the plan: a locked folder of its own, to be finished by `write`."""

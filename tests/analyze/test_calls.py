@@ -67,8 +67,6 @@ def test_a_store_has_them(store):
     assert "Label overlap" in store.measure.overlap.__doc__
     with pytest.raises(AttributeError, match="no measure 'gapp'.*gap"):
         store.measure.gapp  # noqa: B018
-    with pytest.raises(AttributeError, match="a store has no 'mesure'.*measure"):
-        store.mesure  # noqa: B018
 
 
 def test_it_is_recalled(store, monkeypatch):
