@@ -1,6 +1,7 @@
 """Adapters: one linear map from what a vision model sees into the width of a language model."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -28,18 +29,30 @@ class Adapter(nn.Module):
 
     `scale` is what that asks for. A language model that multiplied its input embeddings itself (Gemma in Transformers
     before 5.4, by the root of its width) trained adapters whose output is smaller by that: "sqrt(d)". One whose output
-    went into block 0 as it was is "1". `facts` are what the file says of the training.
+    went into block 0 as it was is "1". `facts` are what the file says of the training. With `pool` there, features are
+    those (..., patches, d_vision) of a square picture, of which the mean of each pool x pool patches is mapped;
+    `processor` there changes settings of the tower's image processor.
     """
 
     def __init__(self, linear: nn.Linear, scale: str, facts: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self.linear, self.scale, self.facts = linear, scale, dict(facts or {})
         self.factor = SCALES[scale](linear.out_features)
+        self.pool = int(self.facts.get("pool", "1"))
+        self.processor: dict[str, object] = json.loads(self.facts.get("processor", "{}"))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """The vectors, in the dtype of the weights."""
-        x: torch.Tensor = self.linear(features)
+        x: torch.Tensor = self.linear(self.pooled(features))
         return x * torch.tensor(self.factor, dtype=x.dtype)  # rounded as Gemma rounded it
+
+    def pooled(self, features: torch.Tensor) -> torch.Tensor:
+        """What of the features the map reads: of every patch, or the mean of each pool x pool patches."""
+        if self.pool == 1:
+            return features
+        n = math.isqrt(features.shape[-2]) // self.pool
+        patches = features.reshape(*features.shape[:-2], n, self.pool, n, self.pool, features.shape[-1])
+        return patches.mean((-4, -2)).flatten(-3, -2)
 
 
 def read_adapter(path: Path, *, scale: str | None = None) -> Adapter:

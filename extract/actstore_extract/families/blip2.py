@@ -3,6 +3,9 @@
 Image tokens are learned queries, whose order is no grid. Nothing begins or ends an image.
 """
 
+from collections.abc import Mapping
+
+import torch
 from transformers import BatchFeature
 
 from actstore_extract.families.family import Family
@@ -18,7 +21,7 @@ class Blip2(Family):
     rules = 2
     architectures = ("Blip2ForConditionalGeneration", "InstructBlipForConditionalGeneration")
 
-    def n_image_tokens(self, model: Wrapped) -> int:
+    def n_image_tokens(self, model: Wrapped, inputs: Mapping[str, torch.Tensor]) -> int:  # noqa: ARG002
         """One per query."""
         return int(model.module.config.num_query_tokens)
 

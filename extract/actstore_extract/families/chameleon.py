@@ -3,8 +3,10 @@
 The image tokens are VQ codes: `input_ids` hold a placeholder for each, the model looks the codes up itself.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
+import torch
 from transformers import ChameleonProcessor
 
 from actstore_extract.families.family import Family
@@ -20,7 +22,7 @@ class Chameleon(Family):
     # Without it the processor ends what is no chat with the separator of chats, and `last` would be that token.
     process_options = {"return_for_text_completion": True}  # noqa: RUF012
 
-    def n_image_tokens(self, model: Wrapped) -> int:
+    def n_image_tokens(self, model: Wrapped, inputs: Mapping[str, torch.Tensor]) -> int:  # noqa: ARG002
         """1024 in the published models."""
         return int(cast(ChameleonProcessor, model.processor).image_seq_length)
 

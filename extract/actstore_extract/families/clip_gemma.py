@@ -37,10 +37,11 @@ from transformers.processing_utils import ProcessorMixin
 from actstore_extract.families.adapter import SCALES, Adapter, digest, read_adapter
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.family import Family
-from actstore_extract.families.halves import language_model, n_patches, n_prefix, vision_tower
+from actstore_extract.families.halves import language_model, n_prefix, vision_tower
+from actstore_extract.families.image_settings import change
 from actstore_extract.families.parts import Parts
 from actstore_extract.families.pretrained import keep_unplaced, unplaced
-from actstore_extract.families.sample import MARKER, Prompt
+from actstore_extract.families.sample import MARKER, LayoutError, Prompt
 from actstore_extract.families.wrapped import Wrapped
 
 __all__ = ["ClipGemmaModel", "assemble", "processor"]
@@ -106,17 +107,21 @@ def _injected(adapter: Adapter, language: PreTrainedModel) -> int:
 def processor(
     images: BaseImageProcessor, words: PreTrainedTokenizerBase, module: ClipGemmaModel, image_token: str = _IMAGE_TOKEN
 ) -> LlavaProcessor:
-    """CLIP's image processor and Gemma's tokenizer, one `image_token` of it for each patch."""
+    """CLIP's image processor, set as the adapter was trained with it, and Gemma's tokenizer, one `image_token` of it
+    for each patch."""
     words.add_tokens([image_token], special_tokens=True)  # it is there: this keeps the tokenizer from cutting it up
     strategy = module.config.vision_feature_select_strategy
-    return LlavaProcessor(  # type: ignore[no-untyped-call]
+    adapter = cast(Adapter, module.model.multi_modal_projector)
+    made = LlavaProcessor(  # type: ignore[no-untyped-call]
         images,
         words,
-        patch_size=module.model.vision_tower.config.patch_size,
+        patch_size=module.model.vision_tower.config.patch_size * adapter.pool,
         vision_feature_select_strategy=strategy,
         num_additional_image_tokens=int(strategy == "default"),
         image_token=image_token,
     )
+    change(made, adapter.processor)
+    return made
 
 
 def _check(vision: PreTrainedModel, language: PreTrainedModel, adapter: Adapter) -> None:
@@ -140,9 +145,17 @@ class ClipGemma(Family):
     architectures = ("ClipGemmaModel",)
     parts = ("vision", "language")
 
-    def n_image_tokens(self, model: Wrapped) -> int:
-        """One per patch: 256 of CLIP ViT-L/14."""
-        return n_patches(cast(ClipGemmaModel, model.module).model.vision_tower)
+    def n_image_tokens(self, model: Wrapped, inputs: Mapping[str, torch.Tensor]) -> int:
+        """One per patch, or per square of patches, of the picture as the processor gives it: 256 of CLIP ViT-L/14."""
+        height, width = inputs["pixel_values"].shape[-2:]
+        patch: int = model.module.config.vision_config.patch_size
+        pool = model.processor.patch_size // patch
+        if pool > 1 and (height != width or height // patch % pool):
+            raise LayoutError(
+                f"the adapter takes {pool} x {pool} patches together, and a picture of {height} x {width} pixels is no "
+                f"square of them: set size and crop_size of the processor to a multiple of {pool * patch}"
+            )
+        return (height // patch // pool) * (width // patch // pool)
 
     def wrappers(self, model: Wrapped) -> tuple[frozenset[int], frozenset[int]]:  # noqa: ARG002
         """None: what stands around the image is text."""

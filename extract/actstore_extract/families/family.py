@@ -92,8 +92,8 @@ class Family:
                 return int(token)
         return None
 
-    def n_image_tokens(self, model: Wrapped) -> int | None:  # noqa: ARG002
-        """How many tokens an image has, where that is the same for all images."""
+    def n_image_tokens(self, model: Wrapped, inputs: Mapping[str, torch.Tensor]) -> int | None:  # noqa: ARG002
+        """How many tokens each image of a sample has, where that is the same for all of them."""
         return None
 
     def wrappers(self, model: Wrapped) -> tuple[frozenset[int], frozenset[int]]:
@@ -176,7 +176,7 @@ class Family:
     ) -> list[ImageSpan]:
         """The n images of a sample, in reading order."""
         placeholders = np.flatnonzero(token_ids == model.image_token_id)
-        expected = self.n_image_tokens(model)
+        expected = self.n_image_tokens(model, inputs)
         if not len(placeholders):
             name = type(model.processor).__name__
             raise LayoutError(f"no image token is left: {name} put none in for the image, or the prompt was cut")

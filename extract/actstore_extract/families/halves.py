@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.pretrained import explained, pretrained
 
-__all__ = ["language_model", "n_patches", "n_prefix", "vision_tower"]
+__all__ = ["language_model", "n_prefix", "vision_tower"]
 
 # Numbers by which some language models multiply their logits, which Llava's forward does not know.
 _LOGIT_SCALES = ("logit_scale", "logits_scaling", "logits_scale")
@@ -64,17 +64,12 @@ def language_model(
     return model, words
 
 
-def n_patches(tower: PreTrainedModel) -> int:
-    """How many patches an image has."""
-    return int(tower.config.image_size // tower.config.patch_size) ** 2
-
-
 @torch.no_grad()
 def n_prefix(tower: PreTrainedModel) -> int:
     """How many vectors the tower puts before those of the patches: 1, a class token, or 0; LoadError for others."""
     size = tower.config.image_size
     blank = torch.zeros(1, 3, size, size, dtype=tower.dtype, device=tower.device)
-    found = tower(blank).last_hidden_state.shape[1] - n_patches(tower)
+    found = tower(blank).last_hidden_state.shape[1] - (size // tower.config.patch_size) ** 2
     if found not in (0, 1):
         raise LoadError(f"{type(tower).__name__} has {found} vectors besides its patches, not 0 or 1 (a class token)")
     return int(found)

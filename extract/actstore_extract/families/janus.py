@@ -4,8 +4,10 @@ Its processor pads on the left and may put a system prompt in front, which then 
 encoded one by one, so the padding is ours.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
+import torch
 from transformers import JanusProcessor
 
 from actstore_extract.families.family import Family
@@ -19,7 +21,7 @@ class Janus(Family):
     architectures = ("JanusForConditionalGeneration",)
     wrapped = True
 
-    def n_image_tokens(self, model: Wrapped) -> int:
+    def n_image_tokens(self, model: Wrapped, inputs: Mapping[str, torch.Tensor]) -> int:  # noqa: ARG002
         """576 in the published models."""
         return int(cast(JanusProcessor, model.processor).num_image_tokens)
 

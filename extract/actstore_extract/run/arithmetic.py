@@ -1,15 +1,26 @@
 """Arithmetic: what a run would need, from the recipe and the model's configuration, without weights and data."""
 
 import re
+from math import prod
 from typing import Any, NamedTuple, cast
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoProcessor,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from actstore_extract.families import Model, Prompt
+from actstore_extract.families.adapter import Adapter, read_adapter
 from actstore_extract.families.image_settings import change
 from actstore_extract.families.loading import sources
+from actstore_extract.families.parts import read_parts
 from actstore_extract.families.pretrained import explained, quiet
 from actstore_extract.families.registry import family_of
 from actstore_extract.families.sample import MARKER
@@ -54,7 +65,7 @@ def _of_configuration(recipe: Recipe) -> Facts:
     samples, path = _samples(recipe), located(recipe.model.path)
     own, *parts = sources(path, recipe.model.revision).values()
     with quiet(), explained(path), torch.device("meta"):
-        found = _of_halves(recipe, *parts) if len(parts) > 1 else _of_whole(recipe, *(parts or [own]))
+        found = _of_halves(recipe, _adapter(path), *parts) if len(parts) > 1 else _of_whole(recipe, *(parts or [own]))
     heads = int(found.text.num_attention_heads)
     head = int(getattr(found.text, "head_dim", None) or found.text.hidden_size // heads)
     return Facts(
@@ -79,15 +90,16 @@ def _of_whole(recipe: Recipe, source: tuple[str, str | None]) -> Sizes:
         taken = change(processor, recipe.model.processor)
         model = Model(module, processor, family=kind.name, settings=taken)
         text, chat = _text(recipe), chat_of(recipe.prompt)
-        size = (recipe.samples.resize,) * 2 if recipe.samples.resize else SIZE
         n = sum(one.count(MARKER) for one in (text, *(said for _, said in recipe.prompt.before())))
-        asked = Prompt("arithmetic", text, (Image.new("RGB", size),) * n)
+        asked = Prompt("arithmetic", text, (Image.new("RGB", _size(recipe)),) * n)
         layout = model.encode(asked if chat is None else chat.prompt(model, asked)).layout
     return Sizes(model.decoder.config, _parameters(module), len(layout.image) + len(layout.eol), len(layout.text))
 
 
-def _of_halves(recipe: Recipe, vision: tuple[str, str | None], language: tuple[str, str | None]) -> Sizes:
-    """Of a vision tower in front of a language model: a token for each of its patches."""
+def _of_halves(
+    recipe: Recipe, adapter: Adapter, vision: tuple[str, str | None], language: tuple[str, str | None]
+) -> Sizes:
+    """Of a vision tower in front of a language model, with an adapter between them."""
     config, _ = _config(recipe, *vision)
     tower = getattr(config, "vision_config", config)
     text, where = _config(recipe, *language)
@@ -95,7 +107,30 @@ def _of_halves(recipe: Recipe, vision: tuple[str, str | None], language: tuple[s
     weights = [_without_weights(AutoModel, tower), _without_weights(kind.auto_class(text), text)]
     words = AutoTokenizer.from_pretrained(language[0], **where)
     n_text = len(words(_text(recipe).replace(MARKER, ""), add_special_tokens=False).input_ids)
-    return Sizes(text, sum(map(_parameters, weights)), (tower.image_size // tower.patch_size) ** 2, n_text)
+    n_image = prod(side // (tower.patch_size * adapter.pool) for side in _pixels(recipe, adapter, vision))
+    return Sizes(text, sum(map(_parameters, weights)), n_image, n_text)
+
+
+def _pixels(recipe: Recipe, adapter: Adapter, vision: tuple[str, str | None]) -> tuple[int, int]:
+    """Height and width of a picture as the tower's processor gives it, set as the adapter and the recipe have it."""
+    path, where = vision[0], {"revision": vision[1], "trust_remote_code": False}
+    with torch.device("cpu"):
+        images = AutoImageProcessor.from_pretrained(path, **where)  # type: ignore[no-untyped-call]
+        picture, settings = Image.new("RGB", _size(recipe)), {**adapter.processor, **recipe.model.processor}
+        height, width = images(picture, **settings, return_tensors="pt").pixel_values.shape[-2:]
+    return height, width
+
+
+def _size(recipe: Recipe) -> tuple[int, int]:
+    """Width and height of a picture as the samples have it."""
+    return (recipe.samples.resize,) * 2 if recipe.samples.resize else SIZE
+
+
+def _adapter(path: str) -> Adapter:
+    parts = read_parts(path)
+    assert parts is not None
+    with torch.device("cpu"):
+        return read_adapter(parts.path("adapter"), scale=parts.entries.get("scale"))
 
 
 def _config(recipe: Recipe, path: str, revision: str | None) -> tuple[PretrainedConfig, dict[str, Any]]:

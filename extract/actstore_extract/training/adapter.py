@@ -23,6 +23,7 @@ from actstore_extract.shipped import located
 from actstore_extract.training.examples import Encoder
 from actstore_extract.training.loop import Done, Learner
 from actstore_extract.training.recipe import AdapterModel, AdapterRecipe
+from actstore_extract.training.tower import Remembering
 
 __all__ = ["ADAPTER", "drawn", "learner", "write", "written"]
 
@@ -57,14 +58,17 @@ def learner(recipe: AdapterRecipe, device: torch.device) -> Learner:
             f"{-n_layers - 1} to {n_layers}"
         )
     adapter = _first(section, vision, language, recipe.seed)
-    adapter.facts |= {"feature_layer": str(section.feature_layer), "inject": str(section.inject)}
+    adapter = Adapter(adapter.linear, adapter.scale, adapter.facts | _read_as(section))
     facts = _facts(section, vision, language, adapter)
     token = cast(int, words.convert_tokens_to_ids(section.image_token))
     module = assemble(vision, language, deepcopy(adapter), token).requires_grad_(False)
+    images_and_words = processor(images, words, module, section.image_token)
     learns = adapter.requires_grad_(True)
     module.model.multi_modal_projector = _InFloat32(learns)
     module.to(device)  # type: ignore[arg-type]
-    own = Model(module, processor(images, words, module, section.image_token), family="clip_gemma")
+    own = Model(module, images_and_words, family="clip_gemma")
+    if recipe.training.epochs > 1:
+        module.model.vision_tower = Remembering(vision, section.feature_layer)
     model = always_blocked(own, section.blocked)
     weights = dict(learns.linear.named_parameters())
     words.chat_template = section.chat_template or words.chat_template
@@ -79,8 +83,7 @@ def write(recipe: AdapterRecipe, trained: Learner, done: Done, out: Path) -> Non
     losses = [row.loss for row in done.log if row.loss is not None]
     facts = {
         **trained.facts,
-        "feature_layer": recipe.model.feature_layer,
-        "inject": recipe.model.inject,
+        **_read_as(recipe.model),
         "recipe": json.dumps(recipe.record()),
         "recipe_name": recipe.name,
         "steps": done.steps,
@@ -139,6 +142,13 @@ def _settings(section: AdapterModel) -> dict[str, object]:
     return {f"{part}/{key}": value for part, path in parts.items() for key, value in settings(*_named(path)).items()}
 
 
+def _read_as(section: AdapterModel) -> dict[str, str]:
+    """What extraction has to do as the training did."""
+    processor = json.dumps(section.processor, sort_keys=True)
+    read = {"feature_layer": section.feature_layer, "inject": section.inject, "pool": section.pool}
+    return {**{name: str(value) for name, value in read.items()}, "processor": processor}
+
+
 def _first(section: AdapterModel, vision: PreTrainedModel, language: PreTrainedModel, seed: int) -> Adapter:
     """The adapter to begin with, in float32: one that was trained before, or one that is drawn."""
     if section.adapter is not None:
@@ -149,6 +159,12 @@ def _first(section: AdapterModel, vision: PreTrainedModel, language: PreTrainedM
             raise LoadError(f"{path} reads layer {layer} of the tower; set model.feature_layer to it")
         if (inject := before.facts.get("inject", "0")) != str(section.inject):
             raise LoadError(f"{path} puts the image in at layer {inject}; set model.inject to it")
+        if before.processor != section.processor:
+            raise LoadError(f"{path} had pictures processed with {before.processor}; set model.processor to it")
+        if before.pool != section.pool:
+            raise LoadError(f"{path} takes {before.pool} x {before.pool} patches together; set model.pool to it")
+        if section.ridge is not None:
+            raise LoadError(f"model.ridge begins a new adapter, and model.adapter goes on with {path}: leave one out")
         return before.float()
     return drawn(vision.config.hidden_size, language.config.hidden_size, seed)
 

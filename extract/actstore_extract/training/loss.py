@@ -1,10 +1,12 @@
 """The loss: of the next token, on the spans that are answers, and nowhere else."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import nn
 
 from actstore_extract.families import Model
 from actstore_extract.training.examples import Example
@@ -24,12 +26,24 @@ def losses(model: Model, examples: Sequence[Example]) -> torch.Tensor:
     targets = _targets(model, inputs, learned)
     first = int(learned.any(0).nonzero()[0])
     kept = {"logits_to_keep": batch.n_slots - first + 1} if _keeps(model) else {}
-    with model.held(batch):
+    with model.held(batch), _in_one_piece(model.head):
         logits = model.module(**inputs, **kept, use_cache=False).logits[:, -(batch.n_slots - first + 1) : -1]
     learned, weight = learned[:, first:], weight[:, first:]
     each = torch.zeros_like(weight)
     each[learned] = F.cross_entropy(logits[learned].float(), targets[:, first:][learned], reduction="none")
     return (each * weight).sum(1)
+
+
+@contextmanager
+def _in_one_piece(head: nn.Module | None) -> Iterator[None]:
+    """Inside, a frozen head takes what it reads in one piece: of a slice torch multiplies each sample by a copy of its
+    weights, which takes most of a step on CPUs."""
+    hook = head and head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
+    try:
+        yield
+    finally:
+        if hook:
+            hook.remove()
 
 
 def weights(spans: Sequence[Sequence[tuple[int, int]]], n_slots: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from actstore_extract.training.log import FILE as LOG
 from actstore_extract.training.loop import Done, Learner, train
 from actstore_extract.training.place import place
 from actstore_extract.training.recipe import AdapterRecipe, LoraRecipe, TrainingRecipe
+from actstore_extract.training.ridge import begin
 
 __all__ = ["train_adapter", "train_lora"]
 
@@ -31,6 +32,8 @@ def train_adapter(
     _ready(out)
     learner = adapter.learner(recipe, here)
     _say_blocked(learner, say)
+    if recipe.model.ridge is not None and not (out / CHECKPOINT).is_file():
+        begin(learner, data, recipe.model.ridge)
     done = train(recipe, learner, data, out, accelerator, say)
     if done.finished and accelerator.is_main_process:
         if not adapter.written(out):

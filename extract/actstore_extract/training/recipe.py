@@ -45,14 +45,20 @@ class AdapterModel(_Section):
     """A frozen vision tower and a frozen language model: folders, names on the hub with `@revision` if wanted, or
     `digits-mapped`, which has both. `adapter` is the output of a training to start from, `image_token` a token that no
     text has, `feature_layer` the hidden states of the tower that the adapter reads, `chat_template` Jinja instead of
-    the tokenizer's own. `inject` is the layer at which the image comes in: behind so many blocks, which see the text
-    alone. `blocked` is attention that the model has to learn without, as recipes of extraction say it."""
+    the tokenizer's own. `processor` changes settings of the tower's image processor, and the mean of each `pool` x
+    `pool` patches is one image token. `ridge` begins with the ridge regression from what the tower sees to the vectors
+    of the answers' words; its penalty is that part of the features' mean variance. `inject` is the layer at which the
+    image comes in: behind so many blocks, which see the text alone. `blocked` is attention that the model has to learn
+    without, as recipes of extraction say it."""
 
     vision: str
     language: str
     adapter: Path | None = None
     image_token: str = "<unused0>"  # noqa: S105
     feature_layer: int = -1
+    processor: dict[str, Any] = {}
+    pool: Annotated[int, Field(ge=1)] = 1
+    ridge: Annotated[float, Field(gt=0)] | None = None
     inject: Annotated[int, Field(ge=0)] = 0
     blocked: list[dict[str, Any]] = []
     dtype: Dtype = "bfloat16"
@@ -171,8 +177,8 @@ class Shipped(_Section):
 def shipped() -> dict[str, Shipped]:
     """Recipes by name.
 
-    >>> list(shipped())
-    ['clip-gemma-2-2b-finetune', 'clip-gemma-2-2b-pretrain', 'digits-adapter', 'digits-lora', 'emu3-lora']
+    >>> [name for name in shipped() if name.endswith("adapter")]
+    ['digits-adapter', 'openmoji-adapter']
     """
     folder = Path(str(files("actstore_extract") / "recipes" / "training"))
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.toml"))}
