@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from actstore_extract.shipped.weights import RECORD, WEIGHTS
+
 CAPTIONS = [f"This is a {word}." for word in ("one", "two", "three", "four", "five")]
 SPLITS = ["train", "train", "val", "test", "test", "test"]
 
@@ -203,6 +205,16 @@ def mme(root: Path) -> Path:
     apart.mkdir()
     (apart / "0001.txt").write_text("Is it Python? Please answer yes or no.\tYes\nIs it C?\tNo\n\n")
     return root
+
+
+def openmoji(codes: Sequence[str] = ()) -> Path:
+    """OpenMoji in the user's cache as it is once it was fetched, of which some pictures are there: its folder."""
+    one = WEIGHTS["openmoji"]
+    one.folder.mkdir(parents=True)
+    write_json(one.folder / RECORD, {"sha256": one.sha256})
+    for seed, code in enumerate(codes):
+        picture(one.folder / f"{code}.png", seed)
+    return one.folder
 
 
 def llava_bench(root: Path) -> Path:

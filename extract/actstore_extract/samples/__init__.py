@@ -11,6 +11,7 @@ from actstore_extract.samples.imagenet import ImageNet
 from actstore_extract.samples.llava import Llava
 from actstore_extract.samples.llava_bench import LlavaBench
 from actstore_extract.samples.mme import Mme
+from actstore_extract.samples.openmoji import OpenMoji
 from actstore_extract.samples.pope import Pope
 from actstore_extract.samples.source import Samples, SamplesError, Source
 from actstore_extract.samples.table import Table
@@ -21,6 +22,7 @@ __all__ = ["SOURCES", "Samples", "SamplesError", "Source"]
 SOURCES: dict[str, type[Source]] = {
     "capitals": Capitals,
     "digits": Digits,
+    "openmoji": OpenMoji,
     "imagefolder": ImageFolder,
     "imagenet": ImageNet,
     "flickr30k": Flickr30k,

