@@ -149,13 +149,13 @@ class ClipGemma(Family):
         """One per patch, or per square of patches, of the picture as the processor gives it: 256 of CLIP ViT-L/14."""
         height, width = inputs["pixel_values"].shape[-2:]
         patch: int = model.module.config.vision_config.patch_size
-        pool = model.processor.patch_size // patch
+        pool = int(cast(LlavaProcessor, model.processor).patch_size) // patch
         if pool > 1 and (height != width or height // patch % pool):
             raise LayoutError(
                 f"the adapter takes {pool} x {pool} patches together, and a picture of {height} x {width} pixels is no "
                 f"square of them: set size and crop_size of the processor to a multiple of {pool * patch}"
             )
-        return (height // patch // pool) * (width // patch // pool)
+        return int(height // patch // pool) * int(width // patch // pool)
 
     def wrappers(self, model: Wrapped) -> tuple[frozenset[int], frozenset[int]]:  # noqa: ARG002
         """None: what stands around the image is text."""

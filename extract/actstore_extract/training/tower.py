@@ -28,11 +28,11 @@ class Remembering(nn.Module):
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor, **options: Any) -> BaseModelOutputWithPooling:
         """The hidden states (pictures, patches, d) under the layer's own number."""
-        features = torch.cat([self._seen(one, options) for one in pixel_values.split(1)])
+        features = torch.cat([self._seen(one, options) for one in torch.split(pixel_values, 1)])
         return BaseModelOutputWithPooling(hidden_states=cast(Any, {self.layer: features}))
 
     def _seen(self, pixels: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
-        key = sha256(pixels.contiguous().cpu().view(torch.uint8).numpy()).digest()
+        key = sha256(pixels.contiguous().cpu().view(torch.uint8).numpy().tobytes()).digest()
         if key not in self.kept:
             features: torch.Tensor = self.tower(pixels, **options).hidden_states[self.layer]
             size = features.numel() * features.element_size()
