@@ -58,7 +58,7 @@ def _words(module: ClipGemmaModel, example: Example) -> torch.Tensor:
     """The mean (d,) of the vectors of all answers' words as block 0 receives them."""
     tokens = torch.from_numpy(example.encoded.layout.token_ids)
     said = torch.cat([tokens[start:stop] for start, stop in example.spans])
-    words: torch.Tensor = module.get_input_embeddings()(said.to(module.device))  # type: ignore[operator]
+    words: torch.Tensor = module.get_input_embeddings()(said.to(module.device))
     return words.mean(0)
 
 
