@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore.format.names import FORMAT, PICTURED
+from actstore.format.names import FORMAT, PART_SAMPLES, PICTURED, SHARD_BYTES
 from actstore.format.schema import rows_of, samples_of
 from actstore_extract.roles import ImageSpan, Layout, Positions, Role
 
-__all__ = ["Answer", "Content", "Taken", "content"]
+__all__ = ["Answer", "Content", "Taken", "content", "samples_per_part"]
 
 Array = NDArray[np.generic]
 
@@ -181,3 +181,10 @@ def _attention(found: Sequence[Taken | str]) -> dict[str, Array]:
             for i, piece in pieces.items():
                 joined[name][:, i, ..., : piece.shape[-1]] = piece
     return joined
+
+
+def samples_per_part(content: Content, batch_size: int) -> int:
+    """How many samples make a part of about 128 MB: whole batches, at least one, at most 2,048 samples."""
+    each = max(1, content.bytes // content.done)
+    whole = min(SHARD_BYTES // each, PART_SAMPLES) // batch_size * batch_size
+    return max(batch_size, whole)

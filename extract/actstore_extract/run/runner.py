@@ -17,7 +17,7 @@ import actstore
 from actstore.errors import ActstoreError, AlreadyCommittedError
 from actstore.format.commits import Commit
 from actstore.format.lens import Lens
-from actstore.format.names import HEADER, INDEX, PART_SAMPLES, SHARD_BYTES
+from actstore.format.names import HEADER, INDEX
 from actstore.format.plan import prepare
 from actstore.progress import Bar, bar
 from actstore.store import Store
@@ -33,7 +33,7 @@ from actstore_extract.recipe.recipe import Recipe, RecipeError
 from actstore_extract.run import thumbnails
 from actstore_extract.run.card import made_on
 from actstore_extract.run.checking import checked
-from actstore_extract.run.content import Content
+from actstore_extract.run.content import Content, samples_per_part
 from actstore_extract.run.encoder import NO_PROMPT, chat_of
 from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
@@ -261,9 +261,13 @@ class Run:
         self.say(f"{total} of {store.plan.height} samples left{whose}")
         commits: list[Commit] = []
         with bar(total, "samples") as progress:
-            while todo := [n for n in batches(store.remaining) if n not in drafts.live(store.path)]:
+            while todo := self._free(store, batches):
                 commits += self._work(store, self.extractor(batch_size), todo, progress)
         return commits
+
+    def _free(self, store: Store, batches: Callable[[Sequence[int]], list[int]]) -> list[int]:
+        """Those batches that nobody has committed and nobody is working on."""
+        return [number for number in batches(store.remaining) if number not in drafts.live(store.path)]
 
     def _work(self, store: Store, extractor: Extractor, todo: list[int], progress: Bar) -> list[Commit]:
         """Extract batch after batch while a thread writes the ones before; what it was given is always finished."""
@@ -421,13 +425,6 @@ class Run:
     def _generation(self) -> dict[str, Any]:
         """The options under which texts are generated, where they are."""
         return {"generation": in_force(self.model, self.generation)} if self.generates else {}
-
-
-def samples_per_part(content: Content, batch_size: int) -> int:
-    """How many samples make a part of about 128 MB: whole batches, at least one, at most 2,048 samples."""
-    each = max(1, content.bytes // content.done)
-    whole = min(SHARD_BYTES // each, PART_SAMPLES) // batch_size * batch_size
-    return max(batch_size, whole)
 
 
 @contextmanager

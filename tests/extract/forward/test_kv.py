@@ -17,8 +17,9 @@ from actstore_extract.recipe import recipe
 from actstore_extract.recipe.needs import needs
 from actstore_extract.recipe.recipe import RecipeError
 from actstore_extract.roles import parse_role, positions
+from actstore_extract.run.content import samples_per_part
 from actstore_extract.run.estimate import estimate
-from actstore_extract.run.runner import Run, samples_per_part
+from actstore_extract.run.runner import Run
 from actstore_extract.shipped import MODELS
 from extracting import SMALL, extract
 from tiny import BATCHES, MIXED, SAME

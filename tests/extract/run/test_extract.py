@@ -188,7 +188,7 @@ def test_a_run_goes_on_with_another_batch_size(tmp_path, monkeypatch, option, ch
     monkeypatch.setattr(
         Run, "_work", lambda self, store, extractor, todo, bar: work(self, store, extractor, todo[:1], bar)
     )
-    monkeypatch.setattr(Run, "_free", lambda _, store: [] if len(store.remaining) < 2 else store.remaining)
+    monkeypatch.setattr(Run, "_free", lambda _, store, __: [] if len(store.remaining) < 2 else store.remaining)
     Run(recipe.load("digits-fusion", changes), batch_size=1).extract(tmp_path / "s")
     monkeypatch.undo()
     Run(recipe.load("digits-fusion", [*changes, f"capture.{change}"]), batch_size=option).extract(tmp_path / "s")

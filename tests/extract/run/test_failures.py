@@ -138,7 +138,7 @@ def test_when_nothing_runs_there_is_no_store_and_a_store_keeps_what_it_has(
     assert not (tmp_path / "store").exists()
 
     first, _ = failing(texts, lambda _: None)
-    monkeypatch.setattr(first, "_free", lambda store: store.remaining[:1] if len(store.remaining) == 2 else [])
+    monkeypatch.setattr(first, "_free", lambda store, _: store.remaining[:1] if len(store.remaining) == 2 else [])
     first.extract(tmp_path / "store")
     monkeypatch.setattr("actstore_extract.run.extractor.IN_A_ROW", 3 / 32)
     run, _ = failing(texts, never)

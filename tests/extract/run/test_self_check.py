@@ -69,7 +69,7 @@ def test_a_run_goes_on_with_batches_of_one_length(
     sparse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, said = run(sparse)
-    monkeypatch.setattr(first, "_free", lambda store: store.remaining[:1] if len(store.remaining) == 3 else [])
+    monkeypatch.setattr(first, "_free", lambda store, _: store.remaining[:1] if len(store.remaining) == 3 else [])
     first.extract(tmp_path / "store")
     card = actstore.open(tmp_path / "store").run["check"]
     assert (card["batches"], card["sample_id"], card["held"]) == ("of one length", "s0", ["points"])
