@@ -26,7 +26,7 @@ from actstore.format.header import Header
 from actstore.maintain import verify
 from strategies import JSON
 
-QUICK, LONG = 50, 2000  # inputs for each test, in the suite and in the slow one
+QUICK, LONG = 25, 2000  # inputs for each test, in the suite and in the slow one
 
 NUMBERS = st.sampled_from([0, 1, -1, 2**31, 2**63, 2**64, 10**30, 10**400, 1e308, 0.5, True])
 NAMES = st.sampled_from(
