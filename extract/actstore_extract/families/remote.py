@@ -17,5 +17,6 @@ def refusal(path: str) -> str:
     """What is said of a checkpoint whose code nobody has allowed."""
     return (
         f"{path} brings code of its own, which is not run unasked: read it, and where you trust it set "
-        "[model] remote_code = true (--set model.remote_code=true); it then runs as you do"
+        "[model] remote_code = true (--set model.remote_code=true) in extract, where it then runs as you do; "
+        "a training runs no such code"
     )
