@@ -8,6 +8,7 @@ import polars as pl
 from actstore.format.commits import Commit
 from actstore.format.header import Header
 from actstore.format.results import Result
+from actstore.format.schema import PLAN
 
 PLAIN = str | int | float | None
 PARTS = {
@@ -48,29 +49,30 @@ MEANINGS = {
     "blocks": "whose keys and values are stored",
     "boi": "position of the token that begins the image",
     "bytes": "on disk",
-    "commits": "records that it was computed from, first..last",
+    "commits": "records that it was computed from",
     "condition": "none, or the knockout, patch or steering it ran under",
     "created": "time, ISO 8601 with zone",
     "current": "whether the store still holds what it was computed from",
     "d_model": "width of a vector",
     "eoi": "position of the token that ends the image",
     "error": "why the sample failed; NULL if it did not",
-    "generated_text": "what the model said after the prompt, greedily",
+    "generated_text": "what the model said after the prompt",
     "grid_columns": "image tokens in a line; NULL where they are in no grid",
     "grid_rows": "lines of image tokens; NULL where they are in no grid",
-    "image_end": "position behind the last token of the image part",
-    "image_start": "position of the first token of the image part",
+    "image_end": "position of the last image token",
+    "image_start": "position of the first image token",
     "k": "which position of the role, from 0",
     "layers": "residual points stored: 0 = embeddings, l = output of the l-th block",
     "length": "tokens of the prompt",
     "measure": "its name",
-    "modality": "of the token: text or image",
+    "name": "of the view that holds it",
+    "modality": "of the token: text, image or special",
     "next_token": "the most probable one after the prompt",
     "next_token_id": "the most probable one after the prompt",
     "next_token_probability": "of the most probable token",
     "parameters": "what was asked, JSON",
     "part": "folder under parts/",
-    "picture": "which picture of the sample the row belongs to, from 0; NULL for text",
+    "picture": "of which picture, from 1; NULL for text, and of several",
     "pictures": "where each picture of the sample is",
     "place": "where the vector is in the arrays of its part",
     "position": "of the token in the prompt, from 0",
@@ -150,13 +152,19 @@ def results(saved: Sequence[Result], state: str) -> pl.DataFrame:
 
 
 def schema(select: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
-    """view, column, type, meaning of all that SQL knows of a store; a sample's own columns and results have none."""
+    """view, column, type, meaning of all that SQL knows of a store; those of results and the run card have none."""
     found = select(COLUMNS)
     order = [*VIEWS, *(name for name in found["view"].unique(maintain_order=True) if name not in VIEWS)]
     whole = [
         {"view": name, "column": None, "type": "view", "meaning": VIEWS.get(name, "a saved result")} for name in order
     ]
-    known = pl.col("column").replace_strict(MEANINGS, default=pl.lit("the sample's own"))
+    planned = found.filter(view="plan")["column"].to_list()
+    own = pl.col("view").is_in(["rows", "samples", "plan"]) & pl.col("column").is_in(
+        [name for name in planned if name not in PLAN]
+    )
+    known = (
+        pl.when(own).then(pl.lit("the sample's own")).otherwise(pl.col("column").replace_strict(MEANINGS, default=None))
+    )
     of_store = pl.col("view").is_in([*VIEWS]) & ((pl.col("view") != "run") | pl.col("column").is_in(OF_RUN))
     columns = found.with_columns(meaning=pl.when(of_store).then(known))
     table = pl.concat([pl.DataFrame(whole, schema=dict.fromkeys(columns.columns, pl.String)), columns])

@@ -8,9 +8,12 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
+import actstore
 import making
 from actstore import ActstoreError, QueryError
 from actstore.commands import main
+from actstore.format.schema import PICTURE, PICTURES, PLAN, ROWS, SAMPLES, VOCABULARY
+from actstore.sql import overview
 
 RATED = {"sample_id": ["b0s0", "b2s1"], "score": [7, 9]}
 JOINED = "select sample_id, score from samples join mine using (sample_id) order by score"
@@ -159,6 +162,12 @@ def test_a_wide_table_lacks_its_middle_and_says_so(store, capfdbinary):
     ]
 
 
+def test_every_column_has_a_meaning():
+    tables = (ROWS, PICTURE, SAMPLES, PICTURES, PLAN, VOCABULARY, overview.PARTS, overview.RESULTS)
+    columns = {name for table in tables for name in table}
+    assert columns - overview.MEANINGS.keys() == set()
+
+
 def test_schema(store, capfdbinary):
     status, out, _ = run(capfdbinary, "schema", str(store.path), "--format", "jsonl")
     found = pl.read_ndjson(out.encode())
@@ -167,5 +176,15 @@ def test_schema(store, capfdbinary):
         columns = store.sql(f"from {view} limit 0").columns
         assert found.filter(view=view)["column"].drop_nulls().to_list() == columns
     own = found.filter(view="rows")
+    mine = store.sql("from plan limit 0").drop("batch", "sample_id", "condition").columns
+    assert mine
+    assert own.filter(pl.col("meaning") == "the sample's own")["column"].to_list() == mine
     assert own.filter(pl.col("column") == "role")["meaning"].item().startswith("which token it is")
     assert own["meaning"].null_count() == 0
+
+
+def test_a_column_of_the_samples_is_their_own_whatever_it_is_called(tmp_path):
+    plan = pl.DataFrame({"sample_id": ["a"], "name": ["Ada"], "bytes": [7]})
+    found = overview.schema(actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=8).sql)
+    own = found.filter(pl.col("view").is_in(["rows", "samples", "plan"]), pl.col("column").is_in(["name", "bytes"]))
+    assert own["meaning"].to_list() == ["the sample's own"] * 6
