@@ -1,5 +1,6 @@
 """Recipes: what to run, on which samples, and what to keep; TOML, checked before anything is loaded."""
 
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from datetime import date
@@ -16,10 +17,11 @@ from actstore_extract.interventions.steers import SteerSection
 from actstore_extract.recipe.answers import PAPER, of_paper
 from actstore_extract.recipe.sections import RecipeError, check_keys, override, read, section
 from actstore_extract.recipe.shelf import shipped
+from actstore_extract.recipe.toml import toml
 from actstore_extract.roles import RoleError, parse_role
 from actstore_extract.samples import SOURCES, Source
 
-__all__ = ["ORDERS", "Recipe", "RecipeError", "load", "recorded"]
+__all__ = ["ORDERS", "Recipe", "RecipeError", "load", "recorded", "text_of"]
 
 ORDERS = ("image-text", "text-image", "text")
 # Options of Transformers' generation that change what is most probable; the others sample, search or only report.
@@ -260,6 +262,20 @@ def recorded(record: Mapping[str, Any], where: str, overrides: Sequence[str] = (
     for change in overrides:
         override(data, change)
     return _recipe(data, where)
+
+
+def text_of(recipe: Recipe) -> str:
+    """The recipe as TOML, without what is usual; raises RecipeError for one that its file would not give again."""
+    data = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"samples"})
+    samples = {"source": recipe.samples.source, **recipe.samples.model_dump(mode="json", exclude_defaults=True)}
+    text = toml({**data, "samples": samples})
+    try:
+        again = made(tomllib.loads(text)).record()
+    except tomllib.TOMLDecodeError:
+        again = {}
+    if again != recipe.record():
+        raise RecipeError(f"'{recipe.name}' has values that no TOML holds; they are in the store's run card")
+    return text
 
 
 def _recipe(data: Mapping[str, Any], where: str) -> Recipe:

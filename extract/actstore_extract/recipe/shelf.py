@@ -9,7 +9,6 @@ An experiment that is `like` another takes what that one says, and what models s
 may have a `note` for readers, and say [facts] from which costs are estimated; a model may need an `extra`.
 """
 
-import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,10 +17,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Shipped", "shipped"]
+from actstore_extract.recipe.toml import LISTS, SECTIONS, toml
 
-SECTIONS = ("model", "samples", "prompt", "capture")
-LISTS = ("conditions",)
+__all__ = ["Shipped", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -70,46 +68,8 @@ def _composed(model: Mapping[str, Any], experiments: Mapping[str, Mapping[str, A
     data |= {name: _merged(part.get(name, {}) for part in parts) for name in SECTIONS}
     facts = _merged(part.get("facts", {}) for part in (pairs[0], model, *pairs[1:]))
     notes = [part["note"].strip() for part in (experiments[what], model) if "note" in part]
-    return Shipped(data, _toml(data, notes), facts, model.get("extra"))
+    return Shipped(data, toml(data, notes), facts, model.get("extra"))
 
 
 def _merged(sections: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: value for section in sections for key, value in section.items()}
-
-
-def _toml(data: Mapping[str, Any], notes: list[str]) -> str:
-    """A recipe as text, the notes as comments above it.
-
-    >>> print(_toml({"about": "Cats", "prompt": {"text": {"text": "a\\n"}}, "capture": {"roles": ["eoi"]}}, ["Big."]))
-    # Big.
-    about = "Cats"
-    <BLANKLINE>
-    [prompt]
-    text = { text = "a\\n" }
-    <BLANKLINE>
-    [capture]
-    roles = ["eoi"]
-    <BLANKLINE>
-    """
-    comments = [f"# {line}".rstrip() for note in notes for line in note.splitlines()]
-    plain = [f"{key} = {_value(value)}" for key, value in data.items() if key not in (*SECTIONS, *LISTS)]
-    lists = [line for name in LISTS if name in data for line in _lines(name, data[name])]
-    sections = [
-        ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in data[name].items())]
-        for name in SECTIONS
-        if name in data
-    ]
-    return "\n".join([*comments, *plain, *lists, *(line for section in sections for line in section), ""])
-
-
-def _lines(name: str, items: Iterable[object]) -> list[str]:
-    return [f"{name} = [", *(f"    {_value(item)}," for item in items), "]"]
-
-
-def _value(value: object) -> str:
-    """A value as TOML; JSON's texts and numbers are TOML's too."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)

@@ -197,6 +197,7 @@ def recipes(context: click.Context, style: str | None, output: Path | None) -> N
     Example:
       actstore recipes
       actstore recipes show chameleon-7b/overlap > my-recipe.toml
+      actstore recipes show demo/fusion
     """
     if context.invoked_subcommand is not None:
         return
@@ -257,17 +258,36 @@ def roles(where: str | None, style: str | None, output: Path | None) -> None:
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", metavar="RECIPE|STORE")
 def show(name: str) -> None:
-    """Print a recipe, to be copied and edited.
+    """Print a recipe that ships, or the one a store was made by, to be copied and edited.
 
     \b
     Example:
       actstore recipes show chameleon-7b/overlap > my-recipe.toml
+      actstore recipes show demo/fusion > fusion.toml
     """
     from actstore.errors import ActstoreError, nearest
     from actstore_extract.recipe.shelf import shipped
 
-    if name not in shipped():
-        raise ActstoreError(f"no recipe '{name}' ships{nearest(name, list(shipped()))}; see actstore recipes")
-    click.echo(shipped()[name].text, nl=False)
+    if name in shipped():
+        click.echo(shipped()[name].text, nl=False)
+    elif Path(name).is_dir():
+        click.echo(_recipe_of(Path(name)), nl=False)
+    else:
+        raise ActstoreError(
+            f"'{name}' is no store, and no recipe of that name ships{nearest(name, list(shipped()))}; "
+            "see actstore recipes"
+        )
+
+
+def _recipe_of(path: Path) -> str:
+    """The recipe in the run card of a store, as TOML."""
+    from actstore.errors import ActstoreError
+    from actstore.store import open as open_store
+    from actstore_extract.recipe.recipe import recorded, text_of
+
+    card = open_store(path).run.get("recipe")
+    if not isinstance(card, dict):
+        raise ActstoreError(f"{path} has no recipe in its run card: it was not made by actstore extract")
+    return text_of(recorded(card, f"{path}: its run card"))

@@ -4,6 +4,7 @@ import tomllib
 from functools import cache
 
 import numpy as np
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
@@ -278,3 +279,26 @@ def test_the_words_of_the_authors(tmp_path):
 def test_an_unknown_name_shows_the_nearest():
     result = CliRunner().invoke(recipes, ["show", "chameleon-7b/overlop"])
     assert "did you mean 'chameleon-7b/overlap'?" in str(result.exception)
+
+
+@pytest.mark.parametrize("name", ["digits-gated-knockout", "capitals", "openmoji", *COMPOSED[::9]])
+def test_show_gives_the_recipe_of_a_store_again(name, tmp_path):
+    """What a store was made by is a recipe again, word for word what its run card has, under the same name."""
+    made_by = recipe.load(name, ["seed=3", "samples.limit=7"])
+    plan = pl.DataFrame({"sample_id": ["a"]})
+    actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=2, run={"recipe": made_by.record()})
+    printed = CliRunner().invoke(recipes, ["show", str(tmp_path / "s")], catch_exceptions=False).output
+    (tmp_path / "again.toml").write_text(printed)
+    assert recipe.load(str(tmp_path / "again.toml")).record() == made_by.record()
+
+
+def test_show_writes_keys_of_any_name_and_says_what_it_cannot(tmp_path):
+    made_by = recipe.load("digits-fusion", ['capture.answers={"New York"="New", zero="0"}'])
+    assert '"New York" = "New"' in recipe.text_of(made_by)
+    odd = recipe.load("digits-fusion", ["prompt.chat=true"])
+    odd.prompt.chat_options["deep"] = {"a": None}
+    with pytest.raises(recipe.RecipeError, match="'digits-fusion' has values that no TOML holds"):
+        recipe.text_of(odd)
+    actstore.create(tmp_path / "s", plan=pl.DataFrame({"sample_id": ["a"]}), layers=[0], d_model=2)
+    result = CliRunner().invoke(recipes, ["show", str(tmp_path / "s")])
+    assert "it was not made by actstore extract" in str(result.exception)
