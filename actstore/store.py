@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from html import escape
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +25,7 @@ from actstore.format.lens import Lens
 from actstore.format.names import INDEX, PLAN, VOCABULARY
 from actstore.format.results import Result
 from actstore.format.tables import read_table
+from actstore.handing import joined
 from actstore.limits import Limits
 from actstore.read.parts import Part
 from actstore.read.vectors import Attention, Rows, Vectors
@@ -227,7 +227,7 @@ class Store:
         A notebook shows it as a page, `rich.print` in a terminal, and its `save` writes .html, .png or .svg.
         Raises ActstoreError, with the nearest, for a sample that is not there.
         """
-        return _joined("show")(self, sample_id, condition)
+        return joined("actstore.store", "show")(self, sample_id, condition)
 
     def explore(self, query: str = "from rows", roles: Sequence[str] = (), *, limit: int = 5_000) -> Any:
         """The points of some roles in the plane, layer by layer, as a notebook shows them; `save` writes one .html.
@@ -235,7 +235,7 @@ class Store:
         At most `limit` points of each role, all roles if none are said; SQL, with row_id, chooses the rows. On the
         command line `actstore explore` has no such limits.
         """
-        return _joined("explore")(self, query, roles, limit=limit)
+        return joined("actstore.store", "explore")(self, query, roles, limit=limit)
 
     @cached_property
     def measure(self) -> Any:
@@ -243,7 +243,16 @@ class Store:
 
         What comes back has `.table`, `.figure`, `.methods`, `.command` and `.save(path)`.
         """
-        return _joined("measure")(self)
+        return joined("actstore.store", "measure")(self)
+
+    @cached_property
+    def torch(self) -> Any:
+        """Data sets of torch: `store.torch(query, layer=6, columns=["label"])` in memory, in the number type stored.
+
+        `store.torch.stream(query, layer=6, seed=0)` reads vectors part by part and shuffles them, for what does not
+        fit. Items are {"x": (d,), "row_id": (), ...}.
+        """
+        return joined("actstore.store", "torch")(self)
 
     def draft(self, number: int) -> Draft:
         """Begin a batch of the plan: a locked folder of its own, to be finished by `write`."""
@@ -354,12 +363,6 @@ class Store:
         )
         self._finalizer = weakref.finalize(self, _close, made, os.getpid())
         return made
-
-
-def _joined(name: str) -> Any:
-    """What another package does with a store, found as commands are: the core imports none."""
-    (entry,) = entry_points(group="actstore.store", name=name)
-    return entry.load()
 
 
 def _close(made: duckdb.DuckDBPyConnection, owner: int) -> None:

@@ -2,60 +2,16 @@
 
 import sys
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points, requires
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import click
 
 from actstore import process
 from actstore.errors import ActstoreError, nearest
+from actstore.handing import how_to_install
 
 GROUP = "actstore.commands"
-
-# Top-level module -> the extra that installs it.
-EXTRAS = {
-    "PIL": "extract",
-    "accelerate": "extract",
-    "datasets": "extract",
-    "pydantic": "extract",
-    "safetensors": "extract",
-    "torch": "extract",
-    "transformers": "extract",
-    "altair": "analyze",
-    "faiss": "analyze",
-    "hdbscan": "analyze",
-    "jinja2": "analyze",
-    "scipy": "analyze",
-    "sklearn": "analyze",
-    "vl_convert": "analyze",
-    "starlette": "explore",
-    "uvicorn": "explore",
-    "peft": "train",
-    "sae_lens": "sae",
-    "openai": "judge",
-}
-
-
-def how_to_install(error: ModuleNotFoundError) -> str | None:
-    """The pip line that brings a missing module, or None for one that no extra brings.
-
-    >>> how_to_install(ModuleNotFoundError(name="openai"))
-    "this command needs openai; install it with: pip install 'openai>=1.50'"
-    """
-    module = (error.name or "").split(".")[0]
-    extra = EXTRAS.get(module)
-    return f"this command needs {module}; install it with: {pip_line(extra)}" if extra else None
-
-
-def pip_line(extra: str) -> str:
-    """What pip installs for an extra of this package, by the names that every index has.
-
-    >>> pip_line("sae")
-    "pip install 'sae-lens>=6'"
-    """
-    needed = [line.partition(";") for line in requires("actstore") or ()]
-    own = [f"'{name.strip()}'" for name, _, marker in needed if f"extra == '{extra}'" in marker.replace('"', "'")]
-    return " ".join(["pip install", *own])
 
 
 def _loaded(entry: EntryPoint) -> click.Command:
@@ -66,7 +22,7 @@ def _loaded(entry: EntryPoint) -> click.Command:
         line = how_to_install(error)
         if not line:
             raise
-        return _uninstalled(entry.name, line)
+        return _uninstalled(entry.name, f"this command needs {line}")
     assert isinstance(command, click.Command)
     return command
 
@@ -124,5 +80,5 @@ class Commands(click.Group):
             ) from error
         except ModuleNotFoundError as error:
             if line := how_to_install(error):
-                raise click.ClickException(line) from error
+                raise click.ClickException(f"this command needs {line}") from error
             raise

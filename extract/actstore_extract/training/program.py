@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from actstore.commands.plugins import pip_line
 from actstore.errors import ActstoreError
+from actstore.handing import pip_line
 from actstore_extract.training import adapter
 from actstore_extract.training.checkpoint import FILE as CHECKPOINT
 from actstore_extract.training.data import Data, gather

@@ -8,7 +8,7 @@ import pytest
 
 import trainings
 from actstore.commands import main
-from actstore.commands.plugins import pip_line
+from actstore.handing import pip_line
 from actstore_extract.training import recipe
 
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import actstore
 import making
+from actstore import handing
 from actstore.commands import main, plugins, table
 
 OWN = ["info", "query", "index", "verify", "gc", "compact", "export", "demo"]
@@ -267,7 +268,7 @@ def test_a_bug_is_no_missing_extra(uninstalled):
 
 def test_every_extra_is_one_of_the_package():
     text = (Path(__file__).parents[3] / "pyproject.toml").read_text()
-    for extra in set(plugins.EXTRAS.values()):
+    for extra in set(handing.EXTRAS.values()):
         assert re.search(rf"^{extra} = \[", text, re.MULTILINE)
 
 
