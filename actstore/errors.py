@@ -87,8 +87,8 @@ def of_system(error: OSError) -> str:
     return (f"{where}: " if where else "") + said + (f"; {known}" if known else "")
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """`; did you mean 'label'?` for a name close to one that is known, else nothing.
+def nearest(name: str, known: list[str], also: str = "") -> str:
+    """`; did you mean 'label'?` for a name close to one that is known, else nothing; what is said `also`, behind it.
 
     >>> nearest("lable", ["label", "role"])
     "; did you mean 'label'?"
@@ -96,10 +96,16 @@ def nearest(name: str, known: list[str]) -> str:
     ''
     >>> nearest("eio", ["eol", "eoi"])  # of those as close, the one with the same letters
     "; did you mean 'eoi'?"
+    >>> nearest("lable", ["label", "role"], "there are label, role")
+    "; did you mean 'label'? There are label, role"
+    >>> nearest("xyz", ["label", "role"], "there are label, role")
+    '; there are label, role'
     """
     close = get_close_matches(name, known)
     same = [each for each in close if sorted(each) == sorted(name)]
-    return f"; did you mean '{(same or close)[0]}'?" if close else ""
+    if not close:
+        return also and f"; {also}"
+    return f"; did you mean '{(same or close)[0]}'? {also[:1].upper()}{also[1:]}".rstrip()
 
 
 def visible(text: str, *, lines: bool = False) -> str:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import actstore
 import making
+from actstore_extract.recipe.recipe import load
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {
@@ -104,10 +106,14 @@ def test_help_imports_next_to_nothing():
     [
         ["extract", "digits-fusion", "s", "--set", "capture.rolez=1"],
         ["train", "adapter", "digits-adapter", "s", "--set", "model.visoin=x"],
+        ["recompute", "{store}", "--set", "model.paht=x"],
+        ["thumbnails", "{store}", "--set", "samples.pth=x"],
     ],
 )
-def test_a_recipe_is_checked_before_torch_is_loaded(words):
-    assert modules_after(*words, status=1) & HEAVY == {"PIL", "pydantic"}
+def test_a_recipe_is_checked_before_torch_is_loaded(tmp_path, words):
+    run = {"n_layers": 2, "recipe": load("digits-fusion").record()}
+    made = actstore.create(tmp_path / "s", plan=making.plan(1), layers=range(3), d_model=8, run=run)
+    assert modules_after(*(word.format(store=made.path) for word in words), status=1) & HEAVY == {"PIL", "pydantic"}
 
 
 def test_vectors_are_read_without_zarr_and_torch(store):

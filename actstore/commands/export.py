@@ -1,6 +1,7 @@
 """Exports: rows with their vectors in formats that other tools read."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -57,7 +58,8 @@ def export(
     folder in the form of sae-lens' cached activations. What was asked of which store stands in the metadata of Parquet
     and safetensors under `actstore` (`origin`), for the other forms in those of the rows beside.
     Returns what was written: each file whole or not at all. Raises ActstoreError for another suffix, for no rows, for
-    rows without row_id or what is asked, for a file that is there unless `overwrite`, and for a path inside a store.
+    rows without row_id or what is asked, for columns of one name, for a file that is there unless `overwrite`, and for
+    a path inside a store.
     """
     if output.suffix not in SUFFIXES:
         raise ActstoreError(f"{output}: export writes {', '.join(SUFFIXES)}, not '{output.suffix}'")
@@ -77,10 +79,24 @@ def export(
         *(_column(f"keys_{block}", partial(store.keys, block=block), rows) for block in keys),
         *(_column(f"values_{block}", partial(store.values, block=block), rows) for block in values),
     ]
+    _check_names(rows, columns, output)
     said = {"actstore": json.dumps(origin(store, query, layers=layers, keys=keys, values=values))}
     with bar(rows.height * len(columns), "vectors") as progress:
         counted = [column._replace(read=partial(_counted, column, progress)) for column in columns]
         return _written(rows, counted, output, beside, said)
+
+
+def _check_names(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> None:
+    """What is written together has a name of its own."""
+    names = Counter(column.name for column in columns)
+    if output.suffix == ".csv":
+        names.update(f"{column.name}_{i}" for column in columns for i in range(column.width))
+    if output.suffix in (".csv", ".parquet"):
+        names.update(rows.columns)
+    if twice := next((name for name, count in names.items() if count > 1), None):
+        raise ActstoreError(
+            f"{output}: two columns would be called '{twice}'; name each layer once, and the query's columns otherwise"
+        )
 
 
 def _counted(column: Column, progress: Bar, rows: pl.DataFrame) -> NDArray[np.float32]:

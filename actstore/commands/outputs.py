@@ -6,6 +6,7 @@ from pathlib import Path
 
 from actstore.errors import ActstoreError
 from actstore.storage import local
+from actstore.storage.links import real
 
 
 def check(path: Path) -> None:
@@ -29,7 +30,7 @@ def written(path: Path) -> Iterator[Path]:
         if path.exists() and not path.is_file():
             yield path
             return
-        target = path.resolve()
+        target = real(path)
         if (above := next(one for one in target.parents if one.exists())) and not above.is_dir():
             raise ActstoreError(f"{path}: cannot be written: {above} is no folder")
         local.make_folders(target.parent)

@@ -29,6 +29,7 @@ from actstore.format.names import (
 )
 from actstore.format.schema import PLAN as PLAN_COLUMNS
 from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
+from actstore.storage.links import real
 
 SQL = re.compile(r"\s*(from|select|with)\s", re.IGNORECASE)
 
@@ -230,4 +231,4 @@ def span(layers: Sequence[int]) -> str:
 
 def around(path: Path) -> Path | None:
     """The store that a path lies in, if it lies in one."""
-    return next((folder for folder in path.resolve().parents if (folder / HEADER).exists()), None)
+    return next((folder for folder in real(path).parents if (folder / HEADER).exists()), None)

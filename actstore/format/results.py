@@ -174,7 +174,7 @@ def remove(store: Path, names: Sequence[str]) -> None:
         if match := NAME.fullmatch(path.name):
             there.setdefault(match["call"].replace("-", "_"), []).append(path)
     if lost := [name for name in names if name not in there]:
-        raise ActstoreError(f"{store} has no result '{lost[0]}'{nearest(lost[0], list(there))}; see actstore results")
+        raise ActstoreError(f"{store} has no result '{lost[0]}'{nearest(lost[0], list(there), 'see actstore results')}")
     try:
         for name in dict.fromkeys(names):
             for path in there[name]:

@@ -73,10 +73,8 @@ def conform(frame: pl.DataFrame, columns: Columns, table: str) -> pl.DataFrame:
     """`frame` with exactly `columns` in their order and types; absent ones become NULL, unknown ones are refused."""
     unknown = [name for name in frame.columns if name not in columns]
     if unknown:
-        raise ActstoreError(
-            f"{table} has no column '{unknown[0]}'{nearest(unknown[0], list(columns))}; "
-            "a sample's own columns go into the plan"
-        )
+        hint = nearest(unknown[0], list(columns), "a sample's own columns go into the plan")
+        raise ActstoreError(f"{table} has no column '{unknown[0]}'{hint}")
     absent = [pl.lit(None, dtype=kind).alias(name) for name, kind in columns.items() if name not in frame.columns]
     try:
         return frame.with_columns(absent).select(pl.col(name).cast(kind) for name, kind in columns.items())

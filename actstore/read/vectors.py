@@ -141,8 +141,8 @@ def row_ids_of(rows: Rows) -> NDArray[np.int64]:
         columns = getattr(found, "column_names", None) or list(map(str, found.columns))
         if "row_id" not in columns:
             raise ActstoreError(
-                f"the rows have no column row_id, only {', '.join(columns)}{nearest('row_id', columns)}: "
-                "select row_id too, for example: select row_id, label from rows where role = 'eoi'"
+                f"the rows have no column row_id, only {', '.join(columns)}"
+                + nearest("row_id", columns, "select row_id too, as in: select row_id from rows where role = 'eoi'")
             )
         found = found["row_id"]
     n_null = getattr(found, "null_count", 0)  # of polars a function, of Arrow a number

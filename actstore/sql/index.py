@@ -7,7 +7,7 @@ import duckdb
 from actstore.errors import ActstoreError
 from actstore.sql import views
 from actstore.sql.tables import Tables
-from actstore.storage import cache, local
+from actstore.storage import cache, links, local
 
 STORAGE_VERSION = "v1.2.0"  # read by every DuckDB since 1.2; the default of DuckDB 2 is not
 
@@ -17,7 +17,7 @@ def build(tables: Tables, path: Path) -> Path:
 
     Raises ActstoreError where it cannot be written, which it cannot below a folder with a `?` in its name either.
     """
-    if "?" in str(path.resolve()):  # whatever the link to it: DuckDB cuts the name of its log there
+    if "?" in str(links.real(path)):  # whatever the link to it: DuckDB cuts the name of its log there
         raise ActstoreError(f"{path}: DuckDB writes no index below a folder with a ? in its name; rename the folder")
     draft = local.draft_of(path)
     attached, version = views.file(draft), views.literal(STORAGE_VERSION)

@@ -163,7 +163,8 @@ def _explain(connection: duckdb.DuckDBPyConnection, message: str, query: str) ->
         return f"no column '{name}'{nearest(name, _columns(connection, query))}\n{message}"
     if missing := NO_TABLE.search(message):
         views = [name for name in _names(connection, NAMED) if not name.startswith("stored_")]
-        return f"no view '{missing[1]}'{nearest(missing[1], views)}; there are {', '.join(views)}"
+        hint = nearest(missing[1], views, f"there are {', '.join(views)}")
+        return f"no view '{missing[1]}'{hint}"
     if FORBIDDEN.search(message):
         return f"SQL on a store reads its views; it has no files, network, extensions or settings\n{message}"
     return message

@@ -14,6 +14,15 @@ from actstore.errors import ActstoreError
 MEANT = re.compile(r"[*?\[\]{}\\\x00-\x1f\x7f\ud800-\udfff]|::")
 
 
+def real(path: Path) -> Path:
+    """Where a path leads, absolute and through every link; a link that leads to itself leads nowhere else.
+
+    >>> real(Path("/usr/../usr"))
+    PosixPath('/usr')
+    """
+    return Path(os.path.realpath(path))  # Path.resolve raises RuntimeError for such a link, until Python 3.13
+
+
 def plain(path: Path) -> Path:
     """A path to the same file, absolute and without a character that is anything but part of a name.
 

@@ -89,7 +89,8 @@ class Measures:
 
 def _command(name: str) -> click.Command:
     if name not in measures():
-        raise ActstoreError(f"no measure '{name}'{nearest(name, measures())}; there are {', '.join(measures())}")
+        hint = nearest(name, measures(), f"there are {', '.join(measures())}")
+        raise ActstoreError(f"no measure '{name}'{hint}")
     (entry,) = entry_points(group=GROUP, name=name)
     command = entry.load()
     assert isinstance(command, click.Command)
@@ -105,8 +106,8 @@ def _words(command: click.Command, options: Mapping[str, Any]) -> list[str]:
             raise ActstoreError(f"{command.name}: {name} is of the command line alone: {INSTEAD}")
         if name not in known:
             names = sorted(known.keys() - OF_THE_COMMAND_LINE)
-            hint = nearest(name, names)
-            raise ActstoreError(f"{command.name} has no option '{name}'{hint}; there are sql, {', '.join(names)}")
+            hint = nearest(name, names, f"there are sql, {', '.join(names)}")
+            raise ActstoreError(f"{command.name} has no option '{name}'{hint}")
         option, flag = known[name], max(known[name].opts, key=len)
         if option.is_flag:
             if not isinstance(value, bool):

@@ -306,9 +306,8 @@ def parse_role(text: str) -> Role:
         return Role(name, "special")
     examples = ("at-32", "image-32", "last-2", "random-image-10", "random-text-10", "word-label", "words-label")
     known = [*_PLAIN, *_ALIASES, *examples]
-    raise RoleError(
-        f"no role is called {text!r}{nearest(text, known)}; roles are {', '.join(MEANINGS)}: see actstore roles"
-    )
+    roles = f"roles are {', '.join(MEANINGS)}: see actstore roles"
+    raise RoleError(f"no role is called {text!r}{nearest(text, known, roles)}")
 
 
 def positions(role: Role, layout: Layout, *, seed: int, sample_id: str) -> Positions | None:

@@ -8,8 +8,9 @@ import random
 import shutil
 from pathlib import Path
 
-LEFT_ALONE = ("demo", "train")  # minutes long
-RARE = ("extract", "recompute", "repair", "patch", "knockout", "describe", "report")  # seconds long
+LEFT_ALONE = ("demo",)  # minutes long
+RARE = ("extract", "recompute", "repair", "patch", "knockout", "describe", "report", "thumbnails", "train")  # seconds
+STORES = ("plain", "digits", "numbers", "gated")
 ODD = [
     *("", ",", " ", "nan", "inf", "-inf", "-1", "0", "1", "2", "3", "1e300", "1e-300", "9" * 30, "9" * 400),
     "x" * 300,
@@ -77,28 +78,39 @@ class Maker:
         context = click.Context(main.cli)
         names = [name for name in main.cli.list_commands(context) if name not in LEFT_ALONE]
         name = self.draw.choice(names)
-        if name in RARE and self.draw.random() < 0.7:
+        if name in RARE and self.draw.random() < 0.8:
             name = self.draw.choice([one for one in names if one not in RARE])
         command = main.cli.get_command(context, name)
         assert command is not None
         words = [name]
+        if isinstance(command, click.Group) and (name == "train" or self.draw.random() < 0.5):
+            words.append(self.draw.choice(sorted(command.commands)))
+            command = command.commands[words[-1]]
         for parameter in command.params:
             if isinstance(parameter, click.Argument):
                 new = name == "extract" and parameter.name == "store" and self.draw.random() < 0.6
-                words += [str(self.folder / "new")] if new else self.argument(parameter)
+                words += [str(self.folder / "new")] if new else self.argument(parameter, words)
             elif self.draw.random() < (0.9 if parameter.required else 0.2):
-                words += self.option(parameter)
-        if name == "extract":
-            words += ["--limit", "2"]
+                for _ in range(self.draw.choice([1, 1, 2]) if parameter.multiple else 1):
+                    words += self.option(parameter)
+        words += {"extract": ["--limit", "2"], "explore": ["-o", str(self.folder / "o.html")]}.get(
+            name, []
+        )  # no server
         return [word.replace("\0", "") for word in words]  # which no argument of a process has
 
-    def argument(self, parameter) -> list[str]:
+    def argument(self, parameter, words: list[str]) -> list[str]:
         if parameter.name in ("store", "stores"):
             return [self.store() for _ in range(self.draw.choice([1, 1, 2]) if parameter.name == "stores" else 1)]
         if parameter.name == "sql":
             return [self.sql()] if self.draw.random() < 0.6 or parameter.required else []
+        if parameter.name == "recipe" and (parameter.required or self.draw.random() < 0.5):
+            return [self.recipe("training" if words[0] == "train" else "recipe")]
         if parameter.name == "recipe":
-            return [self.recipe()]
+            return []
+        if parameter.name == "out":
+            return [str(self.folder / "out")]
+        if parameter.name == "sample" and self.draw.random() < 0.7:
+            return [self.draw.choice(["digit-0001", "b0s0", "b0s2", "s1"])]
         return [self.draw.choice(ODD)]
 
     def option(self, parameter) -> list[str]:
@@ -108,6 +120,10 @@ class Maker:
         if parameter.is_flag:
             return [flag]
         name, kind = parameter.name, parameter.type
+        if parameter.nargs > 1:
+            return [flag, *(self.draw.choice(ODD) for _ in range(parameter.nargs))]
+        if name == "tables":
+            return [flag, f"{self.draw.choice(['mine', *ODD])}={self.table()}"]
         if self.draw.random() < 0.05:
             return [flag, self.draw.choice(ODD)]
         if name == "output":
@@ -157,14 +173,14 @@ class Maker:
         return text
 
     def store(self) -> str:
-        source = self.draw.choice([*["plain", "digits", "numbers"] * 4, "nowhere", "file"])
+        source = self.draw.choice([*STORES * 3, "nowhere", "file"])
         if source == "nowhere":
             return self.draw.choice([str(self.folder / "nowhere"), *ODD])
         if source == "file":
             return self.file("")
         path = self.folder / f"{source}{self.draw.randrange(10**6)}"
         shutil.copytree(self.base / source, path)
-        if self.draw.random() < 0.5:
+        if self.draw.random() < 0.3:
             self.harm(path)
         return str(path)
 
@@ -190,7 +206,7 @@ class Maker:
             file.symlink_to("/etc/passwd")
         elif how == "loop":
             file.symlink_to(file.name)
-        elif how == "pipe" and path.name.startswith(("plain", "digits", "numbers")):  # of a user's own it is waited for
+        elif how == "pipe" and path.name.startswith(STORES):  # of a user's own it is waited for
             os.mkfifo(file)
 
     def autoencoders(self) -> str:
@@ -213,10 +229,11 @@ class Maker:
         key = self.draw.choice(sorted(known))
         return {**known, key: odd} if self.draw.random() < 0.7 else {k: v for k, v in known.items() if k != key}
 
-    def recipe(self) -> str:
+    def recipe(self, kind: str) -> str:
+        """Of an extraction, or of a training."""
         if self.draw.random() < 0.2:
             return self.draw.choice(["digits-fusion", *ODD])
-        text = (self.base / "recipe.toml").read_text()
+        text = (self.base / f"{kind}.toml").read_text()
         lines = text.splitlines()
         for _ in range(self.draw.randrange(3)):
             at = self.draw.randrange(len(lines))
@@ -228,7 +245,7 @@ class Maker:
             else:
                 odd = self.draw.choice(["-1", "nan", '""', "[]", "{}", "true", "1e400", '"\\u0000"', "9" * 30, "["])
                 lines[at] = f"{lines[at].partition('=')[0]}= {odd}"
-        if self.draw.random() < 0.5:
+        if kind == "recipe" and self.draw.random() < 0.5:
             lines = [line for line in lines if not line.startswith("source")]
             lines += ["[samples]" if "[samples]" not in lines else "", f'source = "table"\npath = "{self.table()}"']
         if self.draw.random() < 0.5:
@@ -300,6 +317,7 @@ def prepare(base: Path) -> None:
         )
         assert main.run(["outliers", str(plain), "-o", str(base / "o")]) == 0
         assert main.run(["extract", "digits-fusion", str(base / "digits"), "--limit", "24"]) == 0
+        assert main.run(["extract", "digits-gated-replay", str(base / "gated"), "--limit", "12"]) == 0
     shutil.copytree(Path(MODELS["digits-mapped"]) / "saes", base / "saes")
     shutil.copytree(MODELS["digits-fusion"], base / "model")
     ids = [f"s{i}" for i in range(12)]
@@ -314,5 +332,8 @@ def prepare(base: Path) -> None:
     rows = pl.DataFrame({"sample_id": ids, "role": "eoi"})
     store.write(0, samples=plan.select("sample_id"), rows=rows, residual={"eoi": x})
     from actstore_extract.recipe.shelf import shipped
+    from actstore_extract.training import recipe
 
     (base / "recipe.toml").write_text(shipped()["digits-fusion"].text)
+    few = recipe.shipped()["digits-adapter"].text.replace("epochs = 6", "epochs = 1")
+    (base / "training.toml").write_text(few.replace('split = "train"', "limit = 40"))

@@ -4,8 +4,8 @@ python tests/fuzz/commands.py [--calls 10000] [--seed 0] [--workers 2] [--first 
 
 Each call is made of the seed and its number alone, and runs in a worker process that is watched. A status of the table
 in the README is right; an exception, a traceback or a panic on standard error, a process that ends, and a call beyond
-its time are faults: each is printed with its seed and number, and --only runs it again. A run that was ended goes on
-with --first, the number of calls that it had made.
+its time are faults: each is printed as it comes, with its seed and number, and --only runs it again. How far this is,
+a line says each minute. What was interrupted (Ctrl-C, SIGTERM) says what it found, and with which --first it goes on.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -31,11 +32,14 @@ from calls import Maker, prepare  # noqa: E402  (its folder is none of the packa
 SECONDS, PATIENCE = 90, 120  # for one call: of a processor, and with next to nothing of one
 IDLE = 0.5  # seconds of a processor that threads may take that do nothing
 GIGABYTES = 12  # of memory, for a worker
+INTERRUPTED = 130
 
 
 def work(calls: Connection, base: Path, seed: int) -> None:
     """Run the calls whose numbers come, each in a folder of its own; send how each ended."""
-    os.environ.update(HF_HUB_OFFLINE="1", XDG_CACHE_HOME=str(base / "cache"), TOKENIZERS_PARALLELISM="false")
+    os.environ.update(
+        HF_HUB_OFFLINE="1", PIP_NO_INDEX="1", XDG_CACHE_HOME=str(base / "cache"), TOKENIZERS_PARALLELISM="false"
+    )
     resource.setrlimit(resource.RLIMIT_DATA, (GIGABYTES * 2**30, resource.RLIM_INFINITY))
     from actstore.commands import main
     from actstore.commands.statuses import Status
@@ -79,10 +83,21 @@ class Worker:
         self.process.start()
         child.close()
 
-    def give(self, number: int) -> None:
+    def give(self, number: int | None) -> bool:
+        """Let it run the call of this number; without one there is nothing more to do."""
+        if number is None:
+            return False
         self.number, self.words, self.before = number, ["?"], self.computed()
         self.last = self.before, time.monotonic()
         self.pipe.send(number)
+        return True
+
+    def end(self) -> None:
+        """Let it end, or make it."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)
+        self.process.join(10)
+        self.process.kill()
 
     def ended(self) -> tuple[int, str, float] | None:
         """How the call ended, and the seconds of a processor that it took; None while it runs."""
@@ -111,6 +126,32 @@ class Worker:
     def computed(self) -> float:
         """Seconds of a processor that the worker has had, and those that it started."""
         return sum(map(seconds_of, [self.process.pid, *children_of(self.process.pid)]))
+
+
+class Found:
+    """What calls came to."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.begin, self.calls, self.faults = seed, time.monotonic(), 0, 0
+        self.statuses: collections.Counter[int] = collections.Counter()
+        self.took: dict[str, list[float]] = collections.defaultdict(list)
+
+    def add(self, worker: Worker, status: int, fault: str, seconds: float) -> None:
+        """How a call ended; a fault is printed."""
+        self.calls += 1
+        self.statuses[status] += 1
+        self.took[worker.words[0]].append(seconds)
+        if fault:
+            self.faults += 1
+            print(f"FAULT seed {self.seed} call {worker.number}: {worker.words}\n{fault}\n", flush=True)
+
+    def say(self) -> None:
+        """All of them in lines."""
+        said = ", ".join(f"{count} ended {status}" for status, count in sorted(self.statuses.items()))
+        whole = time.monotonic() - self.begin
+        print(f"seed {self.seed}: {self.calls} calls, {said}, {self.faults} faults, {whole:.0f} s")
+        for name, each in sorted(self.took.items(), key=lambda one: -sum(one[1])):
+            print(f"  {name}: {len(each)} calls, {sum(each):.0f} s of a processor, at most {max(each):.1f}", flush=True)
 
 
 def children_of(pid: int | None) -> list[int]:
@@ -144,45 +185,45 @@ def main() -> None:
 
 
 def fuzz(options: argparse.Namespace, base: Path) -> int:
-    """Run the calls; returns how many faults were found, at most 100."""
+    """Run the calls; returns how many faults were found, at most 100, or the status of what was interrupted."""
     prepare(base)
     todo = iter([options.only] if options.only is not None else range(options.first, options.calls))
+    found = Found(options.seed)
     workers = [Worker(base, options.seed) for _ in range(1 if options.only is not None else options.workers)]
-    busy, ended, faults, begin = [], collections.Counter(), 0, time.monotonic()
-    took = collections.defaultdict(list)
-    for worker in workers:
-        if (number := next(todo, None)) is not None:
-            worker.give(number)
-            busy.append(worker)
+    try:
+        run(workers, todo, found)
+    except KeyboardInterrupt:
+        left = min(worker.number for worker in workers if worker.number >= 0)
+        print(f"interrupted; --first {left} goes on", flush=True)
+        return INTERRUPTED
+    finally:
+        for worker in workers:
+            worker.end()
+        found.say()
+    return min(found.faults, 100)
+
+
+def run(workers: list[Worker], todo: Iterator[int], found: Found) -> None:
+    """Give each worker a call after the other; a line a minute says how far this is."""
+    busy, said = [worker for worker in workers if worker.give(next(todo, None))], time.monotonic()
     while busy:
         wait([worker.pipe for worker in busy], 1)
+        if time.monotonic() > said + 60:
+            said = time.monotonic()
+            print(f"{said - found.begin:.0f} s: {found.calls} calls, {found.faults} faults", flush=True)
         for worker in list(busy):
             if (done := worker.ended()) is None:
                 continue
-            status, fault, seconds = done
-            ended[status] += 1
-            took[worker.words[0]].append(seconds)
-            if not sum(ended.values()) % 100:
-                print(f"{options.first + sum(ended.values())} calls, {faults} faults", flush=True)
-            if fault:
-                faults += 1
-                print(f"FAULT seed {options.seed} call {worker.number}: {worker.words}\n{fault}\n", flush=True)
-            if (number := next(todo, None)) is None:
+            found.add(worker, *done)
+            if not worker.give(next(todo, None)):
                 busy.remove(worker)
-            else:
-                worker.give(number)
-    for worker in workers:
-        with contextlib.suppress(OSError):
-            worker.pipe.send(None)
-        worker.process.join(10)
-    said = ", ".join(f"{count} ended {status}" for status, count in sorted(ended.items()))
-    whole = time.monotonic() - begin
-    print(f"seed {options.seed}: {sum(ended.values())} calls, {said}, {faults} faults, {whole:.0f} s")
-    for name, each in sorted(took.items(), key=lambda one: -sum(one[1])):
-        print(f"  {name}: {len(each)} calls, {sum(each):.0f} s of a processor, at most {max(each):.1f}")
-    return min(faults, 100)
+
+
+def interrupted(*_: object) -> None:
+    """SIGTERM is Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, interrupted)
     main()

@@ -70,6 +70,10 @@ def recompute(
     """
     from actstore.commands.table import render
     from actstore.errors import ActstoreError
+    from actstore.format.header import Header
+    from actstore_extract.again.asked import asked
+
+    asked(store, Header.load(store), overrides)  # before torch is loaded, which takes seconds
     from actstore_extract.again.recompute import recompute as run
 
     done = run(
@@ -137,10 +141,14 @@ def repair(
     """
     from actstore.commands.table import render
     from actstore.errors import ActstoreError
+    from actstore.format.header import Header
     from actstore.maintain import damage, verify
     from actstore.progress import bar
     from actstore.store import open as open_store
+    from actstore_extract.again.asked import asked
 
+    if overrides:
+        asked(store, Header.load(store), overrides)
     steps = verify.steps(store)
     with bar(len(steps), "checks") as progress:
         problems = verify.run(steps, progress.advance)
@@ -150,15 +158,16 @@ def repair(
     if dry_run:
         render(damage.table(store, found, failed=failed), style, output)
         return
-    from actstore_extract.again.repair import repair as run
-
-    options = {"failed": failed, "accept_failed": accept_failed}
     done: list[Repaired] = []
     try:
-        for one in run(store, found, **options, device=device, overrides=overrides, say=_say):
-            done.append(one)
-            if one.bit_equal is False:
-                _say(f"{one.commit.name} is not bit for bit what was committed: another device, version or picture")
+        if found or failed:  # else nothing is run, and torch takes seconds to load
+            from actstore_extract.again.repair import repair as run
+
+            options = {"failed": failed, "accept_failed": accept_failed}
+            for one in run(store, found, **options, device=device, overrides=overrides, say=_say):
+                done.append(one)
+                if one.bit_equal is False:
+                    _say(f"{one.commit.name} is not bit for bit what was committed: another device, version or picture")
     finally:  # what was done before an error stays done
         if done:
             render(_table(done), style, output)

@@ -14,9 +14,9 @@ from actstore.format.header import Header
 from actstore.format.names import PLAN
 from actstore.write import batch
 from actstore.write.batch import Batch
+from actstore_extract.again.asked import asked
 from actstore_extract.families.pretrained import explained
 from actstore_extract.families.remote import refusal
-from actstore_extract.recipe.recipe import recorded
 from actstore_extract.run.card import flat, made_on
 from actstore_extract.run.extractor import NOT_RUN, Extractor
 from actstore_extract.run.runner import Run
@@ -43,19 +43,10 @@ class Rerun:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path, self.header = path, Header.load(path)
-        record = self.header.run.get("recipe")
-        if not isinstance(record, dict):
-            raise ActstoreError(
-                f"{path} has no recipe in its run card: only what actstore extract made can be run again"
-            )
-        model = record.get("model")
-        brings_code = False
-        if isinstance(model, dict) and model.get("remote_code"):  # whether it runs here is not for a store to say
-            record = {**record, "model": {**model, "remote_code": False}}
-            brings_code = True
+        recipe, refused = asked(path, self.header, overrides)
         self.plan = plan.load(self.header.checked(path, PLAN))
-        self.run = Run(recorded(record, f"{path}: the recipe in its run card", overrides), device=device, say=say)
-        if brings_code and not self.run.recipe.model.remote_code:
+        self.run = Run(recipe, device=device, say=say)
+        if refused:
             raise ActstoreError(refusal(self.run.folder))
         self.run.there = self.header.run
         with explained(self.run.folder):

@@ -92,11 +92,11 @@ def digest(module: nn.Module) -> str:
 def _checked(scale: str | None, path: Path) -> str:
     if scale not in SCALES:
         what = "does not say how its output is scaled" if scale is None else f"unknown scale {scale!r}"
-        hint = nearest(scale or "", list(SCALES))
-        raise LoadError(
-            f'{path}: {what}{hint}; set scale = "1" if it was trained to feed block 0 as it is, '
-            'or "sqrt(d)" if the model multiplied its input embeddings, as Gemma did in transformers before 5.4'
+        advice = (
+            'set scale = "1" if it was trained to feed block 0 as it is, or "sqrt(d)" if the model multiplied its '
+            "input embeddings, as Gemma did in transformers before 5.4"
         )
+        raise LoadError(f"{path}: {what}{nearest(scale or '', list(SCALES), advice)}")
     return scale
 
 

@@ -38,7 +38,8 @@ def change(processor: ProcessorMixin | PreTrainedTokenizerBase, settings: Mappin
     known = sorted(_values(images))
     for name in settings:
         if name not in known:
-            raise LoadError(f"the image processor has no setting '{name}'{nearest(name, known)}; it has {known}")
+            hint = nearest(name, known, f"it has {', '.join(known)}")
+            raise LoadError(f"the image processor has no setting '{name}'{hint}")
     if not settings or images is None:
         return {}
     taken = _sized(images, settings)

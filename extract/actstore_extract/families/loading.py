@@ -59,7 +59,8 @@ def load(
     what is missing and where to get it.
     """
     if dtype not in DTYPES:
-        raise LoadError(f"dtype {dtype!r}{nearest(dtype, list(DTYPES))}; choose {', '.join(DTYPES)}")
+        hint = nearest(dtype, list(DTYPES), f"choose {', '.join(DTYPES)}")
+        raise LoadError(f"dtype {dtype!r} is no number type of a model{hint}")
     given = {"dtype": DTYPES[dtype], "device_map": device_map, "attn_implementation": attention}
     options: dict[str, object] = {name: value for name, value in given.items() if value is not None}
     with quiet():

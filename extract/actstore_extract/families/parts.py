@@ -27,7 +27,8 @@ class Parts:
         known = ["family", *needed, *optional]
         for name in self.entries:
             if name not in known:
-                raise LoadError(f"{self.file}: unknown entry {name!r}{nearest(name, known)}; it has {', '.join(known)}")
+                hint = nearest(name, known, f"it has {', '.join(known)}")
+                raise LoadError(f"{self.file}: unknown entry {name!r}{hint}")
         for name in needed:
             if name not in self.entries:
                 raise LoadError(f"{self.file}: no {name}; a {self.family} model needs {', '.join(needed)}")

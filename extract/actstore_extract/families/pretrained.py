@@ -65,7 +65,7 @@ def explained(path: str) -> Iterator[None]:
         if Path(path).exists():
             raise LoadError(f"{path} is no whole checkpoint: {_line(error)}") from error
         raise LoadError(
-            f"no model at {path!r}{nearest(path, list(MODELS)) or ':'} neither a folder nor on the hub or in its "
+            f"no model at {path!r}{nearest(path, list(MODELS), 'it is')} neither a folder nor on the hub or in its "
             f"cache; where there is a network, hf download {path} --local-dir FOLDER, and give FOLDER as the path: "
             f"{_line(error)}"
         ) from error

@@ -24,10 +24,8 @@ def method(config: PretrainedConfig) -> str | None:
     found = bits or str(getattr(told.get("quant_method"), "value", told.get("quant_method")))
     if found not in AUTO_QUANTIZER_MAPPING:
         known = sorted(AUTO_QUANTIZER_MAPPING)
-        raise LoadError(
-            f"Transformers does not read weights quantised by {found!r}{nearest(found, known)}; "
-            f"it reads {', '.join(known)}"
-        )
+        hint = nearest(found, known, f"it reads {', '.join(known)}")
+        raise LoadError(f"Transformers does not read weights quantised by {found!r}{hint}")
     return found
 
 

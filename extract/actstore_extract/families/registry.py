@@ -31,7 +31,8 @@ def family_named(name: str) -> Family:
     """The family of that name."""
     if name not in families():
         known = sorted(families())
-        raise LoadError(f"no family is called {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+        hint = nearest(name, known, f"there are {', '.join(known)}")
+        raise LoadError(f"no family is called {name!r}{hint}")
     return families()[name]
 
 

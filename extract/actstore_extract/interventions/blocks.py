@@ -66,7 +66,8 @@ def parse_block(spec: Mapping[str, object], *, n_layers: int, mode: Mode = "pre"
     known = ["queries", "keys", "layers", "heads", "mode"]
     for name in spec:
         if name not in known:
-            raise InterventionError(f"an attention block has no {name!r}{nearest(name, known)}; it has {known}")
+            hint = nearest(name, known, f"it has {', '.join(known)}")
+            raise InterventionError(f"an attention block has no {name!r}{hint}")
     if not spec.keys() >= {"queries", "keys"}:
         raise InterventionError(f"an attention block needs queries and keys, not only {sorted(spec)}")
     return Block(

@@ -192,10 +192,9 @@ def _received(asked: pl.DataFrame, patch: Patch, name: str) -> pl.DataFrame:
     known = asked[patch.by].cast(pl.String).drop_nulls().unique().to_list()
     for value in (value for pair in patch.pairs for value in pair):
         if value not in known:
-            raise ConditionError(
-                f"condition '{name}': none of {asked.height} samples has {patch.by} '{value}'{nearest(value, known)}; "
-                "if these are the first of more, take more of them: --limit N (samples.limit)"
-            )
+            more = "if these are the first of more, take more of them: --limit N (samples.limit)"
+            none = f"condition '{name}': none of {asked.height} samples has {patch.by} '{value}'"
+            raise ConditionError(none + nearest(value, known, more))
     numbered = asked.with_columns(
         pl.col(patch.by).cast(pl.String).alias("own label"),
         pl.int_range(pl.len()).over(patch.by, "prompt_order").alias("nth one"),

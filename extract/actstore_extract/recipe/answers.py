@@ -77,6 +77,6 @@ def check_answers(answers: Answers, asked: pl.DataFrame, *, limited: bool) -> No
     if missing and (len(missing) == len(answers) or not limited):
         shown = f"{', '.join(classes[:5])}{' ...' if len(classes) > 5 else ''}"
         raise RecipeError(
-            f"{where} is a table class = word, and no sample is of class '{missing[0]}'{nearest(missing[0], classes)}; "
-            f"the column label has {shown}"
+            f"{where} is a table class = word, and no sample is of class '{missing[0]}'"
+            f"{nearest(missing[0], classes, f'the column label has {shown}')}"
         )

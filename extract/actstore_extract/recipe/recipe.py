@@ -129,7 +129,8 @@ class PromptSection(_Section):
     def _orders(cls, text: str | dict[str, str] | None) -> str | dict[str, str] | None:
         for order in text if isinstance(text, dict) else ():
             if order not in ORDERS:
-                raise ValueError(f"no order is called '{order}'{nearest(order, list(ORDERS))}; {', '.join(ORDERS)}")
+                hint = nearest(order, list(ORDERS), f"there are {', '.join(ORDERS)}")
+                raise ValueError(f"no order is called '{order}'{hint}")
         if isinstance(text, dict) and not text:
             raise ValueError("no order: leave it out, or give one")
         return text
@@ -183,10 +184,8 @@ class CaptureSection(_Section):
         if isinstance(given, dict):
             for name in given:
                 if name not in GENERATION:
-                    known = ", ".join(GENERATION)
-                    raise ValueError(
-                        f"no option of greedy generation is called '{name}'{nearest(name, list(GENERATION))}; {known}"
-                    )
+                    hint = nearest(name, list(GENERATION), f"there are {', '.join(GENERATION)}")
+                    raise ValueError(f"no option of greedy generation is called '{name}'{hint}")
         elif given not in ("greedy", "checkpoint", None):
             raise ValueError(f'{given!r} is neither "greedy" nor "checkpoint" nor a table {{ option = value }}')
         return given

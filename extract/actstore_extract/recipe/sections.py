@@ -25,8 +25,8 @@ def read(name: str, known: Sequence[str], listed_by: str) -> dict[str, Any]:
         if Path(name, HEADER).exists():
             raise RecipeError(f"'{name}' is a store, no recipe: the recipe comes first, then the store") from None
         raise RecipeError(
-            f"no recipe '{name}': neither a file nor one that ships{nearest(name, list(known))}; "
-            f"see them all with: {listed_by}"
+            f"no recipe '{name}': neither a file nor one that ships"
+            f"{nearest(name, list(known), f'see them all with: {listed_by}')}"
         ) from None
     except (ValueError, RecursionError, OSError) as error:  # tomllib's own, and Python's over 4,300 digits
         raise RecipeError(f"{name}: {error}") from None
@@ -82,4 +82,5 @@ def check_keys(data: Mapping[str, Any], kind: type[BaseModel], where: str) -> No
     known = list(kind.model_fields)
     for key in data:
         if key not in known:
-            raise RecipeError(f"{where}: unknown key '{key}'{nearest(key, known)}; keys are {', '.join(known)}")
+            hint = nearest(key, known, f"keys are {', '.join(known)}")
+            raise RecipeError(f"{where}: unknown key '{key}'{hint}")

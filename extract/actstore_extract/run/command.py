@@ -168,7 +168,6 @@ def thumbnails(store: Path, recipe: str | None, pixels: int, overrides: tuple[st
     from actstore.errors import ActstoreError
     from actstore.store import open as open_store
     from actstore_extract.recipe.recipe import load, recorded
-    from actstore_extract.run.thumbnails import keep_of
 
     opened = open_store(store)
     card = opened.run.get("recipe")
@@ -178,6 +177,8 @@ def thumbnails(store: Path, recipe: str | None, pixels: int, overrides: tuple[st
         made_by = recorded(card, f"{store}: its run card", overrides)
     else:
         raise ActstoreError(f"{store} has no recipe in its run card: name the recipe that its pictures are of")
+    from actstore_extract.run.thumbnails import keep_of  # loads torch, which takes seconds
+
     kept = keep_of(opened, made_by, pixels, _say)
     if kept is None:
         raise ActstoreError(f"{store}: its plan names no pictures")
@@ -275,10 +276,8 @@ def show(name: str) -> None:
     elif Path(name).is_dir():
         click.echo(_recipe_of(Path(name)), nl=False)
     else:
-        raise ActstoreError(
-            f"'{name}' is no store, and no recipe of that name ships{nearest(name, list(shipped()))}; "
-            "see actstore recipes"
-        )
+        hint = nearest(name, list(shipped()), "see actstore recipes")
+        raise ActstoreError(f"'{name}' is no store, and no recipe of that name ships{hint}")
 
 
 def _recipe_of(path: Path) -> str:

@@ -67,8 +67,8 @@ class Coco(Source):
         file = root / "annotations" / f"captions_{self.split}.json"
         if not file.exists():
             known = [path.stem.removeprefix("captions_") for path in sorted(file.parent.glob("captions_*.json"))]
-            splits = f"; there is {', '.join(known)}" if known else f"; get it from {_ORIGIN}"
-            raise SamplesError(f"{file} does not exist{nearest(self.split, known)}{splits}")
+            splits = f"there is {', '.join(known)}" if known else f"get it from {_ORIGIN}"
+            raise SamplesError(f"{file} does not exist{nearest(self.split, known, splits)}")
         data = read_json(file, _File, _ORIGIN)
         captions: dict[int, list[str]] = {image["id"]: [] for image in data["images"]}
         for one in data["annotations"]:

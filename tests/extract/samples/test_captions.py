@@ -21,7 +21,7 @@ def test_flickr30k(tmp_path, gone):
     }
     assert found.image("1000092795.jpg").size == (9, 7)
     assert ids(source("flickr30k", path=tmp_path, split="val").samples()) == ["1000092797.jpg"]
-    with pytest.raises(SamplesError, match=r"has no split 'tests'; did you mean 'test'\?; it has test, train, val"):
+    with pytest.raises(SamplesError, match=r"has no split 'tests'; did you mean 'test'\? It has test, train, val"):
         source("flickr30k", path=tmp_path, split="tests").samples()
 
 
@@ -79,7 +79,7 @@ def test_coco(tmp_path):
     test = source("coco", path=tmp_path, split="karpathy-test").samples().table
     assert test.row(0) == ("COCO_val2014_000000391898.jpg", 391898, layouts.CAPTIONS, "karpathy-test", test["image"][0])
     assert test["image"][0] == "val2014/COCO_val2014_000000391898.jpg"
-    with pytest.raises(SamplesError, match=r"does not exist; did you mean 'val2014'\?; there is val2014"):
+    with pytest.raises(SamplesError, match=r"does not exist; did you mean 'val2014'\? There is val2014"):
         source("coco", path=tmp_path, split="val2015").samples()
     with pytest.raises(SamplesError, match="has no split 'tset'; did you mean 'test'?"):
         source("coco", path=tmp_path, split="karpathy-tset").samples()

@@ -82,7 +82,7 @@ def test_lists_of_pictures_and_several_columns(hub, tmp_path):
     ("keys", "message"),
     [
         ({"split": "tst"}, "split tst: .*; did you mean 'test'?"),
-        ({"image": "imgg"}, r"has no column 'imgg'; did you mean 'img'\?; it has img, Answer Type"),
+        ({"image": "imgg"}, r"has no column 'imgg'; did you mean 'img'\? It has img, Answer Type"),
         ({"columns": ["answer"]}, "has no column 'answer'; did you mean 'answers'?"),
         ({"path": "nobody/nothing-of-this-name"}, "data set nobody/nothing-of-this-name, split test: "),
     ],

@@ -23,7 +23,7 @@ def test_commands(folder, tmp_path, capsys, monkeypatch):
     assert main.run(["train", "lora", "recipe.toml", out]) == 1
     assert "recipe.toml is a recipe for: actstore train adapter" in capsys.readouterr().err
     assert main.run(["train", "adapter", "digits-adaptor", out]) == 1
-    assert "did you mean 'digits-adapter'?; see them all with: actstore train recipes" in capsys.readouterr().err
+    assert "did you mean 'digits-adapter'? See them all with: actstore train recipes" in capsys.readouterr().err
     assert main.run(["train", "recipes", "--format", "csv"]) == 0
     table = pl.read_csv(io.StringIO(capsys.readouterr().out))
     assert table["name"].to_list() == list(recipe.shipped())

@@ -247,9 +247,7 @@ def test_stopped_and_gone_on_is_the_same_to_the_bit(folder, trained, tmp_path, m
 
 
 def test_mistakes(folder, trained, tmp_path):
-    with pytest.raises(
-        LoadError, match=r"no block has a map 'query_proj'; did you mean 'q_proj'\?; there is down_proj"
-    ):
+    with pytest.raises(LoadError, match=r"no block has a map 'query_proj'; did you mean 'q_proj'\? There is down_proj"):
         learner(trainings.lora_recipe(folder, 'lora.targets=["query_proj"]'), CPU)
     other = Path(shutil.copytree(folder / "emu3", tmp_path / "emu3"))
     weights = load_file(other / "model.safetensors")

@@ -120,6 +120,20 @@ def test_nothing_is_written_over_unless_asked_for(store, tmp_path, suffix):
         assert path.read_bytes() != before
 
 
+@pytest.mark.parametrize(
+    ("suffix", "query", "layers", "name"),
+    [
+        ("npy", "from rows", [1, 1], "layer_1"),
+        ("parquet", "select *, 0 as layer_1 from rows", [1], "layer_1"),
+        ("csv", "select *, 0 as layer_1_7 from rows", [1], "layer_1_7"),
+    ],
+)
+def test_each_column_has_a_name_of_its_own(store, tmp_path, suffix, query, layers, name):
+    with pytest.raises(ActstoreError, match=f"two columns would be called '{name}'"):
+        export(store, query, layers, tmp_path / f"x.{suffix}")
+    assert list(tmp_path.glob("x*")) == []
+
+
 def test_a_layer_from_the_end_is_named(store, tmp_path):
     with pytest.raises(ActstoreError, match="layer -1 is not in this store"):
         export(store, QUERY, [-1], tmp_path / "x.npy")

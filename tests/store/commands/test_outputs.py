@@ -53,6 +53,15 @@ def test_nor_by_another_way(path, capfdbinary, way):
     assert content(path) == before
 
 
+def test_a_link_that_leads_to_itself_is_replaced(path, capfdbinary):
+    for output in (path / "index.duckdb", path.parent / "rows.csv"):
+        output.symlink_to(output.name)
+    assert main.run(["index", str(path)]) == 0
+    assert main.run(["query", str(path), "from plan", "-o", str(path.parent / "rows.csv")]) == 0
+    assert not output.is_symlink()
+    assert pl.read_csv(output).height == 4
+
+
 def test_no_store_is_made_in_a_store(path):
     with pytest.raises(ActstoreError, match="new is inside the store .*s: choose a folder elsewhere"):
         making.create(path / "parts" / "new")

@@ -134,7 +134,7 @@ def test_no_rows_have_no_vectors(store):
         (lambda store: store.residual([9], 0), "row_id 9 is not in this store"),
         (lambda store: store.residual([7 << 32], 0), "row_id 30064771072 is not in this store"),
         (lambda store: store.residual([-1], 0), "row_id -1 is not in this store"),
-        (lambda store: store.residual(store.sql("select label from rows"), 0), "no column row_id, only label: select"),
+        (lambda store: store.residual(store.sql("select label from rows"), 0), "no column row_id, only label; select"),
         (lambda store: store.residual(pl.DataFrame({"row_idx": [1]}), 0), "did you mean 'row_idx'"),
         (lambda store: store.residual(pl.DataFrame({"row_id": [None]}), 0), "a row_id is NULL"),
         (

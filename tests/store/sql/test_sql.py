@@ -233,7 +233,7 @@ def test_no_variables_of_the_caller(store):
         ("select role from rows where sampleid = 'a'", r"no column 'sampleid'; did you mean 'sample_id'\?"),
         ("select row_idd from samples", r"^no column 'row_idd'\n"),  # samples have no row_id
         ("select row_idd from rows", r"no column 'row_idd'; did you mean 'row_id'\?"),
-        ("from row", r"no view 'row'; did you mean 'rows'\?; there are"),
+        ("from row", r"no view 'row'; did you mean 'rows'\? There are"),
         (
             "from stored_row",
             "no view 'stored_row'.*; there are answers, parts, plan, results, rows, run, samples, vocab$",

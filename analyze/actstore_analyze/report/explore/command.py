@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from actstore.commands.options import COUNT, OutputPath, store_argument
-from actstore_analyze.commands import say
+from actstore_analyze.commands import layers as layer_numbers
+from actstore_analyze.commands import names, say
 
 if TYPE_CHECKING:
     from actstore_analyze.report.explore.resources import Resources
@@ -42,26 +43,31 @@ def show(store: Path, sample: str, condition: str, output: Path | None) -> None:
 
 @click.command()
 @click.argument("stores", nargs=-1, required=True, metavar="STORE... [SQL]")
-@click.option("--roles", help="Only these, with commas between; all if not given.")
+@click.option("--roles", callback=names, metavar="ROLE,...", help="Only these; all if not given.")
 @click.option("--saes", help="Sparse autoencoders whose features cards show: a folder, or those that ship.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page; a free one if not given.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option(
     "-o", "--output", type=OutputPath(), help="Write the page as one .html file that needs no server instead."
 )
-@click.option("--layers", help="Of that file: these alone, such as 0,8,16; all if not given.")
+@click.option(
+    "--layers",
+    callback=layer_numbers,
+    metavar="LAYER,...",
+    help="Of that file: these, such as 0,4..8; all if not given.",
+)
 @click.option("--limit", type=COUNT, help="Points of a role at most: 100,000, or 5,000 in a file, if not given.")
 @click.option(
     "--projection", type=click.Choice(["pca", "tsne", "umap"]), default="pca", show_default=True, help="Of that file."
 )
 def explore(
     stores: tuple[str, ...],
-    roles: str | None,
+    roles: list[str] | None,
     saes: str | None,
     port: int,
     no_browser: bool,
     output: Path | None,
-    layers: str | None,
+    layers: list[int] | None,
     limit: int | None,
     projection: str,
 ) -> None:
@@ -86,14 +92,13 @@ def explore(
     *paths, last = stores
     query = last if paths and last.lstrip().lower().startswith(("select", "from", "with")) else None
     opened = [open_store(path) for path in (paths if query else stores)]
-    asked = [role.strip() for role in roles.split(",")] if roles else []
     autoencoders = None
     if saes is not None:
         from actstore_analyze.sae.source import source
 
         autoencoders = source(saes)
     most = limit or (100_000 if output is None else 5_000)
-    resources = Resources(opened, query or "from rows", roles=asked, saes=autoencoders, most=most)
+    resources = Resources(opened, query or "from rows", roles=roles or [], saes=autoencoders, most=most)
     if output is not None:
         _write(resources, output, layers, projection)
         return
@@ -108,7 +113,7 @@ def explore(
     serve(resources, bound, token)
 
 
-def _write(resources: "Resources", output: Path, layers: str | None, projection: str) -> None:
+def _write(resources: "Resources", output: Path, layers: list[int] | None, projection: str) -> None:
     """The page as one file, its size said before."""
     from actstore.commands.outputs import written
     from actstore.errors import ActstoreError
@@ -117,8 +122,7 @@ def _write(resources: "Resources", output: Path, layers: str | None, projection:
     if output.suffix != ".html":
         raise ActstoreError(f"{output}: the page is one .html file")
     choices = page.choices(resources)
-    numbers = None if layers is None else [int(one) for one in layers.split(",")]
-    chosen = {one["name"]: resources.layers(one["name"], numbers) for one in resources.described}
+    chosen = {one["name"]: resources.layers(one["name"], layers) for one in resources.described}
     sizes = page.estimate(resources, choices, chosen)
     parts = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items() if size)
     say(f"{output}: about {sum(sizes.values()) / 1e6:.1f} MB ({parts})")

@@ -125,7 +125,7 @@ class Resources:
         kept = _whole(self.stores[title])
         if wanted is not None and (lost := [layer for layer in wanted if layer not in kept]):
             raise ActstoreError(f"{title} has no layer {lost[0]}; it has {', '.join(map(str, kept))}")
-        return sorted(kept if wanted is None else wanted)
+        return sorted({*(kept if wanted is None else wanted)})
 
     def _of_store(self, title: str, rest: str) -> Any:
         store = self.stores[title]
