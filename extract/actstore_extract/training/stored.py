@@ -75,7 +75,8 @@ class Stored:
 def _column(rows: pl.DataFrame, name: str) -> Column:
     """A column as a DataLoader can put it together: a tensor, or text."""
     if name not in rows.columns:
-        raise ActstoreError(f"no column '{name}'{nearest(name, rows.columns)}; the rows have {', '.join(rows.columns)}")
+        hint = nearest(name, rows.columns, f"the rows have {', '.join(rows.columns)}")
+        raise ActstoreError(f"no column '{name}'{hint}")
     if name in ("x", "row_id"):
         raise ActstoreError(f"every item has '{name}' of its own; call the column something else in the query")
     column = rows[name]
