@@ -54,12 +54,22 @@ def measure(store: Store | Path | str, name: str, /, *, sql: str = "from rows", 
     return found[0]
 
 
-def write_report(stores: Sequence[Store | Path | str], path: Path | str, *, reference: str | None = None) -> Path:
-    """Write one page about some stores, as `actstore report` does; returns its path."""
+def write_report(
+    stores: Sequence[Store | Path | str],
+    path: Path | str,
+    *,
+    reference: str | None = None,
+    only: Sequence[str] = (),
+    title: str | None = None,
+) -> Path:
+    """Write one page about some stores, as `actstore report` does; returns its path.
+
+    only: measures, or saved results by their names; everything without any. title: in place of the models' names.
+    """
     from actstore.store import open as open_store
 
     opened = [one if isinstance(one, Store) else open_store(one) for one in stores]
-    page.write(opened, Path(path), reference=reference, say=say)
+    page.write(opened, Path(path), reference=reference, only=only, title=title, say=say)
     return Path(path)
 
 

@@ -105,7 +105,7 @@ def measured(command: Command) -> Command:
         ),
         click.option("--jobs", default=1, show_default=True, type=COUNT, help="Processes that share the work."),
         click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer."),
-        click.option("--figure", type=OutputPath(), help="Draw it, as .png or .svg."),
+        click.option("--figure", type=OutputPath(), help="Draw it, as .png, .svg or .pdf."),
         output_options,
     )
     for decorate in reversed(shared):

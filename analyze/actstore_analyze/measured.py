@@ -46,7 +46,7 @@ class Drawing:
         return charts.svg(self.chart, f"d{id(self):x}")
 
     def save(self, path: Path | str) -> None:
-        """Write it as .png or .svg; raises ActstoreError for another suffix, and for a path inside a store."""
+        """Write it as .png, .svg or .pdf; raises ActstoreError for another suffix, and for a path inside a store."""
         charts.draw(self.chart, Path(path))
 
 
@@ -86,7 +86,7 @@ class Measured:
         return Drawing(self.draw())
 
     def save(self, path: Path | str) -> None:
-        """Write the figure (.png, .svg) or the table (.csv, .parquet, .json, .jsonl, .md, .txt).
+        """Write the figure (.png, .svg, .pdf) or the table (.csv, .parquet, .json, .jsonl, .md, .txt).
 
         Raises ActstoreError for another suffix, and for a path inside a store.
         """

@@ -4,11 +4,14 @@ from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """What a page would load, what it links to, and its text."""
+    """What a page would load, what it links to, elsewhere and in itself, and its text."""
 
     def __init__(self, text):
         super().__init__()
-        self.loads, self.links, self.ids, self.text, self.headings, self._tag = [], [], [], [], [], ""
+        self.loads, self.links, self.anchors, self.ids, self.text, self.headings, self._tag = (
+            *([] for _ in range(6)),
+            "",
+        )
         self.feed(text)
         self.words = " ".join(" ".join(self.text).split())
 
@@ -16,9 +19,9 @@ class Page(HTMLParser):
         self._tag = tag
         for name, value in attrs:
             if name in ("src", "srcset", "data", "poster", "action", "xlink:href") or (tag, name) == ("link", "href"):
-                self.loads.append(value)
+                self.loads += [] if value.startswith("data:") else [value]
             if (tag, name) == ("a", "href"):
-                self.links.append(value)
+                (self.anchors if value.startswith("#") else self.links).append(value)
             if name == "id":
                 self.ids.append(value)
 

@@ -91,11 +91,11 @@ def test_a_notebook_shows_it_offline(store):
 
 def test_it_is_saved(store, tmp_path):
     found = measure(store, "gap")
-    for name in ("a.png", "a.svg", "b/a.csv", "a.parquet"):
+    for name in ("a.png", "a.svg", "a.pdf", "b/a.csv", "a.parquet"):
         found.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 100
-    with pytest.raises(ActstoreError, match="a figure is written as .png or .svg, not '.pdf'"):
-        found.save(tmp_path / "a.pdf")
+    with pytest.raises(ActstoreError, match="a figure is written as .png, .svg, .pdf, not '.gif'"):
+        found.save(tmp_path / "a.gif")
     with pytest.raises(ActstoreError, match="store"):
         found.save(store.path / "a.csv")
 

@@ -16,6 +16,7 @@ from actstore.commands.outputs import written
 from actstore.commands.table import render
 from actstore.errors import ActstoreError, visible
 from actstore_analyze.charts import lines
+from actstore_analyze.charts.fitted import fitted
 
 __all__ = [
     "Axis",
@@ -42,6 +43,7 @@ __all__ = [
 
 GREY, FONT = "#5f5f5f", "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 PNG_SCALE = 2
+SUFFIXES = (".png", ".svg", ".pdf")
 WIDTH = 90  # characters of a line under a title
 MOST_SAID = 300  # characters of what a renderer says
 ESCAPED = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u....|.)")  # a character, as JSON may write it
@@ -89,18 +91,18 @@ def beside(charts: Sequence[Figure]) -> alt.HConcatChart:
 
 
 def save(chart: Figure, data: pl.DataFrame, folder: Path, name: str) -> list[Path]:
-    """Write a chart as PNG and SVG and its data as CSV into a folder; returns their paths."""
-    paths = [folder / f"{name}{suffix}" for suffix in (".png", ".svg", ".csv")]
+    """Write a chart as PNG, SVG and PDF and its data as CSV into a folder; returns their paths."""
+    *drawn, table = [folder / f"{name}{suffix}" for suffix in (*SUFFIXES, ".csv")]
     vega = vega_lite(chart)
-    for path in paths[:2]:
+    for path in drawn:
         _write(vega, path)
-    render(data, "csv", paths[2])
-    return paths
+    render(data, "csv", table)
+    return [*drawn, table]
 
 
 def draw(chart: Figure, path: Path) -> None:
-    """Write a chart as .png or .svg, its folder made if need be, whole or not at all; raises ActstoreError for another
-    suffix, and for a path inside a store.
+    """Write a chart as .png, .svg or .pdf, its folder made if need be, whole or not at all; raises ActstoreError for
+    another suffix, and for a path inside a store.
     """
     check(path)
     _write(vega_lite(chart), path)
@@ -116,8 +118,17 @@ def _write(vega: str, path: Path) -> None:
     with written(path) as draft:
         if path.suffix == ".png":
             draft.write_bytes(_converted(vl_convert.vegalite_to_png, vega, scale=PNG_SCALE))
+        elif path.suffix == ".pdf":
+            draft.write_bytes(_converted(vl_convert.vegalite_to_pdf, vega))
         else:
-            draft.write_text(_converted(vl_convert.vegalite_to_svg, vega), encoding="utf-8")
+            draft.write_text(_svg(vega), encoding="utf-8")
+
+
+def _svg(vega: str) -> str:
+    import vl_convert
+
+    text: str = _converted(vl_convert.vegalite_to_svg, vega)
+    return fitted(text)
 
 
 def _converted(convert: Callable[..., T], vega: str, **options: float) -> T:
@@ -143,16 +154,13 @@ def vega_lite(chart: Figure, *, validate: bool = False) -> str:
 def check(path: Path) -> None:
     """Raise ActstoreError for a suffix that no figure has or a path in a store, before anything is computed for it."""
     outputs.check(path)
-    if path.suffix not in (".png", ".svg"):
-        raise ActstoreError(f"{path}: a figure is written as .png or .svg, not '{path.suffix}'")
+    if path.suffix not in SUFFIXES:
+        raise ActstoreError(f"{path}: a figure is written as {', '.join(SUFFIXES)}, not '{path.suffix}'")
 
 
 def svg(chart: Figure, prefix: str) -> str:
     """The chart as SVG to stand inside a page: ids begin with `prefix`, so that several charts do not meet."""
-    import vl_convert
-
-    text: str = _converted(vl_convert.vegalite_to_svg, vega_lite(chart))
-    return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", text)
+    return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", _svg(vega_lite(chart)))
 
 
 def png(chart: Figure) -> bytes:
@@ -186,10 +194,15 @@ def _styled(chart: Figure) -> Figure:
         labelFlush=False,
         titleFontSize=12,
         titleFontWeight="normal",
+        labelLimit=0,
+        titleLimit=0,
     )
     title = alt.TitleConfig(fontSize=14, subtitleFontSize=12, fontWeight=600)
     view = alt.ViewConfig(stroke=None)
-    styled: Figure = chart.configure(font=FONT, background="white", padding=8, axis=axis, title=title, view=view)
+    whole = alt.LegendConfig(labelLimit=0, titleLimit=0)  # no name is cut
+    styled: Figure = chart.configure(
+        font=FONT, background="white", padding=8, axis=axis, title=title, view=view, legend=whole
+    )
     return styled
 
 

@@ -1,7 +1,7 @@
 """What interventions show, in sentences made of their numbers: falls and nulls, never more."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -10,7 +10,7 @@ from actstore_analyze.knockout.study import WORDS
 from actstore_analyze.study.conditions import NONE
 from actstore_analyze.study.intervals import wilson
 
-__all__ = ["knockouts", "moved", "patches"]
+__all__ = ["effect", "falls", "knockouts", "moved", "patches"]
 
 TELLING = ("accuracy", "vqa_accuracy", "cider", "overlap")  # the first that a store has is told
 POINTS = {"residual": "the residual stream", "attention-input": "what attention reads, from a block on,"}
@@ -22,20 +22,34 @@ MOVED = {
 ERRORS = 2.0  # standard errors within which two means are not told apart
 
 
+class Falls(NamedTuple):
+    """The metric that is told, its value before, and by the name of a knockout its value after, and a verdict."""
+
+    metric: str
+    before: str
+    told: dict[str, tuple[str, str]]
+
+
 def knockouts(title: str, table: pl.DataFrame) -> str:
     """A sentence on the knockouts of a store in all blocks, from the table of `actstore knockout`."""
+    found = falls(table)
+    if found is None:
+        return f"{title}: the store has no samples of the model as it is, to compare its knockouts with."
+    each = [f"with attention to {name} blocked {after}{verdict}" for name, (after, verdict) in found.told.items()]
+    told = "; ".join(each) or "no knockout is of all blocks"
+    return f"{title}: {WORDS[found.metric]} {found.before} as it is; {told}."
+
+
+def falls(table: pl.DataFrame) -> Falls | None:
+    """What the knockouts of a store in all blocks leave; None without samples of the model as it is."""
     metric = next(one for one in (*TELLING, *table["metric"]) if one in set(table["metric"]))
     whole = everywhere(table.filter(pl.col("metric") == metric)).unique("knockout", keep="first", maintain_order=True)
     rows = list(whole.iter_rows(named=True))
     as_is = next((row for row in rows if row["knockout"] == NONE), None)
     if as_is is None:
-        return f"{title}: the store has no samples of the model as it is, to compare its knockouts with."
-    told = [
-        f"with attention to {row['name']} blocked {_number(row)}{_verdict(row, as_is)}"
-        for row in rows
-        if row is not as_is
-    ]
-    return f"{title}: {WORDS[metric]} {_number(as_is)} as it is; {'; '.join(told)}."
+        return None
+    told = {row["name"]: (_number(row), _verdict(row, as_is)) for row in rows if row is not as_is}
+    return Falls(metric, _number(as_is), told)
 
 
 def _number(row: dict[str, float | None]) -> str:
@@ -64,6 +78,24 @@ def patches(title: str, table: pl.DataFrame) -> Iterator[str]:
         alone = table.select(pl.struct("role", "point").n_unique()).item() == table["patch"].n_unique()
         which = f"{POINTS.get(str(point), point)} at {role}" + ("" if alone else f" ({patch})")
         yield f"{title}, {which}: {_effect(rows)}."
+
+
+def effect(table: pl.DataFrame) -> tuple[str, str]:
+    """The largest effect of the first patch of a store, in few words, and whether it is one."""
+    rows = next(iter(table.partition_by("patch", "role", "point", maintain_order=True)))
+    where = f"{POINTS.get(rows['point'][0], rows['point'][0])} at {rows['role'][0]}"
+    verdict = MOVED[moved(rows)].replace(":", ",", 1)
+    if not rows["accuracy"].count():
+        best = _largest(rows, "similarity")
+        return (
+            f"{where} makes it at most {best['similarity'] or 0:.3f} similar to the source (layer {best['layer']})",
+            verdict,
+        )
+    most = _largest(rows, "accuracy")
+    before = "" if most["accuracy_before"] is None else f", {most['accuracy_before']:.3f} without"
+    interval = f"{most['low']:.3f} to {most['high']:.3f}; layer {most['layer']}{before}"
+    told = f"{most['accuracy']:.3f} ({interval}) of {most['n']:,} pairs"
+    return f"{where} makes the source's word preferred in at most {told}", verdict
 
 
 def moved(rows: pl.DataFrame) -> bool | None:

@@ -17,6 +17,8 @@ from actstore_analyze.knockout.study import Knockout
 from actstore_analyze.overlap.study import Overlap
 from actstore_analyze.patch.replayed import Replayed
 from actstore_analyze.patch.study import Patched, has_patches
+from actstore_analyze.report.choice import EVERYTHING as EVERY
+from actstore_analyze.report.choice import Choice, verb
 from actstore_analyze.study import saved
 from actstore_analyze.study.conditions import specs
 from actstore_analyze.study.knocked import has_knockouts
@@ -57,7 +59,7 @@ class Experiment:
         return self.call.slug
 
 
-def overlaps(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
+def overlaps(subjects: Sequence[Subject], *, choice: Choice = EVERY, say: Say) -> list[Experiment]:
     """The saved label overlaps of the stores, those of the same kind together; a store without any is measured.
 
     It is with the k that the others have, where that fits it, and if none has any with one that fits all of them.
@@ -66,11 +68,11 @@ def overlaps(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
     """
     stores = [subject.store for subject in subjects]
     ks = [_common_k(store, stores) for store in stores]
-    answers = [(subject, _current(subject.store, k, say)) for subject, k in zip(subjects, ks, strict=True)]
+    answers = [(subject, _current(subject.store, k, choice, say)) for subject, k in zip(subjects, ks, strict=True)]
     return _together(answers, ["role", "condition", "layer"])
 
 
-def others(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
+def others(subjects: Sequence[Subject], *, choice: Choice = EVERY, say: Say) -> list[Experiment]:
     """The results of every other measure that commands draw, as the stores are now, by measure.
 
     They are the saved ones; what interventions did is measured where a store has some and no result.
@@ -80,16 +82,18 @@ def others(subjects: Sequence[Subject], *, say: Say) -> list[Experiment]:
         for name in registry.MEASURES
         if name != Overlap.measure
         for experiment in _together(
-            [(subject, _answers(subject.store, registry.load(name).study, say)) for subject in subjects], None
+            [(subject, _answers(subject.store, registry.load(name).study, choice, say)) for subject in subjects], None
         )
     ]
 
 
-def _answers(store: Store, study: type[Study], say: Say) -> list[tuple[Study, pl.DataFrame]]:
+def _answers(store: Store, study: type[Study], choice: Choice, say: Say) -> list[tuple[Study, pl.DataFrame]]:
     """Saved answers, or that to the usual call on a store of interventions."""
     draw = registry.load(study.measure).draw
-    found = saved.shown(store, study.measure, study.again, lambda _, table: draw(table, title=""), say)
-    call = None if found else _intervened(store, study)
+    found = saved.shown(
+        store, study.measure, study.again, lambda _, table: draw(table, title=""), say, takes=choice.takes
+    )
+    call = None if found or not choice.asks(verb(study.measure)) else _intervened(store, study)
     if call is None:
         return found
     say(f"{store.path}: no saved {call.title.lower()}; computing it")
@@ -133,14 +137,16 @@ def _together(
     return [Experiment(calls[kind], found[kind]) for kind in ordered]
 
 
-def _current(store: Store, k: int, say: Say) -> list[tuple[Study, pl.DataFrame]]:
+def _current(store: Store, k: int, choice: Choice, say: Say) -> list[tuple[Study, pl.DataFrame]]:
     """Calls with their tables, newest first, as the store is now: saved ones, else the newest of before, else usual."""
     draw = registry.load(Overlap.measure).draw
     current: list[tuple[Study, pl.DataFrame]] = [
-        *saved.shown(store, Overlap.measure, Overlap.again, lambda _, table: draw(table, title=""), say)
+        *saved.shown(
+            store, Overlap.measure, Overlap.again, lambda _, table: draw(table, title=""), say, takes=choice.takes
+        )
     ]
     before = _overlaps(store)
-    if current or (not before and _for_interventions(store)):
+    if current or not choice.asks(Overlap.measure) or (not before and _for_interventions(store)):
         return current
     try:
         call = before[0][1] if before else _usual(store, k)

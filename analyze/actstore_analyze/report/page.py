@@ -1,9 +1,9 @@
 """The report: one self-contained page about some stores, and its figures as files."""
 
-import json
+import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -15,70 +15,76 @@ import polars as pl
 from actstore.commands.outputs import written
 from actstore.errors import visible
 from actstore.store import Store
-from actstore_analyze import registry
-from actstore_analyze.charts import charts as figures
-from actstore_analyze.overlap import figure as overlap
-from actstore_analyze.patch.steered import has_steers
 from actstore_analyze.published import curves as published
 from actstore_analyze.published.models import of_run
-from actstore_analyze.report import both_ways, experiments, prose, runcard, sections
-from actstore_analyze.report.experiments import Experiment, Shown
-from actstore_analyze.report.sections import Table
+from actstore_analyze.report import both_ways, experiments, figures, findings, prose, runcard, samples
+from actstore_analyze.report.choice import Choice, choose
+from actstore_analyze.report.experiments import Experiment
+from actstore_analyze.report.figures import Figure
+from actstore_analyze.report.places import Places
 from actstore_analyze.score.board import Board, boards
 from actstore_analyze.study import answers, said, saved
 from actstore_analyze.study.conditions import NONE, specs
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import Study
 from actstore_analyze.study.subjects import Subject
 from actstore_analyze.study.subjects import subjects as subjects_of
 
 __all__ = ["Written", "write"]
 
-TOGETHER = "All stores, over relative depth"
 T = TypeVar("T", Experiment, Board)
-PALE = "{} as published, not measured here, at the same relative depth"
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: bytes of the page, the folder beside it and the files in that; whether results were saved."""
+    """What was written: bytes of the page, how many pictures of samples are in it, the folder beside it and the files
+    in that; whether results were saved."""
 
     bytes: int
+    pictures: int
     folder: Path
     files: list[Path]
     saved: bool
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One store's part of a figure: a drawing, and the table behind it."""
+class Measured:
+    """What stands on the page: answers to the calls of measures, scores, and the figures of all of them."""
 
-    title: str
-    svg: str
-    columns: list[str]
-    rows: list[list[str]]
+    overlaps: list[Experiment]
+    others: list[Experiment]
+    boards: list[Board]
+    drawn: list[Figure]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files and folders that calls name: autoencoders, vectors, other stores."""
+        calls = [call.parameters for one in self.experiments for shown in one.shown for call in shown.calls]
+        values = [value for parameters in calls for value in parameters.values() if isinstance(value, str)]
+        return [Path(value) for value in values if Path(value).is_absolute()]
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """All but the scores."""
+        return [*self.overlaps, *self.others]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure on the page: panels side by side, a caption, how it was computed, its files; what is said above it."""
+def write(
+    stores: Sequence[Store],
+    output: Path,
+    *,
+    reference: str | None = None,
+    only: Sequence[str] = (),
+    title: str | None = None,
+    say: Say,
+) -> Written:
+    """Write the page, and each figure as PNG, SVG, PDF and CSV into a folder beside it.
 
-    title: str
-    caption: str
-    panels: list[Panel]
-    methods: str
-    files: list[Path]
-    sentences: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
+    only: measures, or saved results by their names; everything without any. title: in place of the models' names.
 
-
-def write(stores: Sequence[Store], output: Path, *, reference: str | None = None, say: Say) -> Written:
-    """Write the page, and each figure as PNG, SVG and CSV into a folder beside it.
-
-    Raises ActstoreError for an unknown reference and where it cannot be written.
+    Raises ActstoreError for an unknown reference, for a name that nothing has, and where it cannot be written.
     """
-    curves = published.overlap(reference) if reference else None
     subjects = subjects_of(stores)
+    choice = choose(only, subjects)
     left_out: list[str] = []
     unsaved: list[str] = []
 
@@ -90,36 +96,58 @@ def write(stores: Sequence[Store], output: Path, *, reference: str | None = None
         say(line)
 
     folder = output.with_name(f"{output.stem}_files")
-    shown, drawn = _drawn(
-        experiments.overlaps(subjects, say=leave_out),
-        lambda one, number: _figure(one, curves, folder, number),
-        leave_out,
-    )
-    found = experiments.others(subjects, say=leave_out)
-    others, figured = _drawn(
-        found, lambda one, number: _other(one, folder, number, _distinct(found, number), reference), leave_out
-    )
-    ranked, boarded = _drawn(
-        boards(subjects, say=leave_out), lambda one, number: _board(one, folder, number), leave_out
-    )
-    drawn += [*figured, *boarded]
-    if steers := [subject for subject in subjects if has_steers(subject.store)]:
-        tables, files = sections.steering(steers, folder)
-        drawn.append(
-            Figure(title="Steering", caption="", panels=[], methods=sections.STEERING, files=files, tables=tables)
-        )
-    if (both := both_ways.compared(others)).height:
-        drawn.append(_both_ways(both, folder, say))
-    measured = [
-        call.command(one.subject.store.path) for each in [*shown, *others] for one in each.shown for call in one.calls
-    ]
-    measured += [one.call.command(one.subject.store.path) for board in ranked for one in board.scores]
-    commands = _commands(subjects, measured, output, reference)
+    measured = _measured(subjects, folder, reference, choice, leave_out)
+    places = Places([*(subject.store.path for subject in subjects), output], measured.paths)
+    commands = _commands(subjects, measured, places, output, reference, only, title)
     beside = reference is not None or any(of_run(subject.store.run) for subject in subjects)
-    page = _page(subjects, shown, others, drawn, commands, folder, beside=beside, left_out=left_out)
+    shown = samples.rows(subjects) if choice.asks("samples") else []
+    content: dict[str, Any] = {
+        "title": title or ", ".join(dict.fromkeys(_model(subject) for subject in subjects)),
+        "names": [subject.title for subject in subjects],
+        "findings": findings.findings(measured.experiments),
+        "runs": runcard.compared(subjects, places),
+        "accuracies": _accuracies(subjects, measured.overlaps) if choice.asks("samples") else [],
+        "samples": shown,
+        "figures": measured.drawn,
+        "anchors": [_anchor(figure.title, number) for number, figure in enumerate(measured.drawn)],
+        "left_out": left_out,
+        "folder": folder.name,
+        "how_to_read": prose.how_to_read(subjects, measured.overlaps, measured.others, beside=beside),
+        "commands": commands,
+        "recipes": [(one.title, text) for one in subjects if (text := runcard.recipe(one.store, places))],
+        "versions": {name: version(name) for name in ("actstore", "numpy", "faiss-cpu", "polars", "duckdb", "altair")},
+        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        **(_published() if beside else {"peaks": [], "knockout": [], "source": ""}),
+    }
+    page = _page(content, places)
     with written(output) as draft:
         draft.write_text(page, encoding="utf-8")
-    return Written(len(page.encode()), folder, [path for figure in drawn for path in figure.files], not unsaved)
+    files = [path for figure in measured.drawn for path in figure.files]
+    pictures = sum(card.picture is not None for row in shown for card in row.cards)
+    return Written(len(page.encode()), pictures, folder, files, not unsaved)
+
+
+def _measured(subjects: Sequence[Subject], folder: Path, reference: str | None, choice: Choice, say: Say) -> Measured:
+    """What the stores hold, or are asked for, as figures: what cannot be drawn is left out, and said."""
+    curves = published.overlap(reference) if reference else None
+    shown, drawn = _drawn(
+        experiments.overlaps(subjects, choice=choice, say=say),
+        lambda one, number: figures.of_overlap(one, curves, folder, number),
+        say,
+    )
+    found = experiments.others(subjects, choice=choice, say=say)
+    others, figured = _drawn(
+        found, lambda one, number: figures.of_measure(one, folder, number, _distinct(found, number), reference), say
+    )
+    ranked, boarded = _drawn(
+        boards(subjects, takes=choice.takes, say=say), lambda one, number: figures.of_board(one, folder, number), say
+    )
+    drawn += [*figured, *boarded]
+    if choice.asks("steer") and (steering := figures.of_steering(subjects, folder)) is not None:
+        drawn.append(steering)
+    if (both := both_ways.compared(others)).height:
+        drawn.append(figures.of_both_ways(both, folder, say))
+    return Measured(shown, others, ranked, drawn)
 
 
 def _drawn(found: Sequence[T], draw: Callable[[T, int], Figure], say: Say) -> tuple[list[T], list[Figure]]:
@@ -130,26 +158,6 @@ def _drawn(found: Sequence[T], draw: Callable[[T, int], Figure], say: Say) -> tu
     return [one for one, figure in pairs if figure], [figure for _, figure in pairs if figure]
 
 
-def _figure(experiment: Experiment, curves: pl.DataFrame | None, folder: Path, number: int) -> Figure:
-    tables = [shown.table for shown in experiment.shown]
-    end = overlap.ceiling(tables, curves)
-    charts = [
-        overlap.overlap(shown.table, title=shown.subject.title, reference=curves, end=end) for shown in experiment.shown
-    ]
-    name = f"{experiment.name}-{number + 1}" if number else experiment.name
-    panels = [
-        Panel(shown.subject.title, figures.svg(chart, f"f{number}p{i}"), *_wide(shown))
-        for i, (shown, chart) in enumerate(zip(experiment.shown, charts, strict=True))
-    ]
-    return Figure(
-        title=experiment.title,
-        caption=_caption(experiment, curves),
-        panels=panels,
-        methods=prose.methods(experiment),
-        files=figures.save(figures.beside(charts), _data(experiment), folder, name),
-    )
-
-
 def _distinct(others: Sequence[Experiment], number: int) -> str:
     """The name of an experiment's files, numbered where an earlier one has the same."""
     name = others[number].name
@@ -157,111 +165,13 @@ def _distinct(others: Sequence[Experiment], number: int) -> str:
     return f"{name}-{before + 1}" if before else name
 
 
-def _other(experiment: Experiment, folder: Path, number: int, name: str, reference: str | None) -> Figure:
-    """The figure of any measure but label overlap: its table as it is."""
-    curve = None if reference is None else experiment.call.published(reference)
-    behind = {} if curve is None else {"reference": curve}
-    measure = registry.load(experiment.call.measure)
-    tables = [shown.table for shown in experiment.shown]
-    charts = [
-        measure.draw(shown.table, title=shown.subject.title, tables=tables, **behind) for shown in experiment.shown
-    ]
-    panels = [
-        Panel(shown.subject.title, figures.svg(chart, f"o{number}p{i}"), *_tidy(shown))
-        for i, (shown, chart) in enumerate(zip(experiment.shown, charts, strict=True))
-    ]
-    files = figures.save(figures.beside(charts), _data(experiment), folder, name)
-    if measure.together is not None and len(experiment.shown) > 1:
-        named = {shown.subject.title: shown.table for shown in experiment.shown}
-        one = measure.together(named, title=TOGETHER, references=[] if curve is None else [curve])
-        joined = experiment.call.beside(named)
-        panels.insert(0, Panel(TOGETHER, figures.svg(one, f"o{number}t"), *_cells(experiment.call, joined)))
-        files += figures.save(one, joined, folder, f"{name}-together")
-    return Figure(
-        title=experiment.title,
-        caption=experiment.call.caption + ("" if curve is None else f" Pale: {PALE.format(curve['model'][0])}."),
-        panels=panels,
-        methods=prose.methods(experiment),
-        files=files,
-        sentences=sections.sentences(experiment),
-        tables=sections.tables(experiment),
-    )
+def _anchor(title: str, number: int) -> str:
+    """Where a figure is on the page.
 
-
-def _both_ways(both: pl.DataFrame, folder: Path, say: Say) -> Figure:
-    """What ran beside what was replayed, which is said, too."""
-    for row in both.iter_rows(named=True):
-        say(f"{row['intervention']} of {row['ran']}, as it ran vs replayed: largest difference {row['largest']:.2g} "
-            f"({row['at']}; n = {row['n']:,}, {row['dtype']}), {row['verdict']}")  # fmt: skip
-    table, file = sections.ran_and_replayed(both, folder)
-    methods = both_ways.METHODS
-    return Figure("As it ran, and replayed", "", panels=[], methods=methods, files=[file], tables=[table])
-
-
-def _board(board: Board, folder: Path, number: int) -> Figure:
-    """Scores of all stores: the table with intervals above, one drawing in which the stores are rows."""
-    name = "scores" if not number else f"scores-{number + 1}"
-    chart, data = board.chart(), board.data
-    rows = [[sections.text(value) for value in row] for row in data.iter_rows()]
-    return Figure(
-        title=board.title,
-        caption=board.caption,
-        panels=[Panel(board.title, figures.svg(chart, f"s{number}"), data.columns, rows)],
-        methods=board.methods,
-        files=figures.save(chart, data, folder, name),
-        tables=[
-            sections.as_table(
-                "Scores; in brackets the 95 % interval, in square ones what was published, not measured here",
-                board.side_by_side,
-            )
-        ],
-    )
-
-
-def _data(experiment: Experiment) -> pl.DataFrame:
-    """The tables of all stores, one below the other."""
-    return pl.concat(
-        shown.table.select(pl.lit(shown.subject.title).alias("store"), pl.all()) for shown in experiment.shown
-    )
-
-
-def _tidy(shown: Shown) -> tuple[list[str], list[list[str]]]:
-    """The table as the page has it."""
-    return _cells(shown.calls[0], shown.table.drop("depth", strict=False))
-
-
-def _cells(call: Study, table: pl.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Names and cells without the columns that the call says for all its rows."""
-    table = table.drop(call.parameters.keys() - {"layers", "k"}, strict=False)
-    return table.columns, [[sections.text(value) for value in row] for row in table.iter_rows()]
-
-
-def _caption(experiment: Experiment, curves: pl.DataFrame | None) -> str:
-    text = experiment.call.caption
-    if curves is None:
-        return text
-    return (
-        f"{text} Pale: {PALE.format(curves['model'][0])} "
-        f"(k = {published.K}, {published.CLASSES} ImageNet classes, chance 0.010)."
-    )
-
-
-def _wide(shown: Shown) -> tuple[list[str], list[list[str]]]:
-    """The table as people read it: a row for each layer, a column for each role."""
-    table = shown.table.with_columns(figures.series())
-    cells = {
-        (series, layer): _cell(value, se)
-        for series, layer, value, se in table.select("series", "layer", "overlap", "se").iter_rows()
-    }
-    series = table["series"].unique(maintain_order=True).to_list()
-    layers = table["layer"].unique().sort().to_list()
-    return ["layer", *series], [[str(layer), *(cells.get((one, layer), "") for one in series)] for layer in layers]
-
-
-def _cell(value: float, se: float | None) -> str:
-    if value != value:
-        return "undefined"
-    return f"{value:.3f}" + (f" ± {se:.3f}" if se is not None else "")
+    >>> _anchor("Label overlap with “label”, k = 30", 0)
+    'label-overlap-with-label-k-30-1'
+    """
+    return f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}-{number + 1}"
 
 
 def _accuracies(subjects: Sequence[Subject], shown: Sequence[Experiment]) -> list[dict[str, str]]:
@@ -290,66 +200,51 @@ def _model(subject: Subject) -> str:
     return str(subject.store.run.get("model") or "").rstrip("/").split("/")[-1] or subject.title
 
 
-def _published_knockouts() -> list[dict[str, Any]]:
-    """The papers' table as it is printed: a row for each model and knockout."""
+def _published() -> dict[str, Any]:
+    """The papers' tables as they are printed: largest overlaps, and a row for each model and knockout."""
     table = published.knockouts().with_columns(column=pl.concat_str("source", "metric", separator="_"))
-    return table.pivot("column", index=["name", "knockout"], values="value").to_dicts()
+    return {
+        "peaks": published.peaks().to_dicts(),
+        "knockout": table.pivot("column", index=["name", "knockout"], values="value").to_dicts(),
+        "source": published.SOURCE,
+    }
 
 
-def _commands(subjects: Sequence[Subject], measured: Sequence[str], output: Path, reference: str | None) -> list[str]:
-    """What to type to get this page again."""
-    made = [line for subject in subjects if (line := runcard.command(subject.store))]
-    drawn = ["actstore", "report", *(str(subject.store.path) for subject in subjects), "-o", str(output)]
-    drawn += ["--reference", reference] if reference else []
-    return [f"# with actstore {version('actstore')}", *made, *measured, shlex.join(drawn)]
-
-
-def _page(
+def _commands(
     subjects: Sequence[Subject],
-    shown: Sequence[Experiment],
-    others: Sequence[Experiment],
-    drawn: Sequence[Figure],
-    commands: Sequence[str],
-    folder: Path,
-    *,
-    beside: bool,
-    left_out: Sequence[str],
-) -> str:
-    """The page; `beside` asks for the papers' tables too, where a store is of a model that was published."""
+    measured: Measured,
+    places: Places,
+    output: Path,
+    reference: str | None,
+    only: Sequence[str],
+    title: str | None,
+) -> list[str]:
+    """What to type to get this page again, in the folder that holds the stores."""
+    made = [line for subject in subjects for line in runcard.commands(subject.store, places)]
+    asked = [
+        call.command(one.subject.store.path)
+        for each in measured.experiments
+        for one in each.shown
+        for call in one.calls
+    ]
+    asked += [one.call.command(one.subject.store.path) for board in measured.boards for one in board.scores]
+    drawn = ["actstore", "report", *(str(subject.store.path) for subject in subjects), "-o", str(output)]
+    options = {"--reference": reference, "--only": ",".join(only), "--title": title}
+    drawn += [word for flag, value in options.items() if value for word in (flag, value)]
+    said = [places.command(words) for words in [*map(shlex.split, asked), drawn]]
+    return [f"# with actstore {version('actstore')}, in the folder that holds these stores", *made, *said]
+
+
+def _page(content: dict[str, Any], places: Places) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("actstore_analyze.report")
     environment = Environment(
-        loader=loader,
+        loader=PackageLoader("actstore_analyze.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: visible(value, lines=True) if type(value) is str else value,  # figures are Markup
+        # figures are Markup
+        finalize=lambda value: visible(places.text(value), lines=True) if type(value) is str else value,
     )
-    accuracies = _accuracies(subjects, shown)
-    cards = [runcard.lines(subject.store) for subject in subjects]
-    content: dict[str, Any] = {
-        "title": ", ".join(dict.fromkeys(_model(subject) for subject in subjects)),
-        "names": [subject.title for subject in subjects],
-        "fields": list(dict.fromkeys(name for card in cards for name in card)),
-        "cards": cards,
-        "accuracies": accuracies,
-        "figures": drawn,
-        "left_out": left_out,
-        "folder": folder.name,
-        "conditions": len({row["condition"] for row in accuracies}) > 1,
-        "how_to_read": prose.how_to_read(subjects, shown, others),
-        "peaks": published.peaks().to_dicts() if beside else [],
-        "knockout": _published_knockouts() if beside else [],
-        "source": published.SOURCE,
-        "commands": commands,
-        "recipes": [
-            (one.title, json.dumps(one.store.run["recipe"], indent=2))
-            for one in subjects
-            if one.store.run.get("recipe")
-        ],
-        "versions": {name: version(name) for name in ("actstore", "numpy", "faiss-cpu", "polars", "duckdb", "altair")},
-        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-    }
     return environment.get_template("report.html").render(content)

@@ -35,9 +35,12 @@ OTHER_SCALE = (
 
 
 def how_to_read(
-    subjects: Sequence[Subject], experiments: Sequence[Experiment], others: Sequence[Experiment]
+    subjects: Sequence[Subject], experiments: Sequence[Experiment], others: Sequence[Experiment], *, beside: bool
 ) -> list[str]:
-    """Paragraphs: what the curves, label overlaps and others, say and do not say about these stores."""
+    """Paragraphs: what the curves, label overlaps and others, say and do not say about these stores.
+
+    beside: what was published of other models stands on the page, too.
+    """
     paragraphs = [OVERLAP] if experiments else []
     first = {str(subject.store.run.get("model") or subject.title): subject for subject in reversed(subjects)}
     paragraphs += [text for subject in subjects if subject in first.values() for text in _about(subject)]
@@ -46,7 +49,7 @@ def how_to_read(
     paragraphs += [text for experiment in experiments if (text := _gate_or_not(experiment))]
     if any(shown.table["overlap"].is_nan().any() for experiment in experiments for shown in experiment.shown):
         paragraphs.append(UNDEFINED)
-    return [*paragraphs, OTHER_SCALE]
+    return [*paragraphs, *([OTHER_SCALE] if beside else [])]
 
 
 def _causal(others: Sequence[Experiment]) -> str:

@@ -3,18 +3,43 @@
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
+from actstore.errors import ActstoreError
 from actstore.format.header import span
 from actstore.store import Store
+from actstore_analyze.report.places import Places
+from actstore_analyze.study.subjects import Subject
 
-__all__ = ["command", "lines", "listed", "shipped_card"]
+__all__ = ["Compared", "commands", "compared", "lines", "listed", "recipe", "shipped_card"]
 HASH_DIGITS = 12
 SHIPPED = re.compile(r"digits-[a-z]+")
 
 
-def lines(store: Store) -> dict[str, str]:
+class Compared(NamedTuple):
+    """Run cards beside each other: what all stores have alike, and a row of each with the fields that differ."""
+
+    alike: dict[str, str]
+    fields: list[str]
+    rows: list[tuple[str, list[str]]]
+
+
+def compared(subjects: Sequence[Subject], places: Places) -> Compared:
+    """The run cards of some stores; a field that one of them lacks is a dash."""
+    cards = [lines(subject.store, places) for subject in subjects]
+    fields = list(dict.fromkeys(name for card in cards for name in card))
+    alike = {name: cards[0].get(name, "") for name in fields if len({card.get(name) for card in cards}) == 1}
+    differing = [name for name in fields if name not in alike]
+    rows = [
+        (subject.title, [card.get(name, "–") for name in differing])
+        for subject, card in zip(subjects, cards, strict=True)
+    ]
+    return Compared(alike, differing, rows)
+
+
+def lines(store: Store, places: Places) -> dict[str, str]:
     """Name -> value, what is not known left out."""
     run, header = store.run, store.header
     counts = dict(store.sql("select status, count(*) from samples group by all").iter_rows())
@@ -22,9 +47,10 @@ def lines(store: Store) -> dict[str, str]:
     undone = store.plan.height - ok - failed
     stored = sum(commit.bytes for commit in store.commits)
     versions = run["versions"] if isinstance(run.get("versions"), dict) else {}
+    prompt = _inside(run, "recipe", "prompt", "text")
     card = {
-        "store": str(store.path),
-        "model": run.get("model"),
+        "folder": places.path(store.path),
+        "model": places.value(run.get("model")),
         "architecture": run.get("architecture"),
         "revision": run.get("revision"),
         "weights (sha256)": _short(run.get("weights_sha256")),
@@ -33,7 +59,7 @@ def lines(store: Store) -> dict[str, str]:
         "layers": f"{span(store.layers)} of width {header.d_model}, stored as {header.dtype}",
         "roles": ", ".join(store.roles),
         "samples": f"{ok:,} ok, {failed:,} failed" + (f", {undone:,} not done" if undone else ""),
-        "prompt": _inside(run, "recipe", "prompt", "text"),
+        "prompt": _options(prompt, ": ", "; ") if isinstance(prompt, dict) else prompt,
         "asked in a chat": _chat(_inside(run, "recipe", "prompt")),
         "generation": _options(run.get("generation")),
         "seed": run.get("seed"),
@@ -65,9 +91,11 @@ def _joined(*values: object) -> str:
     return ", ".join(str(value) for value in values if value)
 
 
-def _options(found: object) -> str | None:
+def _options(found: object, equals: str = " = ", between: str = ", ") -> str | None:
     """Options of the run card in a line."""
-    return ", ".join(f"{name} = {value}" for name, value in found.items()) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return between.join(f"{name}{equals}{value}" for name, value in found.items())
 
 
 def listed(store: Store, key: str) -> list[str]:
@@ -83,15 +111,30 @@ def _inside(value: Any, *keys: str) -> Any:
     return value
 
 
-def command(store: Store) -> str | None:
-    """The command that made the store, from its recipe's name; None for a store that was not extracted."""
-    recipe = store.run.get("recipe_name")
-    if not recipe:
+def commands(store: Store, places: Places) -> list[str]:
+    """The commands that made the store, from the recipe that it holds; none for a store that was not extracted."""
+    if not isinstance(store.run.get("recipe"), dict):
+        return []
+    path = places.path(store.path)
+    file = f"{store.path.resolve().name}.toml"
+    return [
+        f"actstore recipes show {shlex.quote(path)} > {shlex.quote(file)}",
+        shlex.join(["actstore", "extract", file, path]),
+    ]
+
+
+def recipe(store: Store, places: Places) -> str | None:
+    """The recipe of the store as TOML, without the paths of this machine; as JSON where this version cannot read it."""
+    card = store.run.get("recipe")
+    if not isinstance(card, dict):
         return None
-    limit = _inside(store.run, "recipe", "samples", "limit")
-    return shlex.join(
-        ["actstore", "extract", str(recipe), str(store.path), *(["--limit", str(limit)] if limit else [])]
-    )
+    shown = places.value(card)
+    try:
+        from actstore_extract.recipe.recipe import recorded, text_of
+
+        return text_of(recorded(shown, str(store.path)))
+    except (ActstoreError, ImportError):
+        return json.dumps(shown, indent=2, ensure_ascii=False)
 
 
 def shipped_card(store: Store) -> dict[str, Any]:

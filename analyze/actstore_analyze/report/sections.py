@@ -57,6 +57,8 @@ def tables(experiment: Experiment) -> list[Table]:
         "*": "*: in some blocks",
         "[": "in square brackets: as published, not measured here",
         "±": "±: standard deviation over draws",
+        "undefined": "undefined: all vectors at the output are the same, as where the model says the same to every "
+        "sample, and none has nearest neighbours",
     }
     caption = "; ".join(["Attention blocked in all blocks", *(said for mark, said in marks.items() if mark in whole)])
     return [as_table(caption, table)]
@@ -100,4 +102,6 @@ def as_table(caption: str, table: pl.DataFrame, kind: str = "numbers") -> Table:
 
 def text(value: object) -> str:
     """A cell of a table."""
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if value == value else "undefined"
+    return "" if value is None else str(value)

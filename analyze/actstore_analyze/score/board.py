@@ -1,7 +1,7 @@
 """Scores of several models beside each other: saved results of one task, as a table and as a figure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import altair as alt
 import polars as pl
 
 from actstore.errors import ActstoreError
+from actstore.format.results import Result
 from actstore_analyze.charts import lines
 from actstore_analyze.charts.charts import decimals, heading
 from actstore_analyze.charts.lines import GREY, INK, WIDTH
@@ -133,17 +134,20 @@ class Board:
         return alt.vconcat(*charts, spacing=12)
 
 
-def boards(subjects: Sequence[Subject], *, say: Say) -> list[Board]:
-    """The scores of the stores as they are now, those of the same task and samples together, in the tasks' order."""
+def boards(subjects: Sequence[Subject], *, takes: Callable[[Result], bool] = lambda _: True, say: Say) -> list[Board]:
+    """The scores of the stores as they are now, those of the same task and samples together, in the tasks' order.
+
+    takes: which of the saved results.
+    """
     found: dict[str, list[Score]] = {}
     for subject in subjects:
-        for call, table in _saved(subject, say):
+        for call, table in _saved(subject, takes, say):
             same = {name: value for name, value in call.parameters.items() if name not in ("said", "truth")}
             found.setdefault(json.dumps(same, sort_keys=True), []).append(Score(subject, call, table))
     return sorted(map(Board, found.values()), key=lambda board: list(NAMES).index(board.scores[0].call.task))
 
 
-def _saved(subject: Subject, say: Say) -> list[tuple[Scored, pl.DataFrame]]:
+def _saved(subject: Subject, takes: Callable[[Result], bool], say: Say) -> list[tuple[Scored, pl.DataFrame]]:
     def again(parameters: dict[str, Any]) -> Scored:
         call = (Reviewed if "judge" in parameters else Scored)(**parameters)
         if call.task not in NAMES:
@@ -153,7 +157,7 @@ def _saved(subject: Subject, say: Say) -> list[tuple[Scored, pl.DataFrame]]:
     def draw(call: Scored, table: pl.DataFrame) -> alt.VConcatChart:
         return Board([Score(subject, call, table)]).chart()
 
-    return saved.shown(subject.store, Scored.measure, again, draw, say)[::-1]
+    return saved.shown(subject.store, Scored.measure, again, draw, say, takes=takes)[::-1]
 
 
 def _of_metric(own: pl.DataFrame, metric: str) -> alt.LayerChart:

@@ -1,4 +1,4 @@
-"""What the model said: how often its likeliest next token is the sample's label."""
+"""What the model said: of each sample, and how often its likeliest next token is the sample's label."""
 
 import polars as pl
 
@@ -7,7 +7,7 @@ from actstore.store import Store
 from actstore_analyze.study import answers
 from actstore_analyze.study.intervals import wilson
 
-__all__ = ["accuracy"]
+__all__ = ["SPACES", "accuracy", "samples"]
 
 SPACES = " ▁"  # around a word that was said; `Ġ` is a letter, and no decoded word has it for a space
 
@@ -32,26 +32,52 @@ def accuracy(store: Store, label: str = "label", *, sql: str = "from samples") -
     columns = store.sql("from samples limit 0").columns
     if label not in columns:
         return None
-    own = answers.own(store) if label == answers.TRUTH else None
-    said = f"trim(next_token, '{SPACES}') = cast(\"{label}\" as varchar)"
-    if own is not None:  # of which the first token counts
-        tokens = " ".join(f"when {literal(word)} then {token}" for word, token in answers.tokens(store).items())
-        said = f'next_token_id = case "{label}" {tokens} end'
     split = "split" if "split" in columns else "'all'"
-    asked = _asked(store) if "prompt_order" in columns else ""
     counted = store.sql(
-        f"select condition, cast({split} as varchar) as split, count(*) as n, "
-        f"count(*) filter ({said}) as right from (\n{sql}\n) "
-        f"where status = 'ok' and next_token is not null and \"{label}\" is not null {asked} "
-        "group by all order by all"
+        f"select condition, cast({split} as varchar) as split, count(*) as n, count(*) filter (is_right) as right "
+        f"from ({_told(store, label, sql)}) group by all order by all"
     )
-    if not counted.height or not (own or counted["right"].sum() or _are_tokens(store, label)):
+    told = label == answers.TRUTH and answers.own(store)
+    if not counted.height or not (told or counted["right"].sum() or _are_tokens(store, label)):
         return None
     rows = [
         (condition, split, right / n, *wilson(right, n), right, n)
         for condition, split, n, right in counted.select("condition", "split", "n", "right").iter_rows()
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def samples(store: Store) -> pl.DataFrame:
+    """Each sample that was done, of the model as it is: sample_id, image, prompt, truth, next_token, sure, is_right.
+
+    sure: the probability of the next token, [0, 1]. is_right and truth: as `accuracy` has them, NULL where it has none.
+    """
+    label = answers.right(store, "label") or "label"
+    told = accuracy(store, label) is not None
+    query = _told(store, label, "from samples") if told else (
+        "select *, null::boolean as is_right from samples where status = 'ok' and next_token is not null"
+    )  # fmt: skip
+    columns = store.sql("from samples limit 0").columns
+    own = [name if name in columns else f"null::varchar as {name}" for name in ("image", "prompt")]
+    truth = f'cast("{label}" as varchar)' if told else "null::varchar"
+    return store.sql(
+        f"select sample_id, {', '.join(own)}, {truth} as truth, next_token, next_token_probability as sure, is_right "
+        f"from ({query}) where condition = 'none' order by sample_id"
+    )
+
+
+def _told(store: Store, label: str, sql: str) -> str:
+    """SELECT of the samples that were asked for their label, and `is_right`: whether the next token is it."""
+    own = answers.own(store) if label == answers.TRUTH else None
+    right = f"trim(next_token, '{SPACES}') = cast(\"{label}\" as varchar)"
+    if own is not None:  # of which the first token counts
+        tokens = " ".join(f"when {literal(word)} then {token}" for word, token in answers.tokens(store).items())
+        right = f'next_token_id = case "{label}" {tokens} end'
+    asked = _asked(store) if "prompt_order" in store.plan.columns else ""
+    return (
+        f"select *, {right} as is_right from (\n{sql}\n) "
+        f"where status = 'ok' and next_token is not null and \"{label}\" is not null {asked}"
+    )
 
 
 def _asked(store: Store) -> str:

@@ -20,9 +20,18 @@ Again = Callable[[dict[str, Any]], T]
 
 
 def shown(
-    store: Store, measure: str, again: Again[T], draw: Callable[[T, pl.DataFrame], charts.Figure], say: Say
+    store: Store,
+    measure: str,
+    again: Again[T],
+    draw: Callable[[T, pl.DataFrame], charts.Figure],
+    say: Say,
+    *,
+    takes: Callable[[Result], bool] = lambda _: True,
 ) -> list[tuple[T, pl.DataFrame]]:
-    """Calls of a measure on what the store holds now, newest first, with their tables, if these can be drawn."""
+    """Calls of a measure on what the store holds now, newest first, with their tables, if these can be drawn.
+
+    takes: which of the saved results.
+    """
 
     def read(one: Result) -> tuple[T, pl.DataFrame]:
         call, table = again(one.parameters), one.table()
@@ -31,7 +40,7 @@ def shown(
         charts.vega_lite(draw(call, table))
         return call, table
 
-    now = [one for one in _of(store, measure) if one.state == store.state]
+    now = [one for one in _of(store, measure) if one.state == store.state and takes(one)]
     return [found for one in now if (found := attempted(partial(read, one), str(one.path), say))]
 
 

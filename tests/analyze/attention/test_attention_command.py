@@ -260,7 +260,7 @@ def test_report_shows_it(tmp_path):
     assert run(["attention", str(store)]) == 0
     assert run(["report", str(store), "-o", str(tmp_path / "r.html")]) == 0
     page = (tmp_path / "r.html").read_text()
-    assert "<h2>Cross-modal attention" in page
+    assert ">Cross-modal attention" in page
     assert "up to 6 positions that draw more than 1 %" in page
 
 

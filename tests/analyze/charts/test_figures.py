@@ -152,9 +152,10 @@ def test_published_numbers_are_the_papers():
 
 def test_files(tmp_path):
     chart = charts.beside([overlap(table(), title=name, end=0.8) for name in ("one", "two")])
-    png, svg, csv = charts.save(chart, table(), tmp_path / "new", "overlap")
+    png, svg, pdf, csv = charts.save(chart, table(), tmp_path / "new", "overlap")
     assert png.read_bytes().startswith(b"\x89PNG")
     assert svg.read_text().startswith("<svg")
+    assert pdf.read_bytes().startswith(b"%PDF")
     kept = pl.read_csv(csv)
     assert kept.columns == table().columns
     assert kept.height == 3 * LAYERS

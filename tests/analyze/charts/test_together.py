@@ -11,7 +11,8 @@ from actstore.commands.main import run
 from actstore_analyze.charts import charts
 from actstore_analyze.knockout.study import with_share
 from actstore_analyze.knockout.together import together as knocked_together
-from actstore_analyze.report.page import TOGETHER, write
+from actstore_analyze.report.figures import TOGETHER
+from actstore_analyze.report.page import write
 from knockouts import make_store as make_knocked
 from patching import make_store as make_patched
 from two_sided import make as make_sided

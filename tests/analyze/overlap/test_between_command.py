@@ -120,7 +120,7 @@ def test_jobs_figure_and_report(store, tmp_path, capsys):
     assert command(capsys, *asked, "--force", "--jobs", 2)[1] == alone
     assert run(["report", str(store), "-o", str(tmp_path / "r.html")]) == 0
     page = (tmp_path / "r.html").read_text()
-    assert "<h2>Data overlap with layer 1, k = 4" in page
+    assert ">Data overlap with layer 1, k = 4" in page
     assert "--roles random-text --layers 0,1,2 --with-layer 1 -k 4" in page
 
 

@@ -261,4 +261,4 @@ def test_overlap_draws_its_figure(tmp_path, name, magic):
 def test_a_figure_of_another_kind_is_refused(tmp_path, capsys):
     make_store(tmp_path / "s")
     assert run(["overlap", str(tmp_path / "s"), "--figure", str(tmp_path / "x.gif"), "-k", "5"]) == 1
-    assert "a figure is written as .png or .svg, not '.gif'" in capsys.readouterr().err
+    assert "a figure is written as .png, .svg, .pdf, not '.gif'" in capsys.readouterr().err

@@ -143,7 +143,7 @@ def test_report_shows_it(store, tmp_path):
     assert run(["probe", str(store), "--roles", "eoi", "--layers", "2"]) == 0
     assert run(["report", str(store), "-o", str(tmp_path / "r.html")]) == 0
     page = (tmp_path / "r.html").read_text()
-    assert "<h2>Linear probe of “label”, held out by split" in page
+    assert ">Linear probe of “label”, held out by split" in page
     assert "fitted where split is train, asked where it is test" in page
 
 

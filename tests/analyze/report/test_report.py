@@ -29,11 +29,11 @@ def reported(tmp_path_factory):
 
 
 def test_page(reported):
-    stores, output, err = reported
+    _, output, err = reported
     text = output.read_text()
     page = Page(text)
     assert "two: no saved label overlap of what it holds now; computing it (k = 15)" in err
-    assert re.search(r"report.html: \d+ kB; 3 files of its figures in .*report_files", err)
+    assert re.search(r"report.html: \d+ kB; 4 files of its figures in .*report_files", err)
 
     assert not page.loads
     assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|https?://(?!www\.w3\.org/)", text)
@@ -41,12 +41,14 @@ def test_page(reported):
     assert len(page.ids) == len(set(page.ids))
     for link in page.links:
         assert (output.parent / link).is_file()
-    assert sorted(link.rpartition(".")[2] for link in page.links) == ["csv", "png", "svg"]
+    assert sorted(link.rpartition(".")[2] for link in page.links) == ["csv", "pdf", "png", "svg"]
 
     assert [heading for heading in page.headings if heading] == [
-        "What was run",
-        "What the model said",
+        "What was found",
         "Label overlap with “label”, k = 15",
+        "What the model said",
+        "Samples",
+        "What was run",
         "How to read this",
         "Beside it: what the paper reports for large models",
         "Methods",
@@ -61,8 +63,9 @@ def test_page(reported):
     assert "published, not measured here" in page.words
     assert "alone is no evidence of a narrow gate" in page.words
     assert "undefined" in page.words
-    assert f"actstore overlap {stores[0]} --roles eoi,image --layers 0,1,2 --label label -k 15" in page.words
-    assert f"actstore report {stores[0]} {stores[1]} -o {output} --reference chameleon-7b" in page.words
+    assert "actstore overlap one --roles eoi,image --layers 0,1,2 --label label -k 15" in page.words
+    assert "actstore report one two -o report.html --reference chameleon-7b" in page.words
+    assert str(output.parent) not in text  # of no use to anybody else
 
 
 def test_numbers_are_those_of_the_store(reported):
@@ -164,7 +167,7 @@ def test_different_questions_get_figures_of_their_own(tmp_path):
     assert sorted(headings[:2]) == ["Label overlap with “label”, k = 5", "Label overlap with “label”, k = 5, cosine"]
     assert headings[2] == "Label overlap with “label”, k = 5, from rows where k = 0"
     files = {path.name for path in (tmp_path / "r_files").iterdir()}
-    assert len(files) == 9
+    assert len(files) == 12
     kept = pl.read_csv(next((tmp_path / "r_files").glob("label-overlap-k5*.csv")))
     assert kept.select("role", "layer", "metric").is_duplicated().sum() == 0
 
@@ -177,7 +180,7 @@ def test_a_store_without_labels_says_what_to_run(tmp_path, capsys):
     assert f"run: actstore overlap {store.path} --label COLUMN" in capsys.readouterr().err
     page = Page(output.read_text())
     assert [heading for heading in page.headings if heading] == [
-        *("What was run", "Nothing is measured yet", "How to read this", "Methods", "How to make this again"),
+        *("Nothing is measured yet", "What was run", "How to read this", "Methods", "How to make this again"),
     ]  # what a paper says of large models stands beside those, or beside a reference
     assert "actstore overlap STORE --label COLUMN" in page.words
 

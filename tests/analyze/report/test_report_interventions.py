@@ -11,6 +11,7 @@ import patching
 from actstore import ActstoreError
 from actstore.commands.main import run
 from actstore_analyze.patch.steered import has_steers, steered
+from actstore_analyze.report.choice import EVERYTHING
 from actstore_analyze.report.experiments import _current
 from pages import Page
 
@@ -80,11 +81,13 @@ def test_headings_and_files(reported):
     folder, text = reported
     page = Page(text)
     assert [heading for heading in page.headings if heading] == [
-        "What was run",
-        "What the model said",
+        "What was found",
         "Attention knockout, k = 5",
         "Activation patching",
         "Steering",
+        "What the model said",
+        "Samples",
+        "What was run",
         "How to read this",
         "Beside it: what the paper reports for large models",
         "Methods",
@@ -111,7 +114,7 @@ def test_sentences_and_tables(reported):
     assert "tiny: what 3 of 3 samples say" in words
     assert "the similarity to the source is at most" in words
     assert "Pale: Chameleon-7B as published, not measured here" in words
-    rows = reported[1].partition("What the model said")[2].partition("</section>")[0]
+    rows = reported[1].partition('<h2 id="said">')[2].partition("</section>")[0]
     assert "knockout" not in rows  # conditions have sections of their own
 
 
@@ -143,7 +146,7 @@ def test_steering_alone_makes_a_page(tmp_path):
 
 def test_a_store_made_for_replays_gets_no_label_overlap_unasked(tmp_path):
     store = making.store(tmp_path / "s")
-    assert [call.measure for call, _ in _current(store, 5, print)] == ["overlap"]
+    assert [call.measure for call, _ in _current(store, 5, EVERYTHING, print)] == ["overlap"]
     other = making.store(tmp_path / "other")
     other.save_result("replayed", pl.DataFrame({"value": [1.0]}), {})
-    assert _current(other, 5, print) == []
+    assert _current(other, 5, EVERYTHING, print) == []

@@ -257,11 +257,12 @@ def test_report(store, scope, tmp_path, capsys):
     for words in (
         "Reconstruction by sparse autoencoders, averaged per example",
         "a curve that falls for the controls too says nothing about features",
-        f"actstore sae {store} --roles image --layers 1,2 --saes {scope} --hook post",
+        "actstore sae store --roles image --layers 1,2 --saes scope --hook post",
         "number l of the output of block l (residual point l + 1)",
     ):
         assert words in page, words
     assert "fingerprints" not in page
+    assert str(tmp_path) not in page
     (drawn,) = (tmp_path / "report_files").glob("reconstruction*.svg")
     assert "control: rotated" in drawn.read_text()
 
@@ -378,7 +379,7 @@ def test_files_that_cannot_be_used(store, tmp_path, capsys, what, message):
         (["from rows union all from rows", "--saes", "{scope}"], "a row_id more than once"),
         (["from rows where role = 'image'", "--saes", "{scope}", "--roles", "text"], "selects no row of role 'text'"),
         (["from rows where false", "--saes", "{scope}"], "selects no row of role 'image'"),
-        (["--saes", "{scope}", "--figure", "x.jpg"], "written as .png or .svg"),
+        (["--saes", "{scope}", "--figure", "x.jpg"], "written as .png, .svg"),
     ],
 )
 def test_wrong_calls_end_in_one_line(store, scope, capsys, arguments, message):

@@ -17,5 +17,32 @@ for (const drawing of document.querySelectorAll(".panel svg")) {
     tip.style.top = `${Math.max(8, event.clientY - tip.offsetHeight - 12)}px`;
   });
   drawing.addEventListener("pointerleave", () => { tip.hidden = true; });
+  for (const plot of drawing.querySelectorAll(".role-scope, .role-frame")) names(plot);
+}
+
+// A name at the end of a line stands behind its mark, which has the line's colour: a click shows that line alone.
+function names(plot) {
+  const own = [...plot.querySelectorAll(":scope > g > g > .mark-symbol, :scope > g > g > .mark-text, :scope > g > g > .mark-line, :scope > g > g > .mark-area")]
+    .concat([...plot.querySelectorAll(":scope > g > g > .mark-group.role-scope.pathgroup path")]);
+  const colour = (mark) => {
+    const path = mark.matches("path") ? mark : mark.querySelector("path");
+    const said = (name) => path?.getAttribute(name);
+    return [said("fill"), said("stroke")].find((one) => one && !["none", "transparent"].includes(one));
+  };
+  const labels = own.filter((mark, i) => mark.matches(".mark-text") && own[i - 1]?.matches(".mark-symbol"));
+  for (const label of labels) {
+    const wanted = colour(own[own.indexOf(label) - 1]);
+    label.classList.add("named");
+    for (const [key, value] of [["role", "button"], ["tabindex", "0"], ["aria-pressed", "false"]]) label.setAttribute(key, value);
+    const show = () => {
+      const alone = label.getAttribute("aria-pressed") !== "true";
+      for (const other of labels) other.setAttribute("aria-pressed", String(alone && other === label));
+      const parts = own.flatMap((mark) => mark.matches("path") ? [mark] : [...mark.querySelectorAll("path")]);
+      for (const part of parts) part.classList.toggle("away", alone && colour(part) !== wanted);
+      for (const other of labels) other.classList.toggle("away", alone && other !== label);
+    };
+    label.addEventListener("click", show);
+    label.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); show(); } });
+  }
 }
 addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("figure ~ details")) part.open = true; });

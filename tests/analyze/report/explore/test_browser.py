@@ -2,26 +2,19 @@
 
 import math
 import os
-import shutil
 
 import pytest
 
+import browsing
 import looking
 from actstore_analyze.report.explore import page as pages
 from actstore_analyze.report.explore.resources import Resources
 from served import TOKEN, serving
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# Without a graphics card, and so that screenshots have pictures in them.
-FLAGS = (
-    *("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
-    *("--disable-gpu-rasterization", "--disable-accelerated-2d-canvas"),
-)
 READY = "body[data-ready=yes]"
-if not os.environ.get("CI"):  # continuous integration installs both, and fails where they are missing
-    pytest.importorskip("playwright", reason="the browser is driven by playwright: pip install playwright")
+if not os.environ.get("CI"):
     pytest.importorskip("starlette")
-    pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+pytestmark = browsing.needed()
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +24,8 @@ def resources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with browsing.launched() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

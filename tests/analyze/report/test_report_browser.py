@@ -1,0 +1,92 @@
+"""The report as it looks in a real browser: wide, narrow, dark, printed, and without the letters it was made for."""
+
+import pytest
+
+import browsing
+import knockouts
+import looking
+from actstore.commands.main import run
+
+pytestmark = [*browsing.needed(), pytest.mark.slow]
+CUT = """() => [...document.querySelectorAll('.panel svg')].flatMap((svg) => {
+  const [, , width, height] = svg.getAttribute('viewBox').split(' ').map(Number), room = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].filter((text) => {
+    const box = text.getBoundingClientRect();
+    return box.right > room.right + 1 || box.left < room.left - 1;
+  }).map((text) => text.textContent);
+})"""
+BEYOND = (
+    "() => [...document.querySelectorAll('th, td')].filter((one) => one.offsetParent && "
+    "one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.textContent)"
+)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browsed")
+    stores = [looking.make(folder / "s").path, knockouts.make_store(folder / "k")]
+    assert run(["report", *map(str, stores), "-o", str(folder / "r.html"), "--reference", "chameleon-7b"]) == 0
+    return f"file://{folder / 'r.html'}"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsing.launched() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser, address):
+    opened = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    errors = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.goto(address)
+    yield opened
+    opened.context.close()
+    assert errors == []
+
+
+@pytest.mark.parametrize("font", ["Liberation Sans", "DejaVu Sans", "DejaVu Sans Mono"])
+def test_no_text_of_a_figure_is_cut_in_any_letters(page, font):
+    page.add_style_tag(content=f"svg text, svg tspan {{ font-family: '{font}' !important; }}")
+    assert page.locator(".panel svg").count() >= 2
+    assert page.evaluate(CUT) == []
+    page.evaluate("document.querySelectorAll('[textLength]').forEach((one) => one.removeAttribute('textLength'))")
+    if font.endswith("Mono"):
+        assert page.evaluate(CUT)  # so it is their length that keeps them
+
+
+@pytest.mark.parametrize("width", [420, 800, 1280])
+def test_the_page_fits_its_window(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_no_column_is_lost_on_paper(page):
+    page.set_viewport_size({"width": 700, "height": 900})  # of A4, within its margins
+    assert page.evaluate(BEYOND)
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details[open]").count() >= 2
+    assert page.evaluate(BEYOND) == []
+
+
+def test_in_the_dark_what_was_ink_is_light(page):
+    page.emulate_media(color_scheme="dark")
+    drawn = page.evaluate("getComputedStyle(document.querySelector('.panel svg .role-axis-label text')).fill")
+    assert min(int(one) for one in drawn.removeprefix("rgb(").removesuffix(")").split(",")) > 150
+    assert page.evaluate("getComputedStyle(document.querySelector('.panel svg > rect')).fill") == "none"
+
+
+def test_a_name_shows_its_line_alone(page):
+    plot = page.locator(".panel svg").first
+    names = plot.locator(".named")
+    assert names.count() >= 2
+    names.first.focus()
+    page.keyboard.press("Enter")
+    assert names.first.get_attribute("aria-pressed") == "true"
+    lines = "[...document.querySelector('.panel svg').querySelectorAll('.mark-line path, .mark-symbol path')]"
+    away = page.evaluate(f"{lines}.map((one) => one.classList.contains('away'))")
+    assert 0 < sum(away) < len(away)
+    names.first.click()
+    assert not any(page.evaluate(f"{lines}.map((one) => one.classList.contains('away'))"))
