@@ -23,15 +23,16 @@ from actstore.format.header import Header
 from actstore.format.lens import FILES as LENS_FILES
 from actstore.format.lens import Lens
 from actstore.format.names import INDEX, PLAN, VOCABULARY
+from actstore.format.origin import origin
 from actstore.format.results import Result
 from actstore.format.tables import read_table
 from actstore.handing import joined
 from actstore.limits import Limits
 from actstore.read.parts import Part
-from actstore.read.vectors import Attention, Rows, Vectors
+from actstore.read.vectors import Attention, Rows, Vectors, row_ids_of
 from actstore.sql import connection, index, overview
 from actstore.sql import query as queries
-from actstore.sql.own import Parameters
+from actstore.sql.own import Parameters, frame
 from actstore.sql.query import select
 from actstore.sql.tables import Tables
 from actstore.write import batch
@@ -244,6 +245,24 @@ class Store:
         What comes back has `.table`, `.figure`, `.methods`, `.command` and `.save(path)`.
         """
         return joined("actstore.store", "measure")(self)
+
+    def xarray(self, rows: str | Rows, layers: Sequence[int] | None = None) -> Any:
+        """Vectors as an array of xarray: dimensions sample, layer, d; all layers if none are said.
+
+        rows: a query, or as for `residual`; one entry along `sample` for each, with the columns of the rows and those
+        of the view rows as coordinates, and where it comes from in its attributes.
+        """
+        found = self.sql(rows) if isinstance(rows, str) else rows
+        ids = row_ids_of(found)
+        asked = self.layers if layers is None else [self.layers[self._vectors.index_of(layer)] for layer in layers]
+        x = self.residual(ids, layers=asked)
+        order = pl.DataFrame({"row_id": ids}).with_row_index("asked_nth")
+        known = self.sql("select rows.* from asked join rows using (row_id) order by asked_nth", tables={"asked": order})
+        if hasattr(found, "columns"):
+            own = frame(found, "rows")
+            known = own.hstack([one for one in known if one.name not in own.columns])
+        said = origin(self.path, self.state, self.run, **({"sql": rows} if isinstance(rows, str) else {}))
+        return joined("actstore.store", "xarray")(x, known, asked, said)
 
     @cached_property
     def torch(self) -> Any:

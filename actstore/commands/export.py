@@ -3,9 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -20,6 +18,7 @@ from actstore.commands import outputs
 from actstore.commands.outputs import written
 from actstore.commands.table import flat
 from actstore.errors import ActstoreError
+from actstore.format.origin import origin
 from actstore.format.tables import arrow_of, write_arrow
 from actstore.progress import Bar, bar
 from actstore.storage import local
@@ -27,7 +26,6 @@ from actstore.storage.links import plain
 from actstore.store import Store
 
 ROWS_AT_A_TIME = 16_384
-OF_CARD = ("model", "revision", "weights_sha256", "recipe_name", "dtype")
 NO_TOKEN = -1  # what is no token of its own, a mean for example
 
 
@@ -56,7 +54,7 @@ def export(
     (n, d), or (n, columns, d) for several, and .safetensors: one tensor layer_L (n, d) for each layer; both with the
     rows in a file of their own, x.npy.rows.parquet. .csv: a column layer_L_I for each number of a vector. .sae-lens: a
     folder in the form of sae-lens' cached activations. What was asked of which store stands in the metadata of Parquet
-    and safetensors under `actstore` (`origin`), for the other forms in those of the rows beside.
+    and safetensors under `actstore` (`format.origin`), for the other forms in those of the rows beside.
     Returns what was written: each file whole or not at all. Raises ActstoreError for another suffix, for no rows, for
     rows without row_id or what is asked, for columns of one name, for a file that is there unless `overwrite`, and for
     a path inside a store.
@@ -80,7 +78,8 @@ def export(
         *(_column(f"values_{block}", partial(store.values, block=block), rows) for block in values),
     ]
     _check_names(rows, columns, output)
-    said = {"actstore": json.dumps(origin(store, query, layers=layers, keys=keys, values=values))}
+    asked = origin(store.path, store.state, store.run, sql=query, layers=layers, keys=keys, values=values)
+    said = {"actstore": json.dumps(asked)}
     with bar(rows.height * len(columns), "vectors") as progress:
         counted = [column._replace(read=partial(_counted, column, progress)) for column in columns]
         return _written(rows, counted, output, beside, said)
@@ -124,13 +123,6 @@ def _written(
             WRITERS[output.suffix](rows, columns, draft, said)
             write_arrow(draft_beside, table)
     return [output, beside]
-
-
-def origin(store: Store, query: str, **asked: Sequence[int]) -> dict[str, Any]:
-    """Where exported vectors come from: the store's name and state, its model and weights, and what was asked."""
-    card = {name: store.run[name] for name in OF_CARD if name in store.run}
-    made = {"actstore": version("actstore"), "exported": datetime.now(UTC).isoformat(timespec="seconds")}
-    return {"store": store.path.resolve().name, "state": store.state, **card, "sql": query, **asked, **made}
 
 
 def _column(name: str, read: Callable[[pl.DataFrame], NDArray[np.float32]], rows: pl.DataFrame) -> Column:

@@ -36,11 +36,11 @@ class Vectors:
 
     def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
         """Vectors (n, d) of rows at one layer."""
-        return self._take("residual", rows, self._index(layer), self.header.d_model)
+        return self._take("residual", rows, self.index_of(layer), self.header.d_model)
 
     def residuals(self, rows: Rows, layers: Sequence[int]) -> NDArray[np.float32]:
         """Vectors (n, len(layers), d) of rows."""
-        row_ids, indices = row_ids_of(rows), [self._index(layer) for layer in layers]
+        row_ids, indices = row_ids_of(rows), [self.index_of(layer) for layer in layers]
         n_bytes = 4 * len(row_ids) * len(indices) * self.header.d_model
         self.limits.check_array(2 * n_bytes, f"{len(row_ids)} vectors at {len(indices)} layers", "ask for fewer layers")
         out = np.empty((len(row_ids), len(indices), self.header.d_model), np.float32)
@@ -48,7 +48,7 @@ class Vectors:
             out[:, place] = self._take("residual", row_ids, index, self.header.d_model)
         return out
 
-    def _index(self, layer: int) -> int:
+    def index_of(self, layer: int) -> int:
         """Where a layer is among those stored; negative ones count from the last."""
         n = len(self.header.layers)
         return n + layer if -n <= layer < 0 else self.header.layer_index(layer)
@@ -79,7 +79,7 @@ class Vectors:
         """Rows with their vectors, by row_id, at most `size` at a time and never from two parts at once."""
         row_ids = row_ids_of(rows)
         rows = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame({"row_id": row_ids})
-        self._index(layer)
+        self.index_of(layer)
         for _, chosen in self._by_part(row_ids):
             part = rows[chosen].sort("row_id")
             for piece in part.iter_slices(size):
@@ -102,7 +102,7 @@ class Vectors:
 
     def attention(self, role: str, layer: int) -> Attention:
         """The attention to the key `role`, or to `mass`, at one layer; ActstoreError if nothing is stored for it."""
-        position = self._index(layer)
+        position = self.index_of(layer)
         name = f"attention/{role}"
         holding = [part for part in self.parts if name in part.commit.arrays]
         if not holding:
