@@ -257,7 +257,9 @@ class Store:
         asked = self.layers if layers is None else [self.layers[self._vectors.index_of(layer)] for layer in layers]
         x = self.residual(ids, layers=asked)
         order = pl.DataFrame({"row_id": ids}).with_row_index("asked_nth")
-        known = self.sql("select rows.* from asked join rows using (row_id) order by asked_nth", tables={"asked": order})
+        known = self.sql(
+            "select rows.* from asked join rows using (row_id) order by asked_nth", tables={"asked": order}
+        )
         if hasattr(found, "columns"):
             own = frame(found, "rows")
             known = own.hstack([one for one in known if one.name not in own.columns])

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from actstore.commands import outputs
+from actstore.commands import h5ad, outputs
+from actstore.commands.columns import ROWS_AT_A_TIME, Column, held, width_of
 from actstore.commands.outputs import written
 from actstore.commands.table import flat
 from actstore.errors import ActstoreError
@@ -25,16 +25,7 @@ from actstore.storage import local
 from actstore.storage.links import plain
 from actstore.store import Store
 
-ROWS_AT_A_TIME = 16_384
 NO_TOKEN = -1  # what is no token of its own, a mean for example
-
-
-class Column(NamedTuple):
-    """The vectors (n, width) of rows at one layer, or their keys or values in one block."""
-
-    name: str
-    width: int
-    read: Callable[[pl.DataFrame], NDArray[np.float32]]
 
 
 def export(
@@ -52,9 +43,10 @@ def export(
 
     .parquet: one table, a column layer_L (keys_B, values_B) of float lists for each layer or block. .npy: an array
     (n, d), or (n, columns, d) for several, and .safetensors: one tensor layer_L (n, d) for each layer; both with the
-    rows in a file of their own, x.npy.rows.parquet. .csv: a column layer_L_I for each number of a vector. .sae-lens: a
-    folder in the form of sae-lens' cached activations. What was asked of which store stands in the metadata of Parquet
-    and safetensors under `actstore` (`format.origin`), for the other forms in those of the rows beside.
+    rows in a file of their own, x.npy.rows.parquet. .csv: a column layer_L_I for each number of a vector. .h5ad:
+    AnnData, with all columns in its layers and the last as X (`h5ad`). .sae-lens: a folder in the form of sae-lens'
+    cached activations. What was asked of which store stands in the metadata of Parquet and safetensors and in `uns` of
+    AnnData under `actstore` (`format.origin`), for the other forms in those of the rows beside.
     Returns what was written: each file whole or not at all. Raises ActstoreError for another suffix, for no rows, for
     rows without row_id or what is asked, for columns of one name, for a file that is there unless `overwrite`, and for
     a path inside a store.
@@ -63,7 +55,7 @@ def export(
         raise ActstoreError(f"{output}: export writes {', '.join(SUFFIXES)}, not '{output.suffix}'")
     outputs.check(output)
     beside = output.with_name(f"{output.name}.rows.parquet")
-    for path in (output, *([] if output.suffix == ".parquet" else [beside])):
+    for path in (output, *([] if output.suffix in ALONE else [beside])):
         if path.exists() and (not overwrite or path.is_dir()):
             remedy = "remove it" if path.is_dir() else "write over it with --overwrite"
             raise ActstoreError(f"{path}: it exists; {remedy}, or choose another name")
@@ -108,9 +100,9 @@ def _written(
     rows: pl.DataFrame, columns: Sequence[Column], output: Path, beside: Path, said: Mapping[str, str]
 ) -> list[Path]:
     """Write the rows with their vectors; returns what was written."""
-    if output.suffix == ".parquet":
+    if output.suffix in ALONE:
         with written(output) as draft:
-            _parquet(rows, columns, draft, said)
+            WRITERS[output.suffix](rows, columns, draft, said)
         return [output]
     table = arrow_of(rows)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **said})
@@ -152,9 +144,7 @@ def _csv(rows: pl.DataFrame, columns: Sequence[Column], output: Path, _: Mapping
 
 
 def _npy(rows: pl.DataFrame, columns: Sequence[Column], output: Path, _: Mapping[str, str]) -> None:
-    if len(widths := {column.width for column in columns}) > 1:
-        raise ActstoreError(f"vectors of widths {sorted(widths)} make no array; write .safetensors")
-    shape = (rows.height, len(columns), columns[0].width)
+    shape = (rows.height, len(columns), width_of(columns))
     flat = shape if len(columns) > 1 else (shape[0], shape[2])
     facts = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": flat}
     with output.open("wb") as file:  # not mapped: a full disk ends a process that writes to a map
@@ -188,7 +178,7 @@ def _sae_lens(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> No
         with ArrowWriter(features=features, path=file) as writer:
             for start in range(0, rows.height, ROWS_AT_A_TIME):
                 piece = rows[start : start + ROWS_AT_A_TIME]
-                batch = {names[column.name]: _held(column, piece)[:, None] for column in columns}
+                batch = {names[column.name]: held(column, piece)[:, None] for column in columns}
                 ids = tokens[start : start + ROWS_AT_A_TIME].cast(pl.Int32).fill_null(NO_TOKEN).to_numpy()
                 writer.write_batch(batch | {"token_ids": ids[:, None]})
             writer.finalize()
@@ -198,17 +188,6 @@ def _sae_lens(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> No
         if not silent:
             datasets.enable_progress_bars()
         Path(folder, "made").rename(output)
-
-
-def _held(column: Column, rows: pl.DataFrame) -> NDArray[np.float32]:
-    """The vectors of rows, none of which may be of an image that the model takes in later."""
-    x = column.read(rows)
-    if np.isnan(x).any():
-        raise ActstoreError(
-            f"{column.name}: some rows hold nothing there, of an image that the model takes in later; leave them out "
-            "in SQL (modality <> 'image'), or choose later layers"
-        )
-    return x
 
 
 def _hook(name: str) -> str:
@@ -224,8 +203,11 @@ def _hook(name: str) -> str:
 
 
 WRITERS: dict[str, Callable[[pl.DataFrame, Sequence[Column], Path, Mapping[str, str]], None]] = {
+    ".parquet": _parquet,
+    ".h5ad": h5ad.write,
     ".npy": _npy,
     ".safetensors": _safetensors,
     ".csv": _csv,
 }
-SUFFIXES = (".parquet", *WRITERS, ".sae-lens")
+ALONE = (".parquet", ".h5ad")  # have the rows in them
+SUFFIXES = (*WRITERS, ".sae-lens")

@@ -329,10 +329,14 @@ def export(
     output: Path,
     overwrite: bool,
 ) -> None:
-    """Write rows with their vectors as .parquet, or as .npy, .safetensors or .csv with a table of the rows beside.
+    """Write rows with their vectors as .parquet or .h5ad, or as .npy, .safetensors or .csv with a table of the rows
+    beside.
 
     Of x.npy these are in x.npy.rows.parquet. A query that chooses no rows is an error. The store, its state, model and
-    weights and the query stand in the metadata of Parquet and safetensors files, under actstore.
+    weights and the query stand in the metadata of Parquet and safetensors files, and in uns of .h5ad, under actstore.
+
+    NAME.h5ad is AnnData, for scanpy and cellxgene: obs are the rows, called by row_id, layers has each layer, X is the
+    last one asked for, and obsm X_plane its first two principal axes.
 
     NAME.sae-lens is a folder that sae-lens trains on: its cached_activations_path, with context_size=1 and as hook_name
     the column of a layer, blocks.5.hook_resid_post for layer 6. PAPERS.md of actstore_analyze has the whole call.
@@ -341,6 +345,7 @@ def export(
     Example:
       actstore export demo/fusion "from rows where role = 'eoi'" --layer 6 -o eoi.parquet
       actstore export demo/mapped "from rows where role = 'text'" --layer 6 -o text.sae-lens
+      actstore export demo/fusion "from rows where role = 'eoi'" --layer 0 --layer 6 -o eoi.h5ad
     """
     if not (layers or keys or values):
         raise click.UsageError("Missing option '--layer' (or '--keys', '--values').")

@@ -24,7 +24,9 @@ def labelled(
     NULL everywhere. Raises ActstoreError for a column that is called as a dimension.
     """
     if taken := [name for name in rows.columns if name in DIMS]:
-        raise ActstoreError(f"column '{taken[0]}': a dimension has this name; call it something else: {taken[0]} as ...")
+        raise ActstoreError(
+            f"column '{taken[0]}': a dimension has this name; call it something else: {taken[0]} as ..."
+        )
     kept = [one for one in rows if not one.dtype.is_nested() and one.null_count() < len(one)]
     coordinates = {one.name: ("sample", one.to_numpy()) for one in kept if one.name != "sample_id"}
     return xr.DataArray(
