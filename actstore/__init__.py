@@ -19,7 +19,8 @@ from actstore.errors import (
 from actstore.handing import handed_on
 
 if TYPE_CHECKING:
-    from actstore.creation import create
+    from actstore.creation.empty import create
+    from actstore.creation.writer import Writer
     from actstore.limits import Limits
     from actstore.read.vectors import Attention
     from actstore.store import Store, open  # noqa: A004  (actstore.open reads as it should)
@@ -35,10 +36,17 @@ __all__ = [
     "PlanError",
     "QueryError",
     "Store",
+    "Writer",
     "create",
     "open",
 ]
 
 __getattr__, __dir__ = handed_on(
-    __name__, __all__, "store", Attention="read.vectors", create="creation", Limits="limits"
+    __name__,
+    __all__,
+    "store",
+    Attention="read.vectors",
+    create="creation.empty",
+    Limits="limits",
+    Writer="creation.writer",
 )

@@ -25,6 +25,7 @@ def summary(store: Store) -> str:
     lines = {
         "store": f"{store.path} (format {store.header.format}, created {store.header.created})",
         **{name: store.run[name] for name in CARD if store.run.get(name) is not None},
+        **({"imported": f"from {made['source']}, as {made['as']}"} if (made := _imported(store)) else {}),
         **({"not found": ", ".join(missing)} if (missing := store.run.get("not_found")) else {}),
         "layers": f"{span(store.layers)} of width {store.header.d_model}, stored as {store.header.dtype}",
         **({"image from": f"layer {image_from}: what is of the image is NaN before"} if image_from else {}),
@@ -37,6 +38,12 @@ def summary(store: Store) -> str:
     }
     width = max(map(len, lines))
     return "".join(f"{name:<{width}}  {visible(str(value))}\n" for name, value in lines.items())
+
+
+def _imported(store: Store) -> dict[str, str] | None:
+    """What an imported store was made of."""
+    found = store.run.get("imported")
+    return found if isinstance(found, dict) and {"source", "as"} <= found.keys() else None
 
 
 def card(store: Store) -> pl.DataFrame:

@@ -1,0 +1,1 @@
+"""Imports: what other tools keep, read and written as a store."""
