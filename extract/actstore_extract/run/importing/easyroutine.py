@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def _nothing(*_: object) -> None:
     """In the place of compiled patterns, which nothing here needs."""
 
 
-CLASSES = {
+CLASSES: dict[str, Callable[..., Any]] = {
     "easyroutine.interpretability.activation_cache.ActivationCache": _Plain,
     "easyroutine.interpretability.activation_cache.ValueWithInfo": _Plain,
     "re._compile": _nothing,
