@@ -24,7 +24,7 @@ from actstore.format.lens import FILES as LENS_FILES
 from actstore.format.lens import Lens
 from actstore.format.names import INDEX, PLAN, VOCABULARY
 from actstore.format.origin import origin
-from actstore.format.results import Result
+from actstore.format.results import Result, Results
 from actstore.format.tables import read_table
 from actstore.handing import joined
 from actstore.limits import Limits
@@ -32,7 +32,7 @@ from actstore.read.parts import Part
 from actstore.read.vectors import Attention, Rows, Vectors, row_ids_of
 from actstore.sql import connection, index, overview
 from actstore.sql import query as queries
-from actstore.sql.own import Parameters, frame
+from actstore.sql.own import Parameters, frame, rows_of
 from actstore.sql.query import select
 from actstore.sql.tables import Tables
 from actstore.write import batch
@@ -162,6 +162,8 @@ class Store:
         cannot be read.
         """
         process.check_forked()
+        if isinstance(query, str) and len(words := query.split()) == 1 and words[0] in {*self.roles, *self.kv}:
+            raise QueryError(f"'{words[0]}' is a role; its rows are \"from rows where role = '{words[0]}'\"")
         for _ in range(results.TRIES):
             try:
                 return select(self._connection, query, self.limits, parameters, tables)
@@ -213,14 +215,33 @@ class Store:
 
         rows: a query, or as for `residual`.
         """
-        return self._vectors.batches(self.sql(rows) if isinstance(rows, str) else rows, layer, size=size)
+        found = self.sql(rows) if isinstance(rows, str) else rows
+        return self._vectors.batches(rows_of(found), layer, size=size)
 
-    def attention(self, role: str, layer: int) -> Attention:
+    def attention(self, role: str, layer: int, rows: str | Rows | None = None) -> Attention:
         """The attention of text queries to the key `role` (or `mass`: to every key of the image part) at one layer.
 
-        Raises ActstoreError if nothing is stored for that key.
+        rows: a query, or as for `residual`: value i is of the sample of row i; without them of every sample once.
+        Raises ActstoreError if nothing is stored for that key, or for the sample of a row.
         """
-        return self._vectors.attention(role, layer)
+        of_rows = (
+            None if rows is None else self._described(row_ids_of(self.sql(rows) if isinstance(rows, str) else rows))
+        )
+        return self._vectors.attention(role, layer, of_rows)
+
+    def _described(self, rows: str | Rows) -> pl.DataFrame:
+        """Rows with their own columns, and those of the view rows that they lack, in their order."""
+        found = rows_of(self.sql(rows) if isinstance(rows, str) else rows)
+        ids = row_ids_of(found)
+        order = pl.DataFrame({"row_id": ids}).with_row_index("asked_nth")
+        known = self.sql(
+            "select rows.* from asked join rows using (row_id) order by asked_nth", tables={"asked": order}
+        )
+        if len(lost := np.setdiff1d(ids, known["row_id"].to_numpy())):
+            raise ActstoreError(f"row_id {lost[0]} is not in this store: {self.path}")
+        if not isinstance(found, pl.DataFrame):
+            return known
+        return found.hstack([one for one in known if one.name not in found.columns])
 
     def show(self, sample_id: str, condition: str = "none") -> Any:
         """One sample: its picture, where the text looks in it, tokens, what was said, the logit lens.
@@ -252,17 +273,9 @@ class Store:
         rows: a query, or as for `residual`; one entry along `sample` for each, with the columns of the rows and those
         of the view rows as coordinates, and where it comes from in its attributes.
         """
-        found = self.sql(rows) if isinstance(rows, str) else rows
-        ids = row_ids_of(found)
+        known = self._described(rows)
         asked = self.layers if layers is None else [self.layers[self._vectors.index_of(layer)] for layer in layers]
-        x = self.residual(ids, layers=asked)
-        order = pl.DataFrame({"row_id": ids}).with_row_index("asked_nth")
-        known = self.sql(
-            "select rows.* from asked join rows using (row_id) order by asked_nth", tables={"asked": order}
-        )
-        if hasattr(found, "columns"):
-            own = frame(found, "rows")
-            known = own.hstack([one for one in known if one.name not in own.columns])
+        x = self.residual(known, layers=asked)
         said = origin(self.path, self.state, self.run, **({"sql": rows} if isinstance(rows, str) else {}))
         return joined("actstore.store", "xarray")(x, known, asked, said)
 
@@ -308,6 +321,7 @@ class Store:
             assert opened.number == number, "a draft is of one batch"
             if self.is_committed(number):
                 raise AlreadyCommittedError(f"{self.path}: batch {number} is committed already")
+            samples, rows = frame(samples, "samples"), frame(rows, "rows")
             planned = self.plan.filter(pl.col("batch") == number)
             if not planned.height:
                 raise PlanError(f"batch {number} is not in the plan of {self.path}")
@@ -324,8 +338,8 @@ class Store:
         """The result of the same call on the same contents, if it was saved."""
         return results.saved(self.path, measure, parameters, self.state)
 
-    def results(self) -> list[Result]:
-        """Every saved result."""
+    def results(self) -> Results:
+        """Every saved result: a list that a notebook shows as a table, and each of them with its figure."""
         return results.load_all(self.path)
 
     def checked(self, name: str) -> Path:

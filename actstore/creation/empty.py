@@ -10,7 +10,7 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.format.commits import File
-from actstore.format.header import Header, around, check_capture
+from actstore.format.header import Header, around, check_capture, whole
 from actstore.format.lens import FILES as LENS_FILES
 from actstore.format.lens import Lens
 from actstore.format.names import COMMITS, FORMAT, HEADER, PARTS, PICTURED, PLAN, RESULTS, VOCABULARY
@@ -18,6 +18,7 @@ from actstore.format.plan import prepare
 from actstore.format.schema import PICTURE, PICTURES, check_own_columns
 from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
 from actstore.format.tables import write_table
+from actstore.sql.own import frame
 from actstore.storage import local
 from actstore.store import Store
 
@@ -45,7 +46,7 @@ def create(
     image_from: the residual point at which the model takes the image in, if not 0: rows of images are NaN below.
     Raises ActstoreError if `path` exists or lies in a store, PlanError if a sample occurs twice.
     """
-    target = Path(path)
+    target, plan, layers = Path(path), frame(plan, "plan"), [whole(layer, "a layer") for layer in layers]
     check_capture(layers, d_model, dtype, run or {}, blocks, image_from)
     if pictures:
         check_own_columns([name for name in plan.columns if name in (*PICTURE, *PICTURES)], PICTURED)
@@ -62,8 +63,8 @@ def create(
         local.make_folders(draft.parent)
         for folder in (PARTS, COMMITS, RESULTS):
             (draft / folder).mkdir(parents=True)
-        for name, frame in tables.items():
-            write_table(draft / name, frame)
+        for name, table in tables.items():
+            write_table(draft / name, table)
         if lens is not None:
             lens.save(draft, dtype)
         made = Header(

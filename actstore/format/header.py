@@ -1,5 +1,6 @@
 """The header of a store: what it captures and who produced it; written at creation, never edited."""
 
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -165,16 +166,28 @@ class Header:
 
     def layer_index(self, layer: int) -> int:
         """Where a layer lies in the arrays; raises ActstoreError if it was not captured."""
-        if layer not in self.layers:
+        if whole(layer, "a layer") not in self.layers:
             raise ActstoreError(f"layer {layer} is not in this store; it has {span(self.layers)}")
         return self.layers.index(layer)
 
     def block_index(self, block: int) -> int:
         """Where a block lies in the keys and values; raises ActstoreError if those of the block are not kept."""
-        if block not in self.blocks:
+        if whole(block, "a block") not in self.blocks:
             kept = f"those of blocks {span(self.blocks)}" if self.blocks else "none"
             raise ActstoreError(f"keys and values of block {block} are not in this store; it has {kept}")
         return self.blocks.index(block)
+
+
+def whole(number: object, what: str) -> int:
+    """A whole number of Python, numpy or torch; ActstoreError for anything else.
+
+    >>> whole(3, "a layer")
+    3
+    """
+    try:
+        return operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        raise ActstoreError(f"{what} is a whole number, not {number!r}") from None
 
 
 def check_capture(

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from actstore.errors import ActstoreError, CorruptError, DamagedWarning, nearest, refused
+from actstore.errors import ActstoreError, CorruptError, DamagedWarning, nearest, refused, visible
 from actstore.format.names import RESULTS
 from actstore.format.tables import MEANINGLESS, arrow_of, read_table, write_arrow
+from actstore.handing import joined
 from actstore.storage import local
 
 MEASURE_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -57,6 +59,27 @@ class Result:
         """The name of the result's SQL view: the measure and a hash of the call."""
         return self.path.stem.rpartition("-")[0].replace("-", "_")
 
+    @property
+    def asked(self) -> str:
+        """The parameters in a line, without those that say nothing."""
+        said = {name: value for name, value in self.parameters.items() if value not in (None, False, [])}
+        return ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in said.items())
+
+    @property
+    def figure(self) -> Any:
+        """The figure of its measure, which a notebook shows; ActstoreError where there is none."""
+        return joined("actstore.store", "figure")(self)
+
+    def __repr__(self) -> str:
+        return f"<Result {self.name} ({self.created}): {self.asked}; .table(), .figure>"
+
+    def _repr_html_(self) -> str:
+        try:
+            drawn = self.figure.svg
+        except ActstoreError:
+            drawn = self.table()._repr_html_()
+        return f"{Results([self])._repr_html_()}{drawn}"
+
     def table(self) -> pl.DataFrame:
         """The result itself; of one that was saved anew since it was found, what took its place."""
         try:
@@ -66,6 +89,16 @@ class Result:
             if newer is None or newer.path == self.path or self.path.exists():
                 raise
             return newer.table()
+
+
+class Results(list[Result]):
+    """Saved results, which a notebook shows as a table: name, measure, parameters, and when."""
+
+    def _repr_html_(self) -> str:
+        lines = [("name", "measure", "parameters", "created")]
+        lines += [(one.name, one.measure, one.asked, one.created) for one in self]
+        rows = ("".join(f"<td>{escape(visible(text))}</td>" for text in line) for line in lines)
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def save(
@@ -160,11 +193,11 @@ def _parse(path: Path, provenance: dict[str, Any]) -> Result:
     return result
 
 
-def load_all(store: Path) -> list[Result]:
+def load_all(store: Path) -> Results:
     """Every saved result, by name, of one call the newest; warns of those that are damaged, and leaves them out."""
     named = [NAME.fullmatch(path.name) for path in local.listed(store / RESULTS)]
     calls = sorted({name["call"] for name in named if name})
-    return [results[0] for call in calls if (results := _of_call(store, call))]
+    return Results(results[0] for call in calls if (results := _of_call(store, call)))
 
 
 def remove(store: Path, names: Sequence[str]) -> None:

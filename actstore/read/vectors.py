@@ -10,7 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, nearest
-from actstore.format.header import Header
+from actstore.format.header import Header, whole
+from actstore.format.schema import KEY
 from actstore.limits import Limits
 from actstore.read.parts import Part
 
@@ -40,6 +41,8 @@ class Vectors:
 
     def residuals(self, rows: Rows, layers: Sequence[int]) -> NDArray[np.float32]:
         """Vectors (n, len(layers), d) of rows."""
+        if isinstance(layers, str) or not hasattr(layers, "__iter__"):
+            raise ActstoreError(f"layers are a list of numbers, not {layers!r}: layers=[0, 6]")
         row_ids, indices = row_ids_of(rows), [self.index_of(layer) for layer in layers]
         n_bytes = 4 * len(row_ids) * len(indices) * self.header.d_model
         self.limits.check_array(2 * n_bytes, f"{len(row_ids)} vectors at {len(indices)} layers", "ask for fewer layers")
@@ -50,7 +53,7 @@ class Vectors:
 
     def index_of(self, layer: int) -> int:
         """Where a layer is among those stored; negative ones count from the last."""
-        n = len(self.header.layers)
+        n, layer = len(self.header.layers), whole(layer, "a layer")
         return n + layer if -n <= layer < 0 else self.header.layer_index(layer)
 
     def of_block(self, kind: str, rows: Rows, block: int) -> NDArray[np.float32]:
@@ -100,8 +103,11 @@ class Vectors:
             assert part is not None
             yield part, order[edges[code] : edges[code + 1]]
 
-    def attention(self, role: str, layer: int) -> Attention:
-        """The attention to the key `role`, or to `mass`, at one layer; ActstoreError if nothing is stored for it."""
+    def attention(self, role: str, layer: int, rows: pl.DataFrame | None = None) -> Attention:
+        """The attention to the key `role`, or to `mass`, at one layer; ActstoreError if nothing is stored for it.
+
+        rows: a table with sample_id and condition: value i is of the sample of row i; without it of every sample.
+        """
         position = self.index_of(layer)
         name = f"attention/{role}"
         holding = [part for part in self.parts if name in part.commit.arrays]
@@ -113,15 +119,22 @@ class Vectors:
             raise ActstoreError(
                 f"attention to '{role}' has other numbers of heads in other parts: read it by store.parts"
             )
-        width = max(shape[-1] for shape in shapes)
-        n_values = sum(math.prod(shape[1:-1]) for shape in shapes) * width
-        self.limits.check_array(8 * n_values, f"attention to '{role}'", "read it part by part: store.parts")
-        values = [part.array(name).layer(position) for part in holding]
-        padded = [
-            np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, width - value.shape[-1])], constant_values=np.nan)
-            for value in values
-        ]
-        return Attention(np.concatenate(padded), pl.concat(part.samples() for part in holding))
+        known = pl.concat(
+            part.samples().with_columns(part=pl.lit(number), place=pl.int_range(pl.len()))
+            for number, part in enumerate(holding)
+        )
+        if rows is not None:
+            known = rows.select(KEY).join(known, on=KEY, how="left", maintain_order="left")
+            if (lost := known.filter(pl.col("part").is_null())).height:
+                raise ActstoreError(f"no attention to '{role}' of sample '{lost['sample_id'][0]}' in {self.store}")
+        out_shape = (known.height, *shapes[0][2:-1], max(shape[-1] for shape in shapes))
+        self.limits.check_array(8 * math.prod(out_shape), f"attention to '{role}'", "ask for fewer rows at a time")
+        values = np.full(out_shape, np.nan, np.float32)
+        places = known.with_row_index("target").partition_by("part", as_dict=True)
+        for (number,), of_part in places.items():
+            read = holding[number].array(name).layer(position)[of_part["place"].to_numpy()]
+            values[of_part["target"].to_numpy(), ..., : read.shape[-1]] = read
+        return Attention(values, known.drop("part", "place"))
 
     def kept(self, kind: str) -> list[str]:
         """Roles that have arrays of a kind, sorted."""
@@ -135,16 +148,17 @@ def row_ids_of(rows: Rows) -> NDArray[np.int64]:
         raise ActstoreError(
             f"rows are wanted, or their ids, not {rows!r}; for example: store.sql(\"from rows where role = 'eoi'\")"
         )
-    found: Any = rows
+    found: Any = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
     is_table = hasattr(found, "columns")
     if is_table:
         columns = getattr(found, "column_names", None) or list(map(str, found.columns))
-        if "row_id" not in columns:
+        indexed = "row_id" in getattr(getattr(found, "index", None), "names", ())  # of pandas
+        if "row_id" not in columns and not indexed:
             raise ActstoreError(
                 f"the rows have no column row_id, only {', '.join(columns)}"
                 + nearest("row_id", columns, "select row_id too, as in: select row_id from rows where role = 'eoi'")
             )
-        found = found["row_id"]
+        found = found["row_id"] if "row_id" in columns else found.index.get_level_values("row_id")
     n_null = getattr(found, "null_count", 0)  # of polars a function, of Arrow a number
     if n_null() if callable(n_null) else n_null:
         raise ActstoreError("a row_id is NULL")

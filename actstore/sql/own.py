@@ -9,7 +9,7 @@ import polars as pl
 from actstore.errors import ActstoreError, QueryError
 from actstore.format.names import COLUMN_NAME
 
-__all__ = ["Parameters", "begun", "frame"]
+__all__ = ["Parameters", "begun", "frame", "plain", "rows_of"]
 
 Parameters = Mapping[str, object] | Sequence[object]
 Frames = Mapping[str, Any]
@@ -33,20 +33,36 @@ def begun(connection: duckdb.DuckDBPyConnection, tables: Frames | None) -> duckd
     return cursor
 
 
+def plain(parameters: Parameters | None) -> Parameters | None:
+    """Values with those of numpy and torch as Python's own, which DuckDB takes."""
+
+    def of(value: Any) -> object:
+        return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+
+    if isinstance(parameters, Mapping):
+        return {name: of(value) for name, value in parameters.items()}
+    return None if parameters is None else [of(value) for value in parameters]
+
+
 def frame(table: object, what: str) -> pl.DataFrame:
     """A table of polars, pandas or Arrow as one of polars; an index of pandas becomes columns if it has a name."""
     if isinstance(table, pl.DataFrame):
         return table
     if isinstance(table, pl.LazyFrame):
         return table.collect()
-    if any(name is not None for name in getattr(getattr(table, "index", None), "names", ())):
-        table = table.reset_index()  # type: ignore[attr-defined]  # pandas
     if not hasattr(table, "__arrow_c_stream__"):
         raise QueryError(f"{what}: a table of polars, pandas or Arrow is wanted, not {type(table).__name__}")
     try:
+        if any(name is not None for name in getattr(getattr(table, "index", None), "names", ())):
+            table = table.reset_index()  # type: ignore[attr-defined]  # pandas
         found = pl.DataFrame(table)
     except Exception as error:
         raise ActstoreError(f"{what}: {str(error).partition(chr(10))[0]}") from None
     if any(not isinstance(name, str) for name in getattr(table, "column_names", getattr(table, "columns", []))):
         raise QueryError(f"{what}: its columns have names that are no text; rename them")
     return found
+
+
+def rows_of(rows: Any) -> Any:
+    """Rows as a table of polars where they are one of any kind; row ids as they are."""
+    return frame(rows, "rows") if isinstance(rows, pl.LazyFrame) or hasattr(rows, "columns") else rows

@@ -14,7 +14,7 @@ import pyarrow as pa
 from actstore.errors import AGAIN, ActstoreError, CorruptError, QueryError, nearest, refused
 from actstore.format.tables import check_times, inside
 from actstore.limits import Limits
-from actstore.sql.own import Parameters, begun
+from actstore.sql.own import Parameters, begun, plain
 from actstore.sql.views import literal
 
 ROWS_AT_A_TIME = 16_384
@@ -48,6 +48,8 @@ def select(
     parameters: what stands for `?` or `$name` in it. tables: a user's own, known to this query alone.
     Raises CorruptError where a table cannot be read.
     """
+    if not isinstance(query, str):
+        raise QueryError(f"a query is text, not {type(query).__name__}; for example: from rows where role = 'eoi'")
     if HALF.search(query):
         raise QueryError(f"the query holds bytes that are no text in UTF-8: {ascii(query)[:60]}")
     try:
@@ -73,7 +75,7 @@ def json_columns(
     tables: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The columns of a query that are of DuckDB's type JSON, and come as text; of one that `select` has run."""
-    relation = begun(connection, tables).sql(query, params=parameters)
+    relation = begun(connection, tables).sql(query, params=plain(parameters))
     return [name for name, kind in zip(relation.columns, relation.types, strict=True) if str(kind) == "JSON"]
 
 
@@ -82,7 +84,7 @@ def _fetch(
 ) -> pl.DataFrame:
     """The result of a query, some rows at a time: DuckDB's own limit does not count what it has given away."""
     with limits.watch(cursor):
-        relation = cursor.sql(query, params=parameters)
+        relation = cursor.sql(query, params=plain(parameters))
         for name, kind in zip(relation.columns, map(str, relation.types), strict=True):
             if held := UNHELD.search(kind):
                 to = "x::hugeint or x::varchar" if held[0] in NUMBERS else "x::varchar"

@@ -71,6 +71,11 @@ def check(
     samples = _samples(header, planned, samples)
     rows = _rows(header, int(planned["batch"][0]), rows, samples)
     for array in [array for arrays in (*vectors.values(), attention) for array in arrays.values()]:
+        if not isinstance(getattr(array, "dtype", None), np.dtype):
+            raise ActstoreError(
+                f"arrays of numpy are wanted, not {type(array).__name__}; of torch: x.float().cpu().numpy(), which is "
+                "stored in the number type of the store"
+            )
         if array.ndim < 3 or not array.size:
             raise ActstoreError(f"an array of shape {array.shape}; none is empty, and each has layers first")
     _check_vectors(header, rows, vectors)

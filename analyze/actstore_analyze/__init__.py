@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from actstore.handing import handed_on
 
 if TYPE_CHECKING:
-    from actstore_analyze.calls import measure, measures, write_report
+    from actstore_analyze.calls import explore, measure, measures, write_report
     from actstore_analyze.measured import Measured
 
-__all__ = ["Measured", "measure", "measures", "write_report"]
+__all__ = ["Measured", "explore", "measure", "measures", "write_report"]
 
 __getattr__, __dir__ = handed_on(__name__, __all__, "calls", Measured="measured")

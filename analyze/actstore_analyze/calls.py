@@ -1,7 +1,6 @@
 """Measures in Python: the same options, usual values, saved results and errors as those of the command line."""
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,17 @@ import polars as pl
 
 from actstore.commands.plugins import GROUP
 from actstore.errors import ActstoreError, nearest
+from actstore.format.results import Result
+from actstore.handing import how_to_install, joined
 from actstore.store import Store
+from actstore.store import open as open_store
 from actstore_analyze.commands import say
-from actstore_analyze.measured import Measured
-from actstore_analyze.registry import MEASURES
+from actstore_analyze.measured import Drawing, Measured
+from actstore_analyze.registry import MEASURES, load
 from actstore_analyze.report import page
+from actstore_analyze.report.explore import show
 
-__all__ = ["Measures", "measure", "measures", "write_report"]
+__all__ = ["Measures", "explore", "figure", "measure", "measures", "write_report"]
 
 OF_THE_COMMAND_LINE = {"figure", "style", "output", "estimate"}
 INSTEAD = "what comes back has .table, .figure and .save(path)"
@@ -51,7 +54,28 @@ def measure(store: Store | Path | str, name: str, /, *, sql: str = "from rows", 
             command.invoke(context)
     except click.UsageError as error:
         raise ActstoreError(f"{name}: {error.format_message()}") from None
+    except ModuleNotFoundError as error:
+        if line := how_to_install(error):
+            raise ActstoreError(f"{name} needs {line}") from None
+        raise
     return found[0]
+
+
+def figure(result: Result) -> Drawing:
+    """The figure of a saved result, as its measure draws it; ActstoreError where its measure draws none."""
+    if result.measure not in MEASURES:
+        raise ActstoreError(f"{result.name}: nothing is drawn of {result.measure}; its table is .table()")
+    found = load(result.measure)
+    about = found.study.again(result.parameters).about
+    title = result.path.parents[1].name
+    return Drawing(found.draw(result.table(), title=title, **({} if about is None else {"about": about})))
+
+
+def explore(
+    store: Store | Path | str, query: str = "from rows", roles: Sequence[str] = (), *, limit: int = 5_000
+) -> show.Explored:
+    """The points of a store in the plane, as `store.explore` shows them in a notebook; `save` writes one .html."""
+    return show.explore(_opened(store), query, roles, limit=limit)
 
 
 def write_report(
@@ -66,10 +90,7 @@ def write_report(
 
     only: measures, or saved results by their names; everything without any. title: in place of the models' names.
     """
-    from actstore.store import open as open_store
-
-    opened = [one if isinstance(one, Store) else open_store(one) for one in stores]
-    page.write(opened, Path(path), reference=reference, only=only, title=title, say=say)
+    page.write([_opened(one) for one in stores], Path(path), reference=reference, only=only, title=title, say=say)
     return Path(path)
 
 
@@ -97,12 +118,15 @@ class Measures:
         return measures()
 
 
+def _opened(store: Store | Path | str) -> Store:
+    return store if isinstance(store, Store) else open_store(store)
+
+
 def _command(name: str) -> click.Command:
     if name not in measures():
         hint = nearest(name, measures(), f"there are {', '.join(measures())}")
         raise ActstoreError(f"no measure '{name}'{hint}")
-    (entry,) = entry_points(group=GROUP, name=name)
-    command = entry.load()
+    command = joined(GROUP, name)
     assert isinstance(command, click.Command)
     return command
 
@@ -138,6 +162,8 @@ def _word(name: str, value: object) -> str:
         raise ActstoreError(f"{name} = {value!r}: a number, a name or a list of these is wanted")
     if isinstance(value, str | Path | int | float | np.integer | np.floating):
         return str(value)
-    if isinstance(value, Sequence | np.ndarray | pl.Series | set):
+    if isinstance(value, Sequence | pl.Series | set):
         return ",".join(_word(name, one) for one in value)
+    if hasattr(value, "tolist") and getattr(value, "ndim", 1) <= 1:  # of numpy, pandas, torch
+        return _word(name, value.tolist())
     raise ActstoreError(f"{name} = {value!r}: a number, a name or a list of these is wanted")

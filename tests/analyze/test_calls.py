@@ -6,8 +6,10 @@ from base64 import b64decode
 from importlib.metadata import entry_points
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 
 import actstore
@@ -136,3 +138,48 @@ def test_a_page_about_them(store, tmp_path):
 def test_what_is_offered_is_there():
     assert {"measure", "measures", "write_report", "Measured"} <= set(dir(actstore_analyze))
     assert actstore.open
+
+
+def test_saved_results_show_themselves(store):
+    found = store.measure.gap(layers=[0])
+    saved = store.results()
+    (one,) = [one for one in saved if one.name == found.results[0].name]
+    assert repr(one).startswith(f"<Result {one.name} (20")
+    assert "layers = [0]" in repr(one)
+    for said in (one.name, "gap", "layers = [0]", one.created):
+        assert said in saved._repr_html_()
+        assert said in one._repr_html_()
+    assert one.figure.svg.startswith("<svg")
+    assert "<svg" in one._repr_html_()
+    assert one.figure.chart.to_dict() == found.figure.chart.to_dict()
+
+
+def test_a_result_without_a_figure_shows_its_table(store):
+    one = store.save_result("counted", pl.DataFrame({"n": [7]}), {"word": "<b>"})
+    with pytest.raises(ActstoreError, match="nothing is drawn of counted"):
+        one.figure  # noqa: B018
+    html = one._repr_html_()
+    assert "<svg" not in html
+    assert "&lt;b&gt;" in html
+    assert ">7<" in html
+
+
+def test_options_of_other_libraries(store):
+    usual = measure(store, "gap", layers=[1]).table
+    for layers in (torch.tensor([1]), pd.Series([1]), pd.Index([1]), np.array([1]), {1}, range(1, 2)):
+        assert measure(store, "gap", layers=layers).table.equals(usual)
+    with pytest.raises(ActstoreError, match="layers = tensor.*: a number, a name or a list"):
+        measure(store, "gap", layers=torch.tensor([[1]]))
+
+
+def test_points_in_the_plane(store):
+    assert "<iframe" in actstore_analyze.explore(store.path, roles=["eoi"], limit=5)._repr_html_()
+
+
+def test_a_missing_extra_is_one_line(store, monkeypatch):
+    def missing(*_, **__):
+        raise ModuleNotFoundError("No module named 'faiss'", name="faiss")
+
+    monkeypatch.setattr("actstore_analyze.gap.study.Gap.table", missing)
+    with pytest.raises(ActstoreError, match=r"gap needs faiss; install it with: pip install .*'faiss-cpu>="):
+        measure(store, "gap", layers=[1], force=True)

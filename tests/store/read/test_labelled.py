@@ -72,7 +72,7 @@ def test_it_is_saved_and_read_again(store, tmp_path):
     [
         ("from rows", [9], "layer 9 is not in this store"),
         ([1, 9 << 32], None, "row_id 38654705664 is not in this store"),
-        ("eoi", None, "syntax error|no view"),
+        ("eoi", None, "'eoi' is a role; its rows are"),
         ("select row_id, k as layer from rows", None, "column 'layer': a dimension has this name"),
         ("from samples", None, "no column row_id"),
     ],

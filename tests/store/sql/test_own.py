@@ -58,10 +58,11 @@ def test_values(store):
         ({"Mine": pl.DataFrame(RATED)}, "use lower-case letters"),
         ({"mine": [1, 2]}, "a table of polars, pandas or Arrow is wanted, not list"),
         ({"mine": pd.DataFrame({0: [1]})}, "names that are no text"),
+        ({"mine": pd.DataFrame(RATED).set_index("score", drop=False)}, "cannot insert score"),
     ],
 )
 def test_what_is_no_table(store, tables, error):
-    with pytest.raises(QueryError, match=error):
+    with pytest.raises(ActstoreError, match=error):
         store.sql("select 1 as one", tables=tables)
 
 
@@ -80,6 +81,105 @@ def test_rows_of_other_libraries(store):
     for one in (rows, ids, ids.to_list(), ids.to_numpy(), frame, frame["row_id"], pd.Index(ids), rows.to_arrow()):
         assert_array_equal(store.residual(one, 1), wanted)
     assert_array_equal(store.residual(torch.tensor(ids.to_list()), 1), wanted)
+
+
+ASK = {
+    "residual": lambda store, rows: store.residual(rows, 1),
+    "layers": lambda store, rows: store.residual(rows, layers=[1])[:, 0],
+    "keys": lambda store, rows: store.keys(rows, 1),
+    "values": lambda store, rows: store.values(rows, 1),
+    "batches": lambda store, rows: np.concatenate([x for _, x in store.batches(rows, 1, size=4)]),
+    "attention": lambda store, rows: store.attention("eoi", 1, rows).values,
+    "torch": lambda store, rows: store.torch(rows, 1).x.float().numpy(),
+    "stream": lambda store, rows: np.stack([one["x"].float() for one in store.torch.stream(rows, 1, seed=None)]),
+}
+
+
+@pytest.fixture(scope="module")
+def kv_store(tmp_path_factory):
+    return making.kv_store(tmp_path_factory.mktemp("stores") / "kv")
+
+
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
+def test_whoever_takes_rows_takes_those_of_other_libraries(kv_store, ask):
+    rows = kv_store.sql("from rows where role = 'image' order by hash(row_id)")
+    ids, frame = rows["row_id"], rows.to_pandas()
+    wanted = ask(kv_store, rows)
+    for one in (ids, ids.to_list(), ids.to_numpy(), frame, frame.set_index("row_id"), frame["row_id"], pd.Index(ids)):
+        assert_array_equal(ask(kv_store, one), wanted)
+    for one in (rows.to_arrow(), rows.lazy(), torch.tensor(ids.to_list())):
+        assert_array_equal(ask(kv_store, one), wanted)
+
+
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ("eoi", "'eoi'"),
+        (pd.DataFrame({"id": [1]}), "no column row_id, only id"),
+        (pd.Index(["eoi"]), "a row_id is an integer"),
+        (torch.tensor([1.5]), "a row_id is an integer"),
+        (torch.tensor([True]), "not a mask"),
+        ({"row_id": [1]}, r"row ids \(n,\) are wanted"),
+        ([10**15], "row_id 1000000000000000 is not in this store"),
+    ],
+    ids=str,
+)
+def test_or_says_what_it_wants(kv_store, ask, rows, error):
+    with pytest.raises(ActstoreError, match=error):
+        ask(kv_store, rows)
+
+
+def test_attention_of_rows_is_of_their_samples(store):
+    rows = store.sql("from rows order by hash(row_id)")
+    values, samples = store.attention("eoi", 1, rows)
+    everything = store.attention("eoi", 1)
+    place = {name: at for at, name in enumerate(everything.samples["sample_id"])}
+    assert samples["sample_id"].to_list() == rows["sample_id"].to_list()
+    assert_array_equal(values, everything.values[[place[name] for name in rows["sample_id"]]])
+    foreign = rows.with_columns(sample_id=pl.lit("b0s0"))  # a row is of its sample, whatever a table calls it
+    assert_array_equal(store.attention("eoi", 1, foreign).values, values)
+
+
+def test_attention_that_some_samples_lack(tmp_path):
+    store = making.create(tmp_path / "s", 2)
+    store.write(0, **making.content(0))
+    store.write(1, **making.content(1) | {"attention": {}})
+    store = actstore.open(store.path)
+    assert store.attention("eoi", 0, "from rows where sample_id = 'b0s1'").values.shape == (3, 2, 4)
+    with pytest.raises(ActstoreError, match="no attention to 'eoi' of sample 'b1s1'"):
+        store.attention("eoi", 0, "from rows where sample_id = 'b1s1'")
+
+
+@pytest.mark.parametrize("layer", ["1", 1.5, None, [1]])
+def test_what_is_no_layer(store, layer):
+    for ask in (lambda: store.residual([0], layers=[layer]), lambda: store.attention("eoi", layer)):
+        with pytest.raises(ActstoreError, match="a layer is a whole number, not"):
+            ask()
+    for layers in (6, "01"):
+        with pytest.raises(ActstoreError, match="layers are a list of numbers"):
+            store.residual([0], layers=layers)
+
+
+def test_numbers_of_numpy_and_torch(store):
+    assert_array_equal(store.residual([0], torch.tensor(1)), store.residual([0], np.int32(1)))
+    count = "select count(*) as n from rows where k = $k"
+    assert store.sql(count, {"k": np.int64(1)}).item() == store.sql(count, {"k": torch.tensor(1)}).item() > 0
+    with pytest.raises(QueryError, match="a query is text, not DataFrame"):
+        store.sql(pl.DataFrame())
+    with pytest.raises(QueryError, match="'eoi' is a role; its rows are \"from rows where role = 'eoi'\""):
+        store.sql("eoi")
+
+
+def test_what_is_written_may_be_of_pandas_but_not_of_torch(tmp_path):
+    plan = making.plan(1).to_pandas()
+    store = actstore.create(tmp_path / "s", plan=plan, layers=torch.arange(3), d_model=8)
+    content = making.content(0)
+    with pytest.raises(ActstoreError, match=r"arrays of numpy are wanted, not Tensor; of torch: x\.float\(\)"):
+        store.write(0, **content | {"residual": {name: torch.tensor(x) for name, x in content["residual"].items()}})
+    store.write(0, **content | {"rows": content["rows"].to_pandas()})
+    rows = actstore.open(store.path).sql("from rows")
+    assert_array_equal(actstore.open(store.path).residual(rows, 1), making.expected(rows, 1))
 
 
 def test_several_layers(store):
