@@ -43,8 +43,41 @@ class Number(click.FloatRange):
         return number
 
 
+DIGITS = 6  # more than any layer or dimension has
 COUNT = click.IntRange(1, 2**31 - 1)
 SEED = click.IntRange(0, 2**63 - 1)
+
+
+def names(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
+    """`eoi,last` as a list."""
+    if text is None:
+        return None
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise click.BadParameter(f"'{text}' names nothing; leave the option away for what is usual")
+    return found
+
+
+def numbers(what: str) -> Callable[[click.Context, click.Parameter, str | None], list[int] | None]:
+    """A callback that reads `0,4..6` as [0, 4, 5, 6]; `what` a number is, in words."""
+
+    def parse(context: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
+        found: list[int] = []
+        for piece in names(context, option, text) or []:
+            first, dots, last = piece.partition("..")
+            last = last if dots else first
+            if not (_is_number(first) and _is_number(last)):
+                raise click.BadParameter(f"'{piece}' is no {what}; for example: 0,4,8 or 0..8")
+            if int(last) < int(first):
+                raise click.BadParameter(f"'{piece}' goes down; the other way round: {last}..{first}")
+            found += range(int(first), int(last) + 1)
+        return None if text is None else found
+
+    return parse
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < DIGITS
 
 
 def output_options(command: Command) -> Command:

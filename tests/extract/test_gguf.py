@@ -1,6 +1,7 @@
 """Models in GGUF files: dequantised once, held against the model that the file was made of."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,8 +100,10 @@ def extracted(tmp_path, file, status=0):
     assert main.run(["extract", str(tmp_path / "r.toml"), str(tmp_path / "s"), "--device", "cpu"]) == status
 
 
-def test_a_file_is_the_model_it_was_made_of(folder, tmp_path, cached):
+def test_a_file_is_the_model_it_was_made_of(folder, tmp_path, cached, capsys):
     extracted(tmp_path, write(tmp_path / "a.gguf", folder))
+    place = tmp_path / "cache" / "actstore" / "gguf"
+    assert f"a.gguf: dequantised to float32 it takes {4 * size(folder) / 1e9:.2g} GB in {place}, once" in said(capsys)
     store = actstore.open(tmp_path / "s")
     assert store.run["model"] == str(tmp_path / "a.gguf")
     assert (store.run["dequantised"], store.run["licence"]) == ("12 F32", "apache-2.0")
@@ -115,7 +118,24 @@ def test_a_file_is_the_model_it_was_made_of(folder, tmp_path, cached):
         )
     made = sorted((tmp_path / "cache").rglob("model.safetensors"))
     extracted(tmp_path, tmp_path / "a.gguf")  # goes on: nothing is left, and nothing is converted again
+    assert "dequantised" not in said(capsys)
     assert sorted((tmp_path / "cache").rglob("model.safetensors")) == made
+
+
+def size(folder):
+    """Weights in it, those that head and embeddings share once."""
+    return AutoModelForCausalLM.from_pretrained(folder).num_parameters()
+
+
+def said(capsys):
+    return capsys.readouterr().err
+
+
+def test_a_disk_without_room_is_said_before(folder, tmp_path, cached, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+    extracted(tmp_path, write(tmp_path / "a.gguf", folder), status=1)
+    assert "GB are free: make room, or set XDG_CACHE_HOME" in said(capsys)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 def test_quantised_weights_are_said(folder, tmp_path, cached):

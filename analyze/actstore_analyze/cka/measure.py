@@ -59,6 +59,11 @@ class Sums:
         squares, sums = (a * a).sum(1, keepdims=True), a.sum(1, keepdims=True)
         return cls(xy, xx, yy, a @ b.T, squares, (b * b).sum(1), sums, b.sum(1))
 
+    @property
+    def varies(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether the vectors of either side differ, (L, 1) and (M,)."""
+        return self.xx > MOST_LEFT * self.a**2, self.yy > MOST_LEFT * self.b**2
+
     def cka(self, n: int | NDArray[np.int64], *, unbiased: bool = False) -> Floats:
         """CKA (L, M) of n samples: 1 for the same up to rotation and scale; NaN where a side does not vary.
 

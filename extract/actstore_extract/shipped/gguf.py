@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ SUFFIX = ".gguf"
 _RENAMED = ("qwen2moe", "qwen3moe")  # as GGUF writes what Transformers calls otherwise
 
 
-def converted(file: Path) -> Path:
-    """The folder of the model in a file, made in the user's cache if it is not there: in float32, with its tokenizer.
+def converted(file: Path, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of the model in a file, made in the user's cache if it is not there: in float32, with its tokenizer;
+    `say` is told what that takes before it is written.
 
-    Raises WeightsError for a file that is no GGUF, that is cut, or whose architecture Transformers does not read.
+    Raises WeightsError for a file that is no GGUF, that is cut, whose architecture Transformers does not read, and for
+    which the disk has no room.
     """
     try:
         state = file.stat()
@@ -31,9 +34,14 @@ def converted(file: Path) -> Path:
     folder = cache.folder() / "gguf" / hashlib.sha256(known.encode()).hexdigest()[:16]
     if (folder / RECORD).exists():
         return folder
-    record = _looked_at(file)
+    record, size = _looked_at(file)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+        what = f"{file}: dequantised to float32 it takes {size / 1e9:.2g} GB in {folder.parent}"
+        if size > free:
+            raise WeightsError(f"{what}, where {free / 1e9:.2g} GB are free: make room, or set XDG_CACHE_HOME")
+        say(f"{what}, once")
         with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder.parent) as draft:
             model = Path(draft) / "model"
             try:
@@ -78,8 +86,11 @@ def convert(file: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _looked_at(file: Path) -> dict[str, object]:
-    """What the file says of itself: the types of its tensors, its licence; WeightsError where it is not whole."""
+def _looked_at(file: Path) -> tuple[dict[str, object], int]:
+    """What the file says of itself: the types of its tensors, its licence; and the bytes of its weights in float32.
+
+    WeightsError where it is not whole.
+    """
     with file.open("rb") as opened:
         if opened.read(4) != b"GGUF":
             raise WeightsError(f"{file} is no GGUF file: it does not begin with the letters GGUF")
@@ -93,13 +104,14 @@ def _looked_at(file: Path) -> dict[str, object]:
         architecture = str(reader.fields["general.architecture"].contents())
         licence = reader.fields.get("general.license")
         types = Counter(one.tensor_type.name for one in reader.tensors)
+        size = 4 * sum(int(one.n_elements) for one in reader.tensors)
     except Exception as error:  # the reader's own checks are what numpy says of too few bytes
         raise WeightsError(f"{file} is cut or damaged: {_line(error)}") from None
     known = [name for name in GGUF_SUPPORTED_ARCHITECTURES if name not in ("general", "tokenizer")]
     if architecture.replace("-", "_") not in known and architecture not in _RENAMED:
         raise WeightsError(f"{file}: its architecture is {architecture}, and Transformers reads {', '.join(known)}")
     said = {} if licence is None else {"licence": str(licence.contents())}
-    return {"dequantised": ", ".join(f"{n} {name}" for name, n in types.most_common()), **said}
+    return {"dequantised": ", ".join(f"{n} {name}" for name, n in types.most_common()), **said}, size
 
 
 def _line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Models by name: each a folder that `load` takes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from actstore_extract.shipped import gguf
@@ -13,9 +14,9 @@ MODELS = {name: _FOLDER / name for name in ("digits-fusion", "digits-mapped", "d
 MAPS = {"openmoji-mapped": ("dinov2-small", "smollm2-135m", "openmoji")}
 
 
-def located(path: str) -> str:
-    """The folder of a model that ships or was fetched, by its name, or of one in a GGUF file, dequantised once; any
-    other path, or name on the hub, as it is.
+def located(path: str, say: Callable[[str], None] = lambda _: None) -> str:
+    """The folder of a model that ships or was fetched, by its name, or of one in a GGUF file, dequantised once, which
+    `say` is told of; any other path, or name on the hub, as it is.
 
     Raises WeightsError for weights that were not fetched, and for a GGUF file that cannot be read.
     """
@@ -24,7 +25,7 @@ def located(path: str) -> str:
     if path in MAPS:
         return str(_FOLDER / path)
     if path.endswith(gguf.SUFFIX):
-        return str(gguf.converted(Path(path)))
+        return str(gguf.converted(Path(path), say))
     return str(WEIGHTS[path].there()) if path in WEIGHTS else path
 
 

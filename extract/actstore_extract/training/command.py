@@ -3,11 +3,11 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from actstore.commands.options import OutputPath, output_options
+from actstore.commands.options import COUNT, SEED, Number, OutputPath, numbers, output_options
 from actstore.errors import visible
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ def _say(text: str) -> None:
 
 @click.group()
 def train() -> None:
-    """Train an adapter between two frozen models, or LoRA in a model that draws, from a recipe.
+    """Train an adapter between two frozen models, or LoRA in a model that draws, from a recipe; or sparse autoencoders
+    of what a store keeps.
 
     \b
     Example:
       actstore train recipes
       actstore train adapter digits-adapter demo/adapter
+      actstore train sae demo/mapped runs/saes --layers 4
     """
 
 
@@ -86,6 +88,64 @@ def lora(recipe: str, out: Path, device: str, overrides: tuple[str, ...], merge:
     from actstore_extract.training.program import train_lora
 
     _end(train_lora(asked, out, device=device, merge=merge, say=_say), out)
+
+
+@train.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("out", type=OutputPath(file_okay=False, dir_okay=True))
+@click.argument("sql", default="from rows where modality = 'text'")
+@click.option("--layers", callback=numbers("layer"), metavar="LAYER,...", help="Which; without it all that are stored.")
+@click.option("--features", default=1024, show_default=True, type=COUNT, help="Of each autoencoder.")
+@click.option("-k", default=64, show_default=True, type=COUNT, help="Features active in a vector, on average.")
+@click.option("--steps", default=600, show_default=True, type=COUNT, help="Batches to learn from.")
+@click.option("--batch-size", default=1024, show_default=True, type=COUNT, help="Vectors in a batch.")
+@click.option("--learning-rate", default=2e-3, show_default=True, type=Number(0), help="Adam's, at its highest.")
+@click.option("--held-out", default=0.05, show_default=True, type=Number(0, 1), help="Share of samples for the scores.")
+@click.option("--no-loss", is_flag=True, help="Without the model: no cross-entropy among the scores.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the split, the draws and the first weights.")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is one."
+)
+@output_options
+def sae(
+    store: Path,
+    out: Path,
+    sql: str,
+    layers: list[int] | None,
+    held_out: float,
+    no_loss: bool,
+    device: str,
+    style: str | None,
+    output: Path | None,
+    **how: Any,
+) -> None:
+    """Train a sparse autoencoder for each layer from the vectors of STORE, with sae-lens, and score it on samples that
+    it never saw: BatchTopK in training, a JumpReLU in OUT/layer_L, which actstore sae --saes OUT reads.
+
+    SQL selects the rows to learn from, text without it. Every dimension is brought to mean 0 and variance 1, so that
+    massive ones do not outweigh the others; both then go into the weights. The scores: active features (l0), features
+    active on no vector that was learned from (dead), squared error over variance with and without massive dimensions
+    (10 times the average magnitude), and the cross-entropy of the next token that is recovered, of what is lost with
+    zeros in place of the vectors, and with their mean. The same call again goes on with the layers that are missing.
+
+    \b
+    Example:
+      actstore train sae demo/mapped runs/saes --layers 4 --features 512 -k 16
+      actstore train sae runs/dictionary runs/saes --format table
+      actstore sae runs/openmoji --saes runs/saes
+    """
+    from actstore.commands.table import render
+    from actstore.store import open as open_store
+    from actstore_extract.training.saes import Settings, train_saes
+
+    settings = Settings(**how)
+    if settings.k > settings.features:
+        raise click.UsageError(f"-k {settings.k} of {settings.features} features")
+    opened = open_store(store)
+    found = train_saes(
+        opened, out, settings, sql=sql, layers=layers, held_out=held_out, loss=not no_loss, device=device, say=_say
+    )
+    render(found, style, output)
 
 
 @train.command()

@@ -56,6 +56,9 @@ def test_every_layer_with_every_layer(store, capsys, kind):
         assert row["positions"] == (0 if np.isnan(each).all() else positions)
         assert (row["n"], row["depth"], row["with_depth"]) == (N, layer / 4, with_layer / 4)
         assert (row["with_role"], row["with_store"], row["unbiased"]) == (role, None, bool(kind))
+        is_defined = row["positions"] > 0
+        assert row["reason"] == (None if is_defined else "all vectors of 'eoi' at layer 0 are the same")
+    assert "not defined: all vectors of 'eoi' at layer 0 are the same" in err
 
 
 def test_blocks_and_processes_change_nothing(store, capsys, monkeypatch):

@@ -48,7 +48,7 @@ DIGITS = [
     "digits-gated-steer",
     "digits-mapped",
 ]
-REAL = ["capitals", "openmoji", "openmoji-knockout", "openmoji-patch"]
+REAL = ["capitals", "dictionary", "openmoji", "openmoji-knockout", "openmoji-patch"]
 MAPPED = ["gqa", "llava-bench", "mme", "pope", "sae"]
 COMPOSED = [name for name in shipped() if "/" in name]
 RUN = [name for name in COMPOSED if name.partition("/")[0] in tiny.OF_RECIPES]  # PaliGemma's has a file of its own
@@ -109,6 +109,7 @@ def planned(data, tmp_path, monkeypatch):
     """A shipped recipe over the small data, and its plan."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     layouts.openmoji()
+    layouts.gcide()
 
     def plan(name):
         source = recipe.load(name).samples.source
