@@ -1,0 +1,1 @@
+"""A page, and files, about features of sparse autoencoders."""
