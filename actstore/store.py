@@ -56,7 +56,7 @@ class Store:
     def _of(self, path: Path, limits: Limits, opened: Header, committed: list[Commit]) -> None:
         process.hear_interruptions()
         self.path, self.limits, self.header, self.commits = path, limits, opened, committed
-        self.parts = [Part(path, commit, opened.format) for commit in committed]
+        self.parts = [Part(path, commit, opened.form, opened.rows) for commit in committed]
         self._vectors = Vectors(path, opened, self.parts, limits)
         self._saved: list[Result] = []
 
@@ -377,7 +377,8 @@ class Store:
             samples=lambda: [part.samples_path for part in self.parts],
             plan=lambda: self.checked(PLAN),
             vocabulary=lambda: self.checked(VOCABULARY),
-            format=self.header.format,
+            format=self.header.form,
+            own=self.header.rows,
         )
 
     @cached_property

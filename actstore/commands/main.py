@@ -204,7 +204,8 @@ def schema(store: Path, style: str | None, output: Path | None) -> None:
     from actstore.sql.overview import schema as columns
     from actstore.store import open as open_store
 
-    render(columns(open_store(store).sql), style, output)
+    opened = open_store(store)
+    render(columns(opened.sql, opened.header.rows), style, output)
 
 
 @cli.command()

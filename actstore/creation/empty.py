@@ -10,12 +10,13 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.format.commits import File
-from actstore.format.header import Header, around, check_capture, whole
+from actstore.format.header import Header, around, check_capture, problem_of_rows, whole
 from actstore.format.lens import FILES as LENS_FILES
 from actstore.format.lens import Lens
 from actstore.format.names import COMMITS, FORMAT, HEADER, PARTS, PICTURED, PLAN, RESULTS, VOCABULARY
 from actstore.format.plan import prepare
-from actstore.format.schema import PICTURE, PICTURES, check_own_columns
+from actstore.format.schema import NOTHING, check_own_columns
+from actstore.format.schema import PLAN as PLAN_COLUMNS
 from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
 from actstore.format.tables import write_table
 from actstore.sql.own import frame
@@ -36,6 +37,7 @@ def create(
     lens: Lens | None = None,
     pictures: bool = False,
     image_from: int = 0,
+    row_columns: Mapping[str, str] = NOTHING,
 ) -> Store:
     """Create a store that holds nothing yet; it appears at `path` whole or not at all.
 
@@ -44,12 +46,15 @@ def create(
     keys and values are kept, ascending. lens: the model's final norm and unembedding, for `actstore lens`.
     pictures: samples may have several, so that rows have a column picture, samples a column pictures (format 2).
     image_from: the residual point at which the model takes the image in, if not 0: rows of images are NaN below.
+    row_columns: columns of your own that rows have, with their types: string, int64, float64, boolean (format 3).
     Raises ActstoreError if `path` exists or lies in a store, PlanError if a sample occurs twice.
     """
     target, plan, layers = Path(path), frame(plan, "plan"), [whole(layer, "a layer") for layer in layers]
     check_capture(layers, d_model, dtype, run or {}, blocks, image_from)
-    if pictures:
-        check_own_columns([name for name in plan.columns if name in (*PICTURE, *PICTURES)], PICTURED)
+    form = PICTURED if pictures else FORMAT
+    if problem := problem_of_rows(row_columns, form):
+        raise ActstoreError(problem)
+    check_own_columns([name for name in plan.columns if name not in PLAN_COLUMNS], form, row_columns)
     if lens is not None and len(lens.weight) != d_model:
         raise ActstoreError(f"a lens for vectors of width {len(lens.weight)}, but d_model is {d_model}")
     words = {"token_id": list(vocabulary or {}), "token": list((vocabulary or {}).values())}
@@ -76,8 +81,9 @@ def create(
             files={name: File.of(draft / name) for name in (*tables, *(LENS_FILES if lens else ()))},
             blocks=tuple(blocks),
             lens=None if lens is None else lens.optics,
-            format=PICTURED if pictures else FORMAT,
             image_from=image_from,
+            pictures=pictures,
+            rows=dict(row_columns),
         )
         local.publish(draft / HEADER, made.dump())
         local.replace(target, draft)  # nothing or an empty folder; anything else fails: a racing creator loses

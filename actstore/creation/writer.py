@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.creation.empty import create
-from actstore.creation.forward import ONCE, Forward, Whole, joined, mask_of, rows_of
+from actstore.creation.forward import ONCE, SAID, Forward, Whole, joined, kind_of, mask_of, rows_of
 from actstore.creation.roles import Roles
 from actstore.creation.vectors import dtype_of, numbers
 from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError, nearest
@@ -76,6 +76,7 @@ class Writer:
         self._keys = self._plan.select(KEY).rows()
         self._units = {key: unit for unit, key in enumerate(self._keys)}
         self._dtype, self._rounds, self._d_model = dtype, dtype is not None, 0
+        self._columns: dict[str, str] = {}  # of one's own, that rows have, and their types
         self._forward = Forward(self.layers)
         self._said: dict[int, dict[str, Any]] = {}  # by unit: what the table of samples says of it
         self._done: set[int] = set()  # units that are not committed yet
@@ -111,13 +112,15 @@ class Writer:
         mask: Any = None,
         token_ids: Any = None,
         modality: Any = None,
+        columns: Mapping[str, Any] = MappingProxyType({}),
         condition: str = "none",
     ) -> None:
         """Keep vectors (n, d), or (n, k, d) of k positions each, at one layer: the first are of samples[0].
 
         positions: of their tokens, from 0: (n,) or (n, k), or (k,) where all samples have the same; where they are not
         said the store knows which comes first and no more. mask: (n, k), true where a position counts: padding is left
-        out. token_ids, and modality (text, image, special), are as positions. The rows are the same at every layer.
+        out. token_ids, and modality (text, image, special), are as positions; so are columns of your own: texts,
+        numbers, truth values, which rows of other roles may lack. The rows are the same at every layer.
         What is added is copied; a model may go on writing into its tensors. Another tool's name of a role, such as
         hook_resid_post, becomes hook-resid-post, which is said.
 
@@ -135,7 +138,9 @@ class Writer:
         if positions is None and len(set(units.tolist())) < len(units):
             raise ActstoreError(f"{what}: a sample is among {_few(samples)} twice; {ONCE}")
         values = self._numbers(vectors, what).reshape(-1, shape[-1])
-        rows = rows_of(units, shape[:-1], what, position=positions, token_id=token_ids, modality=modality)
+        said = {"position": positions, "token_id": token_ids, "modality": modality}
+        rows = rows_of(units, shape[:-1], what, columns, **said)
+        self._check_columns(rows, what)
         new = np.repeat([not self._is_committed(unit) for unit in units.tolist()], len(values) // len(units))
         if early := self._done.intersection(units.tolist()):
             raise ActstoreError(f"{what}: sample {self._name(min(early))} is done; add all of it, then say `done`")
@@ -222,7 +227,9 @@ class Writer:
             store.write(
                 batch,
                 samples=pl.DataFrame(said, schema_overrides=SAMPLES),
-                rows=pl.concat(rows) if rows else pl.DataFrame(schema={name: ROWS[name] for name in (*KEY, "role")}),
+                rows=pl.concat(rows, how="diagonal")
+                if rows
+                else pl.DataFrame(schema={name: ROWS[name] for name in (*KEY, "role")}),
                 residual={role: one.values for role, one in roles.items()},
                 by={"writer": "actstore.Writer"},
             )
@@ -249,6 +256,7 @@ class Writer:
                 dtype=self._dtype or "",
                 run=self._run,
                 vocabulary=self._vocabulary,
+                row_columns=self._columns,
             )
         except ActstoreError:
             if not (self.path / HEADER).exists():
@@ -270,10 +278,27 @@ class Writer:
             raise PlanError(f"{self.path} is another store ({odd[0]}); choose another folder, or what it was made with")
         if not store.plan.select(kept).equals(self._plan.select(kept)):
             raise PlanError(f"{self.path} is of other samples than those given; choose another folder")
+        for name, kind in self._columns.items():
+            self._check_column(name, kind, header.rows, str(self.path))
         self._store, self._dtype, self._d_model = store, header.dtype, header.d_model
+        self._columns = dict(header.rows)
         self._batch_of = store.plan["batch"].to_numpy()
         self._sizes = dict(store.plan.group_by("batch").len().rows())
         self._committed = set(store.plan["batch"].unique()) - set(store.remaining)
+
+    def _check_columns(self, rows: pl.DataFrame, what: str) -> None:
+        """Take note of columns of one's own; ActstoreError for one that rows of this store do not have."""
+        for column in rows.iter_columns():
+            if column.name not in ("unit", *SAID):
+                kind = kind_of(column)
+                if self._store is not None or column.name in self._columns:
+                    self._check_column(column.name, kind, self._columns, what)
+                self._columns[column.name] = kind
+
+    def _check_column(self, name: str, kind: str, known: Mapping[str, str], what: str) -> None:
+        if known.get(name) != kind:
+            there = f"is {known[name]}" if name in known else "is not among those of the first forward"
+            raise ActstoreError(f"{what}: column '{name}' of rows is {kind} here, and {there} in the store")
 
     def _unit(self, sample: str, condition: str) -> int:
         if (unit := self._units.get((sample, condition))) is not None:

@@ -3,7 +3,7 @@
 import operator
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from actstore.format.names import (
     DTYPES,
     FORMAT,
     HEADER,
+    OWNED,
     PARTS,
     PICTURED,
     PLAN,
@@ -28,6 +29,7 @@ from actstore.format.names import (
     WIDEST,
     dtype_named,
 )
+from actstore.format.schema import OWN_TYPES, check_own_columns
 from actstore.format.schema import PLAN as PLAN_COLUMNS
 from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
 from actstore.storage.links import real
@@ -41,6 +43,8 @@ class _Capture(msgspec.Struct, frozen=True):
     dtype: str
     blocks: tuple[int, ...] = ()
     image_from: int = 0
+    pictures: bool = False
+    rows: dict[str, str] = {}
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -60,7 +64,7 @@ class Header:
 
     blocks: those whose keys and values are kept, ascending; none in most stores. lens: of a store that has one.
     image_from: the residual point at which the model takes the image in; below it rows of images hold nothing, NaN.
-    format: 2 where samples may have several pictures, else 1.
+    pictures: samples may have several. rows: columns of a user's own that rows have, with their types.
     crc32c is that of the file: every commit names it, so that a part of another store cannot pass for one of this.
     """
 
@@ -73,15 +77,26 @@ class Header:
     blocks: tuple[int, ...] = ()
     lens: Optics | None = None
     crc32c: str = ""
-    format: int = FORMAT
     image_from: int = 0
+    pictures: bool = False
+    rows: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def format(self) -> int:
+        """3 where rows have columns of a user's own, 2 where samples may have several pictures, else 1."""
+        return OWNED if self.rows else self.form
+
+    @property
+    def form(self) -> int:
+        """The format whose columns the tables have."""
+        return PICTURED if self.pictures else FORMAT
 
     @classmethod
     def load(cls, store: Path) -> "Header":
         """The header of the store in a folder; raises NotAStoreError, FormatError or CorruptError."""
         path = store / HEADER
         try:
-            record = records.load(path, PICTURED)
+            record = records.load(path, OWNED)
         except (FileNotFoundError, NotADirectoryError):
             order = "; the store comes first, then the SQL" if SQL.match(str(store)) else ""
             raise NotAStoreError(f"{store} is not a store: it has no {HEADER}{order}") from None
@@ -101,11 +116,12 @@ class Header:
                 blocks=parsed.capture.blocks,
                 lens=Optics.of(parsed.lens) if isinstance(parsed.lens, Numbers) else None,
                 crc32c=parsed.crc32c,
-                format=record["format"],
                 image_from=parsed.capture.image_from,
+                pictures=record["format"] == PICTURED or parsed.capture.pictures,
+                rows=parsed.capture.rows,
             )
         except (ValueError, RecursionError, ActstoreError) as error:
-            raise CorruptError(f"{path}: not a header of format 1 or 2 ({error})") from None
+            raise CorruptError(f"{path}: not a header of format 1, 2 or 3 ({error})") from None
         ascending = bool(header.layers) and list(header.layers) == sorted(set(header.layers))
         if (
             not ascending
@@ -114,9 +130,11 @@ class Header:
             or list(header.blocks) != sorted(set(header.blocks))
             or min(header.blocks, default=0) < 0
             or header.image_from < 0
+            or header.format != record["format"]
             or not header.lists_its_files()
+            or problem_of_rows(header.rows, header.form)
         ):
-            raise CorruptError(f"{path}: not a header of format 1 or 2")
+            raise CorruptError(f"{path}: not a header of format 1, 2 or 3")
         if problem := _problem_of_names(header.run):
             raise CorruptError(f"{path}: {problem}")
         return header
@@ -125,7 +143,8 @@ class Header:
         """The header as the bytes of its file."""
         blocks = {"blocks": list(self.blocks)} if self.blocks else {}
         later = {"image_from": self.image_from} if self.image_from else {}
-        capture = {"layers": list(self.layers), "d_model": self.d_model, "dtype": self.dtype, **blocks, **later}
+        own = {**({"pictures": True} if self.pictures else {}), "rows": dict(self.rows)} if self.rows else {}
+        capture = {"layers": list(self.layers), "d_model": self.d_model, "dtype": self.dtype, **blocks, **later, **own}
         return records.dump(
             {
                 "format": self.format,
@@ -150,7 +169,7 @@ class Header:
         path = store / name
         self.files[name].check(path, whole=True, remedy="restore it from a copy")
         if name == PLAN:
-            tables.check_columns(path, PLAN_COLUMNS, own=True, form=self.format)
+            tables.check_columns(path, PLAN_COLUMNS, own=True, form=self.form, others=self.rows)
         elif name == VOCABULARY:
             tables.check_columns(path, VOCABULARY_COLUMNS)
         return path
@@ -214,6 +233,20 @@ def check_capture(
         raise ActstoreError(f"the run card is not JSON: {error}") from None
     if problem := _problem_of_names(run):
         raise ActstoreError(problem)
+
+
+def problem_of_rows(rows: Mapping[str, str], form: int) -> str | None:
+    """Why these cannot be columns of a user's own, with their types, in rows of a store of this format, or None.
+
+    >>> problem_of_rows({"word": "text"}, 1)
+    "column 'word' of rows: type 'text' is not one of boolean, float64, int64, string"
+    """
+    try:
+        check_own_columns(rows, form, table="rows")
+    except ActstoreError as error:
+        return str(error)
+    odd = next((name for name, kind in rows.items() if kind not in OWN_TYPES), None)
+    return odd and f"column '{odd}' of rows: type '{rows[odd]}' is not one of {', '.join(OWN_TYPES)}"
 
 
 def _problem_of_names(run: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ from actstore.errors import ActstoreError, nearest
 
 FORMAT = 1
 PICTURED = 2  # the format of a store whose samples may have several pictures
+OWNED = 3  # of one whose rows have columns of a user's own
 
 HEADER = "actstore.json"
 PLAN = "plan.parquet"

@@ -1,6 +1,7 @@
 """The tables of a store: their columns, and how a frame is brought into their form."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 import polars as pl
 import pyarrow as pa
@@ -49,14 +50,18 @@ PICTURES: Columns = {"pictures": pl.List(pl.Struct(_PICTURE))}
 PLAN: Columns = {"batch": pl.Int32, "sample_id": pl.String, "condition": pl.String}
 VOCABULARY: Columns = {"token_id": pl.Int32, "token": pl.String}
 
+# Types that columns of a user's own have in rows, by their names in the header.
+OWN_TYPES: Columns = {"boolean": pl.Boolean, "float64": pl.Float64, "int64": pl.Int64, "string": pl.String}
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 STATUSES = ("ok", "failed")
 KEY = ("sample_id", "condition")
 LISTS = tuple(name for name, kind in SAMPLES.items() if isinstance(kind, pl.List))  # not repeated beside every row
 
 
-def rows_of(form: int) -> Columns:
-    """The columns of rows.parquet in a store of this format."""
-    return ROWS | PICTURE if form == PICTURED else ROWS
+def rows_of(form: int, own: Mapping[str, str] = NOTHING) -> Columns:
+    """The columns of rows.parquet in a store of this format, with `own` ones of these types after them."""
+    return (ROWS | PICTURE if form == PICTURED else ROWS) | {name: OWN_TYPES[kind] for name, kind in own.items()}
 
 
 def samples_of(form: int) -> Columns:
@@ -82,15 +87,19 @@ def conform(frame: pl.DataFrame, columns: Columns, table: str) -> pl.DataFrame:
         raise ActstoreError(f"{table}: {error}") from None
 
 
-def check_own_columns(names: Iterable[str], form: int = FORMAT) -> None:
-    """Raise ActstoreError for a sample's own column that is no lower-case identifier or that a store of this format
-    uses itself."""
+def check_own_columns(
+    names: Iterable[str], form: int = FORMAT, others: Collection[str] = (), table: str = "the plan"
+) -> None:
+    """Raise ActstoreError for a user's own column that is no lower-case identifier, that a store of this format uses
+    itself, or that is one of `others`, those of the user's other table."""
     taken = {*rows_of(form), *samples_of(form), "batch"}
     for name in names:
         if not COLUMN_NAME.fullmatch(name):
-            raise ActstoreError(f"column '{name}' of the plan: use lower-case letters, digits and underscores")
+            raise ActstoreError(f"column '{name}' of {table}: use lower-case letters, digits and underscores")
         if name in taken:
-            raise ActstoreError(f"column '{name}' of the plan: the store uses this name itself; rename yours")
+            raise ActstoreError(f"column '{name}' of {table}: the store uses this name itself; rename yours")
+        if name in others:
+            raise ActstoreError(f"column '{name}' of {table}: rows have one of this name, too; rename yours")
 
 
 def arrow(columns: Columns) -> pa.Schema:

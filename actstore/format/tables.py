@@ -1,7 +1,7 @@
 """Parquet tables of a store."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -145,16 +145,18 @@ def kinds_of(schema: pa.Schema) -> dict[str, pl.DataType]:
     return {field.name: pl.Series(pl.from_arrow(pa.chunked_array([], field.type))).dtype for field in schema}
 
 
-def check_columns(path: Path, columns: Columns, *, own: bool = False, form: int = FORMAT) -> None:
+def check_columns(
+    path: Path, columns: Columns, *, own: bool = False, form: int = FORMAT, others: Collection[str] = ()
+) -> None:
     """Raise CorruptError unless the columns of a Parquet table are these, and with `own` others after them, in a store
-    of this format."""
+    of this format; `others` are names that those have not."""
     try:
         with local.plain(path) as file:
             schema = pq.read_schema(file).remove_metadata()
         found = pl.from_arrow(pa.Table.from_batches([], schema))  # schema.empty_table() imports pandas
         assert isinstance(found, pl.DataFrame)
         if own:
-            check_own_columns(found.columns[len(columns) :], form)
+            check_own_columns(found.columns[len(columns) :], form, others)
     except (*MEANINGLESS, ActstoreError) as error:
         if refused(error):
             raise

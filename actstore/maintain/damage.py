@@ -92,7 +92,7 @@ def _failed(store: Path, planned: pl.DataFrame, found: Sequence[Damage]) -> pl.D
     unread = commits.superseded(read) | damaged
     samples = [pl.DataFrame(schema=dict.fromkeys((*KEY, "status", "error", "record"), pl.String))]
     samples += [
-        Part(store, commit, header.format).samples().select(*KEY, "status", "error", record=pl.lit(commit.name))
+        Part(store, commit, header.form).samples().select(*KEY, "status", "error", record=pl.lit(commit.name))
         for commit in read
         if commit.name not in unread
     ]

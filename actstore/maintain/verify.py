@@ -135,7 +135,7 @@ def _fail(error: CorruptError | OSError) -> None:
 
 def _check_contents(path: Path, commit: Commit, header: Header) -> None:
     """Tables and arrays agree with the record, the plan and each other, and nothing else lies in the folder."""
-    part = Part(path, commit, header.format)
+    part = Part(path, commit, header.form, header.rows)
     commit.check_folders(path)
     present = {file.relative_to(part.folder).as_posix() for file in local.files(part.folder)}
     if strange := sorted(present - commit.files.keys()):

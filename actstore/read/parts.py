@@ -1,5 +1,6 @@
 """Parts: the committed batches of a store, for reading."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError, CorruptError
 from actstore.format.commits import Commit
 from actstore.format.names import FORMAT, PARTS
-from actstore.format.schema import Columns, rows_of, samples_of
+from actstore.format.schema import NOTHING, Columns, rows_of, samples_of
 from actstore.format.tables import kinds_of, read_arrow, read_table
 
 if TYPE_CHECKING:
@@ -54,10 +55,13 @@ def _coded(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int16]]:
 
 
 class Part:
-    """A committed part of a store of this format, for reading; a file's bytes are checked before its first use."""
+    """A committed part of a store of this format, for reading; a file's bytes are checked before its first use.
 
-    def __init__(self, store: Path, commit: Commit, form: int = FORMAT) -> None:
-        self.store, self.commit, self.format = store, commit, form
+    own: columns that rows have besides, with their types.
+    """
+
+    def __init__(self, store: Path, commit: Commit, form: int = FORMAT, own: Mapping[str, str] = NOTHING) -> None:
+        self.store, self.commit, self.format, self.own = store, commit, form, own
 
     @cached_property
     def folder(self) -> Path:
@@ -86,7 +90,7 @@ class Part:
 
     def rows(self) -> pl.DataFrame:
         """The rows of the part, in the order of row_id."""
-        return self._table(self.rows_path, rows_of(self.format), self.commit.rows)
+        return self._table(self.rows_path, rows_of(self.format, self.own), self.commit.rows)
 
     def _table(self, path: Path, columns: Columns, height: int) -> pl.DataFrame:
         frame = read_table(path, height)
@@ -113,7 +117,7 @@ class Part:
         Without polars, whose threads a fork lacks: a data loader that forks its workers can read vectors.
         """
         table = read_arrow(self.rows_path, self.commit.rows)
-        if kinds_of(table.schema) != rows_of(self.format) or any(
+        if kinds_of(table.schema) != rows_of(self.format, self.own) or any(
             table[name].null_count for name in ("row_id", "role", "place")
         ):
             raise CorruptError(f"{self.rows_path}: its columns are not those of format {self.format}")

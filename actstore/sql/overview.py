@@ -1,7 +1,7 @@
 """The small views of a store: run, parts and results."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import polars as pl
 
@@ -151,8 +151,11 @@ def results(saved: Sequence[Result], state: str) -> pl.DataFrame:
     return pl.DataFrame(found, schema=RESULTS, orient="row")
 
 
-def schema(select: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
-    """view, column, type, meaning of all that SQL knows of a store; those of results and the run card have none."""
+def schema(select: Callable[[str], pl.DataFrame], own_of_rows: Collection[str] = ()) -> pl.DataFrame:
+    """view, column, type, meaning of all that SQL knows of a store; those of results and the run card have none.
+
+    own_of_rows: columns of a user's own that rows have.
+    """
     found = select(COLUMNS)
     order = [*VIEWS, *(name for name in found["view"].unique(maintain_order=True) if name not in VIEWS)]
     whole = [
@@ -163,7 +166,11 @@ def schema(select: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
         [name for name in planned if name not in PLAN]
     )
     known = (
-        pl.when(own).then(pl.lit("the sample's own")).otherwise(pl.col("column").replace_strict(MEANINGS, default=None))
+        pl.when(own)
+        .then(pl.lit("the sample's own"))
+        .when((pl.col("view") == "rows") & pl.col("column").is_in(list(own_of_rows)))
+        .then(pl.lit("the row's own"))
+        .otherwise(pl.col("column").replace_strict(MEANINGS, default=None))
     )
     of_store = pl.col("view").is_in([*VIEWS]) & ((pl.col("view") != "run") | pl.col("column").is_in(OF_RUN))
     columns = found.with_columns(meaning=pl.when(of_store).then(known))

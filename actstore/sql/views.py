@@ -93,7 +93,7 @@ def create_tables(connection: duckdb.DuckDBPyConnection, tables: Tables, kind: s
     """Create the store's tables from Parquet as `kind` = "view" (read when queried) or "table" (copied); returns the
     files."""
     rows, samples, plan = tables.rows(), tables.samples(), tables.plan()
-    sources = ((rows, rows_of(tables.format)), (samples, samples_of(tables.format)), ([plan], PLAN))
+    sources = ((rows, rows_of(tables.format, tables.own)), (samples, samples_of(tables.format)), ([plan], PLAN))
     for name, (paths, columns) in zip(TABLES, sources, strict=True):
         source = relation(connection, paths, columns)
         connection.execute(f"create {kind} {name} as {source}")

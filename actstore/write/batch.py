@@ -94,7 +94,7 @@ def check(
 
 
 def _samples(header: Header, planned: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
-    filled = _filled(conform(samples, samples_of(header.format), "samples"), status="ok", condition="none")
+    filled = _filled(conform(samples, samples_of(header.form), "samples"), status="ok", condition="none")
     if bad := set(filled["status"]) - set(STATUSES):
         raise ActstoreError(f"status {bad.pop()!r} of a sample is not one of {', '.join(STATUSES)}")
     if filled["sample_id"].null_count():
@@ -105,7 +105,7 @@ def _samples(header: Header, planned: pl.DataFrame, samples: pl.DataFrame) -> pl
 
 
 def _rows(header: Header, batch: int, rows: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
-    filled = _filled(conform(rows, rows_of(header.format), "rows"), condition="none")
+    filled = _filled(conform(rows, rows_of(header.form, header.rows), "rows"), condition="none")
     ok = samples.filter(pl.col("status") == "ok").select(KEY)
     strange = filled.join(ok, on=KEY, how="anti", nulls_equal=True)
     if strange.height:

@@ -227,6 +227,24 @@ def pictured(path: Path, batches: int = 1, **options: bool) -> actstore.Store:
     return actstore.open(path)
 
 
+def owned(path: Path, batches: int = 2, **options: bool) -> actstore.Store:
+    """Rows with columns of one's own: a word, a number, a score (NaN, NULL) and a truth value."""
+    kinds = {"word": "string", "count": "int64", "score": "float64", "is_noun": "boolean"}
+    plan = pl.DataFrame({"batch": range(batches), "sample_id": [f"s{batch}" for batch in range(batches)]})
+    store = actstore.create(path, plan=plan, layers=[0], d_model=2, dtype="float32", row_columns=kinds, **options)
+    for batch in range(batches):
+        own = {"word": ["the", "cat"], "count": [batch, None], "score": [0.5, float("nan")], "is_noun": [False, True]}
+        rows = pl.DataFrame({"sample_id": [f"s{batch}"] * 2, "role": ["text"] * 2, "position": [0, 1], **own})
+        x = np.arange(4, dtype=np.float32).reshape(1, 2, 2) + 10 * batch
+        store.write(batch, samples=plan.filter(batch=batch).select("sample_id"), rows=rows, residual={"text": x})
+    return actstore.open(path)
+
+
+def golden_owned(path: Path) -> None:
+    """The store in golden/store-3.tar.xz: one whose rows have columns of one's own."""
+    owned(path / "owned")
+
+
 def golden_pictures(path: Path) -> None:
     """The store in golden/store-2.tar.xz: one of samples of several pictures."""
     pictured(path / "pictures", 2, pictures=True)

@@ -101,7 +101,7 @@ def _remade(
     before = damage.commit(again.path)
     _check_failed(again, damage, before, content.samples, accept_failed=accept_failed)
     if before is not None:
-        _check_alike(again, damage, Part(again.path, before, again.header.format), content)
+        _check_alike(again, damage, Part(again.path, before, again.header.form), content)
     by = {"by": "actstore repair", "failed": _failed(content.samples).height, **made_on(again.run.model.device)}
     commit = _publish(again, content, by, dict.fromkeys(damage.records, ()) | {damage.records[0]: damage.batches})
     if commit is None:
@@ -159,7 +159,7 @@ def _check_failed(
 def _samples(path: Path, commit: Commit | None) -> pl.DataFrame | None:
     """The samples of a part that was damaged, if they are still as they were committed."""
     try:
-        return None if commit is None else Part(path, commit, Header.load(path).format).samples()
+        return None if commit is None else Part(path, commit, Header.load(path).form).samples()
     except CorruptError:
         return None
 

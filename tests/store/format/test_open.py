@@ -18,8 +18,8 @@ def test_not_a_store(tmp_path):
 
 def test_a_newer_store(tmp_path):
     store = making.create(tmp_path / "s")
-    (store.path / "actstore.json").write_text('{"format":3,"everything":"else"}')
-    with pytest.raises(FormatError, match="format 3 is newer than this reader"):
+    (store.path / "actstore.json").write_text('{"format":4,"everything":"else"}')
+    with pytest.raises(FormatError, match="format 4 is newer than this reader"):
         actstore.open(store.path)
 
 
@@ -30,8 +30,8 @@ def test_a_newer_store_is_said_before_anything_else(tmp_path):
         (store.path / name).rename(store.path / f"{name}-2")
         (store.path / name).symlink_to(store.path / f"{name}-2")
     shutil.rmtree(store.path / "commits")
-    (store.path / "actstore.json").write_text('{"format":3}')
-    with pytest.raises(FormatError, match="format 3 is newer than this reader"):
+    (store.path / "actstore.json").write_text('{"format":4}')
+    with pytest.raises(FormatError, match="format 4 is newer than this reader"):
         actstore.open(store.path)
 
 

@@ -15,9 +15,21 @@ from actstore_extract.run.importing.source import ALL, Vectors, shape_of
 
 __all__ = ["Piece", "Rows", "rows_by_role"]
 
-Rows = Mapping[str, Mapping[str, Sequence[int]]]  # positions by role and sample
 EMPTY = "if it is padding, say lengths in a table (--samples) and --padding; else it was never written: make it again"
 COLUMNS = ("sample_id", "role", "position")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A user's table of rows, and the places of its rows by role and sample."""
+
+    table: pl.DataFrame
+    places: Mapping[str, Mapping[str, Sequence[int]]]
+
+    @property
+    def own(self) -> pl.DataFrame:
+        """The user's own columns."""
+        return self.table.drop(COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -90,11 +102,12 @@ class Piece:
         if role != ALL or role not in self.positions:
             raise ActstoreError("--rows chooses positions of whole samples; of this source the roles are known already")
         begins, width = self._begins(role, array), shape_of(array)[1]
-        for wanted, positions in rows.items():
-            chosen = [(place, at) for place, name in enumerate(self.ids) for at in positions.get(name, ())]
+        for wanted, of_sample in rows.places.items():
+            chosen = [(place, row) for place, name in enumerate(self.ids) for row in of_sample.get(name, ())]
             if not chosen:
                 continue
-            places, at = np.array(chosen).T
+            places, numbers = np.array(chosen).T
+            at = rows.table["position"][numbers].to_numpy()
             columns = at if begins is None else at + begins[places]
             ends = np.full(len(self.ids), width) if self.lengths is None else self.lengths
             if (odd := (at < 0) | (at >= ends[places])).any():
@@ -103,7 +116,8 @@ class Piece:
                 raise ActstoreError(
                     f"role '{wanted}': position {at[place]} of sample '{name}', which has {ends[places[place]]}"
                 )
-            writer.add(wanted, layer, array[places, columns], [self.ids[place] for place in places], positions=at)
+            ids, own = [self.ids[place] for place in places], rows.own[numbers].to_dict(as_series=False)
+            writer.add(wanted, layer, array[places, columns], ids, positions=at, columns=own)
 
     def _check_filled(self) -> None:
         """Raise ActstoreError for a vector that is 0 in every number at every layer: padding, or never written."""
@@ -122,15 +136,15 @@ class Piece:
 
 def rows_by_role(table: pl.DataFrame, samples: Sequence[str]) -> Rows:
     """A user's table of rows, by role and sample; ActstoreError for a sample that is not imported."""
-    if odd := [name for name in COLUMNS if name not in table.columns] + [n for n in table.columns if n not in COLUMNS]:
-        raise ActstoreError(f"the table of rows has the columns {', '.join(COLUMNS)}; '{odd[0]}' is missing or another")
-    if table.null_count().sum_horizontal().item() or not table["position"].dtype.is_integer():
+    if odd := [name for name in COLUMNS if name not in table.columns]:
+        raise ActstoreError(f"the table of rows has the columns {', '.join(COLUMNS)}; '{odd[0]}' is missing")
+    if table.select(COLUMNS).null_count().sum_horizontal().item() or not table["position"].dtype.is_integer():
         raise ActstoreError("each row of the table of rows has a sample_id, a role and a position, which is an integer")
     known, found = set(samples), dict[str, dict[str, list[int]]]()
-    for sample, role, position in table.select(COLUMNS).rows():
+    for number, (sample, role) in enumerate(table.select("sample_id", "role").rows()):
         if str(sample) not in known:
             raise ActstoreError(
                 f"the table of rows: sample '{sample}' is not imported{nearest(str(sample), sorted(known))}"
             )
-        found.setdefault(str(role), {}).setdefault(str(sample), []).append(position)
-    return found
+        found.setdefault(str(role), {}).setdefault(str(sample), []).append(number)
+    return Rows(table, found)

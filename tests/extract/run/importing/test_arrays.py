@@ -120,13 +120,17 @@ def test_padding_is_left_out(tmp_path, side):
     assert rows["length"].to_list() == [length for length in lengths for _ in range(length)]
     expected = torch.cat([x[1, sample, :length] for sample, length in enumerate(lengths)]).numpy()
     assert np.array_equal(store.residual(rows, 1), expected)
-    (tmp_path / "rows.csv").write_text("sample_id,role,position\ns0,first,0\ns1,eoi,1\ns0,eoi,3\ns3,first,0\n")
+    (tmp_path / "rows.csv").write_text(
+        "sample_id,role,position,word\ns0,first,0,a\ns1,eoi,1,b\ns0,eoi,3,c\ns3,first,0,d\n"
+    )
     chosen = imported(
         tmp_path / "x.pt", tmp_path / "rows", "transformer-lens", *options, "--rows", tmp_path / "rows.csv"
     )
     assert np.array_equal(vectors(chosen, "eoi", 2), torch.stack([x[2, 0, 3], x[2, 1, 1]]).numpy())
     assert np.array_equal(vectors(chosen, "first", 0), torch.stack([x[0, 0, 0], x[0, 3, 0]]).numpy())
     assert chosen.sql("from samples").height == SAMPLES
+    words = chosen.sql("select sample_id, role, word from rows order by word").rows()
+    assert words == [("s0", "first", "a"), ("s1", "eoi", "b"), ("s0", "eoi", "c"), ("s3", "first", "d")]
 
 
 @pytest.fixture
