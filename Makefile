@@ -7,11 +7,12 @@ OUT    ?= demo
 INPUTS ?= 100000
 WORKERS ?= 2
 MODELS ?= .venv-models
+OLDEST ?= .venv-oldest
 CALLS  ?= 10000
 SEED   ?= 0
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo demo-real test test-slow models fuzz fuzz-commands lint bench bench-quick clean
+.PHONY: help demo demo-real test test-slow test-oldest docs dist models fuzz fuzz-commands lint bench bench-quick clean
 
 help: ## say what each word does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +49,24 @@ test: $(VENV)/.dev ## run the tests (minutes), in WORKERS=2 processes
 
 test-slow: $(VENV)/.dev ## run the tests that take longer
 	$(PYTEST) -m slow
+
+# uv finds the lowest versions that go together; torch is the one that the constraints name, of the build that is there.
+test-oldest: ## run the usual tests once with the oldest versions that pyproject.toml allows (torch aside)
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
+	  "$$(grep ^torch== .ci/constraints.txt)" -e '.[dev]'
+	$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet $(PINNED) -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## build the documentation into docs/_build/html; its tutorials, figures and notebooks are executed
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+dist: $(VENV)/.dev ## build an sdist and a wheel into dist/, and try them in an environment of their own
+	DIST=$(CURDIR)/dist $(BIN)/python -m pytest -q -m slow tests/test_dist.py
 
 # An environment of its own, for what only processors want. torchvision comes without a torch of its own, which may be
 # of another device than the one that is there; what is compiled in it is not needed (actstore_extract/models/vision.py).

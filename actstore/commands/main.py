@@ -27,8 +27,16 @@ UNNAMED = (
 )
 
 
+def _version(context: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        from actstore.commands.version import said
+
+        click.echo(f"actstore, version {said()}")
+        context.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=STATUSES)
-@click.version_option(package_name="actstore")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def cli() -> None:
     """Run a vision-language model once; re-analyse its activations anywhere, with SQL.
 

@@ -1,0 +1,70 @@
+"""How Sphinx builds these pages: `make docs`.
+
+Tutorials, gallery and notebooks are executed beside stores that are made once (stores.py); a cell that fails, or a
+warning, ends the build.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+os.environ["PYTHONPATH"] = str(HERE)  # of the kernels that execute the tutorials
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+from importlib.metadata import version as installed  # noqa: E402
+
+import click  # noqa: E402
+import stores  # noqa: E402
+
+from actstore.commands.main import cli  # noqa: E402
+
+project = "actstore"
+author = copyright = "the authors of actstore"  # noqa: A001  (Sphinx's own name)
+version = release = installed("actstore")
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx_click",
+    "sphinx_gallery.gen_gallery",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "gallery", "shown/*.ipynb", "CONTRIBUTING.md", "SECURITY.md"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 4
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 900
+nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables.py makes tables
+highlight_language = "text"
+suppress_warnings = ["mystnb.unknown_mime_type"]  # Vega-Lite beside each SVG
+autodoc_member_order = "bysource"
+smartquotes = False  # two dashes of an option stay two
+html_theme = "pydata_sphinx_theme"
+html_title = "actstore"
+html_static_path = ["style"]
+html_css_files = ["own.css"]
+html_show_sourcelink = False
+html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_nav_level": 2}
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "shown",
+    "filename_pattern": r"\.py",
+    "image_scrapers": ("drawn.scraper",),
+    "reset_modules": (),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "min_reported_time": 10_000,
+}
+
+stores.make()
+
+everything = click.Context(cli)
+for name in cli.list_commands(everything):  # commands that joined by entry points are not among its own
+    command = cli.get_command(everything, name)
+    if command is not None:
+        cli.add_command(command, name)
