@@ -175,7 +175,7 @@ def test_index(capfdbinary, tmp_path):
             1,
             "x.csv: cannot be written: /dev/null is no folder",
         ),
-        (["export", "{path}", "--layer", "0", "-o", "{here}/x.txt"], 1, "export writes .parquet, .npy, .safetensors"),
+        (["export", "{path}", "--layer", "0", "-o", "{here}/x.txt"], 1, "export writes .parquet, .h5ad, .npy, "),
         (["export", "{path}", "--layer", "7", "-o", "{here}/x.npy"], 1, "layer 7 is not in this store; it has 0..2"),
         (["export", "{path}", "from samples", "--layer", "0", "-o", "{here}/x.npy"], 1, "no column row_id"),
         (["query", "{path}"], 2, "Missing argument 'SQL'"),
