@@ -5,6 +5,10 @@ from pathlib import Path
 
 TABLE = ("--format", "table")
 ROLES = ("--roles", "word-country,last")
+PICTURED = ("--roles", "first-image,last-image,image-mean,last")
+SAID = (
+    "select prompt_order, avg((trim(next_token) = label)::int) as said_its_group, count(*) n from samples group by all"
+)
 ONE = "samples.wordings=['city-of']"  # of three: in minutes
 
 
@@ -32,4 +36,25 @@ def capitals(out: Path) -> Iterator[list[str]]:
     yield ["verify", store]
 
 
-PARTS: dict[str, Callable[[Path], Iterator[list[str]]]] = {"capitals": capitals}  # by their stores
+def openmoji(out: Path) -> Iterator[list[str]]:
+    """What a language model that knows words makes of pictures, through a linear map that ships."""
+    store = str(out / "openmoji")
+    seen = "from rows where prompt_order = 'image-text'"
+    yield ["weights", "get", "smollm2-135m", "dinov2-small", "openmoji"]
+    yield ["extract", "openmoji", store]
+    yield ["info", store, *TABLE]
+    yield ["query", store, SAID, *TABLE]
+    yield ["overlap", store, seen, *PICTURED, "--label", "label", "-k", "10", *TABLE]
+    yield ["lens", store, seen, "--roles", "image,last", "--positions", "4", *TABLE]
+    yield ["gap", store, *TABLE]
+    yield ["attention", store, seen, *TABLE]
+    yield ["dimension", store, seen, *PICTURED, *TABLE]
+    yield ["outliers", store, seen, *PICTURED, *TABLE]
+    yield ["sae", store, seen, "--saes", "openmoji-mapped", "--figure", str(out / "openmoji-sae.png"), *TABLE]
+    yield ["verify", store]
+
+
+PARTS: dict[str, Callable[[Path], Iterator[list[str]]]] = {
+    "capitals": capitals,
+    "openmoji": openmoji,
+}  # by their stores

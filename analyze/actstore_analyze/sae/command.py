@@ -19,7 +19,8 @@ def autoencoders(command: Command) -> Command:
             "--saes",
             required=True,
             metavar="FOLDER|RELEASE",
-            help="A folder with one subfolder per layer, a path with {layer}, a release of sae-lens, or digits-mapped.",
+            help="A folder with one subfolder per layer, a path with {layer}, a release of sae-lens, or what ships: "
+            "digits-mapped, openmoji-mapped.",
         ),
         click.option("--sae-id", metavar="ID", help="Of a release, with {layer}: layer_{layer}/width_16k/canonical."),
         click.option(

