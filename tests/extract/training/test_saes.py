@@ -181,6 +181,11 @@ def test_a_folder_that_was_made_otherwise(store, made, capsys):
     assert "layer_0 was made otherwise, with steps = 60: choose another folder" in err
 
 
+def test_out_below_a_file(store, model, capsys):
+    _, err = trained(capsys, store, model / "config.json" / "out", status=1)
+    assert "out cannot be a folder: Not a directory; choose another" in err
+
+
 def test_without_the_model(store, tmp_path, capsys):
     table, _ = trained(capsys, store, tmp_path / "out", "--layers", "1", "--no-loss")
     assert table[1]["recovered"] is None

@@ -102,8 +102,11 @@ def train_saes(
         store.header.layer_index(layer)
     asked = {**asdict(how), "held_out": held_out, "loss": loss, "rows": sql, "state": store.state}
     todo = [layer for layer in wanted if not _is_made(out / f"layer_{layer}", asked)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ActstoreError(f"{out} cannot be a folder: {error.strerror}; choose another") from error
     model = _Reader(store, chosen, tuple(todo), device, say) if loss and todo else None
-    out.mkdir(parents=True, exist_ok=True)
     for layer in todo:
         with TemporaryDirectory(prefix=f".layer_{layer}-", dir=out) as draft:
             made = Path(draft) / "sae"
