@@ -147,7 +147,7 @@ def test_a_model_that_is_not_at_hand_or_another(tmp_path):
     folder = shutil.copytree(MODELS["digits-fusion"], tmp_path / "model")
     extract(tmp_path / "s", f"model.path={folder}", "samples.limit=4")
     moved = folder.rename(tmp_path / "moved")
-    with pytest.raises(ActstoreError, match="no model at '.*/model': neither a folder nor"):
+    with pytest.raises(ActstoreError, match="no model at '.*/model'; it is neither a folder nor"):
         recompute(tmp_path / "s")
     assert recompute(tmp_path / "s", overrides=[f"model.path={moved}"]).worst is None
     with (moved / "model.safetensors").open("ab") as file:

@@ -408,7 +408,7 @@ def test_a_family_that_is_another_models(name: str, wrong: str, tmp_path: Path) 
 
 
 def test_load_errors(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match=r"no model at .*nowhere': neither a folder nor on the hub"):
+    with pytest.raises(LoadError, match=r"no model at .*nowhere'; it is neither a folder nor on the hub"):
         load(str(tmp_path / "nowhere"))
     with pytest.raises(LoadError, match=r"no model at 'nobody/nothing'.* hf download nobody/nothing --local-dir"):
         load("nobody/nothing")
