@@ -170,7 +170,7 @@ def query(
     """Run one SELECT over the views rows, samples, answers, plan, parts, run, vocab, results (actstore schema STORE).
 
     residual(row_id, layer) is the vector of a row. A table too wide for the terminal lacks columns in the middle, which
-    is said; --format records shows all, one below the other.
+    is said; --columns chooses, --format records shows all, one below the other.
 
     \b
     Example:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from actstore.commands import outputs
-from actstore.commands.table import STYLES
+from actstore.commands.table import COLUMNS, STYLES
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -81,9 +81,17 @@ def _is_number(text: str) -> bool:
 
 
 def output_options(command: Command) -> Command:
-    """--format and --output of everything that prints a table."""
+    """--format, --columns and --output of everything that prints a table; `render` finds --columns in the context."""
     style = click.option(
         "--format", "style", type=click.Choice(STYLES), help="How to print it: a table on a terminal, else JSON lines."
     )
     output = click.option("-o", "--output", type=OutputPath(), help="Write to this file.")
-    return style(output(command))
+    columns = click.option(
+        "--columns", metavar="NAME,...", callback=_chosen, expose_value=False, help="Which columns, in this order."
+    )
+    return style(columns(output(command)))
+
+
+def _chosen(context: click.Context, _option: click.Parameter, text: str | None) -> None:
+    if text is not None:
+        context.meta[COLUMNS] = [name.strip() for name in text.split(",") if name.strip()]

@@ -8,8 +8,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
+import click
+
 from actstore.commands.outputs import written
-from actstore.errors import ActstoreError, visible
+from actstore.errors import ActstoreError, nearest, visible
 from actstore.storage import local
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 WIDEST = 60  # characters of a cell on a terminal
 NARROW = 24  # of a column before those in the middle are left out: longer text is folded
 JSON = ("json", "jsonl")
+COLUMNS = "actstore.columns"  # where the context of a command has those that were chosen
 PAIR = 2  # columns, of names and what is said of them: there is room for all of it
 
 
@@ -31,7 +34,8 @@ def render(
     Without a style: what the file's suffix says, else a table on a terminal and JSON lines in a pipe.
     """
     chosen = resolve(style, output)
-    write = partial(_write, chosen, json_columns)
+    frame = _selected(frame)
+    write = partial(_write, chosen, [name for name in json_columns if name in frame.columns])
     if output is None:
         text = BytesIO()  # python itself writes to the pipe: it knows what to do when the reader has gone
         write(frame, text)
@@ -42,6 +46,21 @@ def render(
         return
     with written(output) as draft, draft.open("wb") as file:
         write(frame, file)
+
+
+def _selected(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """The columns of --columns, where a command was given it."""
+    context = click.get_current_context(silent=True)
+    names: list[str] | None = context.meta.get(COLUMNS) if context else None
+    if names is None:
+        return frame
+    for place, name in enumerate(names):
+        if name not in frame.columns:
+            among = f"the table has {', '.join(frame.columns)}"
+            raise ActstoreError(f"--columns: no column '{name}'{nearest(name, frame.columns, among)}")
+        if name in names[:place]:
+            raise ActstoreError(f"--columns: '{name}' is there twice")
+    return frame.select(names)
 
 
 def _write(style: str, json_columns: Collection[str], frame: "pl.DataFrame", file: IO[bytes]) -> None:
@@ -106,7 +125,7 @@ def _table(frame: "pl.DataFrame", file: IO[bytes]) -> None:
     with console.capture() as capture:
         console.print(table)
         if left_out := [visible(name) for place, name in enumerate(frame.columns) if place not in kept]:
-            remedy = "select what you want, or --format records"
+            remedy = "--columns NAME,... chooses, --format records shows all"
             console.print(Text(f"… {len(left_out)} columns: {', '.join(left_out)}; {remedy}"))
     file.write(capture.get().encode())
 

@@ -32,13 +32,17 @@ class Draft:
         self.name = f"{kind}{number:08d}"  # b: of a batch; c: of a compaction
         self.folder = store / PARTS / f"{self.name}-{secrets.token_hex(4)}"
         process.check_forked()
+        self._lock = -1
         try:
             self.folder.mkdir()
             self._lock = os.open(self.folder, os.O_RDONLY)
-        except OSError as error:
-            raise ActstoreError(f"{store}: cannot be written: {error.strerror or error}") from error
-        with contextlib.suppress(OSError):  # some network file systems have no locks: there gc goes by age alone
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # some network file systems have no locks: there gc goes by age alone
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except BaseException as error:  # Ctrl-C too: a notebook keeps what it stopped, with the lock
+            self.discard()
+            if isinstance(error, OSError):
+                raise ActstoreError(f"{store}: cannot be written: {error.strerror or error}") from error
+            raise
 
     def __enter__(self) -> Self:
         return self

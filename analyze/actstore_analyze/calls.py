@@ -22,7 +22,7 @@ from actstore_analyze.report.explore import show
 
 __all__ = ["Measures", "explore", "figure", "measure", "measures", "write_report"]
 
-OF_THE_COMMAND_LINE = {"figure", "style", "output", "estimate"}
+OF_THE_COMMAND_LINE = {"columns", "figure", "style", "output", "estimate"}
 INSTEAD = "what comes back has .table, .figure and .save(path)"
 
 

@@ -255,11 +255,23 @@ def test_a_wide_table_lacks_its_middle_and_says_so(store, capfdbinary):
     left_out = out[out.index("… ") :]
     assert "j_column" in left_out
     assert "j_column" not in out.splitlines()[0]
-    assert "--format records" in left_out
+    assert "--columns NAME,... chooses, --format records shows all" in left_out
     _, out, _ = run(capfdbinary, "query", str(store.path), wide, "--format", "records")
     assert [line.split() for line in out.splitlines()][1:] == [
         [f"{name}_column", name * 9] for name in "abcdefghijklmnopqrst"
     ]
+
+
+def test_columns_are_chosen(store, capfdbinary):
+    words = ["query", str(store.path), "from rows limit 1", "--format", "csv", "--columns"]
+    assert run(capfdbinary, *words, "label, row_id") == (0, "label,row_id\ndog,0\n", "")
+    status, _, err = run(capfdbinary, *words, "lable")
+    assert (status, "no column 'lable'; did you mean 'label'? The table has row_id" in err) == (1, True)
+    status, _, err = run(capfdbinary, *words, "k,k")
+    assert (status, "'k' is there twice" in err) == (1, True)
+    status, out, _ = run(capfdbinary, "results", str(store.path), "--columns", "name", "--format", "json")
+    assert (status, out) == (0, "[]\n")
+    assert run(capfdbinary, *words[:-1])[1].count(",") > 20  # a choice is of one call
 
 
 def test_every_column_has_a_meaning():
