@@ -27,7 +27,7 @@ def overlap(
         rules=chance(table),
         behind=behind,
     )
-    note = f"n = {counts(table)} samples, {table['metric'][0]} distance{error_band(table)}"
+    note = f"n = {counts(table)} samples, {table['metric'][0]} distance{_band(table)}"
     titled: alt.LayerChart = chart.properties(title=heading(title, [note, *pale(reference if behind.height else None)]))
     return titled
 
@@ -39,16 +39,31 @@ def ceiling(tables: Sequence[pl.DataFrame], reference: pl.DataFrame | None = Non
     return lines.top(pl.concat([*own, *behind]).to_list())
 
 
+def _has_interval(table: pl.DataFrame) -> bool:
+    """Whether it says intervals; versions before had none."""
+    return "low" in table.columns and table["low"].count() > 0
+
+
+def _band(table: pl.DataFrame) -> str:
+    """What the bands are."""
+    return "; band: 95 % interval" if _has_interval(table) else error_band(table)
+
+
 def _neighbors(table: pl.DataFrame) -> int:
     """How many neighbours a point had; results saved by 0.1.0 have it as `k`."""
     return int(table["neighbors" if "neighbors" in table.columns else "k"][0])
 
 
 def _drawn(table: pl.DataFrame) -> pl.DataFrame:
-    """What the marks need: NaN as a gap, the band of the standard error, the text of each point."""
+    """What the marks need: NaN as a gap, the band of the interval or the standard error, the text of each point."""
     value, error = pl.col("overlap").fill_nan(None), pl.col("se")
     said = pl.format("{}, layer {}: overlap {}", series(), "layer", decimals(value))
-    band = pl.format(" ± {} (se)", decimals(error)).fill_null("")
+    if _has_interval(table):
+        low, high = pl.col("low"), pl.col("high")
+        band = pl.format(" ({} to {})", decimals(low), decimals(high)).fill_null("")
+    else:
+        low, high = value - error, value + error
+        band = pl.format(" ± {} (se)", decimals(error)).fill_null("")
     rest = pl.format(", chance {}, n = {}", decimals(pl.col("chance")), "n")
     text = pl.concat_str(said, band, rest).alias("text")
     return table.select(
@@ -56,8 +71,8 @@ def _drawn(table: pl.DataFrame) -> pl.DataFrame:
         "role",
         "layer",
         value.alias("value"),
-        (value - error).alias("low"),
-        (value + error).alias("high"),
+        low.alias("low"),
+        high.alias("high"),
         text,
     )
 

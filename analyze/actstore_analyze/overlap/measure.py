@@ -17,6 +17,7 @@ __all__ = [
     "label_overlap",
     "label_overlap_from",
     "label_overlap_per_point",
+    "label_overlap_without",
 ]
 
 Floats = NDArray[np.float64]
@@ -73,6 +74,30 @@ def label_overlap_from(neighbors: Neighbors, y: ArrayLike) -> Floats:
     own = _classes(y, len(neighbors.indices))
     shares: Floats = (own[neighbors.indices] == own[:, None]).mean(axis=1)
     return shares
+
+
+def label_overlap_without(neighbors: Neighbors, y: ArrayLike) -> Floats:
+    """Label overlap (n,) of the others, should each point in turn not be there; exact, without a new search.
+
+    neighbors: k + 1 of each point, of which the k nearest count; the last one takes the place of one that is left out.
+    What the jackknife needs (study/intervals): a sample has a part in the overlaps of others, so that drawing points'
+    own shares again makes intervals that are too narrow. They held the overlap to expect in 0.69 to 0.82 of 400 data
+    sets (three classes, n = 60 to 400), those of the jackknife in 0.96 to 0.99, and in all where labels are random.
+
+    >>> x, y = np.array([[0.0], [1.0], [3.0], [7.0]]), np.array([0, 0, 1, 1])
+    >>> without = label_overlap_without(nearest(x, 2), y)
+    >>> without.tolist() == [label_overlap(np.delete(x, i, axis=0), np.delete(y, i), k=1) for i in range(4)]
+    True
+    """
+    own = _classes(y, len(neighbors.indices))
+    alike = (own[neighbors.indices] == own[:, None]).astype(np.int64)
+    n, k = len(own), alike.shape[1] - 1
+    changed = np.bincount(
+        neighbors.indices[:, :k].ravel(), (alike[:, k:] - alike[:, :k]).ravel().astype(np.float64), minlength=n
+    )
+    counts = alike[:, :k].sum(axis=1)
+    without: Floats = (counts.sum() - counts + changed) / ((n - 1) * k)
+    return without
 
 
 def data_overlap(

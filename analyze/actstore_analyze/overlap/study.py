@@ -9,9 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.store import Store
-from actstore_analyze.neighbors import nearest
-from actstore_analyze.overlap.measure import averaged, chance_level, highest, label_overlap_from
+from actstore_analyze.neighbors import Neighbors, nearest
+from actstore_analyze.overlap.measure import averaged, chance_level, highest, label_overlap_from, label_overlap_without
 from actstore_analyze.published import curves
+from actstore_analyze.study.intervals import jackknifed
 from actstore_analyze.study.neighborhood import BySample, Neighborhood, OfNeighbors, sized
 from actstore_analyze.study.selection import Group, Say, choose, figure_roles, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS
@@ -32,6 +33,10 @@ from actstore_analyze.study.units import (
 __all__ = ["Overlap", "say_highest"]
 
 Floats = NDArray[np.float64]
+JACKKNIFE = (
+    "Interval: 95 %, of the jackknife over samples, each left out with its part in the others' overlaps, normal on the "
+    "scale of logits."
+)
 USUALLY = ("euclidean", "uniform")
 WEIGHTS = {
     "uniform": "averaged over samples, each counting once",
@@ -87,10 +92,11 @@ class Overlap(OfNeighbors):
             f"For each vector: the share of its {self.k} nearest neighbours, not itself, with its own “{self.label}”.",
             f"It is {WEIGHTS[self.weights]}.",
             f"Distance: {METRICS[self.metric]}; neighbours are exact, ties go to the lower index.",
+            JACKKNIFE if self._has_interval else "",
             self.source,
             f"Rows: {self.sql}; vectors of different roles or conditions are never neighbours.",
         )
-        return " ".join(sentences)
+        return " ".join(filter(None, sentences))
 
     def _published(self, model: str) -> pl.DataFrame | None:
         return curves.overlap(model)
@@ -108,14 +114,20 @@ class Overlap(OfNeighbors):
         ]
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """role, condition, layer, depth, overlap, se, positions, chance, neighbors, metric, weights, n, copies.
+        """One row: role, condition, layer, depth, overlap, low, high, se, positions, chance, neighbors, metric, ...
 
-        se is over samples, where these have several positions.
+        low, high: the 95 % interval of the jackknife over samples, each left out with its part in the others' overlaps;
+        NULL with weights of classes, --unique or --group, and where there are no k + 1 neighbours. se is over samples,
+        where these have several positions, their own overlaps alone.
         overlap is NaN where it is not defined: all vectors of the layer are the same, or too few are unique.
         """
         found, reasons, by_sample = [], [], BySample(unit.group.n)
+        without: list[Floats] = []
         for one in self.neighborhoods(store, unit):
-            shares, chance, reason = self._shares(one, unit)
+            neighbors, chance, reason = self._neighbors(one, unit)
+            shares = None if neighbors is None else label_overlap_from(neighbors.first(self.k), one.labels)
+            if neighbors is not None and neighbors.indices.shape[1] > self.k:
+                without.append(label_overlap_without(neighbors, one.labels))
             reasons.append(reason)
             found.append(
                 (float("nan") if shares is None else averaged(shares, one.labels, self.weights), chance, one.size)
@@ -124,29 +136,43 @@ class Overlap(OfNeighbors):
                 by_sample.add(one.kept, shares)
         mean, _, counted = mean_and_error([value for value, _, _ in found])
         chance, _, _ = mean_and_error([level for _, level, _ in found])
+        whole = counted > 0 and len(without) == counted
+        low, high = jackknifed(mean, np.mean(without, axis=0)) if whole else (None, None)
         se = by_sample.error(None if self.weights == "uniform" else labels(unit.group.positions[0]))
         return described(store, unit, se, counted).with_columns(
             *sized(size for _, _, size in found),
             overlap=pl.lit(mean),
+            low=pl.lit(low, pl.Float64),
+            high=pl.lit(high, pl.Float64),
             chance=pl.lit(chance),
             neighbors=pl.lit(self.k),
             metric=pl.lit(self.metric),
             weights=pl.lit(self.weights),
             reason=why(reasons),
         ).select(
-            *PLACE, "overlap", *SPREAD, "chance", "neighbors", "metric", "weights", "n", "copies", "reason"
+            *(*PLACE, "overlap", "low", "high", *SPREAD, "chance"),
+            *("neighbors", "metric", "weights", "n", "copies", "reason"),
         )  # fmt: skip
 
-    def _shares(self, one: Neighborhood, unit: Unit) -> tuple[Floats | None, float, str | None]:
-        """The overlap of each vector at one position, None if it is not defined, what chance would give, and why."""
+    @property
+    def _has_interval(self) -> bool:
+        """Whether samples count alike, and each can be left out alone."""
+        return self.weights == "uniform" and not self.unique and self.group is None
+
+    def _neighbors(self, one: Neighborhood, unit: Unit) -> tuple[Neighbors | None, float, str | None]:
+        """The neighbours of each vector at one position, None if they are not defined, what chance would give, and why.
+
+        One more than k, where the interval needs it and there are so many.
+        """
         reason = one.fewer(self.k)  # a constant token at layer 0: every neighbour is a tie
         if len(one.x) < 2:
             return None, float("nan"), reason
         chance = said_where(unit, lambda: chance_level(one.labels, weights=self.weights, groups=one.groups))
         if reason is not None:
             return None, chance, reason
-        found, reason = defined(unit, lambda: nearest(one.x, self.k, metric=self.metric, groups=one.groups))
-        return None if found is None else label_overlap_from(found, one.labels), chance, reason
+        more = self._has_interval and len(one.x) > self.k + 1
+        found, reason = defined(unit, lambda: nearest(one.x, self.k + more, metric=self.metric, groups=one.groups))
+        return found, chance, reason
 
 
 def say_highest(groups: Iterable[Group], k: int, weights: str = "uniform", *, say: Say) -> None:

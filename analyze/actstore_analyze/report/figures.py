@@ -160,9 +160,8 @@ def of_board(board: Board, folder: Path, number: int) -> Figure:
 
 def _data(experiment: Experiment) -> pl.DataFrame:
     """The tables of all stores, one below the other."""
-    return pl.concat(
-        shown.table.select(pl.lit(shown.subject.title).alias("store"), pl.all()) for shown in experiment.shown
-    )
+    own = [shown.table.select(pl.lit(shown.subject.title).alias("store"), pl.all()) for shown in experiment.shown]
+    return pl.concat(own, how="diagonal_relaxed")  # versions differ in columns
 
 
 def _tidy(shown: Shown) -> tuple[list[str], list[list[str]]]:
@@ -193,16 +192,19 @@ def _why(shown: Shown) -> str:
 def _wide(shown: Shown) -> tuple[list[str], list[list[str]]]:
     """The table as people read it: a row for each layer, a column for each role."""
     table = shown.table.with_columns(charts.series())
+    ends = ("low", "high") if "low" in table.columns else ()  # as versions before the columns took it
     cells = {
-        (series, layer): _cell(value, se)
-        for series, layer, value, se in table.select("series", "layer", "overlap", "se").iter_rows()
+        (series, layer): _cell(value, se, *interval)
+        for series, layer, value, se, *interval in table.select("series", "layer", "overlap", "se", *ends).iter_rows()
     }
     series = table["series"].unique(maintain_order=True).to_list()
     layers = table["layer"].unique().sort().to_list()
     return ["layer", *series], [[str(layer), *(cells.get((one, layer), "") for one in series)] for layer in layers]
 
 
-def _cell(value: float, se: float | None) -> str:
+def _cell(value: float, se: float | None, low: float | None = None, high: float | None = None) -> str:
     if value != value:
         return "undefined"
+    if low is not None and high is not None:
+        return f"{value:.3f} ({low:.3f} to {high:.3f})"
     return f"{value:.3f}" + (f" ± {se:.3f}" if se is not None else "")

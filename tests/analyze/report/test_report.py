@@ -73,8 +73,8 @@ def test_numbers_are_those_of_the_store(reported):
     store = actstore.open(stores[0])
     (saved,) = store.results()
     page = Page(output.read_text())
-    for overlap, se in saved.table().filter(pl.col("overlap").is_not_nan()).select("overlap", "se").iter_rows():
-        assert f"{overlap:.3f}" + (f" ± {se:.3f}" if se is not None else "") in page.words
+    for overlap, *ends in saved.table().filter(pl.col("overlap").is_not_nan()).select("overlap", "low", "high").rows():
+        assert f"{overlap:.3f} ({ends[0]:.3f} to {ends[1]:.3f})" in page.words
     kept = pl.read_csv(output.parent / "report_files" / "label-overlap-k15.csv")
     assert kept["store"].unique(maintain_order=True).to_list() == ["tiny (one)", "tiny (two)"]
     mine = kept.filter(pl.col("store") == "tiny (one)").drop("store")
