@@ -20,7 +20,7 @@ def dtype_of(vectors: Any) -> str:
 
 
 def numbers(vectors: Any, dtype: str | None, what: str) -> tuple[str, NDArray[np.generic]]:
-    """The number type of a tensor or an array, and a copy of its numbers as the store holds them.
+    """The number type of a tensor or an array, and its numbers as the store holds them; they may be its own memory.
 
     dtype: what they are rounded to; without it their own is kept. uint16 of numpy are bits of bfloat16 where `dtype`
     says so. Raises ActstoreError for another type, and for what is no tensor or array.
@@ -39,7 +39,7 @@ def numbers(vectors: Any, dtype: str | None, what: str) -> tuple[str, NDArray[np
     found = _of_torch(vectors, own) if hasattr(vectors, "detach") else np.asarray(vectors)
     if own == BITS:
         found = found.view(np.uint16) if kept.name == BITS else DTYPES[BITS].decode(found.view(np.uint16))
-    return kept.name, np.array(kept.encode(found))
+    return kept.name, kept.encode(found)
 
 
 def _of_torch(tensor: Any, own: str) -> NDArray[np.generic]:

@@ -145,7 +145,7 @@ class Writer:
         if early := self._done.intersection(units.tolist()):
             raise ActstoreError(f"{what}: sample {self._name(min(early))} is done; add all of it, then say `done`")
         kept = mask_of(mask, shape[:-1], what) & new
-        self._forward.add(role, layer, rows.filter(pl.Series(kept)), values[kept])
+        self._forward.add(role, layer, rows.filter(pl.Series(kept)), values[kept])  # a copy
         check_memory(
             2 * (self._forward.bytes + sum(one.values.nbytes for one in self._held)),
             f"{self.path}: what is held of samples that are not committed",

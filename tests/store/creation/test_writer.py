@@ -42,6 +42,16 @@ def test_what_hooks_gave_comes_back_by_sample_whatever_the_order(tmp_path):
     check_good(path)
 
 
+def test_layers_may_give_samples_in_different_orders(tmp_path):
+    with Writer(tmp_path / "s", IDS, layers=LAYERS) as writer:
+        for place, layer in enumerate(LAYERS):
+            order = np.roll(np.arange(N), place)
+            writer.add("last", layer, X[place][order, 0], [IDS[i] for i in order])
+    store = actstore.open(tmp_path / "s")
+    rows = store.sql("from rows order by sample_id")
+    assert np.array_equal(store.residual(rows, layers=LAYERS), X[:, :, 0].swapaxes(0, 1))
+
+
 def test_several_positions_without_padding_and_what_is_said_of_them(tmp_path):
     mask = np.arange(3) >= np.array([0, 1, 2, 0, 1, 2])[:, None]  # padded on the left
     at = np.cumsum(mask, axis=1) - 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import actstore
 import foreign
 from actstore.commands.main import run
 from foreign import BLOCKS, SAMPLES, WIDTH, imported, points, vectors
@@ -28,6 +29,23 @@ def test_axes_in_any_order(tmp_path, order):
     store = imported(tmp_path / "x.npy", tmp_path / "s", "npy", *options)
     for layer, (place, role) in itertools.product(LAYERS, enumerate(["last", "eoi", "image"])):
         assert np.array_equal(vectors(store, role, layer), x[layer, :, place])
+
+
+def test_a_writer_takes_tensors_of_torch_as_they_are(tmp_path):
+    x = points(2, torch.bfloat16)
+    given = x.clone().requires_grad_()
+    with actstore.Writer(tmp_path / "s", [f"s{i}" for i in range(SAMPLES)], layers=LAYERS) as writer:
+        for layer in LAYERS:
+            at, mask = torch.arange(2), torch.ones(SAMPLES, 2)
+            writer.add("text", layer, given[layer], writer.left, positions=at, token_ids=at, mask=mask)
+            writer.add("last", layer, given[layer, :, 1], writer.left)
+        with torch.no_grad():
+            given.zero_()  # as models do that write into their tensors
+    store = actstore.open(tmp_path / "s")
+    assert store.header.dtype == "bfloat16"
+    for layer in LAYERS:
+        assert np.array_equal(vectors(store, "text", layer), x[layer].float().numpy().reshape(-1, WIDTH))
+        assert np.array_equal(vectors(store, "last", layer), x[layer, :, 1].float().numpy())
 
 
 def test_a_layer_alone(tmp_path):
@@ -242,8 +260,6 @@ def test_files_that_are_cut_or_none(tmp_path, capfd, kind):
 
 
 def test_another_import_is_refused_and_a_part_gone_on_with(tmp_path, lens, capfd):
-    import actstore
-
     store = imported(lens, tmp_path / "s", "transformer-lens")
     (store.path / "commits" / "b00000000.json").unlink()
     again = imported(lens, tmp_path / "s", "transformer-lens")
