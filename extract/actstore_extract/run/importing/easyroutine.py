@@ -53,7 +53,7 @@ def source(path: Path) -> Source:
 
     Raises ActstoreError where the cache does not say which positions its vectors are of.
     """
-    folder = path if path.is_dir() else path.parent
+    folder = path.parent if path.is_file() else path
     metadata = _metadata(folder / METADATA)
     cache = _cache(folder / TENSORS)
     vectors, others = _vectors(cache, folder)
