@@ -10,6 +10,7 @@ import actstore
 import making
 from actstore import ActstoreError, AlreadyCommittedError, PlanError
 from actstore.maintain import verify
+from actstore.write import drafts
 from actstore.write.drafts import Draft
 
 PLAN = pl.DataFrame({"sample_id": ["a", "b"], "label": ["cat", "dog"]})
@@ -323,3 +324,21 @@ def test_columns_that_no_table_holds_are_refused(tmp_path, column):
     with pytest.raises(ActstoreError, match="no table holds column 'x'"):
         store.save_result("mine", pl.DataFrame({"x": column}), {})
     assert store.results() == []
+
+
+@pytest.mark.parametrize("step", ["os.open", "fcntl.flock"])
+def test_ctrl_c_lets_go_of_a_part(tmp_path, monkeypatch, step):
+    """A notebook keeps what it stopped, and whatever that holds."""
+    store = making.create(tmp_path / "s")
+
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"actstore.write.drafts.{step}", pressed)
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            store.draft(0)
+    assert stopped.tb is not None
+    assert drafts.live(store.path) == set()
+    store.write(0, **making.content(0))
+    assert 0 not in store.remaining
