@@ -108,6 +108,7 @@ def write(
         "runs": runcard.compared(subjects, places),
         "accuracies": _accuracies(subjects, measured.overlaps) if choice.asks("samples") else [],
         "samples": shown,
+        "chosen": bool(only),
         "figures": measured.drawn,
         "anchors": [_anchor(figure.title, number) for number, figure in enumerate(measured.drawn)],
         "left_out": left_out,

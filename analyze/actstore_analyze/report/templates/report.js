@@ -45,4 +45,8 @@ function names(plot) {
     label.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); show(); } });
   }
 }
+// Of a picture of a few pixels each is shown.
+for (const picture of document.querySelectorAll(".samples img")) {
+  picture.decode().then(() => picture.classList.toggle("tiny", picture.naturalWidth < 32), () => {});
+}
 addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("figure ~ details")) part.open = true; });
