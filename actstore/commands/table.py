@@ -181,9 +181,10 @@ def _markdown(frame: "pl.DataFrame", file: IO[bytes]) -> None:
 
 
 def flat(frame: "pl.DataFrame") -> "pl.DataFrame":
-    """CSV has no lists: they are written as text."""
+    """CSV has no lists: they are written as text; nor bytes: in hexadecimal."""
     import polars as pl
 
+    frame = frame.with_columns(pl.col(pl.Binary).bin.encode("hex"))
     nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
     texts = [pl.Series(name, [str(value) for value in frame[name].to_list()], pl.String) for name in nested]
     return frame.with_columns(texts)

@@ -120,6 +120,11 @@ def test_nothing_is_written_over_unless_asked_for(store, tmp_path, suffix):
         assert path.read_bytes() != before
 
 
+def test_bytes_are_hexadecimal_in_csv(store, tmp_path):
+    export(store, "select row_id, encode('ab') as x from rows", [1], tmp_path / "x.csv")
+    assert set(pl.read_csv(tmp_path / "x.csv")["x"]) == {6162}
+
+
 @pytest.mark.parametrize(
     ("suffix", "query", "layers", "name"),
     [
