@@ -94,7 +94,7 @@ def _warnings_as_lines() -> Iterator[None]:
     """What a user must know, what is damaged and left out for example, is said in one line, once."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", ActstoreWarning)
-        usual, told = warnings.showwarning, False
+        usual, told = warnings.showwarning, set[str]()  # Python forgets what it showed whenever somebody sets filters
 
         def show(
             message: Warning | str,
@@ -104,15 +104,16 @@ def _warnings_as_lines() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            nonlocal told
-            if issubclass(category, ActstoreWarning):
-                _say(str(message))
-            elif issubclass(category, RuntimeWarning) and " encountered in " in str(message):  # of numpy
-                if not told:
-                    _say(f"some numbers are beyond what floats hold; what comes of them is infinite or NaN ({message})")
-                told = True
-            else:
+            text, key = str(message), str(message)
+            if issubclass(category, RuntimeWarning) and " encountered in " in text:  # of numpy
+                text = f"some numbers are beyond what floats hold; what comes of them is infinite or NaN ({message})"
+                key = "numbers"
+            elif not issubclass(category, ActstoreWarning):
                 usual(message, category, filename, lineno, file, line)
+                return
+            if key not in told:
+                _say(text)
+            told.add(key)
 
         warnings.showwarning = show
         yield

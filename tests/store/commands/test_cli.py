@@ -17,6 +17,7 @@ import actstore
 import making
 from actstore import handing
 from actstore.commands import main, plugins, table
+from actstore.errors import ActstoreWarning
 
 OWN = ["info", "query", "index", "verify", "gc", "compact", "export", "demo"]
 
@@ -307,3 +308,14 @@ def test_numbers_beyond_what_floats_hold_are_said_once(path, monkeypatch, capfd)
         assert main.run(["info", str(path)]) == 0
     said = "some numbers are beyond what floats hold; what comes of them is infinite or NaN (overflow encountered in"
     assert re.fullmatch(rf"actstore: {re.escape(said)} multiply\)\n", capfd.readouterr().err)
+
+
+def test_a_warning_is_said_once_whoever_sets_filters_meanwhile(path, monkeypatch, capfd):
+    def warned(_):
+        for _ in range(3):
+            with warnings.catch_warnings():  # Python forgets then what it showed
+                warnings.warn("left out", ActstoreWarning, stacklevel=1)
+
+    monkeypatch.setattr(main.cli.commands["info"], "invoke", warned)
+    assert main.run(["info", str(path)]) == 0
+    assert capfd.readouterr().err == "actstore: left out\n"
