@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from actstore.errors import nearest
+from actstore.progress import bar
 from actstore_extract.families.errors import LoadError
 from actstore_extract.families.remote import refusal
 from actstore_extract.families.vision import missing
@@ -94,16 +95,30 @@ def _without_report() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
+class _Shown(logging.EmptyTqdm):  # type: ignore[no-untyped-call,misc]
+    """What Transformers loops over, with a bar of ours."""
+
+    def __iter__(self) -> Iterator[Any]:
+        items = list(self._iterator or ())
+        with bar(len(items), "weights") as progress:
+            for item in items:
+                yield item
+                progress.advance()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars of Transformers when nobody watches, and no remarks of peft on what Transformers will rename."""
+    """Our progress in the place of Transformers' own, no downloads' bars when nobody watches, and no remarks of peft on
+    what Transformers will rename."""
     hide = not sys.stderr.isatty() and logging.is_progress_bar_enabled()
     if hide:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    before = logging.set_tqdm_hook(lambda _, given, named: _Shown(*given, **named))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             yield
     finally:
+        logging.set_tqdm_hook(before)
         if hide:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
