@@ -74,28 +74,29 @@ def steps(path: Path) -> list[Step]:
 
 def _steps_of_commits(path: Path, header: Header) -> Iterator[Step]:
     read, broken = _records(path, header)
-    unread = commits.superseded(read)  # the parts of those may have gone
+    passed_over = commits.superseded(read)  # the parts of those may have gone
+    if any(name.startswith("c") and isinstance(error, OSError) for name, error in broken.items()):
+        passed_over |= {
+            commit.name for commit in read if not (path / PARTS / commit.part).exists()
+        }  # as far as we know
     for name, error in broken.items():
-        if name not in unread:
+        if name not in passed_over:
             batches = (int(name[1:9]),) if name.startswith("b") else ()
             yield Step(f"{COMMITS}/{name}", lambda error=error: _fail(error), batches, name)  # type: ignore[misc]
     for commit in read:
-        if commit.name not in unread:
+        if commit.name not in passed_over:
             yield from _steps_of(path, commit, header)
 
 
 def _records(path: Path, header: Header) -> tuple[list[Commit], dict[str, CorruptError | OSError]]:
-    """The commits that can be read, and why the others cannot.
-
-    Raises OSError where a compaction's cannot be read, beside which what it replaces would look lost.
-    """
+    """The commits that can be read, and why the others cannot."""
     read: list[Commit] = []
     broken: dict[str, CorruptError | OSError] = {}
     for name in commits.names(path):
         try:
             found, damaged = commits.readable(path, header.crc32c, [name])
         except OSError as error:
-            if not refused(error) or name.startswith("c"):
+            if not refused(error):
                 raise
             broken[name] = error
         else:

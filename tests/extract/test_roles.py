@@ -1,9 +1,11 @@
 """Roles name positions; what a sample does not have is None."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from actstore_extract.roles import Layout, RoleError, parse_role, positions
+from actstore_extract.roles import MEANINGS, Layout, RoleError, parse_role, positions
 
 
 def at(role: str, layout: Layout, *, seed: int = 0, sample_id: str = "s0") -> list[int] | None:
@@ -139,3 +141,9 @@ def test_modality() -> None:
     assert IMAGE_TEXT.modality(np.array([0, 1, 2, 4, 9, 10])).tolist() == [
         "special", "special", "image", "special", "special", "text",
     ]  # fmt: skip
+
+
+def test_the_roles_that_errors_list_are_in_the_documents():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    listed = readme.partition("\nRoles: ")[2].partition("\nWhere an image is")[0]
+    assert [role for role in MEANINGS if f"`{role}`" not in listed] == []

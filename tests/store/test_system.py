@@ -143,6 +143,23 @@ def test_a_record_that_cannot_be_read_hides_no_damage(path, failing):
     }
 
 
+def test_what_a_compaction_that_cannot_be_read_replaced_is_not_lost(path, failing):
+    making.compact(actstore.open(path), 0, ["b00000000.json", "b00000001.json"])
+    for part in path.glob("parts/b0000000[01]-*"):
+        shutil.rmtree(part)
+    assert verify.run(verify.steps(path)) == []
+    shard = next(path.glob("parts/b00000002-*/residual/eoi/c/0/0/0"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    failing("commits/c00000000.json", errno.EACCES)
+    found = {problem.file: problem.unread for problem in verify.run(verify.steps(path))}
+    assert found == {
+        "commits": True,
+        "commits/c00000000.json": True,
+        str(shard.relative_to(path)): False,
+        str(shard.relative_to(path).parents[5]): False,
+    }
+
+
 def test_a_fault_beside_damage_hides_none_of_it(path, failing, capfd):
     shard = next(path.glob("parts/b00000000-*/residual/eoi/c/0/0/0"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
