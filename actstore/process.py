@@ -37,7 +37,6 @@ def claim() -> None:
     """Say that this process runs a command and nothing else.
 
     Standard streams that are closed are held: else a file that is opened would get their number, and what is said.
-    Where the user has no home, HOME is a folder that is not there: libraries that look for one at import would fail.
     """
     global _own
     _own = True
@@ -46,15 +45,20 @@ def claim() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    try:
-        Path.home()
-    except RuntimeError:  # no HOME, and no line in the table of users
-        os.environ["HOME"] = NO_HOME
+    have_home()
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know UTF-8
     if sys.stderr is not None:
         remarks = io.BufferedWriter(_Remarks(2, "wb", closefd=False))
         sys.stderr = io.TextIOWrapper(remarks, sys.stderr.encoding, "backslashreplace", line_buffering=True)
+
+
+def have_home() -> None:
+    """Where the user has no home, HOME is a folder that is not there: libraries that look for one at import fail."""
+    try:
+        Path.home()
+    except RuntimeError:  # no HOME, and no line in the table of users
+        os.environ["HOME"] = NO_HOME
 
 
 class _Remarks(io.FileIO):

@@ -9,6 +9,10 @@ from actstore.storage import local
 from actstore.storage.links import real
 
 
+class OutputError(ActstoreError):
+    """A file that cannot be written where its user says."""
+
+
 def check(path: Path) -> None:
     """Raise ActstoreError for a path inside a store."""
     from actstore.format.header import around  # every command imports this file for its options
@@ -23,7 +27,7 @@ def written(path: Path) -> Iterator[Path]:
 
     A link stays, and what it leads to is replaced; what is no plain file, such as a pipe, is written to as it is.
     Folders that are missing are made.
-    Raises ActstoreError where it cannot be written, and for a path inside a store.
+    Raises OutputError where it cannot be written, and ActstoreError for a path inside a store.
     """
     check(path)
     try:
@@ -32,7 +36,7 @@ def written(path: Path) -> Iterator[Path]:
             return
         target = real(path)
         if (above := next(one for one in target.parents if one.exists())) and not above.is_dir():
-            raise ActstoreError(f"{path}: cannot be written: {above} is no folder")
+            raise OutputError(f"{path}: cannot be written: {above} is no folder")
         local.make_folders(target.parent)
         draft = local.draft_of(target)
         try:
@@ -43,4 +47,4 @@ def written(path: Path) -> Iterator[Path]:
         finally:
             local.discard(draft)
     except OSError as error:
-        raise ActstoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error

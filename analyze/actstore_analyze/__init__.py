@@ -7,6 +7,7 @@
 
 from typing import TYPE_CHECKING
 
+from actstore import process
 from actstore.handing import handed_on
 
 if TYPE_CHECKING:
@@ -14,5 +15,7 @@ if TYPE_CHECKING:
     from actstore_analyze.measured import Measured
 
 __all__ = ["Measured", "explore", "measure", "measures", "write_report"]
+
+process.have_home()  # altair looks for one at import
 
 __getattr__, __dir__ = handed_on(__name__, __all__, "calls", Measured="measured")

@@ -111,10 +111,6 @@ def draw(chart: Figure, path: Path) -> None:
 def _write(vega: str, path: Path) -> None:
     import vl_convert
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ActstoreError(f"{path.parent}: cannot be written: {error.strerror or error}") from error
     with written(path) as draft:
         if path.suffix == ".png":
             draft.write_bytes(_converted(vl_convert.vegalite_to_png, vega, scale=PNG_SCALE))

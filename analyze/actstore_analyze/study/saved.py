@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
+from actstore.commands.outputs import OutputError
 from actstore.errors import ActstoreError
 from actstore.format.results import Result
 from actstore.store import Store
@@ -57,7 +58,7 @@ def attempted(make: Callable[[], T], what: str, say: Say) -> T | None:
     """
     try:
         return make()
-    except OSError:
+    except (OSError, OutputError):
         raise
     except Exception as error:
         line = str(error).strip().partition("\n")[0][:MOST_SAID]

@@ -28,6 +28,15 @@ def reported(tmp_path_factory):
     return stores, output, heard.getvalue()
 
 
+def test_a_page_that_cannot_be_written_is_no_older_versions_fault(reported, tmp_path, capsys):
+    stores, _, _ = reported
+    (tmp_path / "page_files").touch()
+    assert run(["report", str(stores[0]), "-o", str(tmp_path / "page.html")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "page_files" in line
+    assert "cannot be written" in line
+
+
 def test_page(reported):
     _, output, err = reported
     text = output.read_text()
