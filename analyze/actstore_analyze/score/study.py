@@ -12,7 +12,7 @@ import polars as pl
 
 from actstore.errors import ActstoreError, nearest
 from actstore.store import Store
-from actstore_analyze.score.tasks import TASKS, Score
+from actstore_analyze.score.tasks import MIRRORED, TASKS, Score, numbered
 from actstore_analyze.study.said import SPACES
 from actstore_analyze.study.selection import Say
 
@@ -113,6 +113,9 @@ class Scored:
                     f"column '{name}' holds {asked[name].dtype}, not texts; name what is meant: "
                     f'"select * replace ({name}[1] as {name}) from samples"'
                 )
+        if self.task == "mme" and numbered(asked):
+            say(f"the two questions about a picture are those of one {MIRRORED}; the column image numbers the samples")
+            asked = asked.with_columns(pl.col(MIRRORED).alias("image"))
         truths = [
             [normalize("NFC", text) for text in _listed(value, self.truth)] for value in asked[self.truth].to_list()
         ]

@@ -88,10 +88,20 @@ def _gqa(said: Sequence[str], truths: Truths) -> list[Score]:
     return [_share("exact_match", int(sum(right)), len(right))]
 
 
+MIRRORED = "question_id"  # of lmms-lab/MME: the folder and name of the picture, which is not named otherwise
 PERCEPTION = (
     *("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"),
 )
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+
+
+def numbered(asked: pl.DataFrame) -> bool:
+    """Whether samples come from a mirror of MME that numbers its pictures and names each by question_id, twice."""
+    if asked.schema.get("image") != pl.String or MIRRORED not in asked.columns:
+        return False
+    own = [name for name in ("condition",) if name in asked.columns]
+    paired = asked.group_by(*own, MIRRORED).agg(pl.len(), pl.col("image").n_unique())
+    return bool(len(paired)) and bool(((paired["len"] == 2) & (paired["image"] == 2)).all())
 
 
 def _mme(samples: pl.DataFrame) -> list[Score]:
@@ -100,9 +110,8 @@ def _mme(samples: pl.DataFrame) -> list[Score]:
         raise ActstoreError("the questions of MME are of one picture each; these samples have several")
     if samples["image"].n_unique() == samples.height > 1:
         raise ActstoreError(
-            "every sample has an image of its own, as rows of the hub are numbered: which two questions are about one "
-            "is to be told by another column, question_id perhaps: "
-            '"select * replace (question_id as image) from samples"'
+            "every sample has an image of its own, as rows of the hub are numbered: another column is to tell which "
+            'two questions are about one: "select * replace (COLUMN as image) from samples"'
         )
     points = {
         task: mme_points(own["said"].to_list(), [_only(one) for one in own["truth"].to_list()], own["image"].to_list())

@@ -155,12 +155,16 @@ def test_mme_takes_pairs_alone(tmp_path, capsys):
 
 
 def test_mme_of_a_mirror_that_numbers_its_images(tmp_path, capsys):
-    pairs = {"image": ["0", "1", "2", "3"], "question_id": ["a", "a", "b", "b"]}
-    store = make_store(tmp_path / "s", ["yes", "no", "yes", "yes"], label=["yes", "no"] * 2, **pairs)
-    status, _, err = command(capsys, store, "--task", "mme")
-    asked = re.search('another column, question_id perhaps: "(.*)"', err)
+    said, true, pair = ["yes", "no", "yes", "yes"], ["yes", "no"] * 2, ["a", "a", "b", "b"]
+    numbered = {"label": true, "image": ["0", "1", "2", "3"]}
+    _, rows, err = command(capsys, make_store(tmp_path / "s", said, **numbered, question_id=pair), "--task", "mme")
+    assert by_metric(rows)["points"]["score"] == 75 + 50
+    assert "those of one question_id" in err
+    other = make_store(tmp_path / "other", said, **numbered, name=pair)
+    status, _, err = command(capsys, other, "--task", "mme")
+    asked = re.search('another column is to tell .*: "(.*)"', err)
     assert (status, asked is not None) == (1, True)
-    rows = command(capsys, store, asked[1], "--task", "mme")[1]
+    rows = command(capsys, other, asked[1].replace("COLUMN", "name"), "--task", "mme")[1]
     assert by_metric(rows)["points"]["score"] == 75 + 50
 
 
