@@ -183,10 +183,18 @@ def query(
     from actstore.limits import Limits
     from actstore.store import open as open_store
 
+    _each_once("-p", [name for name, _ in parameters])
+    _each_once("--table", [one.partition("=")[0] for one in tables])
     own = dict(map(_named, tables))
     limits = Limits(seconds) if gigabytes is None else Limits(seconds, gigabytes)
     opened, values = open_store(store, limits=limits), dict(parameters) or None
     render(opened.sql(sql, values, tables=own), style, output, opened.json_columns(sql, values, tables=own))
+
+
+def _each_once(option: str, names: list[str]) -> None:
+    """UsageError for a name that is given twice: of two values one would count, in silence."""
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise click.UsageError(f"{option}: '{twice}' is named twice")
 
 
 def _named(text: str) -> "tuple[str, pl.DataFrame]":

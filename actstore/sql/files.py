@@ -55,7 +55,7 @@ def _parquet(data: bytes, _: Collection[str]) -> pl.DataFrame:
 def _csv(data: bytes, words: Collection[str]) -> pl.DataFrame:
     names = _header(data)
     if not names:
-        return pl.DataFrame()
+        raise ActstoreError("it is empty: a table has a line of names")
     table = pl.read_csv(data, infer_schema=False)
     table.columns = names
     table = table.filter(~pl.all_horizontal(pl.all().is_null()))  # empty lines

@@ -180,6 +180,8 @@ def test_index(capfdbinary, tmp_path):
         (["export", "{path}", "--layer", "7", "-o", "{here}/x.npy"], 1, "layer 7 is not in this store; it has 0..2"),
         (["export", "{path}", "from samples", "--layer", "0", "-o", "{here}/x.npy"], 1, "no column row_id"),
         (["query", "{path}"], 2, "Missing argument 'SQL'"),
+        (["query", "{path}", "select $x", "-p", "x", "1", "-p", "x", "2"], 2, "-p: 'x' is named twice"),
+        (["query", "{path}", "from t", "--table", "t=a.csv", "--table", "t=b.csv"], 2, "--table: 't' is named twice"),
         (["query", "{path}", "from rows", "--format", "xml"], 2, "'xml' is not one of"),
         (["export", "{path}", "-o", "{here}/x.npy"], 2, "Missing option '--layer'"),
         (["query", "from rows", "{path}"], 1, "it has no actstore.json; the store comes first, then the SQL"),

@@ -59,10 +59,13 @@ class Resources:
         self.query, self.roles, self.saes, self.most = query, roles, saes, most
         self._views: dict[tuple[str, str, str], View] = {}
         self._one_by_one = threading.RLock()
-        for store in stores:
-            store.sql(f"select row_id from (\n{query}\n) limit 0")  # wrong SQL is said now, not in the page
+        chosen = 0
+        for store in stores:  # what is wrong is said now, not in the page
+            chosen += store.sql(f"select row_id from (\n{query}\n) limit 1").height
             if lost := [role for role in roles if role not in store.roles]:
                 raise ActstoreError(f"{store.path} has no role '{lost[0]}'; it has {', '.join(store.roles)}")
+        if not chosen:
+            raise ActstoreError(f"the query chooses no rows: {query}")
 
     def get(self, path: str) -> Any:
         """Bytes, or what JSON holds; MissingError for a path of none, ActstoreError for what cannot be answered."""

@@ -159,7 +159,7 @@ def _row(store: Store, sample_id: str, condition: str) -> dict[str, Any]:
         raise ActstoreError(f"{store.path} has no sample '{sample_id}'{nearest(sample_id, names)}")
     of_it = planned.filter(pl.col("sample_id") == sample_id)["condition"].to_list()
     if condition not in of_it:
-        hint = nearest(condition, of_it, f"there are {', '.join(of_it)}")
+        hint = nearest(condition, of_it, f"it was under: {', '.join(of_it)}")
         raise ActstoreError(f"sample '{sample_id}' was not run under '{condition}'{hint}")
     raise ActstoreError(f"sample '{sample_id}' is planned and not done: go on with actstore extract")
 

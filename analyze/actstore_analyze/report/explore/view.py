@@ -85,7 +85,8 @@ class View:
     def plane(self, method: str, layer: int) -> Plane:
         """The points in the plane at a layer; ActstoreError for what cannot be had."""
         if method not in projection.methods():
-            raise ActstoreError(f"no projection '{method}' here; {', '.join(projection.methods())}")
+            remedy = ", umap after: pip install umap-learn" if method == "umap" else ""
+            raise ActstoreError(f"no projection '{method}' here; {', '.join(projection.methods())}{remedy}")
         if layer not in self.layers:
             raise ActstoreError(held.left_out(self.store))
         key = method, layer
