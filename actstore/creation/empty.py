@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -21,6 +22,7 @@ from actstore.format.schema import VOCABULARY as VOCABULARY_COLUMNS
 from actstore.format.tables import write_table
 from actstore.sql.own import frame
 from actstore.storage import local
+from actstore.storage.links import real
 from actstore.store import Store
 
 
@@ -59,10 +61,7 @@ def create(
         raise ActstoreError(f"a lens for vectors of width {len(lens.weight)}, but d_model is {d_model}")
     words = {"token_id": list(vocabulary or {}), "token": list((vocabulary or {}).values())}
     tables = {PLAN: prepare(plan), VOCABULARY: pl.DataFrame(words, schema=VOCABULARY_COLUMNS).sort("token_id")}
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ActstoreError(f"{target} exists already; open it, or choose another folder")
-    if inside := around(target):
-        raise ActstoreError(f"{target} is inside the store {inside}: choose a folder elsewhere")
+    check_free(target)
     draft = local.draft_of(target)
     try:
         local.make_folders(draft.parent)
@@ -92,3 +91,17 @@ def create(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Store(target)
+
+
+def check_free(path: Path) -> None:
+    """Raise ActstoreError where no store can be made: something is there, or no folder can be written to."""
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ActstoreError(f"{path} exists already; open it, or choose another folder")
+        if inside := around(path):
+            raise ActstoreError(f"{path} is inside the store {inside}: choose a folder elsewhere")
+        above = next(one for one in real(path).parents if one.exists())
+        with TemporaryDirectory(prefix=".actstore-", dir=above):
+            pass
+    except OSError as error:
+        raise ActstoreError(f"{path}: the store cannot be created: {error.strerror or error}") from error

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from actstore.commands import main
 from actstore_extract.interventions.steers import SteerSection
 from actstore_extract.replay.donors import from_file
 from actstore_extract.samples import SamplesError
@@ -77,3 +78,12 @@ def test_data_sets_for_load_dataset(places, tmp_path, monkeypatch):
             data.samples()
     else:
         assert data.samples().table["label"].to_list() == ["own"]
+
+
+@pytest.mark.parametrize("place", ["file", "/proc/store"])
+def test_where_no_store_can_be_is_said_before_the_model_is_loaded(tmp_path, monkeypatch, capsys, place):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("actstore_extract.run.runner.load", None)
+    assert main.run(["extract", "digits-fusion", str(tmp_path / place), "--limit", "2"]) == 1
+    said = capsys.readouterr().err
+    assert "exists already" in said or "cannot be created" in said

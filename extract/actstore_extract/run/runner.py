@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 import actstore
+from actstore.creation import check_free
 from actstore.errors import ActstoreError, AlreadyCommittedError
 from actstore.format.commits import Commit
 from actstore.format.lens import Lens
@@ -229,7 +230,6 @@ class Run:
         """Create the store at `path`, or go on with it; returns when nothing is left for this process to do.
 
         Of several that run it, each takes its share first, then what others have left.
-
         Raises PlanError if the store there was made from another recipe or other weights.
         """
         store = self._open(path)
@@ -332,6 +332,11 @@ class Run:
 
     def _create(self, path: Path) -> Store:
         batch_size = self.batch_size or self.recipe.capture.batch_size
+        try:
+            check_free(path)  # before the model runs
+        except ActstoreError:
+            if not (path / HEADER).exists():  # else another rank was first
+                raise
         prepare(self.asked)  # refuses bad columns before the model runs
         check_answers(self.recipe.capture.answers, self.asked, limited=self.recipe.samples.limit is not None)
         if self.recipe.model.dtype is None:
