@@ -95,7 +95,7 @@ def _without_report() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-class _Shown(logging.EmptyTqdm):  # type: ignore[no-untyped-call,misc]
+class _Shown(logging.EmptyTqdm):
     """What Transformers loops over, with a bar of ours."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -113,7 +113,7 @@ def quiet() -> Iterator[None]:
     hide = not sys.stderr.isatty() and logging.is_progress_bar_enabled()
     if hide:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    before = logging.set_tqdm_hook(lambda _, given, named: _Shown(*given, **named))
+    before = logging.set_tqdm_hook(lambda _, given, named: _Shown(*given, **named))  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
