@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 import actstore
-from actstore.creation import check_free
+from actstore.creation.empty import check_free
 from actstore.errors import ActstoreError, AlreadyCommittedError
 from actstore.format.commits import Commit
 from actstore.format.lens import Lens
