@@ -58,6 +58,8 @@ def features(
     from actstore_analyze.sae.strongest import Strongest
     from actstore_analyze.study.recall import answer
 
+    if page is not None:
+        shown.check(page)
     opened = open_store(store)
     call = Strongest.of(opened, sql=sql, **asked)
     found = answer(opened, call, force=force, say=say)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from actstore.commands import outputs
 from actstore.commands.outputs import written
 from actstore.errors import ActstoreError
 from actstore.store import Store
@@ -15,7 +16,7 @@ from actstore_analyze.sae import neuronpedia
 from actstore_analyze.sae.source import Source, numbered, source
 from actstore_analyze.sae.strongest import Strongest
 
-__all__ = ["chosen", "dashboards_of", "telling", "write_export", "write_page"]
+__all__ = ["check", "chosen", "dashboards_of", "telling", "write_export", "write_page"]
 
 WHERE = ["role", "prompt_order", "condition", "layer"]
 
@@ -56,10 +57,15 @@ def _texts(saes: Source, descriptions: str | None) -> dict[int, dict[int, str]]:
     return {layer: {feature: one.text for feature, one in found.of.items()} for layer, found in known.items()}
 
 
-def write_page(store: Store, call: Strongest, table: pl.DataFrame, found: Sequence[Dashboard], path: Path) -> int:
-    """Write the page; returns its bytes. Raises ActstoreError for another suffix, and where it cannot be written."""
+def check(path: Path) -> None:
+    """Raise ActstoreError for another suffix or a path in a store, before anything is computed for it."""
+    outputs.check(path)
     if path.suffix != ".html":
         raise ActstoreError(f"{path}: the page is one .html file")
+
+
+def write_page(store: Store, call: Strongest, table: pl.DataFrame, found: Sequence[Dashboard], path: Path) -> int:
+    """Write the page; returns its bytes. Raises ActstoreError where it cannot be written."""
     shares = table.group_by("layer", maintain_order=True).agg(pl.col("feature").n_unique()).sort("layer")
     model = str(store.run.get("model") or store.path.resolve().name).rstrip("/").split("/")[-1]
     text = page(f"{model}: features of {Path(call.saes).name}", call.methods, found, list(shares.iter_rows()))
