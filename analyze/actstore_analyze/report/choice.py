@@ -50,8 +50,6 @@ def choose(names: Sequence[str], subjects: Sequence[Subject]) -> Choice:
     results = sorted({one.name for subject in subjects for one in subject.store.results()})
     for name in names:
         if name not in (*parts, *results):
-            raise ActstoreError(
-                f"a report shows no '{name}'{nearest(name, [*parts, *results])}; there are {', '.join(parts)}, and "
-                "the saved results of the stores by their names, which actstore results STORE lists"
-            )
+            there = f"there are {', '.join(parts)}, and the saved results by their names: actstore results STORE"
+            raise ActstoreError(f"a report shows no '{name}'{nearest(name, [*parts, *results], there)}")
     return Choice(frozenset(names))

@@ -234,7 +234,7 @@ def test_errors(tmp_path, capsys):
     assert "neither paper is about 'gpt'" in capsys.readouterr().err
     (tmp_path / "taken").write_text("")
     assert run(["report", str(store), "-o", str(tmp_path / "taken" / "r.html")]) == 1
-    assert "r_files: cannot be written" in capsys.readouterr().err
+    assert ": cannot be written" in capsys.readouterr().err
     assert run(["report", "-o", str(tmp_path / "r.html")]) == 2
 
 
