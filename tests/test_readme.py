@@ -9,13 +9,14 @@ import pytest
 from actstore.commands import main
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
 
 
 def commands() -> list[list[str]]:
     """Arguments of every `$ actstore ...` in a console block; an open quotation or a backslash goes on below."""
     found = []
-    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         lines = iter(block.splitlines())
         for line in lines:
             if line.startswith("$ "):
@@ -42,7 +43,6 @@ def test_commands(folder, monkeypatch, capfd):
     assert (folder / "demo" / "report.html").stat().st_size > 10_000
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
 BLOCKS = {
     f"{page.name}-{number}": block
     for page in PAGES
