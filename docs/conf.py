@@ -7,6 +7,7 @@ warning, ends the build.
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -68,3 +69,14 @@ for name in cli.list_commands(everything):  # commands that joined by entry poin
     command = cli.get_command(everything, name)
     if command is not None:
         cli.add_command(command, name)
+
+
+def escaped(_app: object, _context: object, lines: list[str]) -> None:
+    """Stars in the help of a command are stars, no emphasis."""
+    lines[:] = [line.replace("*", r"\*") for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    for part in ("description", "options", "arguments", "epilog"):
+        app.connect(f"sphinx-click-process-{part}", escaped)

@@ -25,7 +25,7 @@ from actstore_analyze.commands import (
     type=click.Choice(["unmatched", "all", "lower", "matched"]),
     help="unmatched: not of one sample; lower: i > j, as the authors' code.",
 )
-@click.option("--absolute", is_flag=True, help="Of |cos| instead.")
+@click.option("--absolute", is_flag=True, help="Of the absolute cosine instead.")
 @referenced
 @beside
 @prepared
