@@ -2,10 +2,11 @@
 
 python tests/fuzz/commands.py [--calls 10000] [--seed 0] [--workers 2] [--first NUMBER] [--only NUMBER]
 
-Each call is made of the seed and its number alone, and runs in a worker process that is watched. A status of the table
-in the documents is right; an exception, a traceback or a panic on standard error, a process that ends, and a call beyond
-its time are faults: each is printed as it comes, with its seed and number, and --only runs it again. How far this is,
-a line says each minute. What was interrupted (Ctrl-C, SIGTERM) says what it found, and with which --first it goes on.
+Each call is made of the seed and its number alone, and runs in a worker process that is watched. A status of the
+table in the documents is right; an exception, a traceback or a panic on standard error, a process that ends, and a
+call beyond its time are faults: each is printed as it comes, with its seed and number, and --only runs it again. How
+far this is, a line says each minute. What was interrupted (Ctrl-C, SIGTERM) says what it found, and with which
+--first it goes on.
 """
 
 import argparse
