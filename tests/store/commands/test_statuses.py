@@ -25,14 +25,9 @@ def actstore(*arguments, **options):
     return subprocess.run(program, capture_output=True, text=True, **options)
 
 
-<<<<<<< HEAD
-def test_the_table_is_in_the_readme_and_in_the_help(capfd):
-    table = README.partition("| status | |\n")[2].partition("\n\n")[0]
-    listed = dict(re.findall(r"^\| (\d+) \| (.+) \|$", table, re.MULTILINE))
-=======
 def test_the_table_is_in_the_documents_and_in_the_help(capfd):
-    listed = dict(re.findall(r"^\| (\d+) \| (.+) \|$", PAGE, re.MULTILINE))
->>>>>>> 9ca09e5 (README says what it is; what it explained stands in the documentation)
+    table = PAGE.partition("| status | |\n")[2].partition("\n\n")[0]
+    listed = dict(re.findall(r"^\| (\d+) \| (.+) \|$", table, re.MULTILINE))
     assert listed == {str(int(status)): said for status, said in MEANINGS.items()}
     assert main.run(["--help"]) == 0
     told = " ".join(capfd.readouterr().out.split())
