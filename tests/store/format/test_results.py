@@ -29,7 +29,7 @@ def test_a_result_is_found_again_by_its_call(store):
     assert found == saved
     assert found.table().equals(TABLE)
     assert (found.measure, found.parameters, found.state) == ("label_overlap", {"k": 10, "roles": ["eoi"]}, store.state)
-    assert found.versions["actstore"] == "0.1.0"
+    assert found.versions["actstore"] == version("actstore")
     assert datetime.now(UTC).isoformat()[:10] in found.created
     assert store.saved_result("label_overlap", {"k": 11, "roles": ["eoi"]}) is None
     assert store.saved_result("label", {}) is None
