@@ -114,11 +114,13 @@ class DataOverlap(Compared, OfNeighbors):
         """Roles and conditions, each with its counterpart, at every layer."""
         other = self.other(store)
         common = [layer for layer in store.layers if layer in other.layers]
-        if self.with_layer is None and list(self.layers) == common != [*store.layers]:
-            say(
-                f"left out: layers {span(sorted({*store.layers} - {*common}))}, which {other.path.name} does not have; "
-                "--with-layer compares with one of its own"
-            )
+        if self.with_layer is None and list(self.layers) == common:
+            for one, another in ((store, other), (other, store)):
+                if left := sorted({*one.layers} - {*common}):
+                    say(
+                        f"left out: layers {span(left)} of {one.path.name}, which {another.path.name} does not have; "
+                        "--with-layer compares with one layer, whatever its number"
+                    )
         found = []
         for group in groups(choose(store, self.sql, self.roles, None, group=self.group, say=say), self.roles, say=say):
             role, condition = self.with_role or group.role, self.with_condition or group.condition

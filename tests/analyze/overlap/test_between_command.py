@@ -54,14 +54,15 @@ def test_with_a_role(store, capsys):
     assert rows[1]["with_role"] == "eoi"
 
 
-def other_store(path, names):
-    """eoi of other vectors at layer 1 alone, and two positions of image."""
+def other_store(path, names, layers=(1,)):
+    """eoi of other vectors, the same at each layer, and two positions of image."""
     plan = pl.DataFrame({"sample_id": names})
-    store = actstore.create(path, plan=plan, layers=[1], d_model=D, dtype="float32")
+    store = actstore.create(path, plan=plan, layers=layers, d_model=D, dtype="float32")
     each = [(name, "image", k) for k in range(2) for name in names]
     rows = pl.DataFrame([(name, "eoi", 0) for name in names] + each, schema=["sample_id", "role", "k"], orient="row")
     x = np.random.default_rng(5).standard_normal((3, 1, len(names), D)).astype(np.float32)
     residual = {"eoi": x[0], "image": x[1:].transpose(1, 0, 2, 3).reshape(1, -1, D)}
+    residual = {role: np.repeat(vectors, len(layers), axis=0) for role, vectors in residual.items()}
     store.write(0, samples=plan.with_columns(status=pl.lit("ok")), rows=rows, residual=residual)
     return x[:, 0]
 
@@ -74,8 +75,14 @@ def test_with_another_store_by_sample(store, tmp_path, capsys, ending):
     _, rows, err = command(capsys, *asked)
     assert "role 'eoi': 30 of 80 samples have no counterpart; left out" in err
     assert [(row["layer"], row["n"]) for row in rows] == [(1, 50)]  # the layer that both have
-    assert "left out: layers 0, 2, which other does not have; --with-layer compares with one of its own" in err
+    assert f"left out: layers 0, 2 of {store.name}, which other does not have; --with-layer compares with one" in err
     assert rows[0]["overlap"] == pytest.approx(naive(of("eoi", 1)[10:60], x[0][::-1], 5))
+    other_store(tmp_path / "deeper", names, layers=(0, 1, 2, 3, 4))
+    _, rows, err = command(
+        capsys, "overlap", store, SQL, "--roles", "eoi", "--with-store", tmp_path / "deeper", "-k", 5
+    )
+    assert [row["layer"] for row in rows] == [0, 1, 2]
+    assert f"left out: layers 3, 4 of deeper, which {store.name} does not have" in err
     status, _, err = command(capsys, "overlap", store, SQL, "--roles", "eoi", "--with-store", tmp_path / "other",
                              "--with-role", "image", "-k", 5)  # fmt: skip
     assert status == 1
