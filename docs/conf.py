@@ -5,6 +5,7 @@ warning, ends the build.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from importlib.metadata import version as installed  # noqa: E402
 
 import click  # noqa: E402
 import stores  # noqa: E402
+from docutils.nodes import SkipNode, math_block  # noqa: E402
+from latex2mathml.converter import convert  # noqa: E402
 
 from actstore.commands.main import cli  # noqa: E402
 
@@ -27,7 +30,6 @@ version = release = installed("actstore")
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx_click",
     "sphinx_gallery.gen_gallery",
     "sphinx_copybutton",
@@ -43,13 +45,15 @@ nb_render_markdown_format = "myst"  # tables.py makes tables
 highlight_language = "text"
 suppress_warnings = ["mystnb.unknown_mime_type"]  # Vega-Lite beside each SVG
 autodoc_member_order = "bysource"
+html_math_renderer = "mathml"
 smartquotes = False  # two dashes of an option stay two
 html_theme = "pydata_sphinx_theme"
 html_title = "actstore"
 html_static_path = ["style"]
 html_css_files = ["own.css"]
 html_show_sourcelink = False
-html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_nav_level": 2}
+html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_nav_level": 2, "show_toc_level": 2}
+html_sidebars = {"papers": [], "demo": [], "real": [], "install": [], "glossary": [], "changelog": []}
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "shown",
@@ -72,11 +76,19 @@ for name in cli.list_commands(everything):  # commands that joined by entry poin
 
 
 def escaped(_app: object, _context: object, lines: list[str]) -> None:
-    """Stars in the help of a command are stars, no emphasis."""
-    lines[:] = [line.replace("*", r"\*") for line in lines]
+    """Single stars in the help of a command are stars, no emphasis."""
+    lines[:] = [re.sub(r"(?<!\*)\*(?!\*)", r"\*", line) for line in lines]
+
+
+def drawn(translator: Any, node: Any) -> None:
+    """An equation as MathML, which browsers draw by themselves, without a network."""
+    display = "block" if isinstance(node, math_block) else "inline"
+    translator.body.append(convert(node.astext(), display=display))
+    raise SkipNode
 
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", inline_renderers=(drawn, None), block_renderers=(drawn, None))
     for part in ("description", "options", "arguments", "epilog"):
         app.connect(f"sphinx-click-process-{part}", escaped)

@@ -47,7 +47,7 @@ def _section(title: str, kind: type[BaseModel]) -> str:
         (
             f"`{name}`",
             f"`{_type(one.annotation)}`",
-            _default(one.default),
+            "the file's name" if kind is Recipe and name == "name" else _default(one.default),
         )
         for name, one in kind.model_fields.items()
         if not (

@@ -55,6 +55,7 @@ class Overlap(OfNeighbors):
     weights: str = "uniform"
     positions: int | None = None
     seed: int = 0
+    interval: str = "jackknife"  # results of versions that do not say it have none
 
     measure: ClassVar[str] = "overlap"
     always: ClassVar[tuple[str, ...]] = ("label", "k")
@@ -64,6 +65,11 @@ class Overlap(OfNeighbors):
         """The call with its roles and layers checked; without any: those of the paper's figure, all layers."""
         usual = figure_roles(store) or None
         return super().of(store, roles=known_roles(store, usual if roles is None else roles), **other)
+
+    @classmethod
+    def again(cls, parameters: dict[str, Any]) -> Self:
+        """The call that a saved result answers."""
+        return super().again({"interval": "none", **parameters})
 
     @property
     def title(self) -> str:
@@ -157,7 +163,8 @@ class Overlap(OfNeighbors):
     @property
     def _has_interval(self) -> bool:
         """Whether samples count alike, and each can be left out alone."""
-        return self.weights == "uniform" and not self.unique and self.group is None
+        alike = self.weights == "uniform" and not self.unique and self.group is None
+        return self.interval == "jackknife" and alike
 
     def _neighbors(self, one: Neighborhood, unit: Unit) -> tuple[Neighbors | None, float, str | None]:
         """The neighbours of each vector at one position, None if they are not defined, what chance would give, and why.

@@ -12,6 +12,7 @@ import actstore
 from actstore.commands.main import run
 from actstore.format import results
 from actstore_analyze.overlap.measure import chance_level, label_overlap, label_overlap_per_point
+from actstore_analyze.overlap.study import Overlap
 from actstore_analyze.study.intervals import jackknifed
 from labelled import DIGITS, POSITIONS, N, make_store, sample_ids, vectors, write_batch
 
@@ -165,6 +166,17 @@ def test_usual_roles_and_all_layers(store, capsys):
     _, aliased, err = command(capsys, "overlap", store, "-k", 5, "--roles", "end-image,eoi", "--layers", "0..2")
     assert aliased == rows
     assert "recalled" in err
+
+
+def test_a_result_of_a_version_without_intervals_is_computed_again(store, capsys):
+    opened = actstore.open(store)
+    call = Overlap.of(opened, roles=["eoi"], k=5)
+    table = call.table(opened, say=print).drop("low", "high")
+    opened.save_result("overlap", table, {name: one for name, one in call.parameters.items() if name != "interval"})
+    capsys.readouterr()
+    _, rows, err = command(capsys, "overlap", store, "--roles", "eoi", "-k", 5)
+    assert "recalled" not in err
+    assert all(row["low"] <= row["overlap"] <= row["high"] for row in rows[1:])
 
 
 def test_the_same_call_is_recalled_until_the_store_grows(tmp_path, capsys, monkeypatch):
