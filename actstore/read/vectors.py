@@ -159,6 +159,7 @@ def row_ids_of(rows: Rows) -> NDArray[np.int64]:
                 + nearest("row_id", columns, "select row_id too, as in: select row_id from rows where role = 'eoi'")
             )
         found = found["row_id"] if "row_id" in columns else found.index.get_level_values("row_id")
+    _not_another(found)
     n_null = getattr(found, "null_count", 0)  # of polars a function, of Arrow a number
     if n_null() if callable(n_null) else n_null:
         raise ActstoreError("a row_id is NULL")
@@ -178,3 +179,12 @@ def row_ids_of(rows: Rows) -> NDArray[np.int64]:
     if ids.dtype == np.uint64 and (ids > np.iinfo(np.int64).max).any():
         raise ActstoreError("a row_id is not in the store: it has more than 63 bits")
     return ids.astype(np.int64, copy=False)
+
+
+def _not_another(column: Any) -> None:
+    """ActstoreError for a column of another name, and for an index of pandas without one: its numbers count rows."""
+    name = getattr(column, "name", None)
+    index = hasattr(column, "get_level_values")
+    if name not in (None, "", "row_id") or (index and name != "row_id"):
+        what = f"the index {name or 'without a name'}" if index else f"the column {name}"
+        raise ActstoreError(f"row ids are wanted, not {what}; give the table itself, or its column row_id")

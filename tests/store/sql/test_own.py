@@ -78,7 +78,16 @@ def test_rows_of_other_libraries(store):
     frame = rows.to_pandas()
     shuffled = frame.sample(frac=1, random_state=0).set_index("role")
     assert_array_equal(store.residual(shuffled, 1)[np.argsort(shuffled["row_id"])], wanted[np.argsort(ids)])
-    for one in (rows, ids, ids.to_list(), ids.to_numpy(), frame, frame["row_id"], pd.Index(ids), rows.to_arrow()):
+    for one in (
+        rows,
+        ids,
+        ids.to_list(),
+        ids.to_numpy(),
+        frame,
+        frame["row_id"],
+        pd.Index(ids, name="row_id"),
+        rows.to_arrow(),
+    ):
         assert_array_equal(store.residual(one, 1), wanted)
     assert_array_equal(store.residual(torch.tensor(ids.to_list()), 1), wanted)
 
@@ -105,7 +114,8 @@ def test_whoever_takes_rows_takes_those_of_other_libraries(kv_store, ask):
     rows = kv_store.sql("from rows where role = 'image' order by hash(row_id)")
     ids, frame = rows["row_id"], rows.to_pandas()
     wanted = ask(kv_store, rows)
-    for one in (ids, ids.to_list(), ids.to_numpy(), frame, frame.set_index("row_id"), frame["row_id"], pd.Index(ids)):
+    indexed = frame.set_index("row_id")
+    for one in (ids, ids.to_list(), ids.to_numpy(), frame, indexed, indexed.index, frame["row_id"], pd.Series(ids)):
         assert_array_equal(ask(kv_store, one), wanted)
     for one in (rows.to_arrow(), rows.lazy(), torch.tensor(ids.to_list())):
         assert_array_equal(ask(kv_store, one), wanted)
@@ -117,7 +127,10 @@ def test_whoever_takes_rows_takes_those_of_other_libraries(kv_store, ask):
     [
         ("eoi", "'eoi'"),
         (pd.DataFrame({"id": [1]}), "no column row_id, only id"),
-        (pd.Index(["eoi"]), "a row_id is an integer"),
+        (pd.Index(["eoi"], name="row_id"), "a row_id is an integer"),
+        (pd.DataFrame({"row_id": [3, 1]}).index, "not the index without a name"),
+        (pl.Series("position", [1]), "not the column position"),
+        (pd.DataFrame({"row_id": [1], "k": [0]}).set_index("row_id")["k"], "not the column k"),
         (torch.tensor([1.5]), "a row_id is an integer"),
         (torch.tensor([True]), "not a mask"),
         ({"row_id": [1]}, r"row ids \(n,\) are wanted"),

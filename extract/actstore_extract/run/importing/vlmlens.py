@@ -1,6 +1,7 @@
 """vlm-lens' database: SQLite with a row for each module, picture and prompt, its tensor as torch saved it."""
 
 import io
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -90,17 +91,23 @@ def _rows(path: Path, patterns: Sequence[Pattern]) -> tuple[list[_Kept], list[st
             found = database.execute(f"{query} order by id").fetchall()
         except sqlite3.Error as error:
             raise ActstoreError(f"{path}: cannot be read ({error}); perhaps its copy was cut") from None
-    kept, others = [], dict[str, None]()
+    kept, others, towers = [], dict[str, None](), dict[str, str]()
     for row, name, image, image_id, prompt, label, module, pooling in found:
         said = next((said for pattern in patterns if (said := pattern.match(module, None))), None)
         if said is None or said.layer is None:
             others[module] = None
         else:
+            towers.setdefault(re.sub(r"\d+", "#", module), module)
             kept.append(_Kept(row, name, (image, image_id, prompt, label), said.layer, pooling))
     if not kept:
         raise ActstoreError(
             f"{path}: no module is called {', '.join(pattern.text for pattern in patterns)}; there are "
             f"{', '.join(others) or 'none'}: say what is a block's output, --names 'model.layers.{{block}}'"
+        )
+    if len(towers) > 1:
+        raise ActstoreError(
+            f"{path}: {' and '.join(towers.values())} are of different parts of a model, which a store does not mix: "
+            "say with --names which is meant, such as '*language_model.layers.{block}'"
         )
     return kept, list(others), ["image", "image_id", "prompt", "label"]
 

@@ -154,6 +154,11 @@ def test_vlm_lens_whole(tmp_path):
         ("update tensors set name = 'other' where id < 3", [], "is of models llava, other: say which, --model NAME"),
         ("update tensors set name = 'other' where id < 3", ["--model", "llama"], "did you mean 'llava'?"),
         ("delete from tensors where id = 3", [], "has role 'all-mean' at layer 1"),
+        (
+            "update tensors set layer = replace(layer, 'language_model.model', 'vision_tower') where layer like '%.0'",
+            [],
+            "are of different parts of a model",
+        ),
         ("update tensors set tensor = substr(tensor, 1, 400) where id = 8", [], "row 8: cannot be read"),
         ("update tensors set tensor = 'x'", [], "row 1: its tensor is str, not what torch saved"),
         ("alter table tensors rename column layer to module", [], "has no column layer; it is not vlm-lens'"),
