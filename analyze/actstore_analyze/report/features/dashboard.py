@@ -17,6 +17,7 @@ from actstore_analyze.report.explore.pictures import Thumbnails, image_names, pl
 from actstore_analyze.sae.formats import Sized
 from actstore_analyze.sae.groups import groups_of, vectors
 from actstore_analyze.sae.strongest import Strongest
+from actstore_analyze.study import held
 
 __all__ = ["Dashboard", "Histogram", "Top", "dashboards", "direct_logits", "told"]
 
@@ -183,7 +184,7 @@ def _seen(
                 f"and sample_id in ({listed}) order by sample_id, position"
             )
             if cells.height:
-                active = np.asarray(sae.encode(store.residual(cells, where["layer"])), np.float32)[:, features]
+                active = np.asarray(sae.encode(held.residual(store, cells, where["layer"])), np.float32)[:, features]
         for row in own.iter_rows(named=True):
             at = (cells["sample_id"] == row["sample_id"]).to_numpy()
             found[row["sample_id"]] = _one(store, kept, row, cells.filter(at)["position"].to_list(), active[at])
