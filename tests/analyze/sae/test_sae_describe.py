@@ -339,8 +339,8 @@ def test_report(folder, capsys):
         command(capsys, folder, "--judge", "tiny", "--base-url", server.url, "--controls")
     assert run(["report", str(folder / "store"), "-o", str(folder / "report.html")]) == 0
     page = (folder / "report.html").read_text()
-    call = f"actstore describe {folder / 'store'} --roles image --layers 1 --saes {folder / 'saes'} --hook post"
-    asked = f"--descriptions {folder / 'texts'} --most-images 0.9 --judge tiny --images {folder} --controls"
+    call = "actstore describe store --roles image --layers 1 --saes saes --hook post"  # in the folder of the store
+    asked = "--descriptions texts --most-images 0.9 --judge tiny --images . --controls"
     title = "Match rate of feature descriptions, judged by tiny"
     for words in (title, "the same descriptions beside another sample&#39;s image", f"{call} {asked}"):
         assert words in page, words
