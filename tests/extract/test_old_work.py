@@ -41,7 +41,7 @@ def forget(path, *keys):
     making.change(commit, store=json.loads((path / HEADER).read_bytes())["crc32c"])
 
 
-@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize("name", ["fusion", pytest.param("mapped", marks=pytest.mark.slow)])
 def test_a_store_that_is_half_extracted_goes_on(work, name, capfd):
     path, (done, planned) = work / name, STORES[name]
     before = actstore.open(path)

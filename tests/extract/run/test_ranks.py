@@ -151,6 +151,7 @@ def test_under_slurm_each_task_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
     assert (device_of("auto"), device_of("auto", "auto")) == ("auto", "auto")
 
 
+@pytest.mark.slow
 def test_a_task_of_a_job_array_says_its_share(tmp_path, whole):
     command = [str(Path(sys.executable).parent / "actstore"), "extract", "digits-fusion", str(tmp_path / "s")]
     changes = [word for change in SMALL for word in ("--set", change)]
