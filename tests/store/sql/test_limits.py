@@ -147,7 +147,7 @@ def test_vectors_and_attention_that_do_not_fit_are_refused_first(path):
     with pytest.raises(ActstoreError, match=rf"^9 vectors would take 2\.9{allowed}"):
         store.residual(row_ids, 0)
     with pytest.raises(
-        ActstoreError, match=r"^attention to 'eoi' would take .* and 1e-07 are allowed; read it part by"
+        ActstoreError, match=r"^attention to 'eoi' would take .* and 1e-07 are allowed; ask for fewer rows"
     ):
         store.attention("eoi", 0)
 
