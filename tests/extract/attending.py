@@ -12,7 +12,7 @@ from actstore_extract.roles import parse_role, positions
 ROLES = tuple(map(parse_role, ["eoi", "last-image", "image", "random-image-3", "at-0", "last"]))
 NONE = Selection(np.empty(0, np.int64))
 SIZE = 5
-ROUNDING = 2e-5  # float32, on logits of that size; two kernels differ as much where nothing is knocked out
+ROUNDING = 1e-4  # float32, on logits of that size; two kernels differ as much where nothing is knocked out
 
 
 def make(model: Model, texts: list[str], *, left: bool = False) -> Batch:

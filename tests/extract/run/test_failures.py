@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -95,7 +96,8 @@ def test_what_a_forward_raises_for_one_sample_is_tried_alone_and_fails_it(
     others = {key: one for key, one in vectors(whole).items() if key[0] != "s6"}
     mine = vectors(tmp_path / "store")
     assert mine.keys() == others.keys()
-    assert batch_size == 1 or mine == others
+    for key, one in mine.items():  # bits of a batch of another size are another kernel's
+        assert np.allclose(np.frombuffer(one, np.float32), np.frombuffer(others[key], np.float32), atol=1e-5)
     assert ("4 samples that cannot be run together are run one by one: IndexError" in "".join(said)) == (batch_size > 1)
 
 
