@@ -116,6 +116,26 @@ def test_a_recipe_is_checked_before_torch_is_loaded(tmp_path, words):
     assert modules_after(*(word.format(store=made.path) for word in words), status=1) & HEAVY == {"PIL", "pydantic"}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["patch", "--pairs", "sveen:three"],
+        ["patch", "--pairs", "seven:three", "--by", "lable"],
+        ["patch", "--source", "from rows where role = 'nowhere'"],
+        ["patch", "--pairs", "seven:three", "--estimate", "--word", "sveen=x"],
+        ["knockout", "--replay", "eio"],
+        ["knockout", "--replay", "eoi", "--label", "lable"],
+        ["lens", "--roles", "eio"],
+    ],
+)
+def test_what_the_store_lacks_is_said_before_torch_is_loaded(tmp_path, words):
+    run = {"n_layers": 2, "weights_sha256": "", "dtype": "float32", "recipe": load("digits-fusion").record()}
+    made = actstore.create(tmp_path / "s", plan=making.plan(1), layers=range(3), d_model=8, run=run)
+    made.write(0, **making.content(0))
+    name, *options = words
+    assert modules_after(name, made.path, *options, status=1) & {"torch", "transformers"} == set()
+
+
 def test_vectors_are_read_without_zarr_and_torch(store):
     found = modules_after("query", store, "select residual(row_id, 1) from rows")
     assert found & (HEAVY | {"zarr"}) == set()

@@ -40,7 +40,33 @@ def _uninstalled(name: str, line: str) -> click.Command:
     )
 
 
-class Commands(click.Group):
+class Group(click.Group):
+    """A group that says which of its commands an unknown one may mean."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but for a command that is unknown."""
+        name, *rest = args
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            ctx.fail(f"no command '{name}'{self.hint(ctx, name, rest)}")
+        return super().resolve_command(ctx, args)
+
+    def hint(self, ctx: click.Context, name: str, rest: list[str]) -> str:
+        """What to do instead of the command `name`, which `rest` follows; or nothing."""
+        later = next((word for word in rest if self.get_command(ctx, word)), None)
+        return nearest(name, self.list_commands(ctx)) or (f"; the command comes first: {later}" if later else "")
+
+
+class Shelf(Group):
+    """A group that lists recipes, one of whose commands prints one."""
+
+    def hint(self, ctx: click.Context, name: str, rest: list[str]) -> str:
+        """How a recipe is printed."""
+        return super().hint(ctx, name, rest) or f"; a recipe is printed by: {ctx.command_path} show {name}"
+
+
+class Commands(Group):
     """A group whose commands are its own and those of the entry-point group actstore.commands."""
 
     @cached_property
@@ -55,17 +81,6 @@ class Commands(click.Group):
         """The command of that name, loaded now."""
         own = super().get_command(ctx, cmd_name)
         return own or (_loaded(self._found[cmd_name]) if cmd_name in self._found else None)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but an unknown command names the nearest."""
-        name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
-            later = next((word for word in args[1:] if self.get_command(ctx, word)), None)
-            first = nearest(name, self.list_commands(ctx)) or (f"; the command comes first: {later}" if later else "")
-            ctx.fail(f"no command '{name}'{first}")
-        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does; a missing extra becomes the line that installs it, and a reader that has gone is no error."""

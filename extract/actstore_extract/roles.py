@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, nearest
 
-__all__ = ["ImageSpan", "Layout", "Point", "Positions", "Role", "RoleError", "parse_role", "positions"]
+__all__ = ["RULES", "ImageSpan", "Layout", "Point", "Positions", "Role", "RoleError", "parse_role", "positions"]
 
+RULES = "rules_of_roles"  # in a run card: the number of those by which roles were found
 Point = Literal["residual", "attention-input"]  # what a block receives, or the normed stream that its attention reads
 
 Positions = NDArray[np.int64]

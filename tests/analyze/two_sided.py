@@ -1,6 +1,7 @@
 """A small store with prompts in both orders, made with numpy: text and image vectors that part with depth."""
 
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -87,6 +88,7 @@ def killed_once(store, unit):
 
 
 def resting(_, unit):
-    """A unit that takes ten minutes; the file that it names says that it began."""
-    unit.touch()
-    time.sleep(600)
+    """A unit that takes ten minutes, with a lock in hand; the file that it names says that it began."""
+    with multiprocessing.Lock():
+        unit.touch()
+        time.sleep(600)

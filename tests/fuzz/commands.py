@@ -3,10 +3,10 @@
 python tests/fuzz/commands.py [--calls 10000] [--seed 0] [--workers 2] [--first NUMBER] [--only NUMBER]
 
 Each call is made of the seed and its number alone, and runs in a worker process that is watched. A status of the
-table in the documents is right; an exception, a traceback or a panic on standard error, a process that ends, and a
-call beyond its time are faults: each is printed as it comes, with its seed and number, and --only runs it again. How
-far this is, a line says each minute. What was interrupted (Ctrl-C, SIGTERM) says what it found, and with which
---first it goes on.
+table in the documents is right; an exception, a traceback or a panic on standard error, a process that ends, advice to
+take an option that the command lacks, and a call beyond its time are faults: each is printed as it comes, with its seed
+and number, and --only runs it again. How far this is, a line says each minute. What was interrupted (Ctrl-C, SIGTERM)
+says what it found, and with which --first it goes on.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "store"), str(HERE.parent.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "store"), str(HERE.parent.parent)]
 from calls import Maker, prepare  # noqa: E402  (its folder is none of the package's)
 
 SECONDS, PATIENCE = 90, 120  # for one call: of a processor, and with next to nothing of one
@@ -42,6 +42,7 @@ def work(calls: Connection, base: Path, seed: int) -> None:
         HF_HUB_OFFLINE="1", PIP_NO_INDEX="1", XDG_CACHE_HOME=str(base / "cache"), TOKENIZERS_PARALLELISM="false"
     )
     resource.setrlimit(resource.RLIMIT_DATA, (GIGABYTES * 2**30, resource.RLIM_INFINITY))
+    import advice
     from actstore.commands import main
     from actstore.commands.statuses import Status
 
@@ -66,8 +67,17 @@ def work(calls: Connection, base: Path, seed: int) -> None:
             text = os.pread(said, 10**6, 0).decode(errors="replace")
             if not fault and ("Traceback (most recent" in text or "panicked at" in text):
                 fault = text[-3000:]
+            elif not fault and (lacking := advice.strange(text, advice.called(words)) - _given(words)):
+                fault = f"it has no {', '.join(lacking)}: {text[-3000:]}"
             os.chdir(base)
         calls.send((status, fault))
+
+
+def _given(words: list[str]) -> set[str]:
+    """Options that the words name, which an error may name, too."""
+    import advice
+
+    return {*advice.OPTION.findall(" ".join(words))}
 
 
 class Worker:

@@ -27,7 +27,7 @@ from actstore_analyze.commands import (
 def dimension(store: Path, **asked: Any) -> None:
     """Intrinsic dimension (Gride) of each role's vectors, by layer.
 
-    It compares the distances of two neighbours, the --rank-th and the one at half that rank. A role with several
+    It compares the distances of two neighbours, the one of --rank and the one at half that rank. A role with several
     positions in a sample is measured at each position and averaged.
 
     \b

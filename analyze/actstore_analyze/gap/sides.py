@@ -13,7 +13,10 @@ __all__ = ["IMAGE", "TEXT", "Sides", "sides"]
 TEXT = "role = 'random-text' and prompt_order = 'image-text'"
 IMAGE = "role = 'random-image' and prompt_order = 'text-image'"
 
-ORDERS = "the prompt needs both orders: --set \"prompt.text={ image-text = '...', text-image = '...' }\""
+ORDERS = (
+    "the prompt needs both orders: actstore extract RECIPE STORE "
+    "--set \"prompt.text={ image-text = '...', text-image = '...' }\""
+)
 
 
 @dataclass(frozen=True)

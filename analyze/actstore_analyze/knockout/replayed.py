@@ -113,7 +113,7 @@ class KnockoutReplayed(Study):
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """As `actstore knockout` makes it of knockouts that ran online."""
-        from actstore_extract.replay import Check, Reader, chosen, knocked_out, recorded_decoder, stored
+        from actstore_extract.replay import Reader, chosen, stored
 
         reader = Reader(store)
         table = chosen(store, self.sql, self.label).head(self.limit or store.plan.height)
@@ -125,6 +125,8 @@ class KnockoutReplayed(Study):
         own = answers.own(store)
         conditions = self._conditions(store)
         samples = list(stored(reader, list(labels)).values())
+        from actstore_extract.replay import Check, knocked_out, recorded_decoder
+
         decoder = recorded_decoder(
             store.run, path=self.model, dtype=self.dtype, low_memory=self.low_memory, force=self.forced, say=say
         )

@@ -173,9 +173,9 @@ class Replayed(Study):
 
     def estimate(self, store: Store, *, say: Say) -> pl.DataFrame:
         """What is stored, what is missing, and what it would cost: what, answer."""
+        pairing = self._paired(store, say)
         from actstore_extract.replay import Patched, estimate, method, recorded_decoder, report
 
-        pairing = self._paired(store, say)
         said = report(pairing, self.role, self.layers)
         try:
             way = method(pairing, self.role, self.layers, self.method)
@@ -206,9 +206,9 @@ class Replayed(Study):
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """As `patched` makes it of patches that ran online."""
+        pairing = self._paired(store, say)
         from actstore_extract.replay import Patched, method, recorded_decoder
 
-        pairing = self._paired(store, say)
         way = method(pairing, self.role, self.layers, self.method)
         decoder = recorded_decoder(store.run, say=say, **self.checkpoint)
         remedy = "; --to CLASS says which the vector leads to" if (self.vector or self.minus) and not self.to else ""

@@ -12,12 +12,12 @@ from actstore_analyze.commands import end_of, judged, measured, published, refer
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
-def autoencoders(command: Command) -> Command:
+def autoencoders(command: Command, *, required: bool = True) -> Command:
     """--saes, --sae-id and --hook."""
     shared = (
         click.option(
             "--saes",
-            required=True,
+            required=required,
             metavar="FOLDER|RELEASE",
             help="A folder with one subfolder per layer, a path with {layer}, a release of sae-lens, or what ships: "
             "digits-mapped, openmoji-mapped.",

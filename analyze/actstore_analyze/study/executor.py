@@ -2,10 +2,11 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.synchronize import Event
@@ -106,7 +107,7 @@ def _pooled(work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) 
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads, began))
     broken = False
     try:
-        futures = {pool.submit(work, unit): index for index, unit in units.items()}
+        futures = _submitted(pool, work, units)
         for future in as_completed(futures):
             try:
                 value = future.result()
@@ -126,11 +127,21 @@ def _pooled(work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) 
         raise _DiedError(began=began.is_set())
 
 
+def _submitted(pool: Executor, work: Callable[[Any], Any], units: Mapping[int, Any]) -> dict[Future[Any], int]:
+    """The futures, each with its index; Ctrl-C, which a terminal sends to workers too, is heard here alone."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes that begin meanwhile keep it so
+    try:
+        return {pool.submit(work, unit): index for index, unit in units.items()}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(threads: int, began: Event) -> None:
-    """A worker's first act: its share of the threads."""
+    """A worker's first act: its share of the threads; locks of its own get no names, which it could leave behind."""
     import faiss
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    multiprocessing.set_start_method("fork", force=True)  # numcodecs makes a lock in the usual way of starting
     faiss.omp_set_num_threads(threads)
     threadpool_limits(threads)
     warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of numbers too large; it would be said by each

@@ -17,10 +17,11 @@ from actstore.write.batch import Batch
 from actstore_extract.again.asked import asked
 from actstore_extract.families.pretrained import explained
 from actstore_extract.families.remote import refusal
+from actstore_extract.roles import RULES
 from actstore_extract.run.card import flat, made_on
 from actstore_extract.run.extractor import NOT_RUN, Extractor
 from actstore_extract.run.runner import Run
-from actstore_extract.run.settings import RULES, changed
+from actstore_extract.run.settings import changed
 
 __all__ = ["Rerun"]
 

@@ -8,9 +8,9 @@ import numpy as np
 from actstore.store import Store
 from actstore_extract.replay.checkpoint import here
 from actstore_extract.replay.decoder import Decoder
+from actstore_extract.replay.errors import ReplayError
 from actstore_extract.replay.reader import NOWHERE, Stored
 from actstore_extract.replay.sample import Vectors
-from actstore_extract.replay.steps import ReplayError
 
 __all__ = ["Check", "Deviation"]
 

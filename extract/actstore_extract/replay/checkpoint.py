@@ -6,13 +6,14 @@ from typing import Any
 import torch
 
 from actstore_extract.replay.decoder import Decoder, load_decoder
-from actstore_extract.replay.steps import ReplayError
+from actstore_extract.replay.errors import ReplayError
+from actstore_extract.replay.reader import model_section
 from actstore_extract.run.card import made_on
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.settings import changed_decoder
 from actstore_extract.shipped import located
 
-__all__ = ["here", "model_section", "recorded_decoder"]
+__all__ = ["here", "recorded_decoder"]
 
 KERNELS = ("sdpa", "eager")  # attention that every CPU has
 
@@ -65,14 +66,6 @@ def recorded_decoder(
         blocked=section.get("blocked") or (),
         low_memory=low_memory,
     )
-
-
-def model_section(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What the recipe in a run card says of its model; ReplayError for a run card that names none."""
-    section = (run.get("recipe") or {}).get("model")
-    if not isinstance(section, dict) or not {"weights_sha256", "n_layers", "dtype"} <= run.keys():
-        raise ReplayError("the run card of this store names no model with its weights, so nothing can be replayed")
-    return section
 
 
 def here() -> dict[str, Any]:

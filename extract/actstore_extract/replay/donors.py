@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from actstore_extract.replay.errors import ReplayError
 from actstore_extract.replay.reader import Reader
 from actstore_extract.replay.sample import Vectors
-from actstore_extract.replay.steps import ReplayError
 from actstore_extract.roles import Positions
 
 __all__ = ["Donor", "from_file", "means", "of_rows"]

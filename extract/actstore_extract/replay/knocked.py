@@ -10,11 +10,11 @@ from actstore_extract.interventions.blocks import Block, parse_block
 from actstore_extract.interventions.conditions import Condition
 from actstore_extract.replay.check import Check
 from actstore_extract.replay.decoder import Decoder
+from actstore_extract.replay.errors import ReplayError
 from actstore_extract.replay.patched import kept
 from actstore_extract.replay.reader import Reader, Stored, together
 from actstore_extract.replay.replay import Replay, as_batch
 from actstore_extract.replay.sample import Branch, Job, Vectors
-from actstore_extract.replay.steps import ReplayError
 from actstore_extract.roles import Positions
 
 __all__ = ["KnockedOut", "knocked_out"]

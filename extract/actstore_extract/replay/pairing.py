@@ -12,8 +12,8 @@ from actstore.store import Store
 from actstore_extract.interventions.conditions import NONE
 from actstore_extract.replay import donors
 from actstore_extract.replay.donors import Donor
+from actstore_extract.replay.errors import ReplayError
 from actstore_extract.replay.reader import Reader, Stored, stored
-from actstore_extract.replay.steps import ReplayError
 
 __all__ = ["Asked", "Pairing", "chosen", "known_class", "paired"]
 

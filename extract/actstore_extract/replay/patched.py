@@ -9,11 +9,11 @@ from actstore.store import Store
 from actstore_extract.replay.check import Check
 from actstore_extract.replay.decoder import Decoder
 from actstore_extract.replay.donors import Donor
+from actstore_extract.replay.errors import ReplayError
 from actstore_extract.replay.pairing import Pairing
 from actstore_extract.replay.reader import together
 from actstore_extract.replay.replay import Replay
 from actstore_extract.replay.sample import Branch, Job, Put, Vectors
-from actstore_extract.replay.steps import ReplayError
 from actstore_extract.roles import Point
 
 __all__ = ["METHODS", "Outcome", "Patched", "able", "kept", "lacking", "method"]

@@ -4,7 +4,7 @@ from typing import NoReturn
 
 import torch
 
-from actstore_extract.replay.steps import ReplayError
+from actstore_extract.replay.errors import ReplayError
 
 __all__ = ["Catch", "Caught", "Prefix"]
 

@@ -12,16 +12,22 @@ from numpy.typing import NDArray
 from actstore.sql.views import literal
 from actstore.store import Store
 from actstore_extract.interventions.conditions import NONE
-from actstore_extract.replay.checkpoint import model_section
+from actstore_extract.replay.errors import ReplayError
 from actstore_extract.replay.sample import Kept, Vectors
-from actstore_extract.replay.steps import ReplayError
-from actstore_extract.roles import ImageSpan, Layout, Positions, parse_role, positions
-from actstore_extract.run.settings import RULES
+from actstore_extract.roles import RULES, ImageSpan, Layout, Positions, parse_role, positions
 
-__all__ = ["Reader", "Stored", "stored", "together"]
+__all__ = ["Reader", "Stored", "model_section", "stored", "together"]
 
 NOWHERE = -1
 TOGETHER = 1 << 28  # bytes of one layer of the samples that are replayed side by side, and share a block's weights
+
+
+def model_section(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipe in a run card says of its model; ReplayError for a run card that names none."""
+    section = (run.get("recipe") or {}).get("model")
+    if not isinstance(section, dict) or not {"weights_sha256", "n_layers", "dtype"} <= run.keys():
+        raise ReplayError("the run card of this store names no model with its weights, so nothing can be replayed")
+    return section
 
 
 class Reader:

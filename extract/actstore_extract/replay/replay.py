@@ -15,9 +15,10 @@ from actstore_extract.forward.tap import tapped
 from actstore_extract.forward.threads import fitting_threads
 from actstore_extract.interventions.blocks import Block, block_attention, own_blocks
 from actstore_extract.replay.decoder import Decoder
+from actstore_extract.replay.errors import ReplayError
 from actstore_extract.replay.prefix import Catch, Caught, Prefix
 from actstore_extract.replay.sample import Branch, Job, Kept, Put, Vectors
-from actstore_extract.replay.steps import Forward, ReplayError, Step
+from actstore_extract.replay.steps import Forward, Step
 from actstore_extract.roles import Positions
 
 __all__ = ["Replay", "as_batch"]

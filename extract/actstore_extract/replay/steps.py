@@ -11,21 +11,17 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from actstore.errors import ActstoreError
 from actstore_extract.families import Model
 from actstore_extract.families.anatomy import several
 from actstore_extract.forward.points import at_point
 from actstore_extract.forward.tap import AttentionError, attention_modules
+from actstore_extract.replay.errors import ReplayError
 
-__all__ = ["Forward", "ReplayError", "Step"]
+__all__ = ["Forward", "Step"]
 
 ROUNDING = 0.01  # relative, that a forward gone on with may differ by in the coarsest number type
 _PROVEN: WeakSet[Model] = WeakSet()  # models whose forward is known to be one that can be gone on with
 _CACHES = ("past_key_values", "layer_past")  # what blocks call it
-
-
-class ReplayError(ActstoreError):
-    """This model, or what is stored of a sample, cannot be replayed."""
 
 
 class _Enough(Exception):  # noqa: N818

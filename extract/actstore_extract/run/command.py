@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from actstore.commands.options import COUNT, output_options, store_argument
+from actstore.commands.plugins import Shelf
 from actstore.commands.statuses import Status, end
 from actstore.errors import visible
 from actstore.progress import duration
@@ -185,7 +186,7 @@ def thumbnails(store: Path, recipe: str | None, pixels: int, overrides: tuple[st
     _say(f"{store}: {kept.name} holds its pictures, {kept.path.stat().st_size / 1e6:.1f} MB")
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Shelf, invoke_without_command=True)
 @output_options
 @click.pass_context
 def recipes(context: click.Context, style: str | None, output: Path | None) -> None:
@@ -276,7 +277,7 @@ def show(name: str) -> None:
     elif Path(name).is_dir():
         click.echo(_recipe_of(Path(name)), nl=False)
     else:
-        hint = nearest(name, list(shipped()), "see actstore recipes")
+        hint = nearest(name, list(shipped()), "see actstore recipes; for trainings, actstore train recipes")
         raise ActstoreError(f"'{name}' is no store, and no recipe of that name ships{hint}")
 
 

@@ -31,6 +31,7 @@ from actstore_extract.interventions.conditions import Condition, crossed, expand
 from actstore_extract.recipe.answers import check_answers, names_of
 from actstore_extract.recipe.asked import asked
 from actstore_extract.recipe.recipe import Recipe, RecipeError
+from actstore_extract.roles import RULES
 from actstore_extract.run import thumbnails
 from actstore_extract.run.card import made_on
 from actstore_extract.run.checking import checked
@@ -42,7 +43,7 @@ from actstore_extract.run.lens import lens_of
 from actstore_extract.run.ranks import Share, device_of, share_of
 from actstore_extract.run.resume import check_same, check_samples, recipe_of
 from actstore_extract.run.said import tokens_of
-from actstore_extract.run.settings import RULES, settings
+from actstore_extract.run.settings import settings
 from actstore_extract.samples import Samples
 from actstore_extract.shipped import located, origin
 
@@ -148,8 +149,7 @@ class Run:
 
     @cached_property
     def prints(self) -> dict[str, Any]:
-        """What the model is, to be held against that of a run card: hashes of its files, its settings, and the rules by
-        which roles are found in its samples."""
+        """What the model is, to be held against a run card: hashes of files, settings, the rules of its roles."""
         path, section = self.folder, self.recipe.model
         generation = self.generation if self.generates else None
         found = settings(path, section.revision, generation=generation, code=section.remote_code)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from actstore_extract.families import sources
 from actstore_extract.families.parts import read_parts
+from actstore_extract.roles import RULES
 from actstore_extract.run.fingerprint import LANGUAGE, WEIGHTS, folder_of, hashed, matching
 
-__all__ = ["RULES", "changed", "changed_decoder", "settings"]
+__all__ = ["changed", "changed_decoder", "settings"]
 
-RULES = "rules_of_roles"  # in a run card: the number of those by which roles were found
 _CONFIGS = ("config.json", "special_tokens_map.json", "tokenizer_config.json")
 _PICTURES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 _GENERATION, _ENDS = "generation_config.json", "eos_token_id"

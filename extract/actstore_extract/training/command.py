@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actstore.commands.options import COUNT, SEED, Number, OutputPath, numbers, output_options
+from actstore.commands.plugins import Group, Shelf
 from actstore.errors import visible
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def _say(text: str) -> None:
         click.echo(visible(text, lines=True), err=True)
 
 
-@click.group()
+@click.group(cls=Group)
 def train() -> None:
     """Train an adapter between two frozen models, or LoRA in a model that draws, from a recipe; or sparse autoencoders
     of what a store keeps.
@@ -148,11 +149,11 @@ def sae(
     render(found, style, output)
 
 
-@train.command()
-@click.argument("name", required=False)
+@train.group(cls=Shelf, invoke_without_command=True)
 @output_options
-def recipes(name: str | None, style: str | None, output: Path | None) -> None:
-    """List the recipes that ship and what each needs, or print one, to be copied and edited.
+@click.pass_context
+def recipes(context: click.Context, style: str | None, output: Path | None) -> None:
+    """List the recipes that ship, and what each needs.
 
     gpu_gb is rough: 10^9 bytes on each GPU, by arithmetic from the published models; a smaller training.micro_batch
     needs less and learns the same, up to rounding.
@@ -160,30 +161,43 @@ def recipes(name: str | None, style: str | None, output: Path | None) -> None:
     \b
     Example:
       actstore train recipes
-      actstore train recipes clip-gemma-2-2b-pretrain > mine.toml
+      actstore train recipes show clip-gemma-2-2b-pretrain > mine.toml
     """
+    if context.invoked_subcommand is not None:
+        return
     import polars as pl
 
     from actstore.commands.table import render
-    from actstore.errors import ActstoreError, nearest
     from actstore_extract.training import needs
     from actstore_extract.training.recipe import TrainingRecipe, load, shipped
 
-    if name is None:
-        found = [load(one, TrainingRecipe) for one in shipped()]
-        table = {
-            "name": [one.name for one in found],
-            "kind": [one.kind for one in found],
-            "weights": [needs.weights(one) for one in found],
-            "data": [needs.data(one) for one in found],
-            "gpu_gb": [known and round(known, 1) for known in map(needs.gpu_gb, found)],
-            "about": [one.about for one in found],
-        }
-        render(pl.DataFrame(table), style, output)
-    elif name in shipped():
-        click.echo(shipped()[name].text, nl=False)
-    else:
-        raise ActstoreError(f"no recipe '{name}' ships{nearest(name, list(shipped()), 'see actstore train recipes')}")
+    found = [load(one, TrainingRecipe) for one in shipped()]
+    table = {
+        "name": [one.name for one in found],
+        "kind": [one.kind for one in found],
+        "weights": [needs.weights(one) for one in found],
+        "data": [needs.data(one) for one in found],
+        "gpu_gb": [known and round(known, 1) for known in map(needs.gpu_gb, found)],
+        "about": [one.about for one in found],
+    }
+    render(pl.DataFrame(table), style, output)
+
+
+@recipes.command()
+@click.argument("name", metavar="RECIPE")
+def show(name: str) -> None:
+    """Print a recipe that ships, to be copied and edited.
+
+    \b
+    Example:
+      actstore train recipes show clip-gemma-2-2b-pretrain > mine.toml
+    """
+    from actstore.errors import ActstoreError, nearest
+    from actstore_extract.training.recipe import LISTED_BY, shipped
+
+    if name not in shipped():
+        raise ActstoreError(f"no training recipe '{name}' ships{nearest(name, list(shipped()), f'see {LISTED_BY}')}")
+    click.echo(shipped()[name].text, nl=False)
 
 
 def _end(done: "Done", out: Path) -> None:

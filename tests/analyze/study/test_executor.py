@@ -1,5 +1,6 @@
 """The same function over many units, here or in other processes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def test_a_process_that_is_killed_loses_nothing(store, tmp_path):
 
 @pytest.mark.slow
 def test_an_interruption_ends_the_workers(store, tmp_path):
-    """Though each has a unit in hand, which takes ten minutes."""
+    """Though each has a unit in hand, which takes ten minutes, and hears Ctrl-C as all that a terminal runs."""
     units = [tmp_path / "a", tmp_path / "b"]
     script = tmp_path / "script.py"
     script.write_text(
@@ -65,12 +66,15 @@ def test_an_interruption_ends_the_workers(store, tmp_path):
         "if __name__ == '__main__':\n"
         f"    mapped(actstore.open({str(store.path)!r}), resting, [*map(Path, {[*map(str, units)]!r})], jobs=2)\n"
     )
-    asked = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)
+    asked = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not all(unit.exists() for unit in units):
         assert asked.poll() is None, asked.communicate()
         time.sleep(0.1)
-    asked.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in asked.communicate(timeout=20)[1]
+    os.killpg(asked.pid, signal.SIGINT)
+    said = asked.communicate(timeout=20)[1]
+    assert said.endswith("\nKeyboardInterrupt\n")
+    assert said.count("Traceback") == 1
+    assert "resource_tracker" not in said
 
 
 @pytest.mark.slow

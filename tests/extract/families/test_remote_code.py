@@ -16,9 +16,9 @@ from actstore_extract.again.recompute import recompute
 from actstore_extract.families import LoadError, load
 from actstore_extract.families.halves import language_model, vision_tower
 from actstore_extract.recipe import recipe
+from actstore_extract.replay import ReplayError
 from actstore_extract.replay.checkpoint import recorded_decoder
 from actstore_extract.replay.decoder import load_decoder
-from actstore_extract.replay.steps import ReplayError
 from actstore_extract.run.runner import Run
 
 CONFIGURATION = """

@@ -33,8 +33,28 @@ def test_commands(folder, tmp_path, capsys, monkeypatch):
     assert table.filter(pl.col("gpu_gb").is_null())["name"].to_list() == [
         "digits-adapter", "digits-lora", "openmoji-adapter",
     ]  # fmt: skip
-    assert main.run(["train", "recipes", "emu3-lora"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "reason"),
+    [
+        (
+            "recipes digits-fusion",
+            2,
+            "no command 'digits-fusion'; a recipe is printed by: actstore recipes show digits-f",
+        ),
+        ("train recipes emu3-lora", 2, "a recipe is printed by: actstore train recipes show emu3-lora"),
+        ("train recipes shwo emu3-lora", 2, "no command 'shwo'; did you mean 'show'?"),
+        ("train adaptor", 2, "no command 'adaptor'; did you mean 'adapter'?"),
+        ("train recipes show emu3-lroa", 1, "no training recipe 'emu3-lroa' ships; did you mean 'emu3-lora'?"),
+        ("recipes show emu3-lora", 1, "ee actstore recipes; for trainings, actstore train recipes"),
+    ],
+)
+def test_how_a_recipe_is_printed(capsys, words, status, reason):
+    assert main.run(["train", "recipes", "show", "emu3-lora"]) == 0
     assert capsys.readouterr().out == recipe.shipped()["emu3-lora"].text
+    assert main.run(words.split()) == status
+    assert reason in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

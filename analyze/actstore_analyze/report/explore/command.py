@@ -1,5 +1,6 @@
 """Commands that show a store: one of its samples, and all of its points."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import click
 from actstore.commands.options import COUNT, OutputPath, store_argument
 from actstore_analyze.commands import layers as layer_numbers
 from actstore_analyze.commands import names, say
+from actstore_analyze.sae.command import autoencoders
 
 if TYPE_CHECKING:
     from actstore_analyze.report.explore.resources import Resources
@@ -44,7 +46,7 @@ def show(store: Path, sample: str, condition: str, output: Path | None) -> None:
 @click.command()
 @click.argument("stores", nargs=-1, required=True, metavar="STORE... [SQL]")
 @click.option("--roles", callback=names, metavar="ROLE,...", help="Only these; all if not given.")
-@click.option("--saes", help="Sparse autoencoders whose features cards show: a folder, or those that ship.")
+@partial(autoencoders, required=False)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page; a free one if not given.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option(
@@ -64,6 +66,8 @@ def explore(
     stores: tuple[str, ...],
     roles: list[str] | None,
     saes: str | None,
+    sae_id: str | None,
+    hook: str | None,
     port: int,
     no_browser: bool,
     output: Path | None,
@@ -72,6 +76,8 @@ def explore(
     projection: str,
 ) -> None:
     """Look at the points of some stores: in the plane, layer by layer, each with its picture and its neighbours.
+
+    With --saes the cards of points show features of these sparse autoencoders.
 
     A page on this machine alone (127.0.0.1, with a token). SQL, last, chooses the rows, as elsewhere. Neighbours are
     always those in the full space. With -o it is one file that opens offline and asks nobody for anything: what it
@@ -92,13 +98,15 @@ def explore(
     *paths, last = stores
     query = last if paths and last.lstrip().lower().startswith(("select", "from", "with")) else None
     opened = [open_store(path) for path in (paths if query else stores)]
-    autoencoders = None
+    read = None
+    if saes is None and (sae_id or hook):
+        raise click.UsageError("--sae-id and --hook are of autoencoders: name them with --saes")
     if saes is not None:
         from actstore_analyze.sae.source import source
 
-        autoencoders = source(saes)
+        read = source(saes, sae_id, hook)
     most = limit or (100_000 if output is None else 5_000)
-    resources = Resources(opened, query or "from rows", roles=roles or [], saes=autoencoders, most=most)
+    resources = Resources(opened, query or "from rows", roles=roles or [], saes=read, most=most)
     if output is not None:
         _write(resources, output, layers, projection)
         return
