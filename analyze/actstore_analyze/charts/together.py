@@ -46,9 +46,15 @@ def curves(tables: Tables, curve: Callable[[pl.DataFrame], pl.DataFrame], what: 
 
 
 def one_panel_each(
-    panels: Sequence[Panel], title: str, note: str, *, at: str = "relative depth", columns: int = 1
+    panels: Sequence[Panel],
+    title: str,
+    note: str,
+    *,
+    at: str = "relative depth",
+    columns: int = 1,
+    remarks: Sequence[str] = (),
 ) -> alt.VConcatChart:
-    """The panels in rows of `columns`; under the title what the bands are and whose curves are pale."""
+    """The panels in rows of `columns`; under the title what the bands are, whose curves are pale and remarks."""
     charts = [
         lines.over_depth(
             one.own, y_title=one.y_title, floor=one.axis[0], ceiling=max(one.axis[1], one.axis[0] + 0.1),
@@ -62,7 +68,7 @@ def one_panel_each(
     joined: alt.VConcatChart = alt.vconcat(*rows, spacing=20).resolve_scale(
         color="independent", shape="independent", strokeDash="independent"
     )
-    return joined.properties(title=heading(title, [note, *said]))
+    return joined.properties(title=heading(title, [note, *said, *remarks]))
 
 
 def _behind(references: Sequence[pl.DataFrame]) -> pl.DataFrame | None:

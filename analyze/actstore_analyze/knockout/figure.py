@@ -9,9 +9,10 @@ from actstore_analyze.charts import lines
 from actstore_analyze.charts.charts import counts, decimals, heading, pale
 from actstore_analyze.charts.lines import GREY, INK, WIDTH, Name
 from actstore_analyze.knockout.study import WORDS
+from actstore_analyze.published.curves import other_chance
 from actstore_analyze.study.conditions import NONE
 
-__all__ = ["SHOWN", "everywhere", "knockout", "marked", "plain"]
+__all__ = ["SHOWN", "chance_of", "everywhere", "knockout", "marked", "plain"]
 
 SHOWN = ("overlap", "vqa_accuracy", "cider", "accuracy")  # the others are in the table
 MARKS = {  # of a metric where all are drawn on one axis
@@ -46,9 +47,16 @@ def knockout(
     }
     charts: list[alt.LayerChart] = [*over.values(), _in_all_blocks(known, metrics, tables)]
     behind = pale(reference if "overlap" in over else None, at="share of the blocks")
+    behind += other_chance(chance_of(known, "overlap"))[1] if behind else []
     note = f"n = {counts(table)} samples"
     charts[0] = charts[0].properties(title=heading(title, [note, *_intervals(known), *behind]))
     return alt.vconcat(*charts, spacing=22)
+
+
+def chance_of(table: pl.DataFrame, metric: str) -> float | None:
+    """The chance level of a metric, as the row of the model as it is has it."""
+    found = table.filter(pl.col("metric") == metric, pl.col("knockout") == NONE)["chance"]
+    return found[0] if len(found) else None
 
 
 def _intervals(table: pl.DataFrame) -> list[str]:
@@ -94,7 +102,9 @@ def _over_windows(
         text=said,
     )  # fmt: skip
     behind = _behind(reference, several, int(own["blocks"][0]))
-    rules = {f"chance {level:.3f}": level for level in [start["chance"][0]] if level is not None and start.height}
+    level = chance_of(own, metric)
+    rules = {} if level is None else {f"chance {level:.3f}": level}
+    rules |= {} if behind is None else other_chance(level)[0]
     return lines.over_layers(
         drawn,
         y_title=WORDS[metric],

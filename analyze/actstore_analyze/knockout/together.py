@@ -8,8 +8,9 @@ import polars as pl
 from actstore_analyze.charts import lines
 from actstore_analyze.charts.charts import decimals, heading
 from actstore_analyze.charts.together import Panel, Tables, curves, one_panel_each
-from actstore_analyze.knockout.figure import SHOWN, everywhere, marked, plain
+from actstore_analyze.knockout.figure import SHOWN, chance_of, everywhere, marked, plain
 from actstore_analyze.knockout.study import WORDS, with_share
+from actstore_analyze.published.curves import other_chance
 from actstore_analyze.study.conditions import NONE
 
 __all__ = ["together"]
@@ -25,7 +26,9 @@ def together(tables: Tables, *, title: str, references: Sequence[pl.DataFrame] =
     note = "attention blocked in the last blocks" if panels else "attention blocked in all blocks"
     if not panels and left is None:
         note += "; of a model that scores 0 as it is no share is left"
-    charts = [one_panel_each(panels, title, note, at="share of the blocks")] if panels else []
+    levels = [level for table in tables.values() if (level := chance_of(table, "overlap")) is not None]
+    remarks = [line for level in levels[:1] for line in other_chance(level)[1]] if references else []
+    charts = [one_panel_each(panels, title, note, at="share of the blocks", remarks=remarks)] if panels else []
     rest = [left] if left is not None else [] if panels else [alt.LayerChart(layer=[_nothing()])]
     joined: alt.VConcatChart = alt.vconcat(*charts, *rest, spacing=24)
     return joined if panels else joined.properties(title=heading(title, note))

@@ -7,6 +7,7 @@ import polars as pl
 
 from actstore_analyze.charts import charts, lines
 from actstore_analyze.charts.charts import chance, counts, decimals, error_band, heading, pale, series
+from actstore_analyze.published.curves import other_chance
 
 __all__ = ["ceiling", "data_overlap", "overlap"]
 
@@ -19,23 +20,28 @@ def overlap(
     reference: published curves (published.overlap), drawn pale at the same relative depth for the roles of `table`.
     end: of the y axis, for charts that are set beside each other.
     """
-    behind = _behind(reference, table)
+    behind, level = _behind(reference, table), chance(table)
+    theirs, remark = other_chance(next(iter(level.values()))) if behind.height else ({}, [])
     chart = lines.over_layers(
         _drawn(table),
         y_title=f"label overlap χ (k = {_neighbors(table)})",
         ceiling=end or ceiling([table], reference),
-        rules=chance(table),
+        rules={**level, **theirs},
         behind=behind,
     )
     note = f"n = {counts(table)} samples, {table['metric'][0]} distance{_band(table)}"
-    titled: alt.LayerChart = chart.properties(title=heading(title, [note, *pale(reference if behind.height else None)]))
+    titled: alt.LayerChart = chart.properties(
+        title=heading(title, [note, *pale(reference if behind.height else None), *remark])
+    )
     return titled
 
 
 def ceiling(tables: Sequence[pl.DataFrame], reference: pl.DataFrame | None = None) -> float:
-    """The end of a y axis that the overlaps of all tables fit under, their chance and what is drawn behind."""
+    """The end of a y axis that the overlaps of all tables fit under with their bands, their chance and what is drawn
+    behind."""
     behind = [_behind(reference, table)["value"] for table in tables]
-    own = [pl.concat([table["overlap"].fill_nan(None), table["chance"]]) for table in tables]
+    reach = pl.max_horizontal("value", "high")
+    own = [pl.concat([_drawn(table).select(reach).to_series(), table["chance"]]) for table in tables]
     return lines.top(pl.concat([*own, *behind]).to_list())
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "gap",
     "homogeneity",
     "knockouts",
+    "other_chance",
     "overlap",
     "patching",
     "peaks",
@@ -29,7 +30,8 @@ SOURCE = (
 )
 SAID = "read off its authors' page, to about 0.003"
 PRINTED = "its table, both ends alone, to 0.005"
-K, CLASSES = 30, 100  # of the published label overlap: 100 ImageNet classes of 100 images
+K, CLASSES, IMAGES = 30, 100, 100  # of the published label overlap: 100 ImageNet classes of 100 images each
+CHANCE = (IMAGES - 1) / (CLASSES * IMAGES - 1)  # of it: what random neighbours give
 
 PANELS = ("chameleon-7b", "pixtral-12b")  # of figure 4; colour of a curve -> the paper's word, the role here
 SERIES = {
@@ -68,6 +70,21 @@ def overlap(model: str) -> pl.DataFrame | None:
     """
     found = _curves().filter(pl.col("model") == MODELS[key(model)].name)
     return found if found.height else stated.bound(model)
+
+
+def other_chance(own: float | None) -> tuple[dict[str, float], list[str]]:
+    """The chance level of the published label overlaps by its name, and a line that says what the difference means;
+    nothing of either where one's own is the same, or is not known.
+
+    >>> other_chance(0.1)
+    ({'published chance 0.010': 0.0099...}, ['its chance is 0.010, here 0.100: compare shapes over depth, not heights'])
+    >>> other_chance(0.0101)
+    ({}, [])
+    """
+    if own is None or abs(own - CHANCE) < 0.001:
+        return {}, []
+    note = f"its chance is {CHANCE:.3f}, here {own:.3f}: compare shapes over depth, not heights"
+    return {f"published chance {CHANCE:.3f}": CHANCE}, [note]
 
 
 def gap(model: str) -> pl.DataFrame | None:

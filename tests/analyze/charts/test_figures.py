@@ -12,7 +12,7 @@ from PIL import Image
 from actstore.errors import ActstoreError
 from actstore_analyze.attention.figure import PALE
 from actstore_analyze.charts import charts, lines, stacks
-from actstore_analyze.overlap.figure import overlap
+from actstore_analyze.overlap.figure import ceiling, overlap
 from actstore_analyze.published import curves
 
 LAYERS = 5
@@ -131,6 +131,25 @@ def test_reference_stops_where_the_layers_of_the_table_stop():
     depths = [float(match[1]) for text in said if (match := re.search(r"relative depth ([\d.]+)", text))]
     assert depths
     assert max(depths) == 0.5
+
+
+def test_a_reference_of_another_chance_level_says_so_and_draws_it():
+    assert pytest.approx(100 * 100 * 99 / (10_000 * 9_999)) == curves.CHANCE  # random neighbours of 100 x 100 images
+    drawing = charts.svg(overlap(table(), title="t", reference=curves.overlap("chameleon-7b")), "a")
+    assert ">published chance 0.010</text>" in drawing
+    assert ">its chance is 0.010, here 0.099: compare shapes over depth, not heights<" in drawing
+    same = charts.svg(
+        overlap(table().with_columns(chance=0.0099), title="t", reference=curves.overlap("chameleon-7b")), "a"
+    )
+    assert "published chance" not in same
+    assert "compare shapes" not in same
+
+
+def test_bands_are_inside_the_axis():
+    interval = table().with_columns(low=pl.lit(0.05), high=pl.lit(0.93))
+    assert ceiling([interval]) >= 0.93
+    assert ceiling([table().with_columns(se=pl.lit(0.3))]) >= 0.61 + 0.3
+    assert ceiling([table()]) < 0.9
 
 
 def test_published_numbers_are_the_papers():
