@@ -12,13 +12,17 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-os.environ["PYTHONPATH"] = str(HERE)  # of the kernels that execute the tutorials
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # threads that wait for each other on a busy machine cost most of the time
+for name, first in (("PYTHONPATH", HERE), ("PATH", Path(sys.executable).parent)):  # of kernels and their commands
+    os.environ[name] = os.pathsep.join(filter(None, (str(first), os.environ.get(name))))
 
 from importlib.metadata import version as installed  # noqa: E402
 
 import click  # noqa: E402
 import stores  # noqa: E402
+import tables  # noqa: E402
 from docutils.nodes import SkipNode, math_block  # noqa: E402
 from latex2mathml.converter import convert  # noqa: E402
 
@@ -41,7 +45,6 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
 nb_merge_streams = True
-nb_render_markdown_format = "myst"  # tables.py makes tables
 highlight_language = "text"
 suppress_warnings = ["mystnb.unknown_mime_type"]  # Vega-Lite beside each SVG
 autodoc_member_order = "bysource"
@@ -75,6 +78,11 @@ for name in cli.list_commands(everything):  # commands that joined by entry poin
         cli.add_command(command, name)
 
 
+def filled(_app: object, _name: str, source: list[str]) -> None:
+    """A page with what tables.py makes in the place of `% tables.NAME`: headings in it are headings of the page."""
+    source[0] = re.sub(r"^% tables\.(\w+)$", lambda match: getattr(tables, match[1])(), source[0], flags=re.MULTILINE)
+
+
 def escaped(_app: object, _context: object, lines: list[str]) -> None:
     """Single stars in the help of a command are stars, no emphasis."""
     lines[:] = [re.sub(r"(?<!\*)\*(?!\*)", r"\*", line) for line in lines]
@@ -90,5 +98,6 @@ def drawn(translator: Any, node: Any) -> None:
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", inline_renderers=(drawn, None), block_renderers=(drawn, None))
+    app.connect("source-read", filled)
     for part in ("description", "options", "arguments", "epilog"):
         app.connect(f"sphinx-click-process-{part}", escaped)

@@ -1,92 +1,70 @@
-"""Tables of the reference, made from the code that they describe."""
+"""Parts of the reference, made from the code that they describe: a page has `% tables.NAME` where NAME's text goes."""
 
-import json
+import re
+import sys
 from collections.abc import Iterable, Sequence
 from inspect import cleandoc
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import polars as pl
-from IPython.display import Markdown
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from stores import WORK
 
 from actstore.sql.overview import schema
 from actstore.store import open as open_store
 from actstore_extract import legend
-from actstore_extract.interventions.knockouts import KnockoutSection
-from actstore_extract.interventions.patches import PatchSection
-from actstore_extract.interventions.steers import SteerSection
-from actstore_extract.recipe.recipe import CaptureSection, ModelSection, PromptSection, Recipe, TurnSection
-from actstore_extract.samples import SOURCES
+from actstore_extract.recipe.keys import NEEDED, SECTIONS, Key, keys
+from actstore_extract.samples import SOURCES, Source
 
-SECTIONS: dict[str, type[BaseModel]] = {
-    "Top of the file": Recipe,
-    "`[model]`": ModelSection,
-    "`[prompt]`": PromptSection,
-    "`[[prompt.turns]]`": TurnSection,
-    "`[capture]`": CaptureSection,
-    "`[[conditions]]`, a knockout": KnockoutSection,
-    "`[[conditions]]`, a patch": PatchSection,
-    "`[[conditions]]`, steering": SteerSection,
+_TITLES = {
+    "top": "Top of the file",
+    "prompt.turns": "`[[prompt.turns]]`",
+    "conditions, knockout": "`[[conditions]]`, a knockout",
+    "conditions, patch": "`[[conditions]]`, a patch",
+    "conditions, steer": "`[[conditions]]`, steering",
 }
 
 
-def recipe_keys() -> Markdown:
-    """Every section of a recipe with its keys, their types and what they are without."""
-    return Markdown("\n\n".join(_section(name, kind) for name, kind in SECTIONS.items()))
+def recipe_keys() -> str:
+    """Every section of a recipe with its keys."""
+    own = {name: kind for name, kind in SECTIONS.items() if kind is Source or not issubclass(kind, Source)}
+    return "\n\n".join(_section(_TITLES.get(name, f"`[{name}]`"), name, kind) for name, kind in own.items())
 
 
-def sources() -> Markdown:
-    """The same of every source of samples."""
-    return Markdown("\n\n".join(_section(f'`source = "{name}"`', kind) for name, kind in SOURCES.items()))
+def sources() -> str:
+    """Every source of samples: where its data are handed out and how they lie, its keys, the columns that it makes."""
+    return "\n\n".join(_source(name, kind) for name, kind in SOURCES.items())
 
 
-def _section(title: str, kind: type[BaseModel]) -> str:
-    rows = [
-        (
-            f"`{name}`",
-            f"`{_type(one.annotation)}`",
-            "the file's name" if kind is Recipe and name == "name" else _default(one.default),
-        )
-        for name, one in kind.model_fields.items()
-        if not (
-            one.annotation is not None and isinstance(one.annotation, type) and issubclass(one.annotation, BaseModel)
-        )
-    ]
-    return f"## {title}\n\n{_prose(kind)}\n\n{_table(('key', 'type', 'without it'), rows)}"
+def _source(name: str, kind: type[Source]) -> str:
+    layout = (sys.modules[kind.__module__].__doc__ or "").partition("\n\n")[2].strip("\n")
+    said = [_section(f"`{name}`", f"samples of {name}", kind)]
+    said += [f"Handed out by {_text(kind.origin)}."] if kind.origin else []
+    said += [f"```text\n{layout}\n```"] if layout else []
+    return "\n\n".join([*said, f"Columns: {_text(cleandoc(kind.everything.__doc__ or ''))}"])
 
 
-def _default(value: Any) -> str:
-    if value is PydanticUndefined:
-        return "needed"
-    return "" if value is None else f"`{json.dumps(value)}`"
+def _section(title: str, name: str, kind: type[BaseModel]) -> str:
+    own = [_key(key) for key in keys() if key.section == name]
+    return "\n\n".join([f"## {title}", _text(cleandoc(kind.__doc__ or "")), *own])
 
 
-def _prose(kind: type[BaseModel]) -> str:
-    """A docstring, in which `<image>` outside of code is no markup."""
-    pieces = cleandoc(kind.__doc__ or "").split("`")
-    return "`".join(piece if i % 2 else piece.replace("<", r"\<") for i, piece in enumerate(pieces))
+def _key(key: Key) -> str:
+    """A key as an item of a definition list."""
+    without = NEEDED if key.default == NEEDED else f"without it `{key.default}`" if key.default else "optional"
+    return f"`{key.key}` ({_text(key.kind)}; {without})\n: {_text(key.meaning)}\n\n  ```toml\n  {key.example}\n  ```"
 
 
-def _type(annotation: Any) -> str:
-    """`list[str] | None`, without where types come from."""
-    if get_origin(annotation) is Annotated:
-        return _type(get_args(annotation)[0])
-    if get_origin(annotation) is Literal:
-        return " | ".join(map(repr, get_args(annotation)))
-    if get_origin(annotation) in (Union, UnionType):
-        return " | ".join(map(_type, get_args(annotation)))
-    inner = ", ".join(map(_type, get_args(annotation)))
-    name = getattr(annotation, "__name__", str(annotation))
-    if isinstance(annotation, type) and issubclass(get_origin(annotation) or annotation, BaseModel):
-        name = "table"
-    return {"NoneType": "none", "Ellipsis": "..."}.get(name, name) + (f"[{inner}]" if inner else "")
+def _text(said: str) -> str:
+    """Words of the code, in which `<image>` outside of code is no markup, and addresses are links."""
+    pieces = said.split("`")
+    plain = [re.sub(r"https://[^\s,)]+", r"<\g<0>>", re.sub(r"([<*])", r"\\\1", piece)) for piece in pieces[::2]]
+    pieces[::2] = plain
+    return "`".join(pieces)
 
 
-def columns(path: str) -> Markdown:
+def columns() -> str:
     """The views of a store, each with its columns."""
-    found = schema(open_store(path).sql)
+    found = schema(open_store(WORK / "demo" / "fusion").sql)
     said = []
     for view in found["view"].unique(maintain_order=True):
         own = found.filter(view=view)
@@ -100,17 +78,17 @@ def columns(path: str) -> Markdown:
         said.append(
             f"## `{view}`\n\n{own['meaning'][0].capitalize()}.\n\n{_table(('column', 'type', 'meaning'), table)}"
         )
-    return Markdown("\n\n".join(said))
+    return "\n\n".join(said)
 
 
-def roles() -> Markdown:
+def roles() -> str:
     """All roles, and which positions each is in the drawn prompt."""
     rows = [
         (f"`{role}`", meaning, f"`{shown or role}`", f"`{at}`" if at else "")
         for role, meaning, shown, at in legend.example().rows()
     ]
     table = _table(("role", "meaning", "for example", "positions in the drawing"), rows)
-    return Markdown(f"```text\n{legend.prompt()}\n```\n\n{table}")
+    return f"```text\n{legend.prompt()}\n```\n\n{table}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from actstore.errors import ActstoreError, nearest
 from actstore_extract.roles import Point, RoleError, parse_role
@@ -94,9 +94,10 @@ class Condition:
 class ConditionSection(BaseModel):
     """A condition as a recipe writes it; of this class itself only "none", the model as it is."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    name: str
+    name: Annotated[str, Field(examples=["eoi-knockout"])]
+    """How the condition is called in the store: lower-case letters, digits, single hyphens."""
 
     @field_validator("name")
     @classmethod

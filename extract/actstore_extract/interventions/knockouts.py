@@ -22,22 +22,28 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 class KnockoutSection(ConditionSection):
-    """An attention knockout: in `layers`, `queries` give no weight to `keys`; both are roles, or lists of them.
+    """An attention knockout: some token positions (queries) are kept from attending to others (keys).
 
-    A name alone, ROLE-knockout, is one that is ready: of the text's attention to that role, in all layers. `windows`
-    makes several conditions NAME-wN, in which the last N blocks are blocked: 4 for N = 4, 8, ... and all, or a list of
-    N. `mode` is "post" (after the softmax: the weight is lost) or "pre" (the other keys share it). A query that loses
-    every key it could see is blind: it attends to nothing, and the output of its attention is zero. `heads` are all
-    unless named. `repeats` makes of random roles NAME-r1, NAME-r2, ..., each with a draw of its own, by seed.
+    A name alone, ROLE-knockout, is one that is ready: the text is kept from attending to that role, in all layers. A
+    query that loses every key it could see is blind: it attends to nothing, and the output of its attention is zero.
     """
 
-    keys: tuple[str, ...] = ()
-    queries: tuple[str, ...] = ("text",)
-    layers: Literal["all"] | list[int] = "all"
-    windows: _Count | list[_Count] | None = None
-    mode: Literal["post", "pre"] = "post"
-    heads: list[Annotated[int, Field(ge=0)]] | None = None
-    repeats: _Count | None = None
+    keys: Annotated[tuple[str, ...], Field(examples=["eoi"])] = ()
+    """The positions that are not attended to: a role, or a list of them. A name ROLE-knockout says it too."""
+    queries: Annotated[tuple[str, ...], Field(examples=["last"])] = ("text",)
+    """The positions that are kept from it: a role, or a list of them."""
+    layers: Annotated[Literal["all"] | list[int], Field(examples=[[10, 11]])] = "all"
+    """The blocks in which it is blocked, counted from 0."""
+    windows: Annotated[_Count | list[_Count] | None, Field(examples=[4])] = None
+    """Instead of layers: several conditions NAME-wN, in each of which the last N blocks are blocked. A number is a step
+    (4: N = 4, 8, ... and all), a list says each N."""
+    mode: Annotated[Literal["post", "pre"], Field(examples=["pre"])] = "post"
+    """"post" takes the weight after the softmax, where it is lost, as the paper does; "pre" before it, so that the
+    other keys share it."""
+    heads: Annotated[list[Annotated[int, Field(ge=0)]] | None, Field(examples=[[0, 3]])] = None
+    """The heads in which it is blocked; without it all."""
+    repeats: Annotated[_Count | None, Field(examples=[5])] = None
+    """For random roles: so many conditions NAME-r1, NAME-r2, ..., each with a draw of its own."""
 
     @model_validator(mode="before")
     @classmethod

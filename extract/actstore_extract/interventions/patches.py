@@ -1,8 +1,8 @@
 """Patches: conditions in which vectors of one sample, the source, take the place of another's, the receiver's."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from actstore_extract.interventions.conditions import Condition, Patch, RoleSection, checked
 from actstore_extract.roles import Point
@@ -12,22 +12,24 @@ __all__ = ["PatchSection"]
 
 
 class PatchSection(RoleSection):
-    """Activation patching: the receiver's vectors at the role `patch` become those of its source.
-
-    A condition NAME-lN for each N of `layers`: with `point` "residual" the residual stream at N alone (0 to L), with
-    "attention-input" what the attention reads in block N and all that follow. `pairs` lists [source, receiver] values
-    of the column `by`, or is "narrow-gate", the paper's; the i-th receiver of a pair has the i-th source. ROLE-patch
-    as a name says the role.
-    """
+    """Activation patching: at one token position the vectors of a sample, the receiver, become those of another, its
+    source. Each layer N is a condition of its own, NAME-lN."""
 
     kind: ClassVar[str] = "patch"
     done: ClassVar[str] = "patched"
 
-    patch: str = ""
-    point: Point = "residual"
-    layers: Literal["all"] | list[int] = "all"
-    pairs: Literal["narrow-gate"] | list[tuple[str, str]]
-    by: str = "label"
+    patch: Annotated[str, Field(examples=["eoi"])] = ""
+    """The position, a role. A name ROLE-patch says it too."""
+    point: Annotated[Point, Field(examples=["attention-input"])] = "residual"
+    """"residual" puts the vector into the residual stream at layer N alone (0 to L); "attention-input" into what the
+    attention reads, in block N and all that follow."""
+    layers: Annotated[Literal["all"] | list[int], Field(examples=[[0, 4, 8]])] = "all"
+    """At which layers, each a condition of its own."""
+    pairs: Annotated[Literal["narrow-gate"] | list[tuple[str, str]], Field(examples=[[("cat", "dog")]])]
+    """[source, receiver] classes; the i-th sample of the one class is the source of the i-th of the other.
+    "narrow-gate" are that paper's."""
+    by: Annotated[str, Field(examples=["wnid"])] = "label"
+    """The column that holds the classes of pairs."""
 
     @field_validator("patch")
     @classmethod

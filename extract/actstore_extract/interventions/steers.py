@@ -2,12 +2,12 @@
 
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import field_serializer, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from actstore_extract.interventions.conditions import Condition, ConditionError, RoleSection, Steer, checked
 
@@ -17,26 +17,29 @@ _COLUMN = "layer_"  # of vectors that `actstore export` writes, followed by thei
 
 
 class SteerSection(RoleSection):
-    """Steering: at the role `steer`, `scale` times a vector is added to the residual stream, or replaces it.
-
-    A condition NAME-lN for each N of `layers` (0 to L), NAME-lN-sX for each X of several scales. The vector is the mean
-    of those in the file `vector`, less the mean of those in `minus`: .npy (d,) or (n, d), or .parquet with a column
-    layer_N for each layer, as actstore export writes both. With `generated`, every token that the model says is steered
-    too, not the prompt alone. ROLE-steer as a name says the role. `sha256` is of the files, filled in when the recipe
-    is kept; one that differs is refused.
-    """
+    """Steering: at one token position a vector is added to the residual stream, or put in its place. Each layer N is a
+    condition of its own, NAME-lN, and NAME-lN-sX where there are several scales X."""
 
     kind: ClassVar[str] = "steer"
     done: ClassVar[str] = "steered"
 
-    steer: str = ""
-    layers: Literal["all"] | list[int]
-    vector: str
-    minus: str | None = None
-    mode: Literal["add", "replace"] = "add"
-    scale: float | list[float] = 1.0
+    steer: Annotated[str, Field(examples=["eoi"])] = ""
+    """The position, a role. A name ROLE-steer says it too."""
+    layers: Annotated[Literal["all"] | list[int], Field(examples=[[6]])]
+    """At which points of the residual stream (0 to L), each a condition of its own."""
+    vector: Annotated[str, Field(examples=["seven.parquet"])]
+    """A file of vectors, whose mean is added: .npy (d,) or (n, d), or .parquet with a column layer_N for each layer, as
+    actstore export writes both."""
+    minus: Annotated[str | None, Field(examples=["others.parquet"])] = None
+    """A file of vectors whose mean is taken from that first."""
+    mode: Annotated[Literal["add", "replace"], Field(examples=["replace"])] = "add"
+    """Whether the vector is added, or takes the place of what is there."""
+    scale: Annotated[float | list[float], Field(examples=[[1.0, 4.0]])] = 1.0
+    """What the vector is multiplied by; of a list each is a condition of its own."""
     generated: bool = False
-    sha256: str | None = None
+    """Steer every token that the model says, too."""
+    sha256: Annotated[str | None, Field(examples=["0" * 64])] = None
+    """Of the files, filled in when a store keeps the recipe: files that are others since are refused."""
 
     @field_validator("steer")
     @classmethod

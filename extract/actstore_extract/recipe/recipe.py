@@ -44,28 +44,33 @@ GENERATION = (
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ModelSection(_Section):
-    """Which model: a folder, a name on the hub, or one that ships; `processor` changes settings of its processor.
+    """Which model runs, and how it is loaded."""
 
-    `gguf` is a file as Ollama and LM Studio have them, instead of `path`: dequantised to float32, once.
-
-    Without `dtype` it runs in its checkpoint's own. With `remote_code` it runs what Python code the checkpoint brings
-    along, as whoever runs the recipe.
-    """
-
-    path: str
-    gguf: Annotated[str | None, Field(exclude=True)] = None  # becomes the path
-    family: str | None = None
-    revision: str | None = None
-    dtype: Literal["bfloat16", "float16", "float32"] | None = None
-    attention: str | None = None
-    device_map: str | None = None
-    blocked: list[dict[str, Any]] = []
-    processor: dict[str, Any] = {}
+    path: Annotated[str, Field(examples=["facebook/chameleon-7b"])]
+    """The model: a folder, a name on the Hugging Face hub, or one that ships, such as digits-fusion."""
+    gguf: Annotated[str | None, Field(exclude=True, examples=["model.gguf"])] = None  # becomes the path
+    """Instead of path: a file of Ollama or LM Studio, dequantised to float32 once."""
+    family: Annotated[str | None, Field(examples=["chameleon"])] = None
+    """Whose rules find the image tokens of its prompts; without it those of its architecture."""
+    revision: Annotated[str | None, Field(examples=["main"])] = None
+    """The branch, tag or commit of a model on the hub."""
+    dtype: Annotated[Literal["bfloat16", "float16", "float32"] | None, Field(examples=["bfloat16"])] = None
+    """Number type of its weights and of its computation; without it that of its checkpoint."""
+    attention: Annotated[str | None, Field(examples=["eager"])] = None
+    """The attention kernel, as Transformers calls it (attn_implementation); without it Transformers chooses."""
+    device_map: Annotated[str | None, Field(examples=["auto"])] = None
+    """"auto" spreads a model that is larger than one GPU over all of them."""
+    blocked: Annotated[list[dict[str, Any]], Field(examples=[[{"queries": "text", "keys": "image"}]])] = []
+    """Attention that this model never has, under no condition: the queries give no weight to the keys."""
+    processor: Annotated[dict[str, Any], Field(examples=[{"max_patches": 4}])] = {}
+    """Settings of its image processor that are to be others, such as into how many tiles a picture is cut."""
     remote_code: bool = False
+    """Run the Python code that a checkpoint brings along, with the rights of whoever runs the recipe: read it
+    before."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,32 +86,33 @@ class ModelSection(_Section):
 
 
 class TurnSection(_Section):
-    """What was said before: by the user, "<image>" where there is one, and by the model."""
+    """One exchange that comes before the question, in a chat."""
 
-    user: str
-    assistant: str
+    user: Annotated[str, Field(examples=["<image> Is this an animal?"])]
+    """What the user said; "<image>" stands for a picture."""
+    assistant: Annotated[str, Field(examples=["Yes."])]
+    """What the model answered."""
 
 
 class PromptSection(_Section):
-    """What is asked: "<image>" stands for the image, {column} for a column of the sample.
+    """What each sample is asked."""
 
-    `text` is one prompt, or one for each order: { image-text = "<image> {captions}", text-image = "{captions} <image>",
-    text = "{captions}" }; then each sample is asked in each. {captions} is a list's items without separators,
-    {captions[0]} the first of them.
-
-    With `chat` that is what the user says last, written as the chat template has it, up to where the answer begins;
-    without, text is taken as it is. In front of it are `system` and `turns`, which take columns too. `chat_template`
-    is Jinja instead of the model's own, `chat_options` are what it takes, such as { enable_thinking = false }, and
-    `today` is the date of a template that writes one.
-    """
-
-    text: str | dict[str, str] | None = None
+    text: Annotated[str | dict[str, str] | None, Field(examples=["<image> This {label} is a"])] = None
+    """The prompt: "<image>" stands for the picture, {column} for the sample's value in a column, {captions} for all
+    items of a list and {captions[0]} for its first. A table { image-text = "<image> {captions}", text-image =
+    "{captions} <image>" } asks each sample once in each order. Without it the column prompt is taken."""
     chat: bool = False
-    system: str | None = None
-    turns: list[TurnSection] = []
-    chat_template: str | None = None
-    chat_options: dict[str, Any] = {}
-    today: date | None = None
+    """Write the prompt as the model's chat template does, as the user's last words, up to where the answer begins."""
+    system: Annotated[str | None, Field(examples=["Answer in one word."])] = None
+    """The system's words in front of a chat."""
+    turns: Annotated[list[TurnSection], Field(examples=[[{"user": "Is a dog an animal?", "assistant": "Yes."}]])] = []
+    """Exchanges in front of the question of a chat."""
+    chat_template: Annotated[str | None, Field(examples=["{{ messages[-1].content }}"])] = None
+    """A template in Jinja instead of the model's own."""
+    chat_options: Annotated[dict[str, Any], Field(examples=[{"enable_thinking": False}])] = {}
+    """What the chat template takes beside the messages."""
+    today: Annotated[date | None, Field(examples=["2026-01-31"])] = None
+    """The date of a chat template that writes one, so that two runs are the same."""
 
     def before(self) -> Iterator[tuple[str, str]]:
         """What is said before that, where the recipe has it and in which words."""
@@ -137,36 +143,45 @@ class PromptSection(_Section):
 
 
 class CaptureSection(_Section):
-    """What is kept of each sample.
+    """What is kept of each sample: vectors, attention, what the model says."""
 
-    `roles` are those whose residual vectors are kept, `kv` those whose keys and values, in every block that the forward
-    runs through for `layers`. `attention` are the roles whose attention from the text is kept, head by head with
-    `per_head`, and `mass` that on every key up to the end of the image. `max_new_tokens` are generated, 0 for none, the
-    most probable one by one: `generation` is "greedy" for that alone, as it is without, "checkpoint" where the model's
-    generation config counts in all but sampling, or a table of such options, { repetition_penalty = 1.2 }. Of
-    `answers`, words or { class = word }, the probability as next token is kept; "narrow-gate" are the words of that
-    paper's code for its patching pairs, and "{column}" those of the samples themselves: each has its own, which is kept
-    as its column `truth`, and the probabilities of all of them. Of `layers`, -1 is the last residual
-    point; the forward ends at the last of them where `next_token` is false. `lens` keeps the model's final norm and
-    unembedding beside. `thumbnails` keeps small pictures of the samples, at most so many pixels wide and high, for
-    pages that show them; 0, as it is without, keeps none: whoever has the store would see them.
-    """
-
-    roles: Annotated[list[str], Field(min_length=1)]
-    kv: list[str] = []
-    attention: list[str] = []
+    roles: Annotated[list[str], Field(min_length=1, examples=[["eoi", "last-image", "image-mean", "last"]])]
+    """The token positions whose residual vectors are kept, by name (actstore roles lists the names)."""
+    kv: Annotated[list[str], Field(examples=[["prefix"]])] = []
+    """Positions whose keys and values are kept, in every block up to the last of layers."""
+    attention: Annotated[list[str], Field(examples=[["eoi", "last-image"]])] = []
+    """Positions whose attention from the text is kept, by layer and by query token, in the mean over heads."""
     per_head: bool = False
+    """Keep that attention of each head, not the mean."""
     mass: bool = False
-    max_new_tokens: Annotated[int, Field(ge=0)] = 0
-    generation: Literal["greedy", "checkpoint"] | dict[str, Any] | None = None
-    answers: str | list[str] | dict[str, str] = []
-    layers: Literal["all"] | list[int] = "all"
-    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    """Keep how much attention the text gives each position up to the end of the image, which actstore attention
+    reads."""
+    max_new_tokens: Annotated[int, Field(ge=0, examples=[20])] = 0
+    """How many tokens the model goes on with; their text is kept. 0 for none."""
+    generation: Annotated[
+        Literal["greedy", "checkpoint"] | dict[str, Any] | None, Field(examples=[{"repetition_penalty": 1.2}])
+    ] = None
+    """How it goes on. "greedy", as without it: the most probable token each time. "checkpoint": that, with the
+    penalties of the checkpoint's generation_config.json. A table: that, with these options."""
+    answers: Annotated[str | list[str] | dict[str, str], Field(examples=[["dog", "cat"]])] = []
+    """Words whose probability as the next token is kept: a list, a table class = word, "{column}" for each sample's own
+    (kept as the column truth), or "narrow-gate", the words of that paper's code for its patching pairs."""
+    layers: Annotated[Literal["all"] | list[int], Field(examples=[[0, 16, -1]])] = "all"
+    """Which points of the residual stream are kept: N is what enters block N, the last, or -1, what leaves the last
+    block. Where next_token = false the forward ends at the last of them."""
+    dtype: Annotated[Literal["bfloat16", "float16", "float32"] | None, Field(examples=["float16"])] = None
+    """Number type of the vectors in the store; without it that in which the model runs."""
     next_token: bool = True
+    """Keep the ten most probable next tokens and their probabilities."""
     lens: bool = False
-    thumbnails: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Keep the model's final norm and unembedding beside the vectors, which actstore lens reads."""
+    thumbnails: Annotated[int, Field(ge=0, le=1024, examples=[96])] = 0
+    """Keep small pictures of the samples, at most so many pixels wide and high, for pages that show them: whoever has
+    the store sees them. 0 for none."""
     batch_size: Annotated[int, Field(ge=1)] = 16
-    part_samples: Annotated[int, Field(ge=1)] | None = None
+    """How many samples share a forward."""
+    part_samples: Annotated[int | None, Field(ge=1, examples=[64])] = None
+    """How many samples are written together, and lost together by a crash; without it about 128 MB of them."""
 
     @field_validator("answers", mode="before")
     @classmethod
@@ -208,19 +223,23 @@ class CaptureSection(_Section):
 
 
 class Recipe(_Section):
-    """A whole recipe; `samples` is of the class that its source has; each sample is run under each condition. `check`:
-    some forwards of one sample are held against each other before anything is stored.
-    """
+    """A whole recipe: a model, samples, what they are asked, what is kept, and under which conditions."""
 
-    name: str
-    about: str = ""
+    name: Annotated[str, Field(examples=["mine"])]
+    """How the recipe is called in the store."""
+    about: Annotated[str, Field(examples=["Cats and dogs, one prompt"])] = ""
+    """A line for readers."""
     seed: int = 0
+    """Decides the random roles, such as random-image-10."""
     check: bool = True
+    """Check the model first on one sample, by forwards that should agree; a model that fails is refused."""
     model: ModelSection
     samples: Source
     prompt: PromptSection = PromptSection()
     capture: CaptureSection
-    conditions: list[SerializeAsAny[ConditionSection]] = []
+    conditions: Annotated[list[SerializeAsAny[ConditionSection]], Field(examples=[["none", "eoi-knockout"]])] = []
+    """Interventions under which each sample is run once more, beside the model as it is: names of knockouts that are
+    ready, or tables."""
 
     def record(self) -> dict[str, Any]:
         """The recipe as JSON, as it is kept in the run card and compared on resume."""

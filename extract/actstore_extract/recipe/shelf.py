@@ -6,7 +6,8 @@
                                     has otherwise; together they are the recipe MODEL/WHAT
 
 An experiment that is `like` another takes what that one says, and what models say for that one, before its own. Parts
-may have a `note` for readers, and say [facts] from which costs are estimated; a model may need an `extra`.
+may have a `note` for readers, beside which stands where the samples come from, and say [facts] from which costs are
+estimated; a model may need an `extra`.
 """
 
 import tomllib
@@ -15,11 +16,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from actstore_extract.recipe.toml import LISTS, SECTIONS, toml
+from actstore_extract.samples import SOURCES
 
 __all__ = ["Shipped", "shipped"]
+
+NOTE = 116  # characters of a line of a note
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,9 @@ def _composed(model: Mapping[str, Any], experiments: Mapping[str, Mapping[str, A
     data |= {name: _merged(part.get(name, {}) for part in parts) for name in SECTIONS}
     facts = _merged(part.get("facts", {}) for part in (pairs[0], model, *pairs[1:]))
     notes = [part["note"].strip() for part in (experiments[what], model) if "note" in part]
+    if origin := SOURCES[data["samples"]["source"]].origin:
+        said = f"Data: {origin}. Say where they lie: --set samples.path=FOLDER"
+        notes.append("\n".join(wrap(said, NOTE, break_on_hyphens=False, break_long_words=False)))
     return Shipped(data, toml(data, notes), facts, model.get("extra"))
 
 

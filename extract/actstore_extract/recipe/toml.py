@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["LISTS", "SECTIONS", "toml"]
+__all__ = ["LISTS", "SECTIONS", "toml", "value"]
 
 SECTIONS = ("model", "samples", "prompt", "capture")
 LISTS = ("conditions",)
@@ -27,10 +27,10 @@ def toml(data: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     <BLANKLINE>
     """
     comments = [f"# {line}".rstrip() for note in notes for line in note.splitlines()]
-    plain = [f"{_key(key)} = {_value(value)}" for key, value in data.items() if key not in (*SECTIONS, *LISTS)]
+    plain = [f"{_key(key)} = {value(one)}" for key, one in data.items() if key not in (*SECTIONS, *LISTS)]
     lists = [line for name in LISTS if name in data for line in _lines(name, data[name])]
     sections = [
-        ["", f"[{name}]", *(f"{_key(key)} = {_value(value)}" for key, value in data[name].items())]
+        ["", f"[{name}]", *(f"{_key(key)} = {value(one)}" for key, one in data[name].items())]
         for name in SECTIONS
         if name in data
     ]
@@ -38,7 +38,7 @@ def toml(data: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
 
 
 def _lines(name: str, items: Iterable[object]) -> list[str]:
-    return [f"{name} = [", *(f"    {_value(item)}," for item in items), "]"]
+    return [f"{name} = [", *(f"    {value(item)}," for item in items), "]"]
 
 
 def _key(key: str) -> str:
@@ -49,13 +49,14 @@ def _key(key: str) -> str:
     return key if BARE.fullmatch(key) else _text(key)
 
 
-def _value(value: object) -> str:
+def value(given: object) -> str:
     """A value as TOML; JSON's texts and numbers are TOML's too."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    return _text(value)
+    if isinstance(given, dict):
+        inside = ", ".join(f"{_key(key)} = {value(item)}" for key, item in given.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(given, list):
+        return "[" + ", ".join(map(value, given)) + "]"
+    return _text(given)
 
 
 def _text(value: object) -> str:

@@ -200,6 +200,7 @@ def recipes(context: click.Context, style: str | None, output: Path | None) -> N
       actstore recipes
       actstore recipes show chameleon-7b/overlap > my-recipe.toml
       actstore recipes show demo/fusion
+      actstore recipes keys capture
     """
     if context.invoked_subcommand is not None:
         return
@@ -279,6 +280,39 @@ def show(name: str) -> None:
     else:
         hint = nearest(name, list(shipped()), "see actstore recipes; for trainings, actstore train recipes")
         raise ActstoreError(f"'{name}' is no store, and no recipe of that name ships{hint}")
+
+
+@recipes.command()
+@click.argument("word", required=False)
+@output_options
+def keys(word: str | None, style: str | None, output: Path | None) -> None:
+    """List the keys that a recipe may have: what each means, what it is without, an example.
+
+    WORD is a section (model, samples, prompt, capture, conditions), a source of samples or a key; without it all are
+    listed. A key whose default is "needed" has to be there.
+
+    \b
+    Example:
+      actstore recipes keys
+      actstore recipes keys capture
+      actstore recipes keys imagefolder
+      actstore recipes keys answers
+    """
+    import re
+
+    import polars as pl
+
+    from actstore.commands.table import render
+    from actstore.errors import ActstoreError, nearest
+    from actstore_extract.recipe.keys import Key
+    from actstore_extract.recipe.keys import keys as known
+
+    every = list(known())
+    found = [key for key in every if word is None or word in (key.key, *re.findall(r"[\w-]+", key.section))]
+    if not found:
+        names = {name for key in every for name in (key.key, *re.findall(r"[\w-]+", key.section))}
+        raise ActstoreError(f"no section and no key is called '{word}'{nearest(str(word), sorted(names))}")
+    render(pl.DataFrame(found, schema=Key._fields, orient="row"), style, output)
 
 
 def _recipe_of(path: Path) -> str:

@@ -2,10 +2,11 @@
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import polars as pl
 from PIL.Image import Image
+from pydantic import Field
 
 from actstore_extract.pictures import PictureError
 from actstore_extract.samples.source import Samples, Source
@@ -20,10 +21,15 @@ WORDINGS = {
 
 
 class Capitals(Source):
-    """All countries, in each wording that is named."""
+    """Fifty countries, whose capital is asked for in each wording."""
 
     source: Literal["capitals"]
-    wordings: tuple[Literal["city-of", "called", "question"], ...] = ("city-of", "called", "question")
+    wordings: Annotated[tuple[Literal["city-of", "called", "question"], ...], Field(examples=[["question"]])] = (
+        "city-of",
+        "called",
+        "question",
+    )
+    """How it is asked."""
 
     def everything(self) -> Samples:
         """sample_id = France-city-of ..., country, capital, label = continent, wording, prompt; by wording."""

@@ -6,9 +6,10 @@ path/dataset_coco.json                     for karpathy-train, -restval, -val an
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from actstore.errors import nearest
@@ -19,7 +20,7 @@ from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Coco"]
 
-_ORIGIN = "COCO's annotations_trainval2014.zip"
+_ORIGIN = "COCO's annotations_trainval2014.zip (https://cocodataset.org/#download)"
 _PREFIX = "karpathy-"
 _KARPATHY = ("dataset_coco.json", "annotations/dataset_coco.json")
 
@@ -51,11 +52,15 @@ class _File(TypedDict):
 
 
 class Coco(Source):
-    """path/annotations/captions_SPLIT.json with path/SPLIT/*.jpg; `split` may be karpathy-test and so on."""
+    """COCO's pictures with their captions."""
+
+    origin: ClassVar[str] = _ORIGIN
 
     source: Literal["coco"]
-    path: Path
-    split: str = "val2014"
+    path: Annotated[Path, Field(examples=["/data/coco"])]
+    """The folder with annotations and val2014."""
+    split: Annotated[str, Field(examples=["karpathy-test"])] = "val2014"
+    """Which part: that of a file captions_SPLIT.json, or karpathy-train, -restval, -val, -test."""
 
     def everything(self) -> Samples:
         """sample_id = the file's name, image = FOLDER/FILE, image_id, captions (a list), split."""

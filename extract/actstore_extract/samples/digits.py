@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
 from actstore_extract.samples.source import Samples, Source
 
@@ -46,10 +47,11 @@ class Scans:
 
 
 class Digits(Source):
-    """All scans, or those of one split."""
+    """The 1,797 scanned digits of scikit-learn: nothing has to be fetched."""
 
     source: Literal["digits"]
-    split: Literal["all", "train", "validation", "test"] = "all"
+    split: Annotated[Literal["all", "train", "validation", "test"], Field(examples=["test"])] = "all"
+    """Which part of the scans."""
 
     def everything(self) -> Samples:
         """sample_id = image = digit-0000 ..., label = the digit's word, split."""

@@ -11,9 +11,10 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
+from pydantic import Field
 
 from actstore_extract.pictures import open_image
 from actstore_extract.samples.files import first_file, folder, read_lines
@@ -22,16 +23,20 @@ from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Flickr30k"]
 
-_ORIGIN = "the mirror nlphuji/flickr30k, or from Flickr30k's own site"
+_ORIGIN = "the mirror nlphuji/flickr30k (https://huggingface.co/datasets/nlphuji/flickr30k)"
 _IMAGES = ("flickr30k-images", "flickr30k_images")
 
 
 class Flickr30k(Source):
-    """path/flickr30k-images/*.jpg with path/flickr_annotations_30k.csv or another file of captions."""
+    """Flickr30k: pictures with five captions each."""
+
+    origin: ClassVar[str] = _ORIGIN
 
     source: Literal["flickr30k"]
-    path: Path
-    split: str = "all"
+    path: Annotated[Path, Field(examples=["/data/flickr30k"])]
+    """The folder with flickr30k-images and a file of captions."""
+    split: Annotated[str, Field(examples=["test"])] = "all"
+    """Which part, where the file of captions says it."""
 
     def everything(self) -> Samples:
         """sample_id = image = FILE, captions (a list of five), split (NULL without splits)."""

@@ -14,7 +14,8 @@ __all__ = ["Gcide"]
 
 
 class Gcide(Source):
-    """The first definition of every plain word. WeightsError where it was not fetched: actstore weights get gcide."""
+    """The first definition of every plain word in the GNU Collaborative International Dictionary of English, which
+    `actstore weights get gcide` fetches; WeightsError where it did not."""
 
     source: Literal["gcide"]
 

@@ -5,9 +5,10 @@ path/images/n161313.jpg
 """
 
 from pathlib import Path
-from typing import Literal, NotRequired
+from typing import Annotated, ClassVar, Literal, NotRequired
 
 import polars as pl
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from actstore_extract.pictures import open_image
@@ -16,7 +17,7 @@ from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Gqa"]
 
-_ORIGIN = "GQA's download page (questions1.2)"
+_ORIGIN = "GQA's download page, questions1.2 (https://cs.stanford.edu/people/dorarad/gqa/download.html)"
 
 
 class _Types(TypedDict):
@@ -32,11 +33,15 @@ class _Question(TypedDict):
 
 
 class Gqa(Source):
-    """path/SPLIT_questions.json with path/images/*.jpg; a split without answers (test) has none to be scored by."""
+    """GQA: questions about scenes, each with one short answer."""
+
+    origin: ClassVar[str] = _ORIGIN
 
     source: Literal["gqa"]
-    path: Path
-    split: str = "testdev_balanced"
+    path: Annotated[Path, Field(examples=["/data/gqa"])]
+    """The folder with the questions and with images."""
+    split: Annotated[str, Field(examples=["val_balanced"])] = "testdev_balanced"
+    """Which file SPLIT_questions.json; that of a split without answers (test) has none to be scored by."""
 
     def everything(self) -> Samples:
         """sample_id = the question's id, image = images/FILE, question, answer, question_type (structural) and

@@ -5,11 +5,12 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import polars as pl
 from PIL.Image import Image
 from pyarrow import compute
+from pydantic import Field
 
 from actstore.errors import nearest
 from actstore.storage.links import MEANT
@@ -27,19 +28,23 @@ _MEDIA = ("Audio", "Image", "Pdf", "Video")  # features that are files; they wou
 
 
 class Hub(Source):
-    """`path` and `name` as load_dataset takes them; `image` is the column of images ("" where there are none), or of
-    lists of them, or a list of several columns.
+    """A data set of the Hugging Face hub, or a folder that `datasets.load_dataset` reads.
 
-    All other columns are kept but images, sounds and the like, or those that `columns` lists. Names that it does not
-    give become lower-case identifiers.
+    All columns are kept but images, sounds and the like, or those that `columns` lists; names that it does not give
+    become lower-case identifiers.
     """
 
     source: Literal["hub"]
-    path: str
-    name: str | None = None
-    split: str = "train"
-    revision: str | None = None
-    image: str | list[str] = "image"
+    path: Annotated[str, Field(examples=["uoft-cs/cifar10"])]
+    """The data set's name on the hub, or a folder."""
+    name: Annotated[str | None, Field(examples=["plain_text"])] = None
+    """Which configuration, of a data set that has several."""
+    split: Annotated[str, Field(examples=["test"])] = "train"
+    """Which part of the data set."""
+    revision: Annotated[str | None, Field(examples=["main"])] = None
+    """The branch, tag or commit on the hub."""
+    image: Annotated[str | list[str], Field(examples=["img"])] = "image"
+    """The column of pictures, or of lists of them, or several columns; "" where there are none."""
 
     def everything(self) -> Samples:
         """The rows' numbers as image, where there is one; the other columns."""

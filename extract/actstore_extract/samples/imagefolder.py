@@ -25,17 +25,21 @@ _OF_SYSTEMS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume 
 
 
 class ImageFolder(Source):
-    """path/CLASS/*.jpg; `classes` picks some, `per_class` draws that many of each, by `seed`.
+    """Your own pictures in a folder for each class; the folder's name is the label.
 
-    Images in folders below CLASS are of that class. What is hidden (`.ipynb_checkpoints`, `._a.jpg`, `__MACOSX`,
-    `@eaDir`) is no class and no image.
+    Pictures in folders below a class folder are of that class. What is hidden (`.ipynb_checkpoints`, `._a.jpg`,
+    `__MACOSX`, `@eaDir`) is no class and no picture.
     """
 
     source: Literal["imagefolder"]
-    path: Path
-    classes: list[str] | None = None
-    per_class: Annotated[int, Field(ge=1)] | None = None
+    path: Annotated[Path, Field(examples=["pictures"])]
+    """The folder with the class folders."""
+    classes: Annotated[list[str] | None, Field(examples=[["cat", "dog"]])] = None
+    """Only these classes."""
+    per_class: Annotated[int | None, Field(ge=1, examples=[100])] = None
+    """Draw so many images of each class; without it all are taken."""
     seed: int = 0
+    """Decides which images per_class draws."""
 
     def everything(self) -> Samples:
         """sample_id = image = CLASS/FILE, label = CLASS; classes and files in the order of their names."""

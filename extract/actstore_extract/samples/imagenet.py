@@ -7,7 +7,7 @@ Class folders may also be called by synset or name (`beagle.n.01`, `beagle`, `Ma
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
 from pydantic import Field
@@ -22,29 +22,38 @@ from actstore_extract.samples.synsets import CHOICES, WNID, pair_of, papers, ste
 __all__ = ["ImageNet"]
 
 _KAGGLE = Path("ILSVRC/Data/CLS-LOC/train")
+_ORIGIN = (
+    "ImageNet's site (ILSVRC 2012, https://www.image-net.org/download.php) or Kaggle "
+    "(https://www.kaggle.com/c/imagenet-object-localization-challenge), both for those who register"
+)
 
 
 class ImageNet(Source):
-    """Images of ImageNet; `per_class` draws that many of each class, by `seed`.
+    """ImageNet (ILSVRC 2012), with the words for its classes (`beagle`) as labels."""
 
-    `classes` lists some, as synsets, names or WordNet ids, or is "narrow-gate" (the paper's 100 animals) or
-    "narrow-gate-pairs" (the 20 classes of its patching pairs; the column `pair` numbers the pairs).
-    """
+    origin: ClassVar[str] = _ORIGIN
 
     source: Literal["imagenet"]
-    path: Path
-    classes: Literal["narrow-gate", "narrow-gate-pairs"] | list[str] | None = None
-    per_class: Annotated[int, Field(ge=1)] | None = None
+    path: Annotated[Path, Field(examples=["/data/imagenet"])]
+    """The folder with the class folders, n01440764 and so on, or with Kaggle's ILSVRC."""
+    classes: Annotated[
+        Literal["narrow-gate", "narrow-gate-pairs"] | list[str] | None, Field(examples=[["beagle", "n02123045"]])
+    ] = None
+    """Only these classes, as names or WordNet ids. "narrow-gate" are that paper's 100 animals, "narrow-gate-pairs" the
+    20 of its patching; the column pair numbers the pairs."""
+    per_class: Annotated[int | None, Field(ge=1, examples=[100])] = None
+    """Draw so many images of each class; without it all are taken."""
     seed: int = 0
+    """Decides which images per_class draws."""
 
     def everything(self) -> Samples:
         """sample_id = image = FOLDER/FILE, label (`beagle`), wnid, and pair where `classes` are the pairs."""
-        root = folder(self.path, "a folder of ImageNet's class folders, n01440764 and so on")
+        root = folder(self.path, f"a folder of ImageNet's class folders, n01440764 and so on; they come from {_ORIGIN}")
         root = root / _KAGGLE if (root / _KAGGLE).is_dir() else root
         names, chosen = self._chosen(root)
         files, notes = images_of(root, chosen, self.per_class, seed=self.seed)
         if not files:
-            raise SamplesError(f"{root} holds no images; expected {root}/n01440764/*.JPEG")
+            raise SamplesError(f"{root} holds no images; expected {root}/n01440764/*.JPEG, of {_ORIGIN}")
         table = pl.DataFrame(
             [(f"{name}/{file}", names[name], _wnid(name, names[name]), f"{name}/{file}") for name, file in files],
             schema=dict.fromkeys(("sample_id", "label", "wnid", "image"), pl.String),

@@ -7,9 +7,10 @@ Conversations without an image, which the mix has too, are no samples.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import polars as pl
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from actstore_extract.pictures import MARKER, open_image
@@ -18,17 +19,21 @@ from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Llava"]
 
-_ORIGIN = "LLaVA's releases (liuhaotian on the Hugging Face hub)"
+_ORIGIN = "LLaVA's releases (https://huggingface.co/liuhaotian)"
 
 _Turn = TypedDict("_Turn", {"from": str, "value": str})
 
 
 class Llava(Source):
-    """path is the JSON file, `images` the folder that its images are relative to (default: the file's own)."""
+    """LLaVA's conversations about pictures, of which the first question and answer are taken."""
+
+    origin: ClassVar[str] = _ORIGIN
 
     source: Literal["llava"]
-    path: Path
-    images: Path | None = None
+    path: Annotated[Path, Field(examples=["/data/llava_instruct_150k.json"])]
+    """The JSON file."""
+    images: Annotated[Path | None, Field(examples=["/data/coco/train2017"])] = None
+    """The folder that its images are relative to; without it the file's own."""
 
     def everything(self) -> Samples:
         """sample_id = NUMBER/id, because ids repeat (NUMBER counts conversations from 0), image, conversation_id,

@@ -7,9 +7,10 @@ path/images/001.jpg
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from actstore_extract.pictures import open_image
@@ -18,7 +19,7 @@ from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["LlavaBench"]
 
-_ORIGIN = "liuhaotian/llava-bench-in-the-wild on the Hugging Face hub"
+_ORIGIN = "liuhaotian/llava-bench-in-the-wild (https://huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild)"
 
 
 class _Question(TypedDict):
@@ -39,10 +40,13 @@ class _Answer(TypedDict):
 
 
 class LlavaBench(Source):
-    """path/questions.jsonl, context.jsonl and answers_gpt4.jsonl, with path/images."""
+    """LLaVA-Bench (in the wild): open questions about pictures, with a reference answer each."""
+
+    origin: ClassVar[str] = _ORIGIN
 
     source: Literal["llava-bench"]
-    path: Path
+    path: Annotated[Path, Field(examples=["/data/llava-bench"])]
+    """The folder with questions.jsonl, context.jsonl, answers_gpt4.jsonl and images."""
 
     def everything(self) -> Samples:
         """sample_id = the question's id, image, question, answer (the reference), context (the image in words), split =

@@ -8,9 +8,10 @@ path/posters/questions_answers_YN/tt0048028.txt
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
+from pydantic import Field
 
 from actstore_extract.pictures import open_image
 from actstore_extract.samples.files import folder, read_lines
@@ -19,7 +20,10 @@ from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Mme"]
 
-_ORIGIN = "MME's release (MME_Benchmark_release_version)"
+_ORIGIN = (
+    "MME's release, MME_Benchmark_release_version "
+    "(https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models, branch Evaluation)"
+)
 _ASKED = " Please answer yes or no."  # which ends every question, and lmms-eval puts its own sentence there
 _IMAGES = (".jpg", ".png", ".jpeg")
 _TASKS = (
@@ -29,10 +33,13 @@ _TASKS = (
 
 
 class Mme(Source):
-    """path/TASK/*.txt with the images beside them, or apart in path/TASK/images; all tasks that the folder has."""
+    """MME: yes-or-no questions, two about each picture; all tasks that the folder has."""
+
+    origin: ClassVar[str] = _ORIGIN
 
     source: Literal["mme"]
-    path: Path
+    path: Annotated[Path, Field(examples=["/data/MME_Benchmark_release_version"])]
+    """The folder with a folder for each task."""
 
     def everything(self) -> Samples:
         """sample_id = TASK/IMAGE/N (N is 1 or 2), image = its path, question, question_alone (without "Please answer

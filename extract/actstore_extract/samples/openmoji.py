@@ -1,8 +1,9 @@
 """OpenMoji's pictures of things that have names, as `actstore weights get openmoji` draws them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import polars as pl
+from pydantic import Field
 
 from actstore_extract.pictures import open_image
 from actstore_extract.samples.source import Samples, Source, drawn
@@ -25,10 +26,12 @@ TEST = 0.15  # of the names
 
 
 class OpenMoji(Source):
-    """All 1,250 pictures, or those of one split, by name. WeightsError where they were not fetched."""
+    """OpenMoji's 1,250 pictures of things that have names, which `actstore weights get openmoji` draws; WeightsError
+    where it did not."""
 
     source: Literal["openmoji"]
-    split: Literal["all", "train", "test"] = "all"
+    split: Annotated[Literal["all", "train", "test"], Field(examples=["test"])] = "all"
+    """Which part of the pictures, by name."""
 
     def everything(self) -> Samples:
         """sample_id = the code points, label = a word for the group, name, group and subgroup (Unicode's), split."""

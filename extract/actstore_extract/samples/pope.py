@@ -5,9 +5,10 @@ path/val2014/COCO_val2014_000000310196.jpg
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from actstore_extract.pictures import open_image
@@ -16,7 +17,7 @@ from actstore_extract.samples.source import Samples, Source
 
 __all__ = ["Pope"]
 
-_ORIGIN = "POPE's repository (RUCAIBox/POPE, output/coco)"
+_ORIGIN = "POPE's repository, output/coco (https://github.com/RUCAIBox/POPE)"
 _SPLITS = ("random", "popular", "adversarial")
 
 
@@ -28,12 +29,17 @@ class _Question(TypedDict):
 
 
 class Pope(Source):
-    """path/coco_pope_SPLIT.json with path/val2014/*.jpg; `images` is another folder of COCO's val2014."""
+    """POPE: whether an object is in a picture of COCO, asked in three ways."""
+
+    origin: ClassVar[str] = _ORIGIN
 
     source: Literal["pope"]
-    path: Path
-    images: Path | None = None
-    split: Literal["all", "random", "popular", "adversarial"] = "all"
+    path: Annotated[Path, Field(examples=["/data/pope"])]
+    """The folder with coco_pope_random.json and so on."""
+    images: Annotated[Path | None, Field(examples=["/data/coco/val2014"])] = None
+    """The folder of COCO's val2014; without it path/val2014."""
+    split: Annotated[Literal["all", "random", "popular", "adversarial"], Field(examples=["adversarial"])] = "all"
+    """How the objects that are not there were drawn."""
 
     def everything(self) -> Samples:
         """sample_id = SPLIT/question_id, image, question, label (yes or no), split (how the object was drawn)."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import polars as pl
 from PIL.Image import Image
@@ -32,22 +32,23 @@ class Samples:
 
 
 class Source(BaseModel):
-    """What every source takes; a subclass adds its own keys and says what there is.
+    """Where pictures, prompts and labels come from; each source has keys of its own beside these."""
 
-    `columns` names columns, { label = "Class" }, or is a list of those to keep beside sample_id and image; several
-    pictures of a sample are a column of lists, or several columns, { image = ["before", "after"] }.
-    `shuffle`, a seed, puts the samples in random order, the same on every machine, and `limit` takes the first of them:
-    a larger limit only adds samples. `resize` makes every image a square of that many pixels before the model's own
-    processor sees it.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    origin: ClassVar[str] = ""  # where the data are handed out
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str
-    columns: list[str] | dict[str, str | list[str]] | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
-    shuffle: int | None = None
-    resize: Annotated[int, Field(ge=1)] | None = None
+    source: Annotated[str, Field(examples=["imagefolder"])]
+    """How the samples are laid out."""
+    columns: Annotated[list[str] | dict[str, str | list[str]] | None, Field(examples=[{"label": "Class"}])] = None
+    """Names for columns, name = "theirs", or a list of those that are kept beside sample_id and image; without it all.
+    Several pictures of a sample are a column of lists, or several columns: { image = ["before", "after"] }."""
+    limit: Annotated[int | None, Field(ge=1, examples=[1000])] = None
+    """Only the first samples, so many."""
+    shuffle: Annotated[int | None, Field(examples=[0])] = None
+    """A seed: put the samples in random order before limit, the same on every machine; a larger limit only adds
+    some."""
+    resize: Annotated[int | None, Field(ge=1, examples=[512])] = None
+    """Make every image a square of so many pixels before the model's own processor sees it."""
 
     @field_validator("columns")
     @classmethod

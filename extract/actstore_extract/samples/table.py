@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import polars as pl
 from PIL.Image import Image
+from pydantic import Field
 
 from actstore.errors import ActstoreError
 from actstore.sql.files import read_table
@@ -18,16 +19,18 @@ __all__ = ["Table"]
 
 
 class Table(Source):
-    """One row for each sample; `image` is a path relative to `images`, or to the table's own folder, or the picture's
-    own bytes, as Parquet of the hub has them ({bytes, path}), which are held in memory: take source hub for many.
+    """Your own table, one row for each sample, with columns image, prompt, label and whatever else.
 
-    Several pictures of a sample are a list of these, or several columns of paths, { image = ["before", "after"] }. In
-    CSV ids, labels, paths and words are text; other columns of other pictures are left out.
+    `image` is a path, or a list of them, or the picture's own bytes, as Parquet of the hub has them ({bytes, path}):
+    these are held in memory, so take source hub for many. In CSV ids, labels, paths and words are text; other columns
+    of pictures are left out.
     """
 
     source: Literal["table"]
-    path: Path
-    images: Path | None = None
+    path: Annotated[Path, Field(examples=["samples.csv"])]
+    """The table: Parquet, CSV or JSON lines."""
+    images: Annotated[Path | None, Field(examples=["pictures"])] = None
+    """The folder that paths of pictures are relative to; without it the table's own."""
 
     def everything(self) -> Samples:
         """The table as it is; `image` as paths, or the rows' numbers where it holds bytes (NUMBER/K in lists)."""

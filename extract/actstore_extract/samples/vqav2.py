@@ -6,9 +6,10 @@ path/val2014/COCO_val2014_000000262148.jpg
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from actstore_extract.pictures import open_image
@@ -17,7 +18,7 @@ from actstore_extract.samples.source import Samples, SamplesError, Source
 
 __all__ = ["Vqav2"]
 
-_ORIGIN = "VQA v2's download page (visualqa.org)"
+_ORIGIN = "VQA v2's download page (https://visualqa.org/download.html)"
 _IMAGES = {"test-dev2015": "test2015"}  # a subset, whose images are those of the whole
 
 
@@ -49,11 +50,17 @@ class _Annotations(TypedDict):
 
 
 class Vqav2(Source):
-    """path/v2_OpenEnded_mscoco_SPLIT_questions.json and its annotations, with path/SPLIT/COCO_SPLIT_*.jpg."""
+    """VQA v2: questions with ten answers each, on COCO's pictures."""
+
+    origin: ClassVar[str] = _ORIGIN
 
     source: Literal["vqav2"]
-    path: Path
-    split: Literal["train2014", "val2014", "test2015", "test-dev2015"] = "val2014"
+    path: Annotated[Path, Field(examples=["/data/vqav2"])]
+    """The folder with questions, annotations and COCO's val2014."""
+    split: Annotated[Literal["train2014", "val2014", "test2015", "test-dev2015"], Field(examples=["train2014"])] = (
+        "val2014"
+    )
+    """Which part; of test2015 no answers are public."""
 
     def everything(self) -> Samples:
         """sample_id = the question's id, image = SPLIT/FILE, question_id, image_id, question; of the annotations:
