@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
+from unicodedata import normalize
 
 import numpy as np
 import polars as pl
@@ -141,7 +142,8 @@ class KnockoutReplayed(Study):
                 for name, p in zip(found.sample_ids, patching.probabilities(found.logits), strict=True):
                     token = own[name] if own else None if tokens is None else tokens[labels[name]]
                     likeliest = int(p.argmax())
-                    is_right = likeliest == token if own else decoder.text(likeliest).strip(SPACES) == labels[name]
+                    text = normalize("NFC", decoder.text(likeliest).strip(SPACES))
+                    is_right = likeliest == token if own else text == normalize("NFC", labels[name])
                     said.append((found.condition, is_right, None if token is None else float(p[token])))
         say(compared(check.deviations, check.tolerance))
         told = pl.DataFrame(said, schema=["condition", "right", "p"], orient="row")

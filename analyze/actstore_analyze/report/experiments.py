@@ -148,13 +148,21 @@ def _current(store: Store, k: int, choice: Choice, say: Say) -> list[tuple[Study
     before = _overlaps(store)
     if current or not choice.asks(Overlap.measure) or (not before and _for_interventions(store)):
         return current
+    path = shlex.quote(str(store.path))
+    if not before and "label" not in store.sql("from rows limit 0").columns:
+        say(
+            f"{store.path}: its samples have no label, and so no label overlap; dimension and norms need none: "
+            f"actstore dimension {path}, actstore outliers {path}; "
+            f"of another column: actstore overlap {path} --label COLUMN"
+        )
+        return []
     try:
         call = before[0][1] if before else _usual(store, k)
         say(f"{store.path}: no saved label overlap of what it holds now; computing it (k = {call.k})")
         return [(call, _measured(store, call, say))]
     except ActstoreError as error:
         say(f"{store.path}: no label overlap: {error}")
-        say(f"to have one in the report, run: actstore overlap {shlex.quote(str(store.path))} --label COLUMN")
+        say(f"to have one in the report, run: actstore overlap {path} --label COLUMN")
         return []
 
 

@@ -69,7 +69,7 @@ def samples(store: Store) -> pl.DataFrame:
 def _told(store: Store, label: str, sql: str) -> str:
     """SELECT of the samples that were asked for their label, and `is_right`: whether the next token is it."""
     own = answers.own(store) if label == answers.TRUTH else None
-    right = f"trim(next_token, '{SPACES}') = cast(\"{label}\" as varchar)"
+    right = f"nfc_normalize(trim(next_token, '{SPACES}')) = nfc_normalize(cast(\"{label}\" as varchar))"
     if own is not None:  # of which the first token counts
         tokens = " ".join(f"when {literal(word)} then {token}" for word, token in answers.tokens(store).items())
         right = f'next_token_id = case "{label}" {tokens} end'

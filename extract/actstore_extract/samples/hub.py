@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -50,9 +51,9 @@ class Hub(Source):
         """The rows' numbers as image, where there is one; the other columns."""
         data = _loaded(self.path, self.name, self.split, self.revision)
         arrow = data.with_format("arrow")
-        table = pl.DataFrame(
-            [_named(pl.Series(name, arrow[name][:]), data.features[name]) for name in self._kept(data)]
-        )
+        kept = self._kept(data)
+        table = pl.DataFrame([pl.Series(name, arrow[name][:]) for name in kept])
+        table = table.with_columns(_named(pl.col(name), data.features[name]).alias(name) for name in kept)
         if self._images:
             names = self._names_of(data).alias(self._images[0] if len(self._images) == 1 else "image")
             table = table.with_columns(names) if table.width else names.to_frame()
@@ -85,11 +86,24 @@ class Hub(Source):
         """Columns to keep beside the image."""
         present: list[str] = data.column_names
         wanted = self.columns if isinstance(self.columns, list) else [*self.named.values()]
-        check_present([*wanted, *self._images], present, self.path)
         kinds = {name: _listed(data.features[name]) or data.features[name] for name in present}
         media = {name for name in present if type(kinds[name]).__name__ in _MEDIA}
+        self._check_pictures(kinds)
+        check_present([*wanted, *self._images], present, self.path)
         chosen = wanted if isinstance(self.columns, list) else [name for name in present if name not in media]
         return [name for name in present if name in chosen and name not in self._images]
+
+    def _check_pictures(self, kinds: Mapping[str, object]) -> None:
+        """SamplesError for columns of images that hold none, or are not there while others hold some."""
+        there = [name for name, kind in kinds.items() if _is_picture(kind)]
+        remedy = f"; pictures are in {', '.join(there)}: set samples.image" if there else ""
+        for name in self._images:
+            if name not in kinds and there:
+                raise SamplesError(f"{self.path} has no column '{name}'{nearest(name, list(kinds))}{remedy}")
+            if name in kinds and not _is_picture(kinds[name]):
+                said = getattr(kinds[name], "dtype", type(kinds[name]).__name__)
+                named = '; names of files are of samples.source = "table"' if said == "string" else ""
+                raise SamplesError(f"column '{name}' of {self.path} holds {said}, no pictures{remedy}{named}")
 
     def _pictures(self, data: "Dataset") -> "Dataset":
         """The columns of images alone: as files, unless the data set itself makes something else of these."""
@@ -112,9 +126,11 @@ class Hub(Source):
             found = data[int(number)][column]
             found = found[int(k)] if k and not several else found
         match found:
+            case None | {"bytes": None, "path": None}:
+                raise PictureError(f"row {number} of {self.path} has no picture in its column {column}")
             case Image():
                 return seen(found)
-            case {"bytes": bytes(file)}:
+            case {"bytes": bytes(file)} | bytes(file):
                 return open_image(file)
             case {"path": str(path)}:
                 return open_image(Path(path))
@@ -126,13 +142,22 @@ def _listed(kind: object) -> object | None:
     return getattr(kind, "feature", None) if type(kind).__name__ in ("LargeList", "List", "Sequence") else None
 
 
-def _named(column: pl.Series, kind: object) -> pl.Series:
-    """A column of class numbers as the names of the classes, as a data set's card shows them; any other as it is."""
-    from datasets import ClassLabel
+def _is_picture(kind: object) -> bool:
+    """Whether a column, or its lists, hold pictures or files, by the feature that the data set has for it."""
+    if isinstance(kind, dict):
+        return "bytes" in kind or "path" in kind
+    return type(kind).__name__ == "Image" or getattr(kind, "dtype", "") in ("binary", "large_binary")
 
-    if not isinstance(kind, ClassLabel):
+
+def _named(column: pl.Expr, kind: object) -> pl.Expr:
+    """Class numbers as the names of the classes, as a data set's card shows them, in lists and structs too."""
+    if "ClassLabel" not in repr(kind):
         return column
-    names = dict(enumerate(kind.names))
+    if isinstance(kind, dict):
+        return pl.struct(_named(column.struct.field(name), one).alias(name) for name, one in kind.items())
+    if inner := _listed(kind):
+        return column.list.eval(_named(pl.element(), inner))
+    names = dict(enumerate(getattr(kind, "names", ())))
     return column.replace_strict(names, default=None, return_dtype=pl.String)  # -1 is datasets' word for no label
 
 

@@ -108,11 +108,19 @@ def test_what_the_model_said(reported):
 
 def test_accuracy_knows_the_marks_of_tokenizers_and_passes_over_what_it_cannot_compare(tmp_path):
     plan = pl.DataFrame(
-        {"sample_id": list("abcde"), "label": ["cat"] * 5, "prompt_order": ["image-text"] * 3 + ["text-image", "text"]}
+        {
+            "sample_id": list("abcde"),
+            "label": ["caf\u00e9"] * 5,
+            "prompt_order": ["image-text"] * 3 + ["text-image", "text"],
+        }
     )
     store = actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=2)
     samples = pl.DataFrame(
-        {"sample_id": list("abcde"), "status": "ok", "next_token": [" cat", "▁cat", "dog", "cat", "cat"]}
+        {
+            "sample_id": list("abcde"),
+            "status": "ok",
+            "next_token": [" caf\u00e9", "▁cafe\u0301", "dog", *["caf\u00e9"] * 2],
+        }
     )
     rows = pl.DataFrame({"sample_id": list("abcde"), "role": "last", "k": 0})
     store.write(0, samples=samples, rows=rows, residual={"last": np.zeros((1, 5, 2), np.float32)})
@@ -183,10 +191,15 @@ def test_different_questions_get_figures_of_their_own(tmp_path):
 
 def test_a_store_without_labels_says_what_to_run(tmp_path, capsys):
     plan = pl.DataFrame({"sample_id": ["a", "b"]})
-    store = actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=2)
+    store = actstore.create(tmp_path / "my s", plan=plan, layers=[0], d_model=2)
     output = tmp_path / "r.html"
     assert run(["report", str(store.path), "-o", str(output)]) == 0
-    assert f"run: actstore overlap {store.path} --label COLUMN" in capsys.readouterr().err
+    said, size = capsys.readouterr().err.splitlines()
+    assert said.startswith(
+        f"{store.path}: its samples have no label, and so no label overlap; dimension and norms need"
+    )
+    assert said.endswith(f"of another column: actstore overlap '{store.path}' --label COLUMN")
+    assert "r.html: " in size
     page = Page(output.read_text())
     assert [heading for heading in page.headings if heading] == [
         *("Nothing is measured yet", "What was run", "How to read this", "Methods", "How to make this again"),

@@ -1,12 +1,15 @@
 """Data sets of the hub."""
 
 import gzip
+import io
 import json
 import os
 
+import polars as pl
 import pytest
 from PIL import Image
 
+from actstore_extract.pictures import PictureError
 from actstore_extract.samples import SamplesError
 from sampling import source
 
@@ -78,11 +81,50 @@ def test_lists_of_pictures_and_several_columns(hub, tmp_path):
     assert source("hub", image="a", **where).samples().table.columns == ["sample_id", "x", "image"]
 
 
+def test_classes_are_named_in_lists_and_structs_too(hub, tmp_path):
+    import datasets
+
+    kind = datasets.ClassLabel(names=["cat", "dog"])
+    columns = {"x": [[0, 1], [], None], "objects": [[{"at": 3, "what": 1}], [], [{"at": 4, "what": None}]]}
+    kinds = {"x": datasets.List(kind), "objects": datasets.List({"at": datasets.Value("int64"), "what": kind})}
+    made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    (tmp_path / "nested").mkdir()
+    made.to_parquet(str(tmp_path / "nested" / "test-00000-of-00001.parquet"))
+    found = source("hub", path=str(tmp_path / "nested"), split="test", image="").samples().table
+    assert found["x"].to_list() == [["cat", "dog"], [], None]
+    assert found["objects"].to_list() == [[{"at": 3, "what": "dog"}], [], [{"at": 4, "what": None}]]
+
+
+def test_files_as_bytes_are_pictures(hub, tmp_path):
+    """As tables are that no data set of pictures was made of: MMBench's mirrors, pandas' to_parquet."""
+    files = []
+    for value in (1, 2):
+        file = io.BytesIO()
+        Image.new("RGB", (2, 2), (value, 0, 0)).save(file, "PNG")
+        files.append(file.getvalue())
+    (tmp_path / "bytes").mkdir()
+    rows = pl.DataFrame({"image": [*files, None], "image_id": [7, 7, 8]})
+    rows.write_parquet(tmp_path / "bytes" / "test-00000-of-00001.parquet")
+    found = source("hub", path=str(tmp_path / "bytes"), split="test").samples()
+    assert [found.image(name).getpixel((0, 0)) for name in "01"] == [(1, 0, 0), (2, 0, 0)]
+    with pytest.raises(PictureError, match="row 2 of .* has no picture in its column image"):
+        found.image("2")
+    assert found.table["image_id"].to_list() == [7, 7, 8]  # which tells pictures apart that the hub does not name
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"split": "tst"}, "split tst: .*; did you mean 'test'?"),
-        ({"image": "imgg"}, r"has no column 'imgg'; did you mean 'img'\? It has img, Answer Type"),
+        (
+            {"image": "imgg"},
+            r"has no column 'imgg'; did you mean 'img'\?; pictures are in img, thumb: set samples.image",
+        ),
+        (
+            {"image": "Answer Type"},
+            r"'Answer Type' of .* holds string, no pictures; pictures are in img, thumb: .*names of files are of",
+        ),
+        ({"image": "kind"}, "column 'kind' of .* holds int64, no pictures; pictures are in img, thumb"),
         ({"columns": ["answer"]}, "has no column 'answer'; did you mean 'answers'?"),
         ({"path": "nobody/nothing-of-this-name"}, "data set nobody/nothing-of-this-name, split test: "),
     ],

@@ -17,6 +17,7 @@ from actstore_analyze.neighbors import nearest
 from actstore_analyze.report.explore import projection
 from actstore_analyze.report.explore.projection import Plane
 from actstore_analyze.study import held
+from actstore_analyze.study.said import SPACES
 
 __all__ = ["NEAREST", "View"]
 
@@ -28,7 +29,6 @@ NO_COLUMNS = {
     *("row_id", "sample_id", "role", "place", "status", "error", "length", "image_start", "image_end", "grid_rows"),
     *("grid_columns", "boi", "eoi", "next_token_id", "token_id", "image", "pictures", "position", "prompt"),
 }
-BLANKS = " ▁"
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -151,9 +151,10 @@ class View:
         words = rows.select("token_id").join(self.store.vocabulary, on="token_id", how="left", maintain_order="left")
         rows = rows.with_columns(token=as_read(words["token"], self.store.vocabulary["token"]))
         if {"label", "next_token"} <= {*rows.columns}:
-            said = rows["next_token"].str.strip_chars(BLANKS) == rows["label"].cast(pl.String)
+            told, label = rows["next_token"].str.strip_chars(SPACES), rows["label"].cast(pl.String)
+            said = told.str.normalize("NFC") == label.str.normalize("NFC")
             if said.any():
-                rows = rows.with_columns(said=pl.Series(["right" if one else "wrong" for one in said]))
+                rows = rows.with_columns(said=said.replace_strict({True: "right", False: "wrong"}, default=None))
         found = {name: _column(rows[name]) for name in rows.columns if name not in NO_COLUMNS}
         return {name: one for name, one in found.items() if one is not None}
 
