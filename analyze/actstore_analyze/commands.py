@@ -25,6 +25,7 @@ __all__ = [
     "both_sides",
     "drawn",
     "end_of",
+    "interval",
     "judged",
     "layers",
     "measured",
@@ -208,6 +209,13 @@ def metric(usual: str) -> Callable[[Command], Command]:
     return click.option("--metric", default=usual, show_default=True, type=kinds)
 
 
+def interval(command: Command) -> Command:
+    """--no-interval of the measures that have 95 % intervals."""
+    return click.option("--no-interval", is_flag=True, help="Leave out the 95 % intervals, which take their time.")(
+        command
+    )
+
+
 def drawn(of: str) -> Callable[[Command], Command]:
     """--positions and --seed: what is drawn `of` what."""
 
@@ -248,6 +256,8 @@ def show(
     together: other stores that the same is asked of; panel: the figure of all of them. A call from Python, which has
     left a function with the context, gets the answer instead.
     """
+    if asked.pop("no_interval", False):
+        asked["interval"] = "none"
     from actstore.commands.table import render
     from actstore.store import open as open_store
     from actstore_analyze.charts import charts

@@ -48,6 +48,21 @@ class Neighbors:
             raise ActstoreError(f"k = {k}, but {kept} neighbours of each point are known; search for k or more")
         return Neighbors(self.distances[:, :k], self.indices[:, :k])
 
+    def among(self, chosen: Ints, most: int) -> "Neighbors":
+        """Those of chosen points (m,), ascending, among themselves: as many as each is known to have, `most` at most.
+
+        >>> nearest(np.array([[0.0], [1.0], [3.0], [7.0]]), 3).among(np.array([0, 2, 3]), 1).indices.tolist()
+        [[1], [0], [1]]
+        """
+        place = np.full(len(self.indices), -1)
+        place[chosen] = np.arange(len(chosen))
+        indices = place[self.indices[chosen]]
+        so_far = (indices >= 0).cumsum(axis=1)
+        k = min(most, int(so_far[:, -1].min()))
+        kept = (indices >= 0) & (so_far <= k)
+        shape = len(chosen), k
+        return Neighbors(self.distances[chosen][kept].reshape(shape), indices[kept].reshape(shape))
+
 
 def nearest(
     x: NDArray[np.number], k: int, *, metric: str = "euclidean", groups: NDArray[np.integer] | None = None

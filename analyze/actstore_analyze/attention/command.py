@@ -7,6 +7,7 @@ import click
 
 from actstore.commands.options import Number
 from actstore_analyze.commands import (
+    interval,
     measured,
     names,
     referenced,
@@ -30,6 +31,7 @@ from actstore_analyze.commands import (
 @click.option("--keep-boi", is_flag=True, help="Keep the token that begins the image, as the paper's formula does.")
 @click.option("--keep-initial", is_flag=True, help="Keep the tokens before the image, which draw attention anyway.")
 @click.option("--picture", type=click.IntRange(min=1), help="Which picture, of samples that have several.")
+@interval
 @referenced
 def attention(store: Path, **asked: Any) -> None:
     """Cross-modal attention: which image positions the text attends to, by layer.

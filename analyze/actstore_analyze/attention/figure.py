@@ -7,7 +7,7 @@ import polars as pl
 
 from actstore_analyze.attention.study import INTERNAL
 from actstore_analyze.charts import stacks
-from actstore_analyze.charts.charts import counts, decimals, heading
+from actstore_analyze.charts.charts import counts, decimals, has_interval, heading
 
 __all__ = ["attention"]
 
@@ -30,6 +30,9 @@ def attention(
     text = pl.format(
         "block {}, {}: share {} ({} positions)", "layer", "name", decimals(pl.col("share")), "positions"
     ).str.replace("(1 positions)", "(1 position)", literal=True)
+    if has_interval(own):
+        ends = pl.format(", 95 % interval {} to {}", decimals(pl.col("low")), decimals(pl.col("high")))
+        text = pl.concat_str(text, ends.fill_null(""))
     chart = stacks.stacked(own.with_columns(text=text), y_title="share of the text's attention", background=INTERNAL)
     note = f"n = {counts(own)} samples" + ("" if condition == "none" else f", condition {condition}")
     titled: alt.LayerChart = chart.properties(title=heading(title, note))

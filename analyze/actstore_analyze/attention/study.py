@@ -1,7 +1,8 @@
 """Calls of `actstore attention`: where in the image the text looks, at each layer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -13,9 +14,10 @@ from actstore.store import Store
 from actstore_analyze.attention import bands
 from actstore_analyze.attention.measure import cross_modal_from_mass, singled_out
 from actstore_analyze.published import curves
-from actstore_analyze.study import held
+from actstore_analyze.study import executor, held
+from actstore_analyze.study.intervals import jackknifed
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, PerLayer, depth, n_layers
+from actstore_analyze.study.study import EVERYTHING, PerLayer, WithInterval, depth, n_layers
 
 __all__ = ["INTERNAL", "CrossModal"]
 INTERNAL = "internal image"  # the positions that no single one of which draws much
@@ -26,6 +28,8 @@ NO_MASS = (
     "(in a recipe: [capture] mass = true)"
 )
 COLUMNS_ALONE = ", only attention to {}, whose shares cannot be told without that to the rest of the image"
+JACKKNIFE = "Interval of a share: 95 %, of the jackknife over samples, normal on the scale of logits."
+BAND = ("condition", "layer", "name")
 KEY = ("sample_id", "condition")
 
 
@@ -44,7 +48,7 @@ class Unit(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossModal(PerLayer):
+class CrossModal(WithInterval, PerLayer):
     """The shares of the text's attention to the image that single positions and the rest of the image draw.
 
     names: roles whose positions are set apart whatever they draw, several positions of one as one band; a position of
@@ -60,6 +64,7 @@ class CrossModal(PerLayer):
     keep_boi: bool = False
     keep_initial: bool = False
     picture: int | None = None
+    interval: str = "jackknife"
 
     measure: ClassVar[str] = "attention"
 
@@ -130,7 +135,7 @@ class CrossModal(PerLayer):
             "after the image to each position up to the end of the image, averaged over heads, summed over text tokens "
             f"and samples, then normalised. {initial}. Set apart: {', '.join(self.names) or 'nothing by name'}, where "
             f"samples have it, and up to {MOST_SINGLED} positions that draw more than {least} on average over layers. "
-            f"Samples: those of {self.sql}."
+            f"{JACKKNIFE + ' ' if self.has_interval else ''}Samples: those of {self.sql}."
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:
@@ -195,8 +200,24 @@ class CrossModal(PerLayer):
             schema={"name": pl.String, "position": pl.Int32, "share": pl.Float64},
         ).select(*(pl.lit(value).alias(name) for name, value in place.items()), pl.all(), n=pl.lit(unit.spans.height))
 
+    def table(self, store: Store, *, say: Say) -> pl.DataFrame:
+        """condition, layer, depth, name, position, positions, share, low, high, n: singled-out positions, then the rest
+        as one.
+
+        low, high: 95 % interval, of the jackknife over samples; NULL for a share of 0 or 1, and for one sample.
+        """
+        table = super().table(store, say=say)
+        bands = table.group_by("condition").agg(pl.col("name").unique())
+        named = {condition: {*names} for condition, names in bands.iter_rows()}
+        units = self.units(store, say=lambda _: None) if self.has_interval else []
+        units = [unit for unit in units if unit.layer >= store.header.image_from]
+        ends = pl.DataFrame(schema={**{one: table.schema[one] for one in BAND}, "low": pl.Float64, "high": pl.Float64})
+        found = executor.mapped(store, partial(_ends, named=named), units, jobs=self.jobs)
+        joined = table.join(pl.concat([ends, *found]), on=BAND, how="left", maintain_order="left")
+        return joined.select(pl.exclude("n"), "n")
+
     def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """condition, layer, depth, name, position, positions, share, n: singled-out positions, then the rest as one."""
+        """As the table, without intervals."""
         return pl.concat(self._told_apart(own) for _, own in rows.group_by("condition", maintain_order=True))
 
     def _told_apart(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -254,25 +275,48 @@ def _attending(store: Store, layers: Sequence[int]) -> list[int]:
     return [layer for layer in layers if any(np.isfinite(array.layer(at[layer])).any() for array in kept)]
 
 
-def _mass(store: Store, unit: Unit) -> NDArray[np.float64]:
-    """Attention (positions,) of all samples' text, summed over samples, aligned at the first position looked at.
+def _ends(store: Store, unit: Unit, *, named: Mapping[str, set[str]]) -> pl.DataFrame:
+    """BAND, low, high of the bands at one layer."""
+    called, _ = _names(unit, unit.spans["last"][0] - unit.spans["first"][0] + 1)
+    band = np.array([name if name in named[unit.condition] else INTERNAL for name in called])
+    names = np.unique(band)
+    each = np.concatenate([np.column_stack([mass[:, band == name].sum(axis=1) for name in names])
+                           for mass in _masses(store, unit)])  # fmt: skip
+    sums, whole = each.sum(axis=0), each.sum()
+    without = (sums - each) / (whole - each.sum(axis=1, keepdims=True)) if len(each) > 1 else each
+    rows = []
+    for name, share, left in zip(names.tolist(), (sums / whole).tolist(), without.T, strict=True):
+        ends = jackknifed(share, left) if 0 < share < 1 and len(each) > 1 else (None, None)
+        rows.append((unit.condition, unit.layer, name, *ends))
+    return pl.DataFrame(
+        rows,
+        schema={"condition": pl.String, "layer": pl.Int32, "name": pl.String, "low": pl.Float64, "high": pl.Float64},
+        orient="row",
+    )
 
-    The sums of the parts are added up: one part is in memory at a time.
-    """
-    layer = store.header.layer_index(unit.layer)
+
+def _mass(store: Store, unit: Unit) -> NDArray[np.float64]:
+    """Attention (positions,) of all samples' text, summed over samples."""
     total = np.zeros(unit.spans["last"][0] - unit.spans["first"][0] + 1)
+    for mass in _masses(store, unit):
+        total += mass.sum(axis=0, dtype=np.float64)
+    return total
+
+
+def _masses(store: Store, unit: Unit) -> Iterator[NDArray[np.floating]]:
+    """Attention (samples, positions) of samples' text, aligned at the first position looked at: a part at a time."""
+    layer = store.header.layer_index(unit.layer)
+    length = unit.spans["last"][0] - unit.spans["first"][0] + 1
     found = 0
     for part in store.parts:
         at = part.samples().select(KEY).with_row_index("at").join(unit.spans, on=KEY, how="inner")
         if not at.height or "attention/mass" not in part.commit.arrays:
             continue
-        columns = at["first"].to_numpy()[:, None] + np.arange(len(total))
-        chosen = part.array("attention/mass").layer(layer)[at["at"].to_numpy()[:, None], columns]
-        total += chosen.sum(axis=0, dtype=np.float64)
+        columns = at["first"].to_numpy()[:, None] + np.arange(length)
+        yield part.array("attention/mass").layer(layer)[at["at"].to_numpy()[:, None], columns]
         found += at.height
     if found < unit.spans.height:
         raise ActstoreError(f"layer {unit.layer}: attention mass is stored of {found} of {unit.spans.height} samples")
-    return total
 
 
 def _names(unit: Unit, count: int) -> tuple[list[str], list[int]]:

@@ -30,6 +30,7 @@ __all__ = [
     "decimals",
     "draw",
     "error_band",
+    "has_interval",
     "heading",
     "pale",
     "png",
@@ -70,6 +71,11 @@ def error_band(table: pl.DataFrame) -> str:
     """What the bands are, where roles have several positions."""
     over = "samples" if "copies" in table.columns else "positions"  # as versions before the column took it
     return f"; band: one standard error over {over}" if table["se"].count() else ""
+
+
+def has_interval(table: pl.DataFrame) -> bool:
+    """Whether it says 95 % intervals; results of versions before have none."""
+    return "low" in table.columns and table["low"].count() > 0
 
 
 def counts(table: pl.DataFrame, column: str = "n") -> str:

@@ -90,6 +90,7 @@ def over_layers(
 ) -> alt.LayerChart:
     """One line per series of table: series, role, layer, value, low, high (a band, NULL for none), text (on hover).
 
+    Bars stand inside the band where it has inner_low and inner_high, too.
     rules: dotted level lines by name. behind: pale curves, with series, role, layer, value, text, alone.
     """
     first, last = ends(table["layer"])
@@ -173,11 +174,13 @@ def _lines(table: pl.DataFrame, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     colour = alt.Color("series:N", legend=None, scale=alt.Scale(domain=names, range=[one.colour for one in own]))
     dash = alt.StrokeDash("series:N", legend=None, scale=alt.Scale(domain=names, range=[one.dash for one in own]))
     shape = alt.Shape("series:N", legend=None, scale=alt.Scale(domain=names, range=[one.shape for one in own]))
-    chart = alt.Chart(table.select("series", "layer", "value", "low", "high", "text"))
+    inner = [name for name in ("inner_low", "inner_high") if name in table.columns]
+    chart = alt.Chart(table.select("series", "layer", "value", "low", "high", "text", *inner))
     band = chart.mark_area(opacity=0.15).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), colour)
     line = chart.mark_line(strokeWidth=1.8).encode(x, y, colour, dash)
     point = chart.mark_point(filled=True, size=55, opacity=1).encode(x, y, colour, shape, *_hover())
-    return [band, line, point] if table["low"].count() else [line, point]
+    bars = [chart.mark_rule(strokeWidth=1.2).encode(x, alt.Y("inner_low:Q"), alt.Y2("inner_high:Q"), colour)]
+    return [*([band] if table["low"].count() else []), *(bars if inner else []), line, point]
 
 
 def _hover() -> tuple[alt.Tooltip, alt.Description]:

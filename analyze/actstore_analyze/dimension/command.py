@@ -7,6 +7,7 @@ import click
 
 from actstore_analyze.commands import (
     drawn,
+    interval,
     measured,
     metric,
     neighborly,
@@ -22,13 +23,14 @@ from actstore_analyze.commands import (
 @click.option("--rank", default=16, show_default=True, help="The farther of the two neighbours compared: 2, 4, 8, ...")
 @metric("euclidean")
 @drawn("the draw")
+@interval
 @neighborly
 @prepared
 def dimension(store: Path, **asked: Any) -> None:
     """Intrinsic dimension (Gride) of each role's vectors, by layer.
 
     It compares the distances of two neighbours, the one of --rank and the one at half that rank. A role with several
-    positions in a sample is measured at each position and averaged.
+    positions in a sample is measured at each position and averaged. The interval is 95 %, of halves of the samples.
 
     \b
     Example:

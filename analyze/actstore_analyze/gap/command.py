@@ -8,6 +8,7 @@ import click
 from actstore_analyze.commands import (
     beside,
     both_sides,
+    interval,
     measured,
     prepared,
     referenced,
@@ -26,11 +27,13 @@ from actstore_analyze.commands import (
     help="unmatched: not of one sample; lower: i > j, as the authors' code.",
 )
 @click.option("--absolute", is_flag=True, help="Of the absolute cosine instead.")
+@interval
 @referenced
 @beside
 @prepared
 def gap(store: Path, **asked: Any) -> None:
     """Modality gap: quartiles of the cosine between text vectors and image vectors, by layer.
+    The interval is 95 %, of the median.
 
     Unless told otherwise, text tokens come from prompts that begin with the image, image tokens from prompts that
     begin with the text, one of each per sample, so that the store needs both orders. SQL chooses among all rows.

@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from actstore_analyze.charts import lines
-from actstore_analyze.charts.charts import behind, counts, decimals, pale, titled
+from actstore_analyze.charts.charts import behind, counts, decimals, has_interval, pale, titled
 from actstore_analyze.charts.together import Panel, Tables, curves, one_panel_each
 
 __all__ = ["gap", "together"]
@@ -24,14 +24,18 @@ def gap(
     text = pl.format(
         "layer {}: median cosine {}, quartiles {} to {}", "layer", *(decimals(pl.col(c)) for c in QUARTILES)
     )
+    ends = [pl.col(end) if has_interval(table) else pl.lit(None, pl.Float64) for end in ("low", "high")]
+    interval = pl.format(", 95 % interval of the median {} to {}", *map(decimals, ends)).fill_null("")
     drawn = table.select(
         _condition("text · image").alias("series"), role=pl.lit("image"), layer="layer",
-        value="median", low="q25", high="q75", text=text,
+        value="median", low="q25", high="q75", text=pl.concat_str(text, interval), inner_low=ends[0],
+        inner_high=ends[1],
     )  # fmt: skip
     published = [] if reference is None else reference["value"].to_list()
     what = "|cosine|" if table["absolute"][0] else "cosine"
     note = [
-        f"n = {counts(table, 'n_text')} texts, {counts(table, 'n_image')} images; band: q25 to q75",
+        f"n = {counts(table, 'n_text')} texts, {counts(table, 'n_image')} images; band: q25 to q75"
+        + ("; bars: 95 % interval of the median" if has_interval(table) else ""),
         *pale(reference),
     ]
     axis = lines.halves([value for one in (table, *tables) for c in QUARTILES for value in one[c]] + published)

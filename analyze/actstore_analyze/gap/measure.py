@@ -1,14 +1,17 @@
 """Modality gap: the cosines between text and image vectors."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, UndefinedError
 from actstore_analyze.neighbors import parse
+from actstore_analyze.study.intervals import left_out, normal
 
-__all__ = ["Quartiles", "cosine_counts", "cosine_gap", "quartiles"]
+__all__ = ["Quartiles", "Shares", "bounds", "cosine_counts", "cosine_gap", "quartiles", "shares"]
 
 Counts = NDArray[np.int64]
 
@@ -24,6 +27,27 @@ class Quartiles:
     q25: float
     median: float
     q75: float
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of each of n samples how many pairs its texts are in, how many its images, and how many both, (2, n) each: those
+    with a cosine that is at most a given one, and all. Those of parts add up.
+    """
+
+    texts: Counts
+    images: Counts
+    own: Counts
+
+    def __add__(self, other: "Shares") -> "Shares":
+        return Shares(self.texts + other.texts, self.images + other.images, self.own + other.own)
+
+    @property
+    def error(self) -> float:
+        """The standard error of the share of all pairs, by the jackknife over samples."""
+        whole = self.texts.sum(axis=1, keepdims=True)
+        below, pairs = whole - self.texts - self.images + self.own
+        return left_out(below / np.maximum(pairs, 1))
 
 
 def cosine_gap(
@@ -64,24 +88,68 @@ def cosine_counts(
     >>> quartiles(part).median
     1.0
     """
+    counts = np.zeros(_BINS, np.int64)
+    for block in _blocks(text, image, pairs, start, image_start):
+        _counted(counts, block.cosines[block.are_pairs], absolute)
+    return counts
+
+
+def shares(
+    text: NDArray[np.number],
+    image: NDArray[np.number],
+    most: float,
+    samples: tuple[Counts, Counts],
+    *,
+    pairs: str = "all",
+    absolute: bool = False,
+    start: int = 0,
+    image_start: int = 0,
+) -> Shares:
+    """How many pairs each sample is in, and in how many with a cosine of `most` or less; otherwise as `cosine_counts`.
+
+    samples: of which, 0 .. n - 1, all texts and all images are.
+
+    >>> x = np.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> shares(x, x, 0.5, (np.arange(2), np.arange(2))).texts.tolist()
+    [[1, 1], [2, 2]]
+    """
+    of_texts, of_images = samples
+    n = 1 + max(int(of_texts.max()), int(of_images.max()))
+    found = Shares(*np.zeros((3, 2, n), np.int64))
+    for block in _blocks(text, image, pairs, start, image_start):
+        i, j = np.broadcast_arrays(of_texts[block.texts], of_images[block.images])
+        values = np.abs(block.cosines) if absolute else block.cosines
+        for row, counted in enumerate((block.are_pairs & (values <= most + 1 / (_BINS - 1)), block.are_pairs)):
+            found.texts[row] += np.bincount(i[:, 0], counted.sum(axis=1), n).astype(np.int64)
+            found.images[row] += np.bincount(j[0], counted.sum(axis=0), n).astype(np.int64)
+            found.own[row] += np.bincount(i[counted & (i == j)], minlength=n)
+    return found
+
+
+class _Block(NamedTuple):
+    """Cosines (r, c) of some texts (r, 1) with some images (1, c), and which of them are pairs that are asked for."""
+
+    cosines: NDArray[np.float32]
+    are_pairs: NDArray[np.bool]
+    texts: Counts
+    images: Counts
+
+
+def _blocks(
+    text: NDArray[np.number], image: NDArray[np.number], pairs: str, start: int, image_start: int
+) -> Iterator[_Block]:
     if pairs not in _PAIRS:
         raise ActstoreError(f"pairs {pairs!r} are not one of {', '.join(_PAIRS)}")
     texts, images = _directions(text), _directions(image)
     if texts.shape[1] != images.shape[1]:
         raise ActstoreError(f"text vectors of length {texts.shape[1]}, image vectors of length {images.shape[1]}")
-    counts = np.zeros(_BINS, np.int64)
-    if pairs == "matched":
-        first, end = max(start, image_start), min(start + len(texts), image_start + len(images))
-        own = np.arange(first, end)
-        return _counted(counts, np.vecdot(texts[own - start], images[own - image_start]), absolute)
+    columns = np.arange(image_start, image_start + len(images))[None]
     step = max(1, _BLOCK_BYTES // (4 * len(images)))
-    columns = np.arange(image_start, image_start + len(images))
     for first in range(0, len(texts), step):
-        cosines = texts[first : first + step] @ images.T
-        rows = np.arange(start + first, start + first + len(cosines))[:, None]
-        chosen = {"all": np.s_[:], "unmatched": rows != columns, "lower": rows > columns}[pairs]
-        _counted(counts, cosines[chosen].ravel(), absolute)
-    return counts
+        rows = np.arange(start + first, start + min(first + step, len(texts)))[:, None]
+        asked = {"all": rows >= 0, "unmatched": rows != columns, "lower": rows > columns, "matched": rows == columns}
+        are_pairs = np.broadcast_to(asked[pairs], (len(rows), len(images)))
+        yield _Block(texts[first : first + step] @ images.T, are_pairs, rows, columns)
 
 
 def quartiles(counts: Counts) -> Quartiles:
@@ -89,14 +157,26 @@ def quartiles(counts: Counts) -> Quartiles:
 
     Raises ActstoreError if there were none.
     """
-    total = int(counts.sum())
-    if total == 0:
+    if not counts.any():
         raise ActstoreError("no pairs to take quartiles of; give at least one text and one image, two for i != j")
+    return Quartiles(*_quantiles(counts, [0.25, 0.5, 0.75]))
+
+
+def bounds(counts: Counts, error: float) -> tuple[float, float]:
+    """The 95 % interval of the median of cosines, from the standard error of the share of pairs below it (Woodruff
+    1952): the quantiles of the interval of that share.
+    """
+    low, high = _quantiles(counts, [min(max(end, 0.0), 1.0) for end in normal(0.5, error)])
+    return low, high
+
+
+def _quantiles(counts: Counts, at: Sequence[float]) -> list[float]:
+    """Quantiles of the cosines that were counted, interpolated between order statistics, as numpy."""
     below = np.cumsum(counts)
-    places = np.array([0.25, 0.5, 0.75]) * (total - 1)
+    places = np.array(at) * (int(below[-1]) - 1)
     low, high = (np.searchsorted(below, rank, side="right") for rank in (np.floor(places), np.ceil(places)))
     centers = (low + (high - low) * (places % 1)) * 2 / (_BINS - 1) - 1
-    return Quartiles(*map(float, centers))
+    return [float(center) for center in centers]
 
 
 def _counted(counts: Counts, cosines: NDArray[np.float32], absolute: bool) -> Counts:

@@ -1,8 +1,10 @@
 """Calls of `actstore gap`: the cosines between text and image vectors at each layer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from functools import partial, reduce
+from operator import add
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -10,15 +12,20 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, UndefinedError
 from actstore.store import Store
-from actstore_analyze.gap.measure import Quartiles, cosine_counts, quartiles
+from actstore_analyze.gap.measure import Quartiles, bounds, cosine_counts, quartiles, shares
 from actstore_analyze.gap.sides import IMAGE, TEXT, Sides, sides
 from actstore_analyze.published import curves
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, Prepared, depth
+from actstore_analyze.study.study import EVERYTHING, Prepared, WithInterval, depth
 
 __all__ = ["Gap"]
+T = TypeVar("T")
 PART_BYTES = 1 << 28  # of texts or images in memory at a time
+WOODRUFF = (
+    "Interval: 95 %, of the median, by the jackknife over samples, each left out with its text and its image, of the "
+    "share of pairs below it (Woodruff 1952)."
+)
 PAIRS = {
     "all": "all pairs of a text and an image vector",
     "unmatched": "all pairs of a text and an image vector that are not of the same sample",
@@ -35,13 +42,14 @@ class Unit(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gap(Prepared):
+class Gap(WithInterval, Prepared):
     """Quartiles of the cosines of text and image vectors, by layer."""
 
     text: str = TEXT
     image: str = IMAGE
     pairs: str = "unmatched"
     absolute: bool = False
+    interval: str = "jackknife"
 
     measure: ClassVar[str] = "gap"
 
@@ -64,6 +72,7 @@ class Gap(Prepared):
         return (
             f"Modality gap (Serra et al., The Narrow Gate): quartiles of the cosines of {PAIRS[self.pairs]}, "
             f"counted in bins of 1e-6. Text: {self.text}. Image: {self.image}. Rows: {self.sql}. {self.source}"
+            + (f" {WOODRUFF}" if self.has_interval else "")
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:
@@ -82,11 +91,18 @@ class Gap(Prepared):
         return [Unit(one, layer) for one in found for layer in self.layers]
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """condition, layer, depth, q25, median, q75, pairs, absolute, n_text, n_image: one row."""
+        """condition, layer, depth, q25, median, q75, low, high, pairs, absolute, n_text, n_image: one row.
+
+        low, high: the 95 % interval of the median, of the jackknife over samples; NULL for fewer than 3.
+        """
         (text, image), layer = (unit.sides.text, unit.sides.image), unit.layer
         found, reason = Quartiles(*[float("nan")] * 3), None
+        ends: tuple[float | None, float | None] = (None, None)
         try:
-            found = quartiles(sum(self._counts(store, unit), np.zeros(1, np.int64)))
+            counts = sum(self._of_parts(store, unit, cosine_counts), np.zeros(1, np.int64))
+            found = quartiles(counts)
+            if self.has_interval and min(text.height, image.height) > 2:
+                ends = bounds(counts, self._error(store, unit, found.median))
         except UndefinedError as error:
             reason = str(error)
         except held.NothingHeldError:
@@ -101,6 +117,8 @@ class Gap(Prepared):
                 "q25": found.q25,
                 "median": found.median,
                 "q75": found.q75,
+                "low": pl.Series([ends[0]], dtype=pl.Float64),
+                "high": pl.Series([ends[1]], dtype=pl.Float64),
                 "pairs": self.pairs,
                 "absolute": self.absolute,
                 "n_text": text.height,
@@ -109,8 +127,15 @@ class Gap(Prepared):
             }
         )
 
-    def _counts(self, store: Store, unit: Unit) -> Iterator[NDArray[np.int64]]:
-        """Counts of the cosines of each part of the texts with each of the images: two parts are in memory."""
+    def _error(self, store: Store, unit: Unit, median: float) -> float:
+        """The standard error of the share of pairs whose cosine is at most the median."""
+        keys = pl.concat([unit.sides.text["key"], unit.sides.image["key"]]).rank("dense").to_numpy().astype(int) - 1
+        samples = keys[: unit.sides.text.height], keys[unit.sides.text.height :]
+        counted = partial(shares, most=median, samples=samples)
+        return reduce(add, self._of_parts(store, unit, counted)).error
+
+    def _of_parts(self, store: Store, unit: Unit, count: Callable[..., T]) -> Iterator[T]:
+        """What is counted of the cosines of each part of the texts with each of the images: two are in memory."""
         size = max(1, PART_BYTES // (4 * store.header.d_model))
         mean = self._mean(store, unit, size) if self.center else None
         for i, texts in enumerate(unit.sides.text.iter_slices(size)):
@@ -121,7 +146,7 @@ class Gap(Prepared):
                 image = self.prepared(held.residual(store, images, unit.layer), mean)
                 starts = {"start": i * size, "image_start": j * size}
                 try:
-                    yield cosine_counts(text, image, pairs=self.pairs, absolute=self.absolute, **starts)
+                    yield count(text, image, pairs=self.pairs, absolute=self.absolute, **starts)
                 except ActstoreError as error:
                     where = f"texts from {i * size} and images from {j * size}: " if i or j else ""
                     raise type(error)(f"{where}{error}") from None

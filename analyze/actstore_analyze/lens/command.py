@@ -7,6 +7,7 @@ import click
 
 from actstore_analyze.commands import (
     drawn,
+    interval,
     measured,
     roles,
     show,
@@ -19,6 +20,7 @@ from actstore_analyze.commands import (
 @click.option(
     "--label", metavar="COLUMN", help="Column of the right answers, of SQL or of the view rows  [default: label if any]"
 )
+@interval
 @drawn("the draw")
 def lens(store: Path, **asked: Any) -> None:
     """Logit lens: what the model would say if its stream ended at each role's vectors, by layer.

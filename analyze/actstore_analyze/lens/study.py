@@ -14,8 +14,9 @@ from actstore.read.tokens import as_read
 from actstore.store import Store
 from actstore_analyze.lens.measure import Readings, read
 from actstore_analyze.study import answers, held
+from actstore_analyze.study.intervals import BY_SAMPLE, Bounds, bootstrapped, by_sample
 from actstore_analyze.study.selection import USUAL, Group, Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, n_layers
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, WithInterval, n_layers
 from actstore_analyze.study.units import sampled
 
 __all__ = ["LogitLens"]
@@ -31,6 +32,7 @@ NO_LENS = (
 )
 
 PLACE = ("role", "condition", "layer", "depth")
+ENDS = ("low", "high", "entropy_low", "entropy_high", "divergence_low", "divergence_high")
 
 
 class Unit(NamedTuple):
@@ -42,7 +44,7 @@ class Unit(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogitLens(PerLayer):
+class LogitLens(WithInterval, PerLayer):
     """Probability and rank of the label's token, entropy, and how far the last layer's distribution is."""
 
     roles: tuple[str, ...]
@@ -76,10 +78,14 @@ class LogitLens(PerLayer):
         """What the figure shows."""
         return (
             f"What the model would say if its stream ended at each role's vectors, at each layer ({self.chosen}). "
-            f"Above: the mean probability of the token of “{self.label}”, band: one standard error over samples; the "
+            f"Above: the mean probability of the token of “{self.label}”, band: {self._band}; the "
             "entropy where no label is a token. Below: the divergence of the last layer's distribution from it. Early "
             "layers are read with a norm and an unembedding that were made for the last."
         )
+
+    @property
+    def _band(self) -> str:
+        return "95 % interval over samples" if self.has_interval else "one standard error over samples"
 
     @property
     def methods(self) -> str:
@@ -89,7 +95,8 @@ class LogitLens(PerLayer):
             f"each vector. The token of a label of “{self.label}” is the one that the recipe's answers give it, else "
             "the vocabulary's token that is the label, rather with a space before it. Rank: the tokens that are "
             "likelier, plus one. Divergence: Kullback-Leibler, in nats, of the distribution at the same vector's last "
-            f"layer from the one at this. Positions of a sample are averaged first. Rows: {self.sql}. "
+            f"layer from the one at this. Positions of a sample are averaged first. "
+            f"{BY_SAMPLE + ' ' if self.has_interval else ''}Rows: {self.sql}. "
             f"Vectors: {RESIDUAL}."
         )
 
@@ -137,8 +144,10 @@ class LogitLens(PerLayer):
         )
 
     def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """role, condition, layer, depth, probability, se, rank, rank_q25, rank_q75, right, entropy, divergence,
-        top_tokens, labelled, n: one row each.
+        """role, condition, layer, depth, probability, low, high, se, rank, rank_q25, rank_q75, right, entropy,
+        entropy_low, ..., divergence, divergence_low, ..., top_tokens, labelled, n: one row each.
+
+        low, high: 95 % interval of the probability, those of the others named by them; NULL of fewer than 2 samples.
 
         probability, rank (the median) and right (the share of samples where it is the likeliest) are of the label's
         token, over the samples that are labelled; top_tokens names the likeliest, with the share of vectors of each.
@@ -171,9 +180,30 @@ class LogitLens(PerLayer):
         by_role = pl.col("role").replace_strict(order)
         return (
             table.join(said, on=PLACE)
+            .join(self._ends(rows), on=PLACE)
             .sort(by_role, "condition", "layer")
-            .select(pl.exclude("labelled", "n"), "labelled", "n")
-        )
+            .select(
+                *(*PLACE, "probability", "low", "high", "se", "rank", "rank_q25", "rank_q75", "right"),
+                *("entropy", "entropy_low", "entropy_high", "divergence", "divergence_low", "divergence_high"),
+                *("top_tokens", "labelled", "n"),
+            )
+        )  # fmt: skip
+
+    def _ends(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The intervals at each place, NULL where none are asked for and where there are fewer than 2 samples."""
+        found = []
+        for place, own in rows.group_by(*PLACE, maintain_order=True):
+            ends: list[float | None] = []
+            for name, bounds in (("probability", by_sample), ("entropy", _of_mean), ("divergence", _of_mean)):
+                values = own[name].drop_nulls().to_numpy()
+                ends += bounds(values) if self.has_interval and len(values) > 1 else (None, None)
+            found.append((*place, *ends))
+        schema = {name: rows.schema[name] for name in PLACE} | dict.fromkeys(ENDS, pl.Float64)
+        return pl.DataFrame(found, schema=schema, orient="row")
+
+
+def _of_mean(values: NDArray[np.float64]) -> Bounds:
+    return bootstrapped(lambda drawn: values[drawn].mean(axis=1), values)
 
 
 def _tokens(store: Store, labels: Sequence[str], *, say: Say) -> dict[str, int]:

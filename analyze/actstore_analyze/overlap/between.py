@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.format.header import span
 from actstore.store import Store
-from actstore_analyze.overlap.measure import data_chance_level, data_overlap_per_point
+from actstore_analyze.neighbors import Neighbors, nearest
+from actstore_analyze.overlap.measure import data_chance_level, data_overlap_from
 from actstore_analyze.study.counterparts import Compared, counterpart, matched
+from actstore_analyze.study.intervals import HALVES, halves, of_halves, reach, share
 from actstore_analyze.study.neighborhood import BySample, Neighborhood, OfNeighbors, sized
 from actstore_analyze.study.selection import Say, choose, groups
 from actstore_analyze.study.study import EVERYTHING, METRICS
@@ -54,6 +57,7 @@ class DataOverlap(Compared, OfNeighbors):
     metric: str = "euclidean"
     positions: int | None = None
     seed: int = 0
+    interval: str = "subsamples"
 
     measure: ClassVar[str] = "data_overlap"
     verb: ClassVar[str] = "overlap"
@@ -106,8 +110,9 @@ class DataOverlap(Compared, OfNeighbors):
         return (
             f"Data overlap with {self.partner} at k = {self.k}: for each sample, the share of its {self.k} nearest "
             "neighbours in one representation that are among those in the other, averaged over samples. Distance: "
-            f"{METRICS[self.metric]}; neighbours are exact, ties go to the lower index. {self.source} "
-            f"Rows: {self.sql}. Chance is k / (samples that may be neighbours)."
+            f"{METRICS[self.metric]}; neighbours are exact, ties go to the lower index. "
+            f"{HALVES + ' ' if self.has_interval else ''}{self.source} Rows: {self.sql}. "
+            "Chance is k / (samples that may be neighbours)."
         )
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
@@ -142,28 +147,37 @@ class DataOverlap(Compared, OfNeighbors):
         return found
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """role, condition, layer, depth, overlap, se, positions, chance, with_..., neighbors, metric, n, copies.
+        """role, condition, layer, depth, overlap, low, high, se, positions, chance, with_..., neighbors, metric, n, ...
 
-        se is over samples, where these have several positions.
+        low, high: the 95 % interval, of halves of the samples; NULL with --unique or --group, and where halves have no
+        k neighbours. se is over samples, where these have several positions.
         overlap is NaN where it is not defined: all vectors of either are the same, or too few are unique in both.
         """
         others = [x for x, _ in vectors(self.other(store), unit.other)]
         repeated = others * len(unit.own.group.positions) if len(others) == 1 else others
         pairs = zip(vectors(store, unit.own), repeated, unit.own.group.positions, strict=True)
         found, reasons, by_sample = [], [], BySample(unit.own.group.n)
+        of: list[Floats] = []
         for (x, _), z, rows in pairs:
             one = self.neighborhood([x, z], rows)
-            shares, chance, reason = self._shares(one, self.prepared(z[one.kept]), unit.own)
+            both, chance, reason = self._neighbors(one, self.prepared(z[one.kept]), unit.own)
+            shares = None if both is None else data_overlap_from(*(side.first(self.k) for side in both))
+            if both is not None and self.has_interval:
+                of.append(halves(partial(self._half, *both), len(one.x)))
             reasons.append(reason)
             found.append((float("nan") if shares is None else float(shares.mean()), chance, one.size))
             if shares is not None:
                 by_sample.add(one.kept, shares)
         mean, _, counted = mean_and_error([value for value, _, _ in found])
         se = by_sample.error()
+        error = of_halves(np.mean(of, axis=0), unit.own.group.n) if of else float("nan")
+        low, high = (None, None) if np.isnan(error) else share(mean, error, unit.own.group.n)
         chance, _, _ = mean_and_error([level for _, level, _ in found])
         return described(store, unit.own, se, counted).select(
             *PLACE,
             pl.lit(mean).alias("overlap"),
+            pl.lit(low, pl.Float64).alias("low"),
+            pl.lit(high, pl.Float64).alias("high"),
             *SPREAD,
             pl.lit(chance).alias("chance"),
             pl.lit(unit.other.group.role).alias("with_role"),
@@ -175,16 +189,27 @@ class DataOverlap(Compared, OfNeighbors):
             why(reasons),
         )
 
-    def _shares(self, one: Neighborhood, z: Vectors, unit: Side) -> tuple[Floats | None, float, str | None]:
-        """The overlap of each vector at one position with z, None if it is not defined, what chance would give, and
-        why."""
+    def _neighbors(
+        self, one: Neighborhood, z: Vectors, unit: Side
+    ) -> tuple[tuple[Neighbors, Neighbors] | None, float, str | None]:
+        """The neighbours of each vector at one position and of z, None if they are not defined, what chance would give,
+        and why; more than k, where the interval needs them and there are so many.
+        """
         reason = one.fewer(self.k)
         if len(one.x) <= self.k:
             return None, float("nan"), reason
-        shares, reason = None, reason or ("all vectors of the other are the same" if constant(z) else None)
+        both, reason = None, reason or ("all vectors of the other are the same" if constant(z) else None)
         if reason is None:
-            shares, reason = defined(
-                unit, lambda: data_overlap_per_point(one.x, z, self.k, metric=self.metric, groups=one.groups)
-            )
+            most = min(reach(self.k), len(one.x) - 1) if self.has_interval else self.k
+            both, reason = defined(unit, lambda: (self._nearest(one.x, most, one), self._nearest(z, most, one)))
         chance = said_where(unit, lambda: data_chance_level(len(one.x), self.k, groups=one.groups))
-        return shares, chance, reason
+        return both, chance, reason
+
+    def _half(self, own: Neighbors, other: Neighbors, chosen: NDArray[np.int64]) -> float:
+        """The overlap of some of the samples, by their neighbours among themselves; NaN where these are too few."""
+        both = own.among(chosen, self.k), other.among(chosen, self.k)
+        enough = min(side.indices.shape[1] for side in both) == self.k
+        return float(data_overlap_from(*both).mean()) if enough else float("nan")
+
+    def _nearest(self, x: Vectors, most: int, one: Neighborhood) -> Neighbors:
+        return nearest(x, most, metric=self.metric, groups=one.groups)

@@ -8,6 +8,7 @@ import click
 from actstore.commands.options import COUNT
 from actstore_analyze.commands import (
     drawn,
+    interval,
     measured,
     metric,
     neighborly,
@@ -33,6 +34,7 @@ WITH = ("with_role", "with_layer", "with_condition", "with_store")
     type=click.Choice(["uniform", "class"]),
     help="Average over points, as the paper, or over classes, as DADApy.",
 )
+@interval
 @drawn("the draw")
 @click.option("--with-role", metavar="ROLE", help="Data overlap instead, with another role.")
 @click.option("--with-layer", metavar="LAYER", type=click.IntRange(min=0), help="Data overlap, with one layer.")

@@ -6,10 +6,12 @@ import altair as alt
 import polars as pl
 
 from actstore_analyze.charts import charts, lines
-from actstore_analyze.charts.charts import chance, counts, decimals, error_band, heading, pale, series
+from actstore_analyze.charts.charts import chance, counts, decimals, error_band, has_interval, heading, pale, series
 from actstore_analyze.published.curves import other_chance
 
 __all__ = ["ceiling", "data_overlap", "overlap"]
+
+NOTHING = pl.lit("")
 
 
 def overlap(
@@ -45,14 +47,9 @@ def ceiling(tables: Sequence[pl.DataFrame], reference: pl.DataFrame | None = Non
     return lines.top(pl.concat([*own, *behind]).to_list())
 
 
-def _has_interval(table: pl.DataFrame) -> bool:
-    """Whether it says intervals; versions before had none."""
-    return "low" in table.columns and table["low"].count() > 0
-
-
 def _band(table: pl.DataFrame) -> str:
     """What the bands are."""
-    return "; band: 95 % interval" if _has_interval(table) else error_band(table)
+    return "; band: 95 % interval" if has_interval(table) else error_band(table)
 
 
 def _neighbors(table: pl.DataFrame) -> int:
@@ -60,18 +57,21 @@ def _neighbors(table: pl.DataFrame) -> int:
     return int(table["neighbors" if "neighbors" in table.columns else "k"][0])
 
 
-def _drawn(table: pl.DataFrame) -> pl.DataFrame:
-    """What the marks need: NaN as a gap, the band of the interval or the standard error, the text of each point."""
+def _drawn(table: pl.DataFrame, other: pl.Expr = NOTHING) -> pl.DataFrame:
+    """What the marks need: NaN as a gap, the band of the interval or the standard error, the text of each point.
+
+    other: what is said of what it overlaps with.
+    """
     value, error = pl.col("overlap").fill_nan(None), pl.col("se")
     said = pl.format("{}, layer {}: overlap {}", series(), "layer", decimals(value))
-    if _has_interval(table):
+    if has_interval(table):
         low, high = pl.col("low"), pl.col("high")
         band = pl.format(" ({} to {})", decimals(low), decimals(high)).fill_null("")
     else:
         low, high = value - error, value + error
         band = pl.format(" ± {} (se)", decimals(error)).fill_null("")
     rest = pl.format(", chance {}, n = {}", decimals(pl.col("chance")), "n")
-    text = pl.concat_str(said, band, rest).alias("text")
+    text = pl.concat_str(said, band, other, rest).alias("text")
     return table.select(
         series(),
         "role",
@@ -108,19 +108,14 @@ def _behind(reference: pl.DataFrame | None, table: pl.DataFrame) -> pl.DataFrame
 
 def data_overlap(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame] = ()) -> alt.LayerChart:
     """Data overlap over layers, one line per role, chance as a rule."""
-    value, error = pl.col("overlap").fill_nan(None), pl.col("se")
-    other = pl.format("{} at layer {}", "with_role", "with_layer")
-    text = pl.format("{}, layer {}: overlap {} with {}", charts.series(), "layer", decimals(value), other)
-    drawn = table.select(
-        charts.series(), "role", "layer", value=value, low=value - error, high=value + error, text=text
-    )  # fmt: skip
+    drawn = _drawn(table, pl.format(" with {} at layer {}", "with_role", "with_layer"))
     chart = lines.over_layers(
         drawn,
         y_title=f"data overlap (k = {_neighbors(table)})",
         ceiling=ceiling([table, *tables]),
         rules=charts.chance(table),
     )
-    note = f"n = {counts(table)} samples, {table['metric'][0]} distance; with {_partner(table)}{error_band(table)}"
+    note = f"n = {counts(table)} samples, {table['metric'][0]} distance; with {_partner(table)}{_band(table)}"
     titled: alt.LayerChart = chart.properties(title=heading(title, note))
     return titled
 

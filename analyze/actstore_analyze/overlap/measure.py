@@ -12,7 +12,7 @@ __all__ = [
     "chance_level",
     "data_chance_level",
     "data_overlap",
-    "data_overlap_per_point",
+    "data_overlap_from",
     "highest",
     "label_overlap",
     "label_overlap_from",
@@ -117,23 +117,16 @@ def data_overlap(
     >>> data_overlap(x, -x, k=2), data_overlap(x, x[::-1], k=1)
     (1.0, 0.5)
     """
-    return float(data_overlap_per_point(x, z, k, metric=metric, groups=groups).mean())
-
-
-def data_overlap_per_point(
-    x: NDArray[np.number],
-    z: NDArray[np.number],
-    k: int = 30,
-    *,
-    metric: str = "euclidean",
-    groups: NDArray[np.integer] | None = None,
-) -> Floats:
-    """As `data_overlap`, of each point (n,)."""
     if len(x) != len(z):
         raise ActstoreError(f"{len(x)} points in one representation but {len(z)} in the other; select the same rows")
-    rows = np.arange(len(x))[:, None] * len(x)
-    own, other = (rows + nearest(points, k, metric=metric, groups=groups).indices for points in (x, z))
-    shares: Floats = np.isin(own, other).mean(axis=1)
+    own, other = (nearest(points, k, metric=metric, groups=groups) for points in (x, z))
+    return float(data_overlap_from(own, other).mean())
+
+
+def data_overlap_from(own: Neighbors, other: Neighbors) -> Floats:
+    """As `data_overlap`, of each point (n,), from neighbours found before."""
+    rows = np.arange(len(own.indices))[:, None] * len(own.indices)
+    shares: Floats = np.isin(rows + own.indices, rows + other.indices).mean(axis=1)
     return shares
 
 

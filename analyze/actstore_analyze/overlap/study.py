@@ -12,7 +12,7 @@ from actstore.store import Store
 from actstore_analyze.neighbors import Neighbors, nearest
 from actstore_analyze.overlap.measure import averaged, chance_level, highest, label_overlap_from, label_overlap_without
 from actstore_analyze.published import curves
-from actstore_analyze.study.intervals import jackknifed
+from actstore_analyze.study.intervals import JACKKNIFE, jackknifed
 from actstore_analyze.study.neighborhood import BySample, Neighborhood, OfNeighbors, sized
 from actstore_analyze.study.selection import Group, Say, choose, figure_roles, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS
@@ -33,10 +33,6 @@ from actstore_analyze.study.units import (
 __all__ = ["Overlap", "say_highest"]
 
 Floats = NDArray[np.float64]
-JACKKNIFE = (
-    "Interval: 95 %, of the jackknife over samples, each left out with its part in the others' overlaps, normal on the "
-    "scale of logits."
-)
 USUALLY = ("euclidean", "uniform")
 WEIGHTS = {
     "uniform": "averaged over samples, each counting once",
@@ -55,7 +51,7 @@ class Overlap(OfNeighbors):
     weights: str = "uniform"
     positions: int | None = None
     seed: int = 0
-    interval: str = "jackknife"  # results of versions that do not say it have none
+    interval: str = "jackknife"
 
     measure: ClassVar[str] = "overlap"
     always: ClassVar[tuple[str, ...]] = ("label", "k")
@@ -65,11 +61,6 @@ class Overlap(OfNeighbors):
         """The call with its roles and layers checked; without any: those of the paper's figure, all layers."""
         usual = figure_roles(store) or None
         return super().of(store, roles=known_roles(store, usual if roles is None else roles), **other)
-
-    @classmethod
-    def again(cls, parameters: dict[str, Any]) -> Self:
-        """The call that a saved result answers."""
-        return super().again({"interval": "none", **parameters})
 
     @property
     def title(self) -> str:
@@ -98,7 +89,7 @@ class Overlap(OfNeighbors):
             f"For each vector: the share of its {self.k} nearest neighbours, not itself, with its own “{self.label}”.",
             f"It is {WEIGHTS[self.weights]}.",
             f"Distance: {METRICS[self.metric]}; neighbours are exact, ties go to the lower index.",
-            JACKKNIFE if self._has_interval else "",
+            JACKKNIFE if self.has_interval else "",
             self.source,
             f"Rows: {self.sql}; vectors of different roles or conditions are never neighbours.",
         )
@@ -161,10 +152,9 @@ class Overlap(OfNeighbors):
         )  # fmt: skip
 
     @property
-    def _has_interval(self) -> bool:
-        """Whether samples count alike, and each can be left out alone."""
-        alike = self.weights == "uniform" and not self.unique and self.group is None
-        return self.interval == "jackknife" and alike
+    def has_interval(self) -> bool:
+        """Whether they are asked for, samples count alike, and each can be left out alone."""
+        return super().has_interval and self.weights == "uniform"
 
     def _neighbors(self, one: Neighborhood, unit: Unit) -> tuple[Neighbors | None, float, str | None]:
         """The neighbours of each vector at one position, None if they are not defined, what chance would give, and why.
@@ -177,7 +167,7 @@ class Overlap(OfNeighbors):
         chance = said_where(unit, lambda: chance_level(one.labels, weights=self.weights, groups=one.groups))
         if reason is not None:
             return None, chance, reason
-        more = self._has_interval and len(one.x) > self.k + 1
+        more = self.has_interval and len(one.x) > self.k + 1
         found, reason = defined(unit, lambda: nearest(one.x, self.k + more, metric=self.metric, groups=one.groups))
         return found, chance, reason
 

@@ -8,6 +8,7 @@ import click
 from actstore.commands.options import Number
 from actstore_analyze.commands import (
     drawn,
+    interval,
     measured,
     prepared,
     roles,
@@ -24,6 +25,7 @@ from actstore_analyze.commands import (
 )
 @click.option("--folds", type=click.IntRange(min=2), help="Hold every sample out once, by so many folds  [default: 5]")
 @click.option("-c", default=1.0, show_default=True, type=Number(min=1e-9), help="Inverse of the L2 penalty.")
+@interval
 @drawn("the folds and of the draw")
 @prepared
 def probe(store: Path, **asked: Any) -> None:

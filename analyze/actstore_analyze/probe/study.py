@@ -11,7 +11,7 @@ from actstore.store import Store
 from actstore_analyze.probe.measure import Asked, asked_folded, asked_held_out
 from actstore_analyze.study.intervals import by_sample
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, Prepared
+from actstore_analyze.study.study import EVERYTHING, Prepared, WithInterval
 from actstore_analyze.study.units import (
     PLACE,
     Classes,
@@ -30,7 +30,7 @@ SIDES = ("train", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(Prepared):
+class Probe(WithInterval, Prepared):
     """Accuracy by role and layer: on the rows whose split is test, or over folds."""
 
     roles: tuple[str, ...]
@@ -40,10 +40,10 @@ class Probe(Prepared):
     c: float = 1.0
     positions: int | None = None
     seed: int = 0
-    interval: str = "samples"  # of what; results of versions that do not say it counted positions
 
     measure: ClassVar[str] = "probe"
     always: ClassVar[tuple[str, ...]] = ("label",)
+    older: ClassVar[str] = "positions"
 
     @classmethod
     def of(
@@ -64,11 +64,6 @@ class Probe(Prepared):
         if split is None and folds is None and _tells(store, known, asked.get("sql", EVERYTHING)):
             split = USUAL_SPLIT
         return super().of(store, roles=known_roles(store, roles), split=split, folds=folds or cls.folds, **asked)
-
-    @classmethod
-    def again(cls, parameters: dict[str, Any]) -> Self:
-        """The call that a saved result answers."""
-        return super().again({"interval": "positions", **parameters})
 
     @property
     def title(self) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from actstore.store import Store
 from actstore_analyze.neighbors import firsts
-from actstore_analyze.study.study import Prepared
+from actstore_analyze.study.study import Prepared, WithInterval
 from actstore_analyze.study.units import Classes, Unit, Vectors, constant, labels, vectors
 
 __all__ = ["BySample", "Neighborhood", "OfNeighbors", "sized"]
@@ -43,7 +43,7 @@ class Neighborhood(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfNeighbors(Prepared):
+class OfNeighbors(WithInterval, Prepared):
     """A measure of nearest neighbours.
 
     unique: only the first of equal vectors is measured; group: a column whose equal values keep rows from being
@@ -68,6 +68,11 @@ class OfNeighbors(Prepared):
         kept = kept if self.unique else np.arange(len(rows))
         groups = None if self.group is None else rows["group"].to_numpy()[kept]
         return Neighborhood(self.prepared(given[0][kept]), labels(rows)[kept], groups, kept, copies)
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether this version's are asked for, and each sample is one vector, drawn or left out alone."""
+        return super().has_interval and not self.unique and self.group is None
 
     @property
     def apart(self) -> str | None:

@@ -20,7 +20,7 @@ from actstore_analyze.published import models
 from actstore_analyze.study import executor, held
 from actstore_analyze.study.selection import Say, known_layers
 
-__all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "Study", "depth", "n_layers"]
+__all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "Study", "WithInterval", "depth", "n_layers"]
 EVERYTHING = "from rows"
 UNWRITTEN = (
     "sql",
@@ -31,6 +31,7 @@ UNWRITTEN = (
     "interval",
     "prompt_text",
 )  # fields that are no options
+NO_INTERVAL = "none"
 FIRST = ("roles", "layers")  # options that a command line begins with
 RESIDUAL = "the residual stream; layer 0 is the embeddings, layer l the output of the l-th block, before any final norm"
 METRICS = {
@@ -137,6 +138,7 @@ class Study(ABC):
             flag = f"-{one.name}" if len(one.name) == 1 else f"--{one.name.replace('_', '-')}"
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += [] if value in (None, ()) else [flag] if value is True else [flag, text]
+        words += ["--no-interval"] if getattr(self, "interval", "") == NO_INTERVAL else []
         return shlex.join(words)
 
     @abstractmethod
@@ -162,6 +164,28 @@ class Study(ABC):
             named = "".join(f"{name} '{value}', " for name, value in zip(where, at, strict=True) if value != "none")
             layers = rows["layer"].unique().sort().to_list()
             yield f"{named}layer{'s' * (len(layers) > 1)} {span(layers)}: not defined: {reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithInterval(Study):
+    """A study whose table has 95 % intervals; interval: what they are of, or none.
+
+    Results of versions that do not say it have `older` ones, and do not answer for those that this version has.
+    """
+
+    interval: str = "samples"
+
+    older: ClassVar[str] = NO_INTERVAL
+
+    @classmethod
+    def again(cls, parameters: dict[str, Any]) -> Self:
+        """The call that a saved result answers."""
+        return super().again({"interval": cls.older, **parameters})
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether this version's are asked for, and can be had."""
+        return self.interval == next(one.default for one in fields(self) if one.name == "interval")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,20 @@ def test_gap_is_the_quartiles_of_the_unmatched_cosines(store, capsys):
     assert rows[2]["median"] < rows[0]["median"]
 
 
+@pytest.mark.parametrize("pairs", ["unmatched", "all", "lower", "matched"])
+def test_the_interval_is_woodruffs_with_each_sample_left_out(store, capsys, pairs):
+    _, (row,), _ = command(capsys, "gap", store, "--layers", 1, "--pairs", pairs)
+    asked = {"unmatched": ~np.eye(N, dtype=bool), "all": np.ones((N, N), bool), "matched": np.eye(N, dtype=bool)}
+    kept = {**asked, "lower": np.tri(N, k=-1, dtype=bool)}[pairs]
+    values = cosines(*both(1))
+    below = values <= row["median"] + 1e-6
+    others = [np.delete(np.delete(np.stack([below & kept, kept]), i, 1), i, 2) for i in range(N)]
+    shares = np.array([counted.sum() / every.sum() for counted, every in others])
+    error = np.sqrt((N - 1) / N * np.square(shares - shares.mean()).sum())
+    ends = np.quantile(values[kept], [0.5 - 1.959964 * error, 0.5 + 1.959964 * error])
+    assert (row["low"], row["high"]) == pytest.approx(tuple(ends), abs=4e-6)
+
+
 def test_gap_pairs_the_two_prompts_of_a_sample(store, capsys):
     _, rows, _ = command(capsys, "gap", store, "--pairs", "matched", "--absolute", "--layers", 2)
     matched = np.abs(np.diag(cosines(*both(2))))

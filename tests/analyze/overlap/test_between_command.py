@@ -9,6 +9,7 @@ import pytest
 import actstore
 from actstore.commands.main import run
 from actstore_analyze.overlap.between import DataOverlap
+from actstore_analyze.study.intervals import halves, of_halves, share
 from two_sided import D, N, command, make, vectors
 
 SQL = "from rows where prompt_order = 'image-text'"
@@ -44,6 +45,9 @@ def test_with_a_layer(store, capsys):
         assert row["overlap"] == pytest.approx(expected)
         assert row["chance"] == pytest.approx(5 / (N - 1))
     assert rows[2]["overlap"] == 1
+    x, z = of("random-text", 1), of("random-text", 2)
+    found = halves(lambda chosen: naive(x[chosen], z[chosen], 5), N)
+    assert (rows[1]["low"], rows[1]["high"]) == pytest.approx(share(rows[1]["overlap"], of_halves(found, N), N))
     assert [row["with_layer"] for row in rows] == [2, 2, 2]
 
 

@@ -1,0 +1,82 @@
+"""95 % intervals hold what is to be expected in 90 to 98 % of simulated data sets, measure by measure.
+
+What is to be expected is the mean over the data sets: an interval says what other samples would have given, not how far
+a measure is from what it means. docs/reference/measures.md has the figures of 500 data sets each.
+"""
+
+import numpy as np
+import pytest
+
+from actstore_analyze.dimension.measure import gride_from
+from actstore_analyze.gap.measure import bounds, cosine_counts, quartiles, shares
+from actstore_analyze.neighbors import nearest
+from actstore_analyze.overlap.measure import data_overlap_from
+from actstore_analyze.study.intervals import by_sample, halves, jackknifed, of_halves, positive, reach, share
+
+
+def data_overlap(rng, n, noise):
+    """A value and its interval, as all of these: here of vectors, and of the same with noise."""
+    x = rng.standard_normal((n, 5))
+    both = [nearest(one, min(reach(10), n - 1)) for one in (x, x + noise * rng.standard_normal((n, 5)))]
+    value = float(data_overlap_from(*(side.first(10) for side in both)).mean())
+    found = halves(lambda chosen: data_overlap_from(*(side.among(chosen, 10) for side in both)).mean(), n)
+    return value, *share(value, of_halves(found, n), n)
+
+
+def dimension(rng, n, d):
+    found = nearest(rng.standard_normal((n, d)), reach(16))
+    value = gride_from(found, 16)["id"][-1]
+    error = of_halves(halves(lambda chosen: gride_from(found.among(chosen, 16), 16)["id"][-1], n), n)
+    return value, *positive(value, error)
+
+
+def gap(rng, n, pairs):
+    shared = 0.7 * rng.standard_normal((n, 8))
+    text, image = (shared + rng.standard_normal((n, 8)) + at for at in (0.4, 0.8))
+    counts = cosine_counts(text, image, pairs=pairs)
+    median = quartiles(counts).median
+    own = np.arange(n)
+    return median, *bounds(counts, shares(text, image, median, (own, own), pairs=pairs).error)
+
+
+def attention(rng, n, spread):
+    """The share that one of 40 positions draws, of samples that look there more or less, and look more or less."""
+    mass = rng.gamma(2, 1, (n, 40)) * rng.gamma(1 / spread, spread, (n, 1))
+    mass[:, 7] *= 20 * rng.beta(1, 2, n)
+    share_of, whole = mass[:, 7], mass.sum(axis=1)
+    value = share_of.sum() / whole.sum()
+    return value, *jackknifed(value, (share_of.sum() - share_of) / (whole.sum() - whole))
+
+
+def mean(rng, n, a, b):
+    """Of probabilities of a word, most of them near 0 or near 1: the lens, and a knockout's."""
+    values = rng.beta(a, b, n)
+    return values.mean(), *by_sample(values)
+
+
+CASES = {
+    "data overlap, n = 60": (data_overlap, 60, 0.7),
+    "data overlap, n = 200": (data_overlap, 200, 0.7),
+    "dimension 3, n = 200": (dimension, 200, 3),
+    "dimension 8, n = 100": (dimension, 100, 8),
+    "gap, unmatched, n = 60": (gap, 60, "unmatched"),
+    "gap, matched, n = 100": (gap, 100, "matched"),
+    "attention, n = 60": (attention, 60, 0.3),
+    "attention, n = 200": (attention, 200, 1.0),
+    "lens, n = 40": (mean, 40, 0.3, 0.7),
+    "lens, n = 200": (mean, 200, 0.1, 0.9),
+}
+DEAR = {data_overlap: 100, dimension: 100}  # data sets of what takes long; else
+
+
+def coverage(case, sets):
+    simulate, *design = CASES[case]
+    values, low, high = np.transpose([simulate(np.random.default_rng(seed), *design) for seed in range(sets)])
+    return float(((low <= values.mean()) & (values.mean() <= high)).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_intervals_hold_what_is_to_be_expected(case):
+    sets = DEAR.get(CASES[case][0], 500)
+    assert 0.90 - 40 / sets**2 <= coverage(case, sets) <= 0.98 + 2 / sets
