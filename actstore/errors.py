@@ -87,7 +87,7 @@ def of_system(error: OSError) -> str:
     return (f"{where}: " if where else "") + said + (f"; {known}" if known else "")
 
 
-def nearest(name: str, known: list[str], also: str = "") -> str:
+def nearest(name: object, known: list[str], also: str = "") -> str:
     """`; did you mean 'label'?` for a name close to one that is known, else nothing; what is said `also`, behind it.
 
     >>> nearest("lable", ["label", "role"])
@@ -101,8 +101,8 @@ def nearest(name: str, known: list[str], also: str = "") -> str:
     >>> nearest("xyz", ["label", "role"], "there are label, role")
     '; there are label, role'
     """
-    close = get_close_matches(name, known)
-    same = [each for each in close if sorted(each) == sorted(name)]
+    close = get_close_matches(str(name), known)
+    same = [each for each in close if sorted(each) == sorted(str(name))]
     if not close:
         return also and f"; {also}"
     return f"; did you mean '{(same or close)[0]}'? {also[:1].upper()}{also[1:]}".rstrip()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Protocol
 
 from actstore import process
@@ -41,6 +42,8 @@ class Limits:
     gigabytes: float = field(default=round(MACHINE_BYTES / 2e9, 1))
 
     def __post_init__(self) -> None:
+        if odd := [one for one in (self.seconds, self.gigabytes) if isinstance(one, bool) or not isinstance(one, Real)]:
+            raise ActstoreError(f"limits are numbers, of seconds and of gigabytes, not {odd[0]!r}")
         if not (self.seconds > 0 and self.gigabytes > 0):
             raise ActstoreError(
                 f"limits of {self.seconds:g} seconds and {self.gigabytes:g} GB leave nothing to work with"

@@ -19,6 +19,7 @@ from actstore import process
 from actstore.errors import ActstoreError, AlreadyCommittedError, CorruptError, PlanError, QueryError
 from actstore.format import checkpoint, commits, header, plan, records, results
 from actstore.format.commits import Commit
+from actstore.format.given import named, numbers, path_of, text, whole
 from actstore.format.header import Header
 from actstore.format.lens import FILES as LENS_FILES
 from actstore.format.lens import Lens
@@ -51,30 +52,35 @@ class Store:
 
     def __init__(self, path: Path, limits: Limits | None = None) -> None:
         opened = Header.load(path)
-        self._of(path, limits or Limits(), opened, checkpoint.opened(path, opened))
+        self._of(path, path.absolute(), limits or Limits(), opened, checkpoint.opened(path, opened))
 
-    def _of(self, path: Path, limits: Limits, opened: Header, committed: list[Commit]) -> None:
+    def _of(self, said: Path, path: Path, limits: Limits, opened: Header, committed: list[Commit]) -> None:
         process.hear_interruptions()
-        self.path, self.limits, self.header, self.commits = path, limits, opened, committed
+        self._said, self.path = said, path  # a process may go to another folder: what was said is shown, and no more
+        self.limits, self.header, self.commits = limits, opened, committed
         self.parts = [Part(path, commit, opened.form, opened.rows) for commit in committed]
-        self._vectors = Vectors(path, opened, self.parts, limits)
+        self._vectors = Vectors(said, opened, self.parts, limits)
         self._saved: list[Result] = []
 
-    def __getstate__(self) -> tuple[Path, Limits, Header, list[Commit]]:
+    def __getstate__(self) -> tuple[Path, Path, Limits, Header, list[Commit]]:
         """What another process needs to have this very store, as it was when opened."""
-        return self.path.absolute(), self.limits, self.header, self.commits
+        return self._said, self.path, self.limits, self.header, self.commits
 
-    def __setstate__(self, state: tuple[Path, Limits, Header, list[Commit]]) -> None:
+    def __setstate__(self, state: tuple[Path, Path, Limits, Header, list[Commit]]) -> None:
         self._of(*state)
+
+    def __str__(self) -> str:
+        """The path by which it was opened; `path` is absolute."""
+        return str(self._said)
 
     def __repr__(self) -> str:
         done = len(self._vectors.part_of)
-        return f"<Store {self.path}: {done} of {self.n_batches} batches, layers {header.span(self.layers)}>"
+        return f"<Store {self}: {done} of {self.n_batches} batches, layers {header.span(self.layers)}>"
 
     def _repr_html_(self) -> str:
         done = f"{len(self._vectors.part_of)} of {self.n_batches} batches"
         lines = {
-            "store": f"{self.path}, {done}",
+            "store": f"{self}, {done}",
             **{name: self.run[name] for name in ("model", "recipe_name", "dtype", "device") if self.run.get(name)},
             "layers": f"{header.span(self.layers)} of width {self.header.d_model}",
             "roles": ", ".join(self.roles),
@@ -147,6 +153,7 @@ class Store:
 
     def is_committed(self, number: int) -> bool:
         """Whether a batch is in the store, as of now."""
+        number = whole(number, "a batch")
         return number in self._vectors.part_of or commits.is_committed(self.path, number)
 
     def sql(
@@ -180,7 +187,7 @@ class Store:
         self, query: str, parameters: Parameters | None = None, *, tables: Mapping[str, Any] | None = None
     ) -> list[str]:
         """The columns of a SELECT whose type is JSON: `sql` gives them as text, `parameters` of `results` for one."""
-        return queries.json_columns(self._connection, query, parameters, tables)
+        return queries.json_columns(self._connection, query, self.limits, parameters, tables)
 
     def residual(
         self, rows: Rows, layer: int | None = None, *, layers: Sequence[int] | None = None
@@ -225,12 +232,15 @@ class Store:
         Raises ActstoreError if nothing is stored for that key, or for the sample of a row.
         """
         of_rows = (
-            None if rows is None else self._described(row_ids_of(self.sql(rows) if isinstance(rows, str) else rows))
+            None if rows is None else self.described(row_ids_of(self.sql(rows) if isinstance(rows, str) else rows))
         )
         return self._vectors.attention(role, layer, of_rows)
 
-    def _described(self, rows: str | Rows) -> pl.DataFrame:
-        """Rows with their own columns, and those of the view rows that they lack, in their order."""
+    def described(self, rows: str | Rows) -> pl.DataFrame:
+        """Rows with their own columns, and those of the view rows that they lack, in their order.
+
+        rows: a query, or as for `residual`.
+        """
         found = rows_of(self.sql(rows) if isinstance(rows, str) else rows)
         ids = row_ids_of(found)
         order = pl.DataFrame({"row_id": ids}).with_row_index("asked_nth")
@@ -238,7 +248,7 @@ class Store:
             "select rows.* from asked join rows using (row_id) order by asked_nth", tables={"asked": order}
         )
         if len(lost := np.setdiff1d(ids, known["row_id"].to_numpy())):
-            raise ActstoreError(f"row_id {lost[0]} is not in this store: {self.path}")
+            raise ActstoreError(f"row_id {lost[0]} is not in this store: {self}")
         if not isinstance(found, pl.DataFrame):
             return known
         return found.hstack([one for one in known if one.name not in found.columns])
@@ -249,9 +259,10 @@ class Store:
         A notebook shows it as a page, `rich.print` in a terminal, and its `save` writes .html, .png or .svg.
         Raises ActstoreError, with the nearest, for a sample that is not there.
         """
+        sample_id, condition = text(sample_id, "sample_id"), text(condition, "condition")
         return joined("actstore.store", "show")(self, sample_id, condition)
 
-    def explore(self, query: str = "from rows", roles: Sequence[str] = (), *, limit: int = 5_000) -> Any:
+    def explore(self, query: str = "from rows", roles: str | Sequence[str] = (), *, limit: int = 5_000) -> Any:
         """The points of some roles in the plane, layer by layer, as a notebook shows them; `save` writes one .html.
 
         At most `limit` points of each role, all roles if none are said; SQL, with row_id, chooses the rows. On the
@@ -273,8 +284,8 @@ class Store:
         rows: a query, or as for `residual`; one entry along `sample` for each, with the columns of the rows and those
         of the view rows as coordinates, and where it comes from in its attributes.
         """
-        known = self._described(rows)
-        asked = self.layers if layers is None else [self.layers[self._vectors.index_of(layer)] for layer in layers]
+        known = self.described(rows)
+        asked = self.layers if layers is None else [*map(self.header.layer_of, numbers(layers, "layers"))]
         x = self.residual(known, layers=asked)
         said = origin(self.path, self.state, self.run, **({"sql": rows} if isinstance(rows, str) else {}))
         return joined("actstore.store", "xarray")(x, known, asked, said)
@@ -290,7 +301,7 @@ class Store:
 
     def draft(self, number: int) -> Draft:
         """Begin a batch of the plan: a locked folder of its own, to be finished by `write`."""
-        return Draft(self.path, number)
+        return Draft(self.path, whole(number, "a batch", least=0))
 
     def write(
         self,
@@ -320,18 +331,22 @@ class Store:
         with draft or self.draft(number) as opened:
             assert opened.number == number, "a draft is of one batch"
             if self.is_committed(number):
-                raise AlreadyCommittedError(f"{self.path}: batch {number} is committed already")
+                raise AlreadyCommittedError(f"{self}: batch {number} is committed already")
             samples, rows = frame(samples, "samples"), frame(rows, "rows")
             planned = self.plan.filter(pl.col("batch") == number)
             if not planned.height:
-                raise PlanError(f"batch {number} is not in the plan of {self.path}")
-            vectors = {"residual": residual, "keys": keys or {}, "values": values or {}}
-            content = batch.check(self.header, planned, samples, rows, vectors, attention or {}, attention_dtype)
-            return opened.commit(content, self.header.crc32c, by or {})
+                raise PlanError(f"batch {number} is not in the plan of {self}")
+            given = {"residual": residual, "keys": keys, "values": values}
+            vectors, read = {kind: named(one, kind) for kind, one in given.items()}, named(attention, "attention")
+            content = batch.check(self.header, planned, samples, rows, vectors, read, attention_dtype)
+            return opened.commit(content, self.header.crc32c, named(by, "by"))
 
     def save_result(self, measure: str, table: pl.DataFrame, parameters: dict[str, Any]) -> Result:
-        """Keep a measure's table under results/, named by the call and by what the store held."""
-        names = [commit.name for commit in self.commits]
+        """Keep a measure's table under results/, named by the call and by what the store held.
+
+        parameters: what was asked, by names; what JSON can say.
+        """
+        names, table = [commit.name for commit in self.commits], frame(table, "a result")
         return results.save(self.path, measure, table, parameters, self.state, names)
 
     def saved_result(self, measure: str, parameters: dict[str, Any]) -> Result | None:
@@ -414,4 +429,6 @@ def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A
 
     limits: what one SQL question or array may take; ten minutes and half of the machine's memory if not given.
     """
-    return Store(Path(path), limits)
+    if not isinstance(limits, Limits | None):
+        raise ActstoreError(f"limits are actstore.Limits(seconds=..., gigabytes=...), not {limits!r}")
+    return Store(path_of(path, "a store"), limits)

@@ -24,7 +24,7 @@ ORDER = {
         *("store", "creation", "__init__", "maintain", "commands", "testing", "__main__"),
     ],
     "actstore_extract": [
-        *("hub", "shipped", "pictures", "transfers", "roles", "legend", "samples", "families", "forward"),
+        *("hub", "shipped", "pictures", "transfers", "saved", "roles", "legend", "samples", "families", "forward"),
         *("interventions", "check", "recipe", "run", "again", "replay", "training", "demo", "models", "__init__"),
     ],
     "actstore_analyze": [

@@ -18,6 +18,7 @@ from actstore.commands.columns import ROWS_AT_A_TIME, Column, held, width_of
 from actstore.commands.outputs import written
 from actstore.commands.table import flat
 from actstore.errors import ActstoreError
+from actstore.format.given import suffix_of
 from actstore.format.origin import origin
 from actstore.format.tables import arrow_of, write_arrow
 from actstore.progress import Bar, bar
@@ -51,16 +52,16 @@ def export(
     rows without row_id or what is asked, for columns of one name, for a file that is there unless `overwrite`, and for
     a path inside a store.
     """
-    if output.suffix not in SUFFIXES:
+    if (suffix := suffix_of(output)) not in SUFFIXES:
         raise ActstoreError(f"{output}: export writes {', '.join(SUFFIXES)}, not '{output.suffix}'")
     outputs.check(output)
     beside = output.with_name(f"{output.name}.rows.parquet")
-    for path in (output, *([] if output.suffix in ALONE else [beside])):
+    for path in (output, *([] if suffix in ALONE else [beside])):
         if path.exists() and (not overwrite or path.is_dir()):
             remedy = "remove it" if path.is_dir() else "write over it with --overwrite"
             raise ActstoreError(f"{path}: it exists; {remedy}, or choose another name")
-    for layer in layers:
-        store.header.layer_index(layer)
+    layers = [store.header.layer_of(layer) for layer in layers]
+    keys, values = ([store.header.block_of(block) for block in blocks] for blocks in (keys, values))
     rows = store.sql(query)
     if not rows.height:
         raise ActstoreError(f"{output}: not written, the query chooses no rows")
@@ -80,9 +81,9 @@ def export(
 def _check_names(rows: pl.DataFrame, columns: Sequence[Column], output: Path) -> None:
     """What is written together has a name of its own."""
     names = Counter(column.name for column in columns)
-    if output.suffix == ".csv":
+    if suffix_of(output) == ".csv":
         names.update(f"{column.name}_{i}" for column in columns for i in range(column.width))
-    if output.suffix in (".csv", ".parquet"):
+    if suffix_of(output) in (".csv", ".parquet"):
         names.update(rows.columns)
     if twice := next((name for name, count in names.items() if count > 1), None):
         raise ActstoreError(
@@ -100,19 +101,19 @@ def _written(
     rows: pl.DataFrame, columns: Sequence[Column], output: Path, beside: Path, said: Mapping[str, str]
 ) -> list[Path]:
     """Write the rows with their vectors; returns what was written."""
-    if output.suffix in ALONE:
+    if (suffix := suffix_of(output)) in ALONE:
         with written(output) as draft:
-            WRITERS[output.suffix](rows, columns, draft, said)
+            WRITERS[suffix](rows, columns, draft, said)
         return [output]
     table = arrow_of(rows)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **said})
-    if output.suffix == ".sae-lens":
+    if suffix == ".sae-lens":
         with written(beside) as draft:
             write_arrow(draft, table)
             _sae_lens(rows, columns, output)
     else:
         with written(output) as draft, written(beside) as draft_beside:
-            WRITERS[output.suffix](rows, columns, draft, said)
+            WRITERS[suffix](rows, columns, draft, said)
             write_arrow(draft_beside, table)
     return [output, beside]
 

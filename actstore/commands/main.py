@@ -148,14 +148,14 @@ def info(store: Path, style: str | None, output: Path | None) -> None:
 @click.option("--seconds", type=Number(0), default=600.0, show_default=True, help="Give up after this time.")
 @click.option("--gigabytes", type=Number(0), help="Memory it may take; half of the machine's if not given.")
 @click.option(
-    "-p", "--parameter", "parameters", multiple=True, nargs=2, metavar="NAME VALUE", help="$NAME in the query."
+    "-p", "--parameter", "parameters", multiple=True, nargs=2, metavar="NAME VALUE", help="$NAME in the query, as text."
 )
 @click.option(
     "--table",
     "tables",
     multiple=True,
     metavar="NAME=FILE",
-    help="A CSV or Parquet file of yours, as a table of this name.",
+    help="A CSV, Parquet or JSON lines file of yours, as a table of this name.",
 )
 @output_options
 def query(
@@ -171,7 +171,8 @@ def query(
     """Run one SELECT over the views rows, samples, answers, plan, parts, run, vocab, results (actstore schema STORE).
 
     residual(row_id, layer) is the vector of a row. A table too wide for the terminal lacks columns in the middle, which
-    is said; --columns chooses, --format records shows all, one below the other.
+    is said; --columns chooses, --format records shows all, one below the other. A value of -p is text, which is
+    compared with numbers as a number; to reckon with it say its type: \\$x::int, \\$x::double, \\$x::boolean.
 
     \b
     Example:
@@ -237,9 +238,11 @@ def index(store: Path) -> None:
       actstore index demo/fusion
       duckdb demo/fusion/index.duckdb "from rows limit 5"
     """
+    from actstore.format.names import INDEX
     from actstore.store import open as open_store
 
-    click.echo(open_store(store).write_index())
+    open_store(store).write_index()
+    click.echo(store / INDEX)
 
 
 @cli.command()

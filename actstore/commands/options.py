@@ -58,16 +58,24 @@ def names(_context: click.Context, _option: click.Parameter, text: str | None) -
     return found
 
 
-def numbers(what: str) -> Callable[[click.Context, click.Parameter, str | None], list[int] | None]:
-    """A callback that reads `0,4..6` as [0, 4, 5, 6]; `what` a number is, in words."""
+def numbers(
+    what: str, *, from_last: bool = False
+) -> Callable[[click.Context, click.Parameter, str | None], list[int] | None]:
+    """A callback that reads `0,4..6` as [0, 4, 5, 6]; `what` a number is, in words.
+
+    from_last: -1 is the last of them, and may be asked for.
+    """
 
     def parse(context: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
         found: list[int] = []
         for piece in names(context, option, text) or []:
             first, dots, last = piece.partition("..")
             last = last if dots else first
-            if not (_is_number(first) and _is_number(last)):
+            below = [from_last and one.startswith("-") for one in (first, last)]
+            if not (_is_number(first[below[0] :]) and _is_number(last[below[1] :])):
                 raise click.BadParameter(f"'{piece}' is no {what}; for example: 0,4,8 or 0..8")
+            if below[0] != below[1]:
+                raise click.BadParameter(f"'{piece}' counts from both ends; one of them, such as 0..8 or -3..-1")
             if int(last) < int(first):
                 raise click.BadParameter(f"'{piece}' goes down; the other way round: {last}..{first}")
             found += range(int(first), int(last) + 1)

@@ -12,6 +12,7 @@ import click
 
 from actstore.commands.outputs import written
 from actstore.errors import ActstoreError, nearest, visible
+from actstore.format.given import suffix_of
 from actstore.storage import local
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def resolve(style: str | None, output: Path | None) -> str:
         return style
     if output is not None:
         return {"txt": "table", "md": "markdown"}.get(
-            suffix := output.suffix[1:], suffix if suffix in STYLES else "jsonl"
+            suffix := suffix_of(output)[1:], suffix if suffix in STYLES else "jsonl"
         )
     return "table" if _standard().isatty() else "jsonl"
 

@@ -11,7 +11,8 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.format.commits import File
-from actstore.format.header import Header, around, check_capture, problem_of_rows, whole
+from actstore.format.given import named, numbers, path_of, short, whole
+from actstore.format.header import Header, around, check_capture, problem_of_rows
 from actstore.format.lens import FILES as LENS_FILES
 from actstore.format.lens import Lens
 from actstore.format.names import COMMITS, FORMAT, HEADER, PARTS, PICTURED, PLAN, RESULTS, VOCABULARY
@@ -51,17 +52,27 @@ def create(
     row_columns: columns of your own that rows have, with their types: string, int64, float64, boolean (format 3).
     Raises ActstoreError if `path` exists or lies in a store, PlanError if a sample occurs twice.
     """
-    target, plan, layers = Path(path), frame(plan, "plan"), [whole(layer, "a layer") for layer in layers]
-    check_capture(layers, d_model, dtype, run or {}, blocks, image_from)
+    said, plan, layers = path_of(path, "a store"), frame(plan, "plan"), numbers(layers, "layers")
+    d_model, image_from = whole(d_model, "d_model"), whole(image_from, "image_from")
+    blocks, run = numbers(blocks, "blocks", some=False), named(run, "run")
+    vocabulary, row_columns = named(vocabulary, "vocabulary"), named(row_columns, "row_columns")
+    target = said.absolute()
+    check_capture(layers, d_model, dtype, run, blocks, image_from)
     form = PICTURED if pictures else FORMAT
     if problem := problem_of_rows(row_columns, form):
         raise ActstoreError(problem)
     check_own_columns([name for name in plan.columns if name not in PLAN_COLUMNS], form, row_columns)
+    if not isinstance(lens, Lens | None):
+        raise ActstoreError(f"lens is an actstore.format.lens.Lens, not {short(lens)}")
     if lens is not None and len(lens.weight) != d_model:
         raise ActstoreError(f"a lens for vectors of width {len(lens.weight)}, but d_model is {d_model}")
-    words = {"token_id": list(vocabulary or {}), "token": list((vocabulary or {}).values())}
-    tables = {PLAN: prepare(plan), VOCABULARY: pl.DataFrame(words, schema=VOCABULARY_COLUMNS).sort("token_id")}
-    check_free(target)
+    words = {"token_id": list(vocabulary), "token": list(vocabulary.values())}
+    try:
+        tokens = pl.DataFrame(words, schema=VOCABULARY_COLUMNS).sort("token_id")
+    except (TypeError, OverflowError, pl.exceptions.PolarsError):
+        raise ActstoreError("a vocabulary has the text of each token by its number: {0: '<s>'}") from None
+    tables = {PLAN: prepare(plan), VOCABULARY: tokens}
+    check_free(said)
     draft = local.draft_of(target)
     try:
         local.make_folders(draft.parent)
@@ -75,22 +86,22 @@ def create(
             layers=tuple(layers),
             d_model=d_model,
             dtype=dtype,
-            run=dict(run or {}),
+            run=run,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             files={name: File.of(draft / name) for name in (*tables, *(LENS_FILES if lens else ()))},
             blocks=tuple(blocks),
             lens=None if lens is None else lens.optics,
             image_from=image_from,
             pictures=pictures,
-            rows=dict(row_columns),
+            rows=row_columns,
         )
         local.publish(draft / HEADER, made.dump())
         local.replace(target, draft)  # nothing or an empty folder; anything else fails: a racing creator loses
     except OSError as error:
-        raise ActstoreError(f"{target}: the store cannot be created: {error.strerror or error}") from error
+        raise ActstoreError(f"{said}: the store cannot be created: {error.strerror or error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Store(target)
+    return Store(said)
 
 
 def check_free(path: Path) -> None:

@@ -124,7 +124,7 @@ def rows_of(
         try:
             columns[name] = pl.Series(name, values, dtype=ROWS[name])
         except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
-            raise ActstoreError(f"{what}: {name}: {error}") from None
+            raise ActstoreError(f"{what}: {name}: {str(error).partition(chr(10))[0]}") from None
     if (columns["position"] < 0).any():
         raise ActstoreError(f"{what}: a position is below 0; they count from the sample's first token")
     for name, values in own.items():

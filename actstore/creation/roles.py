@@ -4,6 +4,7 @@ import re
 import warnings
 
 from actstore.errors import ActstoreError, ActstoreWarning
+from actstore.format.given import text
 from actstore.format.names import ROLE_NAME
 
 __all__ = ["Roles", "role_of"]
@@ -36,7 +37,7 @@ class Roles:
         self.changed: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> str:
-        role = role_of(name)
+        role = role_of(text(name, "a role"))
         if (first := self._names.setdefault(role, name)) != name:
             raise ActstoreError(f"{first!r} and {name!r} would both be the role '{role}': rename one")
         if role != name and name not in self.changed:

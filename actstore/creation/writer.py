@@ -16,6 +16,9 @@ from actstore.creation.forward import ONCE, SAID, Forward, Whole, joined, kind_o
 from actstore.creation.roles import Roles
 from actstore.creation.vectors import dtype_of, numbers
 from actstore.errors import ActstoreError, AlreadyCommittedError, PlanError, nearest
+from actstore.format.given import each, named, path_of, short
+from actstore.format.given import numbers as whole_numbers
+from actstore.format.given import whole as whole_number
 from actstore.format.header import check_capture, span
 from actstore.format.names import HEADER, PART_SAMPLES, SHARD_BYTES
 from actstore.format.plan import prepare
@@ -65,13 +68,13 @@ class Writer:
 
         Raises PlanError if the store there is of other samples, layers or another run.
         """
-        self.path, self.layers, self.roles = Path(path), tuple(layers), Roles()
-        self._run, self._vocabulary, self._part_samples = dict(run or {}), vocabulary, part_samples
+        self._shown = path_of(path, "a store")  # a process may go to another folder
+        self.path, self.layers, self.roles = self._shown.absolute(), tuple(whole_numbers(layers, "layers")), Roles()
+        self._run, self._vocabulary = named(run, "run"), named(vocabulary, "vocabulary")
+        self._part_samples = None if part_samples is None else whole_number(part_samples, "part_samples", least=1)
         check_capture(self.layers, 1, dtype or "float32", self._run)
         self._run = json.loads(json.dumps(self._run))  # as the store will have it
-        if part_samples is not None and part_samples < 1:
-            raise ActstoreError(f"part_samples {part_samples}: at least one sample is committed at a time")
-        table = frame(samples, "samples") if hasattr(samples, "columns") else pl.DataFrame({"sample_id": list(samples)})
+        table = frame(samples, "samples") if hasattr(samples, "columns") else _ids(samples)
         self._plan, self._is_cut = prepare(table), "batch" in table.columns
         self._keys = self._plan.select(KEY).rows()
         self._units = {key: unit for unit, key in enumerate(self._keys)}
@@ -106,7 +109,7 @@ class Writer:
         role: str,
         layer: int,
         vectors: Any,
-        samples: Sequence[str],
+        samples: str | Sequence[str],
         *,
         positions: Any = None,
         mask: Any = None,
@@ -127,19 +130,21 @@ class Writer:
         Raises ActstoreError for what does not fit, PlanError for a sample that is not in the plan.
         """
         role = self.roles[role]
+        layer = whole_number(layer, f"role '{role}': a layer")
         what, shape = f"role '{role}', layer {layer}", tuple(getattr(vectors, "shape", ()))
-        if isinstance(layer, bool) or layer not in self.layers:
+        if layer not in self.layers:
             raise ActstoreError(f"{what}: not one of this store's layers, {span(self.layers)}")
         if len(shape) not in (2, 3) or 0 in shape:
             raise ActstoreError(f"{what}: vectors (samples, d) or (samples, positions, d) are wanted, not {shape}")
-        if isinstance(samples, str) or len(samples) != shape[0]:
+        samples = [samples] if isinstance(samples, str) else each(samples) or []
+        if len(samples) != shape[0]:
             raise ActstoreError(f"{what}: samples {_few(samples)} of vectors {shape}: the first axis is the samples")
         units = np.array([self._unit(str(name), condition) for name in samples], np.int32)
         if positions is None and len(set(units.tolist())) < len(units):
             raise ActstoreError(f"{what}: a sample is among {_few(samples)} twice; {ONCE}")
         values = self._numbers(vectors, what).reshape(-1, shape[-1])
         said = {"position": positions, "token_id": token_ids, "modality": modality}
-        rows = rows_of(units, shape[:-1], what, columns, **said)
+        rows = rows_of(units, shape[:-1], what, named(columns, f"{what}: columns"), **said)
         self._check_columns(rows, what)
         new = np.repeat([not self._is_committed(unit) for unit in units.tolist()], len(values) // len(units))
         if early := self._done.intersection(units.tolist()):
@@ -148,7 +153,7 @@ class Writer:
         self._forward.add(role, layer, rows.filter(pl.Series(kept)), values[kept])  # a copy
         check_memory(
             2 * (self._forward.bytes + sum(one.values.nbytes for one in self._held)),
-            f"{self.path}: what is held of samples that are not committed",
+            f"{self._shown}: what is held of samples that are not committed",
             "say `done` after each forward, and give samples in the order of the plan",
         )
 
@@ -158,7 +163,7 @@ class Writer:
         if unit in self._forward.units or unit in self._done:
             raise ActstoreError(f"sample {self._name(unit)}: vectors of it were added; it did not fail")
         if not self._is_committed(unit):
-            self._said[unit] = {"status": "failed", "error": error or "no reason was given"}
+            self._said[unit] = {"status": "failed", "error": str(error or "no reason was given")}
             self._finish([], {unit})
 
     def done(self, samples: Any = None) -> None:
@@ -186,12 +191,12 @@ class Writer:
         """
         self.done()
         if self._done and self._store is None:
-            raise ActstoreError(f"{self.path}: no store was made: no vectors were added")
+            raise ActstoreError(f"{self._shown}: no store was made: no vectors were added")
         if self._done:
             begun = np.isin(self._batch_of, self._batch_of[sorted(self._done)])
             waited = [unit for unit in np.flatnonzero(begun).tolist() if unit not in self._done]
             raise ActstoreError(
-                f"{self.path}: {len(self._done)} samples that are done were not kept: {len(waited)} others of their "
+                f"{self._shown}: {len(self._done)} samples that are done were not kept: {len(waited)} others of their "
                 f"batches never came, {_few([self._name(unit) for unit in waited])}; add those too, say `fail` of "
                 "them, or begin a store with part_samples=1, where each is a batch of its own"
             )
@@ -275,9 +280,11 @@ class Writer:
             **{f"run, {name}": (header.run.get(name), self._run.get(name)) for name in {**header.run, **self._run}},
         }
         if odd := [f"{what}: {there!r} there, {here!r} here" for what, (there, here) in known.items() if there != here]:
-            raise PlanError(f"{self.path} is another store ({odd[0]}); choose another folder, or what it was made with")
+            raise PlanError(
+                f"{self._shown} is another store ({odd[0]}); choose another folder, or what it was made with"
+            )
         if not store.plan.select(kept).equals(self._plan.select(kept)):
-            raise PlanError(f"{self.path} is of other samples than those given; choose another folder")
+            raise PlanError(f"{self._shown} is of other samples than those given; choose another folder")
         for name, kind in self._columns.items():
             self._check_column(name, kind, header.rows, str(self.path))
         self._store, self._dtype, self._d_model = store, header.dtype, header.d_model
@@ -329,6 +336,14 @@ class Writer:
         self._dtype, found = numbers(vectors, self._dtype if self._rounds else None, what)
         self._d_model = width
         return found
+
+
+def _ids(samples: Any) -> pl.DataFrame:
+    """The ids of samples as a table."""
+    found = [samples] if isinstance(samples, str) else each(samples)
+    if found is None:
+        raise ActstoreError(f"samples are ids in a list, or a table with sample_id, not {short(samples)}")
+    return pl.DataFrame({"sample_id": found}, strict=False)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """The header of a store: what it captures and who produced it; written at creation, never edited."""
 
-import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import msgspec
 from actstore.errors import ActstoreError, CorruptError, NotAStoreError
 from actstore.format import records, tables
 from actstore.format.commits import Commit, File
+from actstore.format.given import whole
 from actstore.format.layout import VECTORS
 from actstore.format.lens import FOLDER as LENS
 from actstore.format.lens import Numbers, Optics
@@ -166,6 +166,8 @@ class Header:
         """The path of a file that is listed, after its bytes were compared with its checksum, and the columns of a
         table with those of format 1.
         """
+        if name not in self.files:
+            raise ActstoreError(f"{store}: its header lists no file {name!r}, only {', '.join(self.files)}")
         path = store / name
         self.files[name].check(path, whole=True, remedy="restore it from a copy")
         if name == PLAN:
@@ -184,29 +186,30 @@ class Header:
                 raise CorruptError(f"{commit.name}: array {name} has not the layers, width or dtype of {HEADER}")
 
     def layer_index(self, layer: int) -> int:
-        """Where a layer lies in the arrays; raises ActstoreError if it was not captured."""
-        if whole(layer, "a layer") not in self.layers:
-            raise ActstoreError(f"layer {layer} is not in this store; it has {span(self.layers)}")
-        return self.layers.index(layer)
+        """Where a layer lies in the arrays; -1 is the last that is stored. ActstoreError if it was not captured."""
+        return _index(self.layers, whole(layer, "a layer"), f"layer {layer} is not in this store; it has {{}}")
+
+    def layer_of(self, layer: int) -> int:
+        """The residual point that a number means: -1 is the last that is stored."""
+        return self.layers[self.layer_index(layer)]
+
+    def block_of(self, block: int) -> int:
+        """The block that a number means: -1 is the last whose keys and values are kept."""
+        return self.blocks[self.block_index(block)]
 
     def block_index(self, block: int) -> int:
-        """Where a block lies in the keys and values; raises ActstoreError if those of the block are not kept."""
-        if whole(block, "a block") not in self.blocks:
-            kept = f"those of blocks {span(self.blocks)}" if self.blocks else "none"
-            raise ActstoreError(f"keys and values of block {block} are not in this store; it has {kept}")
-        return self.blocks.index(block)
+        """Where a block lies in the keys and values, as `layer_index`; ActstoreError if those of it are not kept."""
+        lost = f"keys and values of block {block} are not in this store; it has {{}}"
+        return _index(self.blocks, whole(block, "a block"), lost, "those of blocks ")
 
 
-def whole(number: object, what: str) -> int:
-    """A whole number of Python, numpy or torch; ActstoreError for anything else.
-
-    >>> whole(3, "a layer")
-    3
-    """
-    try:
-        return operator.index(number)  # type: ignore[arg-type]
-    except TypeError:
-        raise ActstoreError(f"{what} is a whole number, not {number!r}") from None
+def _index(kept: Sequence[int], number: int, lost: str, of: str = "") -> int:
+    """Where a number is among those kept; negative ones count from the last."""
+    if number in kept:
+        return kept.index(number)
+    if -len(kept) <= number < 0:
+        return len(kept) + number
+    raise ActstoreError(lost.format(f"{of}{span(kept)}" if kept else "none"))
 
 
 def check_capture(

@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from actstore.errors import ActstoreError, CorruptError, DamagedWarning, nearest, refused, visible
+from actstore.format.given import short
 from actstore.format.names import RESULTS
 from actstore.format.tables import MEANINGLESS, arrow_of, read_table, write_arrow
 from actstore.handing import joined
@@ -114,7 +115,7 @@ def save(
     commits: the names of the records that the state is of.
     Raises ActstoreError where the store cannot be written.
     """
-    if not MEASURE_NAME.fullmatch(measure):
+    if not isinstance(measure, str) or not MEASURE_NAME.fullmatch(measure):
         raise ActstoreError(f"measure '{measure}': use lower-case letters, digits and underscores")
     call = _call(measure, parameters, state)
     before, damaged = _each_of_call(store, call)
@@ -153,8 +154,8 @@ def _after(found: Sequence[Result]) -> datetime:
 
 def saved(store: Path, measure: str, parameters: dict[str, Any], state: str) -> Result | None:
     """The result of this very call on these very contents, if it was saved."""
-    asked = json.loads(json.dumps([measure, parameters, state]))
     found = _of_call(store, _call(measure, parameters, state))
+    asked = json.loads(json.dumps([measure, parameters, state]))
     # the name holds 32 bits of a hash: another call may have the same
     return next((one for one in found if [one.measure, one.parameters, one.state] == asked), None)
 
@@ -233,7 +234,12 @@ def runs(names: Sequence[str]) -> list[str]:
 
 def _call(measure: str, parameters: dict[str, Any], state: str) -> str:
     """The name of a call: the same call on the same commits has the same name."""
-    call = json.dumps(json.loads(json.dumps([measure, parameters, state])), sort_keys=True)  # as it is read again
+    if not isinstance(parameters, dict):
+        raise ActstoreError(f"parameters of a result have names: {{'k': 10}}, not {short(parameters)}")
+    try:
+        call = json.dumps(json.loads(json.dumps([measure, parameters, state])), sort_keys=True)  # as it is read again
+    except (TypeError, ValueError) as error:
+        raise ActstoreError(f"parameters of a result are what JSON can say ({error})") from None
     return f"{measure}-{hashlib.sha256(call.encode()).hexdigest()[:8]}"
 
 

@@ -94,7 +94,7 @@ def check_own_columns(
     itself, or that is one of `others`, those of the user's other table."""
     taken = {*rows_of(form), *samples_of(form), "batch"}
     for name in names:
-        if not COLUMN_NAME.fullmatch(name):
+        if not isinstance(name, str) or not COLUMN_NAME.fullmatch(name):
             raise ActstoreError(f"column '{name}' of {table}: use lower-case letters, digits and underscores")
         if name in taken:
             raise ActstoreError(f"column '{name}' of {table}: the store uses this name itself; rename yours")

@@ -1,7 +1,7 @@
 """Vectors of rows, in the order of the rows, from whichever parts hold them; and attention, part after part."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, nearest
-from actstore.format.header import Header, whole
+from actstore.format.given import numbers, short, whole
+from actstore.format.header import Header
 from actstore.format.schema import KEY
 from actstore.limits import Limits
 from actstore.read.parts import Part
@@ -37,24 +38,17 @@ class Vectors:
 
     def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
         """Vectors (n, d) of rows at one layer."""
-        return self._take("residual", rows, self.index_of(layer), self.header.d_model)
+        return self._take("residual", rows, self.header.layer_index(layer), self.header.d_model)
 
     def residuals(self, rows: Rows, layers: Sequence[int]) -> NDArray[np.float32]:
         """Vectors (n, len(layers), d) of rows."""
-        if isinstance(layers, str) or not hasattr(layers, "__iter__"):
-            raise ActstoreError(f"layers are a list of numbers, not {layers!r}: layers=[0, 6]")
-        row_ids, indices = row_ids_of(rows), [self.index_of(layer) for layer in layers]
+        row_ids, indices = row_ids_of(rows), [self.header.layer_index(layer) for layer in numbers(layers, "layers")]
         n_bytes = 4 * len(row_ids) * len(indices) * self.header.d_model
         self.limits.check_array(2 * n_bytes, f"{len(row_ids)} vectors at {len(indices)} layers", "ask for fewer layers")
         out = np.empty((len(row_ids), len(indices), self.header.d_model), np.float32)
         for place, index in enumerate(indices):
             out[:, place] = self._take("residual", row_ids, index, self.header.d_model)
         return out
-
-    def index_of(self, layer: int) -> int:
-        """Where a layer is among those stored; negative ones count from the last."""
-        n, layer = len(self.header.layers), whole(layer, "a layer")
-        return n + layer if -n <= layer < 0 else self.header.layer_index(layer)
 
     def of_block(self, kind: str, rows: Rows, block: int) -> NDArray[np.float32]:
         """Keys or values (n, key heads * head width) of rows in one block."""
@@ -80,9 +74,14 @@ class Vectors:
 
     def batches(self, rows: Rows, layer: int, *, size: int) -> Iterator[tuple[pl.DataFrame, NDArray[np.float32]]]:
         """Rows with their vectors, by row_id, at most `size` at a time and never from two parts at once."""
-        row_ids = row_ids_of(rows)
+        row_ids, size = row_ids_of(rows), whole(size, "size", least=1)
         rows = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame({"row_id": row_ids})
-        self.index_of(layer)
+        self.header.layer_index(layer)
+        return self._pieces(rows, row_ids, layer, size)
+
+    def _pieces(
+        self, rows: pl.DataFrame, row_ids: NDArray[np.int64], layer: int, size: int
+    ) -> Iterator[tuple[pl.DataFrame, NDArray[np.float32]]]:
         for _, chosen in self._by_part(row_ids):
             part = rows[chosen].sort("row_id")
             for piece in part.iter_slices(size):
@@ -108,7 +107,7 @@ class Vectors:
 
         rows: a table with sample_id and condition: value i is of the sample of row i; without it of every sample.
         """
-        position = self.index_of(layer)
+        position = self.header.layer_index(layer)
         name = f"attention/{role}"
         holding = [part for part in self.parts if name in part.commit.arrays]
         if not holding:
@@ -144,12 +143,13 @@ class Vectors:
 
 def row_ids_of(rows: Rows) -> NDArray[np.int64]:
     """The row ids (n,) of rows with a column row_id, or that are row ids; ActstoreError for anything but integers."""
-    if isinstance(rows, str | bytes):
-        raise ActstoreError(
-            f"rows are wanted, or their ids, not {rows!r}; for example: store.sql(\"from rows where role = 'eoi'\")"
-        )
     found: Any = rows.collect() if isinstance(rows, pl.LazyFrame) else rows
     is_table = hasattr(found, "columns")
+    if isinstance(rows, str | bytes | Mapping | Set | Iterator) or not (is_table or hasattr(rows, "__iter__")):
+        raise ActstoreError(
+            f"rows are wanted, or their ids (n,) in a list or an array, not {short(rows)}; for example: "
+            "store.sql(\"from rows where role = 'eoi'\")"
+        )
     if is_table:
         columns = getattr(found, "column_names", None) or list(map(str, found.columns))
         indexed = "row_id" in getattr(getattr(found, "index", None), "names", ())  # of pandas
@@ -160,8 +160,7 @@ def row_ids_of(rows: Rows) -> NDArray[np.int64]:
             )
         found = found["row_id"] if "row_id" in columns else found.index.get_level_values("row_id")
     _not_another(found)
-    n_null = getattr(found, "null_count", 0)  # of polars a function, of Arrow a number
-    if n_null() if callable(n_null) else n_null:
+    if _has_null(found):
         raise ActstoreError("a row_id is NULL")
     try:
         ids = np.asarray(found)
@@ -174,11 +173,21 @@ def row_ids_of(rows: Rows) -> NDArray[np.int64]:
         raise ActstoreError(
             "row ids are wanted, not a mask of True and False; filter the rows by it: rows.filter(mask)"
         )
+    if ids.dtype == object and (odd := [one for one in ids if not isinstance(one, int)]):
+        raise ActstoreError(f"a row_id is an integer, not {short(odd[0])}")
+    if (ids.dtype == object and len(ids)) or (ids.dtype == np.uint64 and (ids > np.iinfo(np.int64).max).any()):
+        raise ActstoreError("a row_id is not in the store: it has more than 63 bits")
     if ids.dtype.kind not in "iu":
         raise ActstoreError(f"a row_id is an integer; these are {getattr(found, 'dtype', ids.dtype)}")
-    if ids.dtype == np.uint64 and (ids > np.iinfo(np.int64).max).any():
-        raise ActstoreError("a row_id is not in the store: it has more than 63 bits")
     return ids.astype(np.int64, copy=False)
+
+
+def _has_null(column: Any) -> bool:
+    """Whether a column lacks values: of polars, Arrow and pandas, or masked in numpy."""
+    if hasattr(column, "isna"):  # of pandas
+        return bool(column.isna().any())
+    n_null = getattr(column, "null_count", 0)  # of polars a function, of Arrow a number
+    return bool(n_null() if callable(n_null) else n_null) or np.ma.is_masked(column)
 
 
 def _not_another(column: Any) -> None:

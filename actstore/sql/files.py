@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from actstore.errors import ActstoreError
+from actstore.format.given import suffix_of
 
 __all__ = ["FORMATS", "read_table"]
 
@@ -37,11 +38,11 @@ def read_table(path: Path, words: Collection[str] = ()) -> pl.DataFrame:
 
     ActstoreError for what cannot be read, or not without changing it.
     """
-    if path.suffix not in FORMATS:
+    if (suffix := suffix_of(path)) not in FORMATS:
         kinds = ", ".join(FORMATS)
         raise ActstoreError(f"{path}: a table is one of {kinds}; save a spreadsheet as CSV: commas between, UTF-8")
     try:
-        return FORMATS[path.suffix](path.read_bytes().removeprefix(BOM_UTF8), words)
+        return FORMATS[suffix](path.read_bytes().removeprefix(BOM_UTF8), words)
     except FileNotFoundError:
         raise ActstoreError(f"table {path} does not exist") from None
     except (OSError, ActstoreError, pl.exceptions.PolarsError) as error:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from typing import Any
 
 import polars as pl
 
@@ -114,8 +116,23 @@ def run(header: Header) -> pl.DataFrame:
         "layers": list(header.layers),
         **({"blocks": list(header.blocks)} if header.blocks else {}),
     }
-    card = {name: value if isinstance(value, PLAIN) else json.dumps(value) for name, value in header.run.items()}
+    shown = dict(header.run)
+    if isinstance(settings := shown.get("settings"), dict):
+        shown["settings"] = {name: _opened(value) for name, value in settings.items()}
+    card = {name: value if isinstance(value, PLAIN) else json.dumps(value) for name, value in shown.items()}
     return pl.DataFrame([{**card, **own}])
+
+
+def _opened(setting: Any) -> Any:
+    """A model's setting as what it is: lists and objects are kept as text.
+
+    >>> _opened("[8, 8]"), _opened("[PAD]"), _opened(8)
+    ([8, 8], '[PAD]', 8)
+    """
+    if isinstance(setting, str) and setting[:1] in ("[", "{"):
+        with suppress(ValueError, RecursionError):
+            return json.loads(setting)
+    return setting
 
 
 def answers(header: Header) -> list[str]:

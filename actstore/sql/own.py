@@ -1,12 +1,13 @@
 """A user's own tables beside the views of a store: frames, for one query."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import duckdb
 import polars as pl
 
 from actstore.errors import ActstoreError, QueryError
+from actstore.format.given import short
 from actstore.format.names import COLUMN_NAME
 
 __all__ = ["Parameters", "begun", "frame", "plain", "rows_of"]
@@ -22,10 +23,12 @@ def begun(connection: duckdb.DuckDBPyConnection, tables: Frames | None) -> duckd
     tables: polars, pandas or Arrow, or whatever else has Arrow's stream. Raises QueryError for a name that is none of
     SQL or is taken, and for what is no table.
     """
+    if not isinstance(tables, Mapping | None):
+        raise QueryError(f"tables have names: tables={{'mine': frame}}, not {short(tables)}")
     cursor = connection.cursor()
     taken = {str(name) for (name,) in cursor.sql(KNOWN).fetchall()} if tables else set()
     for name, table in (tables or {}).items():
-        if not COLUMN_NAME.fullmatch(name):
+        if not isinstance(name, str) or not COLUMN_NAME.fullmatch(name):
             raise QueryError(f"table '{name}': use lower-case letters, digits and underscores")
         if name in taken:
             raise QueryError(f"table '{name}': the store has a view of this name; take another")
@@ -34,13 +37,16 @@ def begun(connection: duckdb.DuckDBPyConnection, tables: Frames | None) -> duckd
 
 
 def plain(parameters: Parameters | None) -> Parameters | None:
-    """Values with those of numpy and torch as Python's own, which DuckDB takes."""
+    """Values with those of numpy and torch as Python's own, which DuckDB takes; QueryError for one that is no list."""
 
     def of(value: Any) -> object:
         return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
     if isinstance(parameters, Mapping):
-        return {name: of(value) for name, value in parameters.items()}
+        return {str(name): of(value) for name, value in parameters.items()}
+    odd = isinstance(parameters, str | bytes | Set | Iterator) or hasattr(parameters, "columns")
+    if parameters is not None and (odd or getattr(parameters, "ndim", 1) != 1 or not hasattr(parameters, "__iter__")):
+        raise QueryError(f"parameters are a list of values for ?, or {{'x': value}} for $x, not {short(parameters)}")
     return None if parameters is None else [of(value) for value in parameters]
 
 

@@ -3,7 +3,8 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import duckdb
@@ -11,23 +12,17 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from actstore.errors import AGAIN, ActstoreError, CorruptError, QueryError, nearest, refused
+from actstore.errors import AGAIN, ActstoreError, CorruptError, QueryError, refused
 from actstore.format.tables import check_times, inside
 from actstore.limits import Limits
+from actstore.sql.mistakes import FORBIDDEN, explained
 from actstore.sql.own import Parameters, begun, plain
-from actstore.sql.views import literal
 
 ROWS_AT_A_TIME = 16_384
 HUGE = pl.Decimal(38, 0)
 # Arrow gets other numbers than DuckDB has, or polars has no such type.
 UNHELD = re.compile(r"\b(UHUGEINT|BIGNUM|BIT|INTERVAL|UNION|VARIANT)\b")
 NUMBERS = ("UHUGEINT", "BIGNUM", "BIT")
-COLUMNS = "select distinct column_name from duckdb_columns() where not internal and table_name in "
-NAMED = "select table_name from information_schema.tables"
-NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
-PYTHON_ERROR = re.compile(r"^.*while executing the UDF: \w+: ", re.DOTALL)
-NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
-FORBIDDEN = re.compile(r"disabled by configuration|configuration has been locked|disabled through configuration")
 HALF = re.compile("[\ud800-\udfff]")  # halves of characters, as which Python has such bytes
 FILE = re.compile(r'file "([^"]+)"')
 NO_MEMORY = re.compile(r"^Out of Memory Error")
@@ -48,34 +43,51 @@ def select(
     parameters: what stands for `?` or `$name` in it. tables: a user's own, known to this query alone.
     Raises CorruptError where a table cannot be read.
     """
-    if not isinstance(query, str):
-        raise QueryError(f"a query is text, not {type(query).__name__}; for example: from rows where role = 'eoi'")
-    if HALF.search(query):
-        raise QueryError(f"the query holds bytes that are no text in UTF-8: {ascii(query)[:60]}")
-    try:
+    query = text_of(query)
+    with _failures(connection, query, limits):
         statements = connection.extract_statements(query)  # the module's has a connection, at whose end a fork crashes
         kinds = [statement.type for statement in statements]
         if kinds != [duckdb.StatementType.SELECT]:
             found = ", ".join(str(kind).removeprefix("StatementType.") for kind in kinds) or "nothing"
             raise QueryError(f"one SELECT (or FROM ...) is run at a time, and nothing that writes; found {found}")
         frame = _fetch(begun(connection, tables), query, limits, parameters)
+    return frame.with_columns(_narrowed(frame[name]) for name, kind in frame.schema.items() if kind == HUGE)
+
+
+def text_of(query: object) -> str:
+    """A query, which is text; QueryError for anything else."""
+    if not isinstance(query, str):
+        raise QueryError(f"a query is text, not {type(query).__name__}; for example: from rows where role = 'eoi'")
+    if HALF.search(query):
+        raise QueryError(f"the query holds bytes that are no text in UTF-8: {ascii(query)[:60]}")
+    if not query.strip():
+        raise QueryError("the query is empty; for example: from rows where role = 'eoi'")
+    return query
+
+
+@contextmanager
+def _failures(connection: duckdb.DuckDBPyConnection, query: str, limits: Limits) -> Iterator[None]:
+    """What is raised for a query that cannot be run, in our words."""
+    try:
+        yield
     except (duckdb.OutOfMemoryException, MemoryError):
         raise limits.exhausted() from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise QueryError(f"the result has a type that no table here holds; cast it in the query ({error})") from None
     except RAISED as error:
         raise _failure(connection, error, query, limits) from None
-    return frame.with_columns(_narrowed(frame[name]) for name, kind in frame.schema.items() if kind == HUGE)
 
 
 def json_columns(
     connection: duckdb.DuckDBPyConnection,
     query: str,
+    limits: Limits,
     parameters: Parameters | None = None,
     tables: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The columns of a query that are of DuckDB's type JSON, and come as text; of one that `select` has run."""
-    relation = begun(connection, tables).sql(query, params=plain(parameters))
+    with _failures(connection, text_of(query), limits):
+        relation = begun(connection, tables).sql(query, params=plain(parameters))
     return [name for name, kind in zip(relation.columns, relation.types, strict=True) if str(kind) == "JSON"]
 
 
@@ -142,7 +154,7 @@ def _failure(connection: duckdb.DuckDBPyConnection, error: Exception, query: str
     if NO_MEMORY.search(str(error)):  # as Arrow passes on what DuckDB says
         return limits.exhausted()
     if isinstance(error, MISTAKES) or FORBIDDEN.search(str(error)):
-        return QueryError(_explain(connection, PYTHON_ERROR.sub("", str(error)), query))
+        return QueryError(explained(connection, str(error), query))
     return unreadable(error)
 
 
@@ -156,27 +168,3 @@ def unreadable(error: Exception) -> CorruptError | OSError:
             named = FILE.search(line)
             return OSError(code, said, named and named[1])
     return CorruptError(f"SQL cannot read a table of this store ({line}); run actstore verify")
-
-
-def _explain(connection: duckdb.DuckDBPyConnection, message: str, query: str) -> str:
-    """DuckDB's message, with the nearest column of the query's views, or the nearest view, named."""
-    if missing := NO_COLUMN.search(message):
-        name = missing[1] or missing[2]
-        return f"no column '{name}'{nearest(name, _columns(connection, query))}\n{message}"
-    if missing := NO_TABLE.search(message):
-        views = [name for name in _names(connection, NAMED) if not name.startswith("stored_")]
-        hint = nearest(missing[1], views, f"there are {', '.join(views)}")
-        return f"no view '{missing[1]}'{hint}"
-    if FORBIDDEN.search(message):
-        return f"SQL on a store reads its views; it has no files, network, extensions or settings\n{message}"
-    return message
-
-
-def _columns(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
-    """The columns of the views whose names are among the words of a query."""
-    words = ", ".join(map(literal, re.findall(r"\w+", query.lower())))
-    return _names(connection, f"{COLUMNS} ({words})")
-
-
-def _names(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
-    return sorted(str(name) for (name,) in connection.cursor().sql(query).fetchall())

@@ -1,6 +1,7 @@
 """Measures in Python: the same options, usual values, saved results and errors as those of the command line."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import polars as pl
 
 from actstore.commands.plugins import GROUP
 from actstore.errors import ActstoreError, nearest
+from actstore.format.given import names, path_of, short, text
 from actstore.format.results import Result
 from actstore.handing import how_to_install, joined
+from actstore.sql.query import text_of
 from actstore.store import Store
 from actstore.store import open as open_store
 from actstore_analyze.commands import say
@@ -35,7 +38,7 @@ def measures() -> list[str]:
     return sorted({place.partition(".")[0] for place, *_ in MEASURES.values()})
 
 
-def measure(store: Store | Path | str, name: str, /, *, sql: str = "from rows", **options: Any) -> Measured:
+def measure(store: Store | Path | str, name: str, /, sql: str = "from rows", **options: Any) -> Measured:
     """Ask a store for a measure; options are those of its command: roles=["eoi", "last"], layers=range(4), k=10.
 
     An option left out has the command's usual value; `-` in its name is `_`. What was asked before of the same contents
@@ -45,8 +48,8 @@ def measure(store: Store | Path | str, name: str, /, *, sql: str = "from rows", 
 
     >>> measure("demo/fusion", "overlap", roles=["eoi"], k=10).table            # doctest: +SKIP
     """
-    command = _command(name)
-    path = store.path if isinstance(store, Store) else Path(store)
+    command, sql = _command(name), text_of(sql)
+    path = store.path if isinstance(store, Store) else path_of(store, "a store")
     found: list[Measured] = []
     try:
         context = command.make_context(name, [*_words(command, options), "--", str(path), sql], obj=found.append)
@@ -58,7 +61,7 @@ def measure(store: Store | Path | str, name: str, /, *, sql: str = "from rows", 
         if line := how_to_install(error):
             raise ActstoreError(f"{name} needs {line}") from None
         raise
-    return found[0]
+    return replace(found[0], store=Path(str(store)))
 
 
 def figure(result: Result) -> Drawing:
@@ -72,26 +75,30 @@ def figure(result: Result) -> Drawing:
 
 
 def explore(
-    store: Store | Path | str, query: str = "from rows", roles: Sequence[str] = (), *, limit: int = 5_000
+    store: Store | Path | str, query: str = "from rows", roles: str | Sequence[str] = (), *, limit: int = 5_000
 ) -> show.Explored:
     """The points of a store in the plane, as `store.explore` shows them in a notebook; `save` writes one .html."""
     return show.explore(_opened(store), query, roles, limit=limit)
 
 
 def write_report(
-    stores: Sequence[Store | Path | str],
+    stores: Store | Path | str | Sequence[Store | Path | str],
     path: Path | str,
     *,
     reference: str | None = None,
-    only: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     title: str | None = None,
 ) -> Path:
-    """Write one page about some stores, as `actstore report` does; returns its path.
+    """Write one page about a store, or several, as `actstore report` does; returns its path.
 
     only: measures, or saved results by their names; everything without any. title: in place of the models' names.
     """
-    page.write([_opened(one) for one in stores], Path(path), reference=reference, only=only, title=title, say=say)
-    return Path(path)
+    each, where = ([stores] if isinstance(stores, Store | Path | str) else stores), path_of(path, "a page")
+    if not isinstance(each, Sequence) or not each:
+        raise ActstoreError(f"a page is about one store or a list of some, not {short(stores)}")
+    asked = {name: text(one, name) for name, one in {"reference": reference, "title": title}.items() if one is not None}
+    page.write([_opened(one) for one in each], where, only=names(only, "only"), say=say, **asked)
+    return where
 
 
 class Measures:
@@ -100,7 +107,7 @@ class Measures:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def __call__(self, name: str, /, *, sql: str = "from rows", **options: Any) -> Measured:
+    def __call__(self, name: str, /, sql: str = "from rows", **options: Any) -> Measured:
         """The measure of that name."""
         return measure(self._store, name, sql=sql, **options)
 
@@ -108,8 +115,8 @@ class Measures:
         if name not in measures():
             raise AttributeError(f"no measure '{name}'{nearest(name, measures())}")
 
-        def ask(*, sql: str = "from rows", **options: Any) -> Measured:
-            return measure(self._store, name, sql=sql, **options)
+        def ask(sql: str = "from rows", /, **options: Any) -> Measured:
+            return measure(self._store, name, **({"sql": sql} | options))
 
         ask.__name__, ask.__doc__ = name, _command(name).help
         return ask
@@ -123,7 +130,7 @@ def _opened(store: Store | Path | str) -> Store:
 
 
 def _command(name: str) -> click.Command:
-    if name not in measures():
+    if text(name, "a measure's name") not in measures():
         hint = nearest(name, measures(), f"there are {', '.join(measures())}")
         raise ActstoreError(f"no measure '{name}'{hint}")
     command = joined(GROUP, name)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,7 +53,7 @@ def say(text: str) -> None:
     click.echo(visible(text, lines=True), err=True)
 
 
-layers = numbers("layer")
+layers = numbers("layer", from_last=True)
 
 
 def roles(usual: str) -> Callable[[Command], Command]:
@@ -69,7 +70,7 @@ def measured(command: Command) -> Command:
             "--layers",
             callback=layers,
             metavar="LAYER,...",
-            help="Which, such as 0,4..8; without it all that the measure is about.",
+            help="Which, such as 0,4..8, or -1, the last; without it all that the measure is about.",
         ),
         click.option("--jobs", default=1, show_default=True, type=COUNT, help="Processes that share the work."),
         click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer."),
@@ -259,16 +260,21 @@ def show(
     if asked.pop("no_interval", False):
         asked["interval"] = "none"
     from actstore.commands.table import render
+    from actstore.sql.query import text_of
     from actstore.store import open as open_store
     from actstore_analyze.charts import charts
     from actstore_analyze.measured import Measured
     from actstore_analyze.study.recall import answer
+    from actstore_analyze.study.selection import counted
+    from actstore_analyze.study.study import EVERYTHING
     from actstore_analyze.study.subjects import subjects
 
     if figure is not None:
         charts.check(figure)
+    text_of(asked.get("sql", EVERYTHING))
     stores = subjects([open_store(one) for one in (store, *together)])
-    calls = {one.title: study.of(one.store, **asked) for one in stores}
+    own = [{"layers": counted(one.store, asked["layers"])} if "layers" in asked else {} for one in stores]
+    calls = {one.title: study.of(one.store, **asked | layers) for one, layers in zip(stores, own, strict=True)}
     call = calls[stores[0].title]
     hand = click.get_current_context().obj
     behind = _behind(call, reference, drawn=hand is not None or figure is not None)
@@ -281,12 +287,10 @@ def show(
     first = tables[stores[0].title]
     table = first if len(stores) == 1 else call.beside(tables)
 
-    def drawing() -> "Figure":
-        if panel is not None and len(stores) > 1:
-            return panel(tables, title=call.title, **pale)
-        about = {} if call.about is None else {"about": call.about}
-        return draw(first, title=store.name, **about, **pale)
-
+    about = {} if call.about is None else {"about": call.about}
+    drawing: Callable[[], Figure] = partial(draw, first, title=stores[0].store.path.name, **about, **pale)
+    if panel is not None and len(stores) > 1:
+        drawing = partial(panel, tables, title=call.title, **pale)
     if hand is not None:
         for one in found.values():
             if one.result is None:

@@ -13,6 +13,7 @@ import altair as alt
 import polars as pl
 
 from actstore.commands.table import render
+from actstore.format.given import path_of, suffix_of
 from actstore.format.results import Result
 from actstore_analyze.charts import charts
 from actstore_analyze.charts.charts import Figure
@@ -47,7 +48,7 @@ class Drawing:
 
     def save(self, path: Path | str) -> None:
         """Write it as .png, .svg or .pdf; raises ActstoreError for another suffix, and for a path inside a store."""
-        charts.draw(self.chart, Path(path))
+        charts.draw(self.chart, path_of(path, "a figure"))
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Measured:
 
         Raises ActstoreError for another suffix, and for a path inside a store.
         """
-        path = Path(path)
-        if path.suffix in (".csv", ".parquet", ".json", ".jsonl", ".md", ".txt"):
+        path = path_of(path, "a file")
+        if suffix_of(path) in (".csv", ".parquet", ".json", ".jsonl", ".md", ".txt"):
             render(self.table, output=path)
         else:
             self.figure.save(path)

@@ -1,6 +1,7 @@
 """Measures in Python: what the command line gives, and its errors."""
 
 import json
+import pickle
 import shlex
 from base64 import b64decode
 from importlib.metadata import entry_points
@@ -117,6 +118,12 @@ def test_it_is_saved(store, tmp_path):
         ("overlap", {"roles": []}, "names nothing"),
         ("overlap", {"with_layer": 1, "label": "label"}, "--label is of label overlap"),
         ("gap", {"sql": "drop table rows"}, "syntax error"),
+        ("gap", {"sql": pl.DataFrame({"row_id": [1]})}, "a query is text, not DataFrame"),
+        ("gap", {"sql": None}, "a query is text, not NoneType"),
+        ("gap", {"sql": " "}, "the query is empty"),
+        ("gap", {"layers": [-9]}, "layer -9 is not in this store"),
+        ("gap", {"layers": [True]}, "layers = True|True"),
+        (5, {}, "a measure's name is text, not 5"),
     ],
 )
 def test_one_clear_error(store, name, options, error):
@@ -124,7 +131,50 @@ def test_one_clear_error(store, name, options, error):
         measure(store, name, **options)
 
 
+def test_layers_from_the_last(store):
+    last = store.measure.gap(layers=[store.layers[-1]])
+    assert store.measure.gap(layers=-1).table.equals(last.table)
+    assert store.measure.gap(layers=[-1]).results == last.results  # the same call
+    between = {"roles": ["random-image"], "layers": [1], "k": 3}
+    named = store.measure.overlap(with_layer=store.layers[-1], **between)
+    assert store.measure.overlap(with_layer=-1, **between).table.equals(named.table)
+    assert (
+        store.measure.cka(roles="random-image", with_layers=[-1]).table["with_layer"].unique().item()
+        == (store.layers[-1])
+    )
+
+
+def test_the_query_may_stand_first(store):
+    asked = "from rows where k = 0"
+    found = store.measure.gap(sql=asked)
+    for again in (store.measure.gap(asked), store.measure("gap", asked), measure(store, "gap", asked)):
+        assert again.results == found.results
+
+
+def test_an_answer_goes_to_other_processes(store):
+    for name in ("gap", "outliers", "cka"):
+        found = store.measure(name, layers=[0, 1])
+        again = pickle.loads(pickle.dumps(found))
+        assert again.table.equals(found.table)
+        assert again.figure.chart.to_dict() == found.figure.chart.to_dict()
+        assert pickle.loads(pickle.dumps(again)).command == found.command  # with its figure drawn
+
+
+def test_a_store_of_a_folder_that_was_left(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(store.path.parent)
+    opened = actstore.open(store.path.name)
+    monkeypatch.chdir(tmp_path)
+    found = opened.measure.gap(layers=[0])
+    assert found.command.startswith(f"actstore gap {store.path.name} ")
+    assert found.results == store.measure.gap(layers=[0]).results
+    assert opened.results() == store.results()
+    write_report(opened, "page.html", only="gap")
+    assert (tmp_path / "page.html").exists()
+
+
 def test_no_store(tmp_path):
+    with pytest.raises(ActstoreError, match="a store is a path, not 5"):
+        measure(5, "gap")
     with pytest.raises(ActstoreError, match="store"):
         measure(tmp_path / "nothing", "gap")
 
@@ -133,6 +183,27 @@ def test_a_page_about_them(store, tmp_path):
     measure(store, "gap")
     page = write_report([store], tmp_path / "page.html")
     assert "<svg" in page.read_text()
+    for one in (store, store.path, str(store.path)):  # a store alone, a name alone
+        assert "<svg" in write_report(one, str(tmp_path / "one.html"), only="gap").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"stores": []}, r"a page is about one store or a list of some, not \[\]"),
+        ({"stores": 5}, "a page is about one store or a list of some, not 5"),
+        ({"stores": [5]}, "a store is a path, not 5"),
+        ({"path": None}, "a page is a path, not None"),
+        ({"only": 5}, "only are names in a list, not 5"),
+        ({"only": [5]}, "only are names in a list"),
+        ({"title": 5}, "title is text, not 5"),
+        ({"reference": 5}, "reference is text, not 5"),
+    ],
+)
+def test_no_page_about_that(store, tmp_path, given, error):
+    with pytest.raises(ActstoreError, match=error):
+        write_report(**{"stores": [store], "path": tmp_path / "page.html"} | given)
+    assert list(tmp_path.glob("page*")) == []
 
 
 def test_what_is_offered_is_there():
@@ -174,6 +245,35 @@ def test_options_of_other_libraries(store):
 
 def test_points_in_the_plane(store):
     assert "<iframe" in actstore_analyze.explore(store.path, roles=["eoi"], limit=5)._repr_html_()
+    assert store.explore(roles="eoi", limit=5).page == store.explore(roles=["eoi"], limit=5).page
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"roles": 5}, "roles are names in a list, not 5"),
+        ({"query": pl.DataFrame({"row_id": [1]})}, "a query is text, not DataFrame"),
+        ({"limit": 0}, "limit is at least 1, not 0"),
+        ({"limit": float("nan")}, "limit is a whole number, not nan"),
+    ],
+)
+def test_no_points_of_that(store, given, error):
+    with pytest.raises(ActstoreError, match=error):
+        store.explore(**given)
+
+
+def test_where_nothing_is_saved(store, tmp_path):
+    found = store.explore(roles="eoi", limit=5)
+    for one in (found, store.measure.gap(), store.measure.gap().figure):
+        with pytest.raises(ActstoreError, match="is a path, not 5"):
+            one.save(5)
+    with pytest.raises(ActstoreError, match=r"the page is one .html file"):
+        found.save(tmp_path / "x.png")
+    found.save(tmp_path / "x.HTML")
+    store.measure.gap().save(tmp_path / "x.CSV")
+    store.measure.gap().save(tmp_path / "x.PNG")
+    assert (tmp_path / "x.PNG").read_bytes()[1:4] == b"PNG"
+    assert pl.read_csv(tmp_path / "x.CSV").height
 
 
 def test_a_missing_extra_is_one_line(store, monkeypatch):

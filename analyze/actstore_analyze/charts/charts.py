@@ -15,6 +15,7 @@ from actstore.commands import outputs
 from actstore.commands.outputs import written
 from actstore.commands.table import render
 from actstore.errors import ActstoreError, visible
+from actstore.format.given import suffix_of
 from actstore_analyze.charts import lines
 from actstore_analyze.charts.fitted import fitted
 
@@ -118,9 +119,9 @@ def _write(vega: str, path: Path) -> None:
     import vl_convert
 
     with written(path) as draft:
-        if path.suffix == ".png":
+        if suffix_of(path) == ".png":
             draft.write_bytes(_converted(vl_convert.vegalite_to_png, vega, scale=PNG_SCALE))
-        elif path.suffix == ".pdf":
+        elif suffix_of(path) == ".pdf":
             draft.write_bytes(_converted(vl_convert.vegalite_to_pdf, vega))
         else:
             draft.write_text(_svg(vega), encoding="utf-8")
@@ -156,7 +157,7 @@ def vega_lite(chart: Figure, *, validate: bool = False) -> str:
 def check(path: Path) -> None:
     """Raise ActstoreError for a suffix that no figure has or a path in a store, before anything is computed for it."""
     outputs.check(path)
-    if path.suffix not in SUFFIXES:
+    if suffix_of(path) not in SUFFIXES:
         raise ActstoreError(f"{path}: a figure is written as {', '.join(SUFFIXES)}, not '{path.suffix}'")
 
 

@@ -79,6 +79,7 @@ class DataOverlap(Compared, OfNeighbors):
         other, whom = cls.with_whom(store, roles, with_store, with_role)
         if with_layer is None:
             layers = [layer for layer in store.layers if layer in other.layers] if layers is None else layers
+        with_layer = None if with_layer is None else other.header.layer_of(with_layer)
         for layer in layers or () if with_layer is None else [with_layer]:
             other.header.layer_index(layer)
         return super().of(store, layers=layers, with_layer=with_layer, **whom, **asked)

@@ -37,7 +37,7 @@ WITH = ("with_role", "with_layer", "with_condition", "with_store")
 @interval
 @drawn("the draw")
 @click.option("--with-role", metavar="ROLE", help="Data overlap instead, with another role.")
-@click.option("--with-layer", metavar="LAYER", type=click.IntRange(min=0), help="Data overlap, with one layer.")
+@click.option("--with-layer", metavar="LAYER", type=int, help="Data overlap, with one layer.")
 @click.option("--with-condition", metavar="NAME", help="Data overlap, with another condition.")
 @click.option(
     "--with-store", metavar="STORE", type=click.Path(path_type=Path), help="Data overlap, with another store."

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actstore.errors import ActstoreError
+from actstore.format.given import suffix_of
 from actstore.storage.local import crc32c_of
 
 __all__ = ["Description", "Descriptions", "described_by", "load"]
@@ -92,8 +93,8 @@ def _records(file: Path) -> tuple[list[Any], str]:
     """Features, or descriptions of them, and the checksum of the file."""
     try:
         content = file.read_bytes()
-        text = gzip.decompress(content) if file.suffix == ".gz" else content
-        lines = ".jsonl" in file.suffixes
+        text = gzip.decompress(content) if suffix_of(file) == ".gz" else content
+        lines = ".jsonl" in file.name.lower()
         read = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise ActstoreError(f"{file}: not a JSON file: {error}") from None

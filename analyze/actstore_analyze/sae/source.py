@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from actstore.errors import ActstoreError
+from actstore.format.given import suffix_of
 from actstore_analyze.sae.formats import Entry, LensFolder, Released, ScopeFile, Sized, released_ids
 from actstore_analyze.sae.hook import Hook
 
@@ -175,7 +176,7 @@ def _released(release: str, sae_id: str) -> dict[int, Entry]:
 
 
 def _entry(path: Path) -> Entry:
-    if path.suffix == ".npz":
+    if suffix_of(path) == ".npz":
         return ScopeFile(path)
     if (path / "cfg.json").is_file():
         return LensFolder(path)

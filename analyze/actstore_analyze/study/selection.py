@@ -10,7 +10,7 @@ from actstore.errors import ActstoreError, nearest
 from actstore.sql.views import literal
 from actstore.store import Store
 
-__all__ = ["Group", "choose", "figure_roles", "groups", "known_layers", "known_roles"]
+__all__ = ["Group", "choose", "counted", "figure_roles", "groups", "known_layers", "known_roles"]
 
 ALIASES = {"end-image": "eoi"}
 USUAL = ("eoi", "last-image", "image-mean")  # the positions of the Narrow Gate's overlap figure, in every model
@@ -56,10 +56,12 @@ def figure_roles(store: Store) -> list[str]:
 
 def known_layers(store: Store, layers: Sequence[int] | None) -> tuple[int, ...]:
     """The layers asked for, ascending and all in the store; without any, all it has."""
-    chosen = tuple(sorted(set(store.layers if layers is None else layers)))
-    for layer in chosen:
-        store.header.layer_index(layer)
-    return chosen
+    return tuple(sorted({store.header.layer_of(layer) for layer in (store.layers if layers is None else layers)}))
+
+
+def counted(store: Store, layers: Sequence[int] | None) -> list[int] | None:
+    """Layers, those below 0 counted from the last that is stored; the others are checked where they are looked up."""
+    return None if layers is None else [store.header.layer_of(one) if one < 0 else one for one in layers]
 
 
 def choose(

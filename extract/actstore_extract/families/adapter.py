@@ -5,16 +5,17 @@ import math
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from actstore.errors import nearest
+from actstore.errors import ActstoreError, nearest
+from actstore.format.given import suffix_of
 from actstore.storage import local
 from actstore_extract.families.errors import LoadError
+from actstore_extract.saved import load_torch
 
 __all__ = ["SCALES", "Adapter", "digest", "read_adapter", "write_adapter"]
 
@@ -59,7 +60,7 @@ def read_adapter(path: Path, *, scale: str | None = None) -> Adapter:
     """The adapter in a .safetensors of ours, or in a .pth state dict of one Linear, whose `scale` must be given."""
     if not path.is_file():
         raise LoadError(f"no adapter at {path}: put the projector's .pth or .safetensors there")
-    tensors, facts = _safetensors(path) if path.suffix == ".safetensors" else (_state_dict(path), {})
+    tensors, facts = _safetensors(path) if suffix_of(path) == ".safetensors" else (_state_dict(path), {})
     said = facts.pop("scale", None)
     if said is not None and scale is not None and said != scale:
         raise LoadError(f"{path}: its metadata says scale {said!r}, not {scale!r}; leave the scale out")
@@ -114,10 +115,9 @@ def _safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def _state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Tensors alone: a pickle that holds anything else is refused before it runs."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), "empty")
-        raise LoadError(f"{path} is no state dict of tensors: {reason}") from error
+        found = load_torch(path)
+    except (ActstoreError, OSError) as error:
+        raise LoadError(f"{path} is no state dict of tensors: {error}") from error
     if not isinstance(found, Mapping) or not all(isinstance(x, torch.Tensor) for x in found.values()):
         raise LoadError(f"{path} is no state dict of tensors")
     return dict(found)

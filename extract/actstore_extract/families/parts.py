@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actstore.errors import nearest
+from actstore.format.given import suffix_of
 from actstore_extract.families.errors import LoadError
 from actstore_extract.shipped import located
 
@@ -48,7 +49,7 @@ class Parts:
 
 def read_parts(path: str) -> Parts | None:
     """The parts that a file, or the parts.toml in a folder, names; None where there is no such file."""
-    file = Path(path) if path.endswith(".toml") else Path(path) / _FILE
+    file = Path(path) if suffix_of(path) == ".toml" else Path(path) / _FILE
     if not file.is_file():
         return None
     try:

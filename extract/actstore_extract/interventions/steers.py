@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from actstore.format.given import suffix_of
 from actstore_extract.interventions.conditions import Condition, ConditionError, RoleSection, Steer, checked
 
 __all__ = ["SteerSection"]
@@ -102,7 +103,7 @@ class SteerSection(RoleSection):
     def _mean(self, name: str, layer: int) -> NDArray[np.float32]:
         """The mean (d,) of the vectors in a file at a layer."""
         self._bytes(name)
-        kind = _READERS.get(Path(name).suffix)
+        kind = _READERS.get(suffix_of(name))
         if kind is None:
             raise ConditionError(f"condition '{self.name}': {name} is neither .npy nor .parquet")
         try:

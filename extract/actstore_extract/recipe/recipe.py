@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from actstore.errors import nearest
+from actstore.format.given import suffix_of
 from actstore_extract.interventions.conditions import NONE, ConditionSection
 from actstore_extract.interventions.knockouts import KnockoutSection
 from actstore_extract.interventions.patches import PatchSection
@@ -80,7 +81,7 @@ class ModelSection(_Section):
             return given
         if "path" in given:
             raise ValueError("either path or gguf: both say which model")
-        if not str(file).endswith(".gguf"):
+        if suffix_of(str(file)) != ".gguf":
             raise ValueError(f"gguf = {file!r}: it names a file that ends in .gguf")
         return {**given, "path": file, "gguf": None}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from actstore.format.given import suffix_of
 from actstore_extract.replay.errors import ReplayError
 from actstore_extract.replay.reader import Reader
 from actstore_extract.replay.sample import Vectors
@@ -73,7 +74,7 @@ def from_file(path: Path, d_model: int, layers: Sequence[int], *, label: str | N
 
     ReplayError for another width, and for layers without a vector.
     """
-    found = {EVERYWHERE: _numpy(path)} if path.suffix == ".npy" else _parquet(path)
+    found = {EVERYWHERE: _numpy(path)} if suffix_of(path) == ".npy" else _parquet(path)
     by_layer = {layer: x.mean(0, dtype=np.float64).astype(np.float32) for layer, x in found.items()}
     n = len(next(iter(found.values())))
     name = f"the vector of {path}" if n == 1 else f"the mean of {n:,} vectors of {path}"
@@ -109,7 +110,7 @@ def _numpy(path: Path) -> Vectors:
 
 def _parquet(path: Path) -> dict[int, Vectors]:
     """The vectors (n, d) by layer."""
-    if path.suffix != ".parquet":
+    if suffix_of(path) != ".parquet":
         raise ReplayError(f"{path}: a vector is read from .npy or .parquet")
     try:
         with path.open("rb") as file:  # polars would take its path for a pattern

@@ -10,6 +10,7 @@ import polars as pl
 from pydantic import Field
 
 from actstore.errors import nearest
+from actstore.format.given import suffix_of
 from actstore_extract.pictures import open_image
 from actstore_extract.samples.files import folder
 from actstore_extract.samples.source import Samples, SamplesError, Source, drawn
@@ -83,7 +84,7 @@ def images_of(
     for name in classes:
         found = sorted(_below(root / name))
         files = [file for file in found if _is_image(file)]
-        others.update(Path(file).suffix.lower() or "no suffix" for file in found if not _is_image(file))
+        others.update(suffix_of(file) or "no suffix" for file in found if not _is_image(file))
         drawn_files = files if count is None else sorted(drawn(files, seed=seed, prefix=f"{name}/")[:count])
         images += ((name, file) for file in drawn_files)
     loose = [one.name for one in root.iterdir() if not hidden(one.name) and _is_image(one.name) and one.is_file()]
@@ -108,7 +109,7 @@ def _visible(names: Iterable[str]) -> list[str]:
 
 
 def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES
+    return suffix_of(name) in SUFFIXES
 
 
 def _behind(notes: Iterable[str]) -> str:

@@ -95,7 +95,12 @@ def lora(recipe: str, out: Path, device: str, overrides: tuple[str, ...], merge:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=OutputPath(file_okay=False, dir_okay=True))
 @click.argument("sql", default="from rows where modality = 'text'")
-@click.option("--layers", callback=numbers("layer"), metavar="LAYER,...", help="Which; without it all that are stored.")
+@click.option(
+    "--layers",
+    callback=numbers("layer", from_last=True),
+    metavar="LAYER,...",
+    help="Which; without it all that are stored.",
+)
 @click.option("--features", default=1024, show_default=True, type=COUNT, help="Of each autoencoder.")
 @click.option("-k", default=64, show_default=True, type=COUNT, help="Features active in a vector, on average.")
 @click.option("--steps", default=600, show_default=True, type=COUNT, help="Batches to learn from.")

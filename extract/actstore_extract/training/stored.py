@@ -7,8 +7,9 @@ import polars as pl
 import torch
 
 from actstore.errors import ActstoreError, nearest
+from actstore.format.given import names, numbers, whole
 from actstore.read.vectors import Rows, row_ids_of
-from actstore.sql.own import frame
+from actstore.sql.own import rows_of
 from actstore.store import Store
 from actstore_extract.training.vectors import ROWS_AT_A_TIME, Column, Source, Streamed, Vectors
 
@@ -29,12 +30,12 @@ class Stored:
         layer: int | None = None,
         *,
         layers: Sequence[int] | None = None,
-        columns: Sequence[str] = (),
+        columns: str | Sequence[str] = (),
     ) -> Vectors:
         """All of them in memory, item i of row i; a DataLoader may shuffle them.
 
         rows: a query, or as for `store.residual`, as are layer and layers.
-        columns: of the rows, given with each vector: numbers become tensors, text stays text.
+        columns: of the rows, or else of the view rows, given with each vector: numbers become tensors, text stays text.
         Raises ActstoreError for more than the store's limits allow, for no rows, for vectors that are NaN, and for a
         column with NULL or of another type.
         """
@@ -46,7 +47,7 @@ class Stored:
         layer: int | None = None,
         *,
         layers: Sequence[int] | None = None,
-        columns: Sequence[str] = (),
+        columns: str | Sequence[str] = (),
         seed: int | None = 0,
         buffer: int = ROWS_AT_A_TIME,
     ) -> Streamed:
@@ -55,21 +56,22 @@ class Stored:
         buffer: how many vectors a worker holds at a time, and shuffles; they are of eight places of the store.
         seed: None is the order of the store, by row_id. The rest is as for `store.torch`.
         """
-        if buffer < 1:
-            raise ActstoreError(f"buffer = {buffer}: at least one vector is held at a time")
+        seed, buffer = None if seed is None else whole(seed, "seed", least=0), whole(buffer, "buffer", least=1)
         return Streamed(self._store, *self._of(rows, layer, layers, columns), seed, buffer)
 
     def _of(
-        self, rows: str | Rows, layer: int | None, layers: Sequence[int] | None, columns: Sequence[str]
+        self, rows: str | Rows, layer: int | None, layers: Sequence[int] | None, columns: str | Sequence[str]
     ) -> tuple[Source, dict[str, Column]]:
-        found = self._store.sql(rows) if isinstance(rows, str) else rows
+        found, asked = self._store.sql(rows) if isinstance(rows, str) else rows, names(columns, "columns")
+        layers = None if layers is None else numbers(layers, "layers")
         source = Source(row_ids_of(found), layer, layers)
         if not len(source.row_ids):
             raise ActstoreError("there are no rows: the query chooses none")
         self._store.residual(source.row_ids[:0], layer, layers=layers)  # whether there are such layers
-        if isinstance(columns, str):
-            raise ActstoreError(f"columns are a list of names: columns=['{columns}']")
-        return source, {name: _column(frame(found, "rows"), name) for name in columns}
+        table = rows_of(found)
+        if not {*asked} <= {*getattr(table, "columns", ())}:
+            table = self._store.described(found)
+        return source, {name: _column(table, name) for name in asked}
 
 
 def _column(rows: pl.DataFrame, name: str) -> Column:

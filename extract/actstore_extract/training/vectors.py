@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from actstore.errors import ActstoreError
+from actstore.format.given import whole
 
 if TYPE_CHECKING:
     from actstore.store import Store
@@ -84,7 +85,7 @@ class Streamed(IterableDataset[Item]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next epoch."""
-        self._epoch.fill_(epoch)
+        self._epoch.fill_(whole(epoch, "epoch", least=0))
 
     def __iter__(self) -> Iterator[Item]:
         store: Store = pickle.loads(self._store)  # noqa: S301  (our own)

@@ -145,7 +145,7 @@ def test_files_that_are_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(LoadError, match="no adapter at .*: put the projector's .pth or .safetensors there"):
         read_adapter(tmp_path / "nothing.pth", scale="1")
     for name, content, reason in (
-        ("bomb", {"weight": Bomb()}, "is no state dict of tensors"),
+        ("bomb", {"weight": Bomb()}, "is no state dict of tensors: .*to read that would be to run its code"),
         ("list", [torch.zeros(2)], "is no state dict of tensors"),
         ("two", {"a.weight": torch.zeros(2, 2), "b.weight": torch.zeros(2, 2)}, "holds a.weight, b.weight; a weight"),
         ("mlp", {"weight": torch.zeros(2, 2), "norm": torch.zeros(2)}, "holds norm, weight; a weight and a bias"),

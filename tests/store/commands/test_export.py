@@ -140,5 +140,8 @@ def test_each_column_has_a_name_of_its_own(store, tmp_path, suffix, query, layer
 
 
 def test_a_layer_from_the_end_is_named(store, tmp_path):
-    with pytest.raises(ActstoreError, match="layer -1 is not in this store"):
-        export(store, QUERY, [-1], tmp_path / "x.npy")
+    export(store, QUERY, [-1], tmp_path / "x.parquet")
+    export(store, QUERY, [store.layers[-1]], tmp_path / "y.parquet")
+    assert pl.read_parquet(tmp_path / "x.parquet").equals(pl.read_parquet(tmp_path / "y.parquet"))
+    with pytest.raises(ActstoreError, match="layer -9 is not in this store"):
+        export(store, QUERY, [-9], tmp_path / "x.npy")

@@ -1,6 +1,7 @@
 """Options and questions that mean nothing: refused in a line that says which, before anything is computed."""
 
 import datetime
+import json
 
 import polars as pl
 import pytest
@@ -16,6 +17,7 @@ def path(tmp_path_factory):
     return making.store(tmp_path_factory.mktemp("stores") / "s").path
 
 
+ORDERED = "from rows order by row_id"
 OVERLAP = ("overlap", "--label", "label", "-k", "2")
 
 
@@ -28,6 +30,15 @@ OVERLAP = ("overlap", "--label", "label", "-k", "2")
         ((*OVERLAP, "--layers", "0.."), 2, "'0..' is no layer"),
         ((*OVERLAP, "--layers", "0..99999999999"), 2, "'0..99999999999' is no layer"),
         ((*OVERLAP, "--layers", "²"), 2, "'²' is no layer"),
+        ((*OVERLAP, "--layers", "0..-1"), 2, "'0..-1' counts from both ends"),
+        ((*OVERLAP, "--layers", "-1..-2"), 2, "'-1..-2' goes down"),
+        ((*OVERLAP, "--layers", "--1"), 2, "'--1' is no layer"),
+        ((*OVERLAP, "--layers", "-99"), 1, "layer -99 is not in this store"),
+        ((*OVERLAP, "--drop-dims", "-1"), 2, "'-1' is no dimension"),
+        ((*OVERLAP, ""), 1, "the query is empty"),
+        (("query", "select $x + 1 as y", "-p", "x", "3"), 1, "say its type where it stands, such as $x::int"),
+        (("query", "select $x as y"), 1, "-p x VALUE of query"),
+        (("query", "from mine"), 1, "--table mine=FILE of query"),
         ((*OVERLAP, "--roles", ","), 2, "',' names nothing"),
         (("cluster", "-z", "nan"), 2, "'nan' is no finite number"),
         (("query", "from rows", "--seconds", "inf"), 2, "'inf' is no finite number"),
@@ -54,6 +65,62 @@ def test_it_is_refused(path, capfd, command, status, said):
     err = capfd.readouterr().err
     assert said in err
     assert "Traceback" not in err
+
+
+def test_layers_are_counted_from_the_last(path, tmp_path, capfd):
+    said = []
+    for layers in ("-1", "2", "-2..-1", "1..2"):
+        assert main.run([OVERLAP[0], str(path), *OVERLAP[1:], "--roles", "image", "--layers", layers]) == 0
+        said.append(capfd.readouterr().out)
+    assert said[0] == said[1]
+    assert said[2] == said[3]
+    for number, layer in enumerate(("-1", "2")):
+        assert (
+            main.run(["export", str(path), ORDERED, "--layer", layer, "-o", str(tmp_path / f"{number}.parquet")]) == 0
+        )
+    first, second = (pl.read_parquet(tmp_path / f"{number}.parquet") for number in range(2))
+    assert "layer_2" in first.columns
+    assert first.equals(second)
+
+
+def test_values_of_p_are_text_that_is_compared_as_what_it_meets(path, capfd):
+    ask = ["query", str(path), "--format", "csv", "-p", "x", "10"]
+    for query, found in (
+        ("select count(*) as n from range(100) where range < $x", "10"),  # as text 2 would be more than 10
+        ("select count(*) as n from range(100) where range + 0.5 < $x", "10"),
+        ("select $x::int + 1 as n", "11"),
+        ("select $x as n", "10"),
+    ):
+        assert main.run([*ask, query]) == 0
+        assert capfd.readouterr().out == f"n\n{found}\n"
+
+
+@pytest.mark.parametrize("name", ["x.CSV", "x.Parquet", "x.JSONL"])
+def test_suffixes_in_capital_letters(path, tmp_path, capfd, name):
+    """Written, read as a table, and written with vectors."""
+    file = tmp_path / name
+    assert main.run(["query", str(path), "select sample_id, 7 as n from samples", "-o", str(file)]) == 0
+    asked = "select sum(n)::int as n, count(*) as m from samples join mine using (sample_id)"
+    assert main.run(["query", str(path), asked, "--table", f"mine={file}", "--format", "csv"]) == 0
+    n, m = map(int, capfd.readouterr().out.split()[1].split(","))
+    assert n == 7 * m > 0
+    if name != "x.JSONL":
+        vectors = tmp_path / f"vectors{file.suffix}"
+        assert main.run(["export", str(path), "--layer", "1", "-o", str(vectors)]) == 0
+        read = pl.read_csv if name == "x.CSV" else pl.read_parquet
+        assert read(vectors).height == actstore.open(path).sql("from rows").height
+
+
+def test_settings_are_shown_as_what_they_are(tmp_path, capfd):
+    """Lists are kept as text in a run card, which stays as it is."""
+    settings = {"sizes": "[8, 8]", "pad": "[PAD]", "wide": 3, "nested": '{"a": [1]}'}
+    plan = pl.DataFrame({"sample_id": ["a"]})
+    store = actstore.create(tmp_path / "s", plan=plan, layers=[0], d_model=2, run={"settings": settings})
+    wanted = {"sizes": [8, 8], "pad": "[PAD]", "wide": 3, "nested": {"a": [1]}}
+    for words in (["query", str(store), "select settings from run"], ["info", str(store)]):
+        assert main.run([*words, "--format", "jsonl"]) == 0
+        assert json.loads(capfd.readouterr().out)["settings"] == wanted
+    assert store.run["settings"] == actstore.open(store.path).run["settings"] == settings
 
 
 def test_what_is_no_store_is_not_compacted(tmp_path, capfd):

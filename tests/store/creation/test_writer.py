@@ -298,7 +298,7 @@ def test_a_sample_that_is_done_takes_no_more(tmp_path):
         ({"layers": [2, 1]}, "not ascending"),
         ({"samples": ["a", "a"]}, "in the plan twice"),
         ({"samples": []}, "the plan is empty"),
-        ({"part_samples": 0}, "at least one sample"),
+        ({"part_samples": 0}, "part_samples is at least 1, not 0"),
         ({"dtype": "float8"}, "dtype 'float8' is not one of"),
         ({"run": {"model": object()}}, "the run card is not JSON"),
     ],

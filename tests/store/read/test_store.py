@@ -151,7 +151,7 @@ def test_no_rows_have_no_vectors(store):
         (lambda store: store.residual([2**63], 0), "it has more than 63 bits"),
         (
             lambda store: store.residual(store.sql("select 1.5 as row_id"), 0),
-            "a row_id is an integer; these are Decimal",
+            r"a row_id is an integer, not Decimal\('1.5'\)",
         ),
         (lambda store: store.residual(store.sql("select 1::double as row_id"), 0), "these are Float64"),
         (lambda store: store.attention("last", 0), "no attention to 'last' in .*; it has eoi"),

@@ -124,11 +124,9 @@ def explore(
 def _write(resources: "Resources", output: Path, layers: list[int] | None, projection: str) -> None:
     """The page as one file, its size said before."""
     from actstore.commands.outputs import written
-    from actstore.errors import ActstoreError
     from actstore_analyze.report.explore import page
 
-    if output.suffix != ".html":
-        raise ActstoreError(f"{output}: the page is one .html file")
+    page.checked(output)
     choices = page.choices(resources)
     chosen = {one["name"]: resources.layers(one["name"], layers) for one in resources.described}
     sizes = page.estimate(resources, choices, chosen)

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from actstore.errors import ActstoreError
+from actstore.format.given import suffix_of
 from actstore_analyze.report.explore.resources import Resources
 from actstore_analyze.report.explore.view import NEAREST
 
-__all__ = ["FILES", "Choice", "choices", "estimate", "framed", "saved", "static"]
+__all__ = ["FILES", "Choice", "checked", "choices", "estimate", "framed", "saved", "static"]
 
 FILES = {
     "explore.html": "text/html; charset=utf-8",
@@ -38,6 +40,13 @@ Choice = tuple[str, str, str]  # store, role, condition
 def static(name: str) -> str:
     """A file of the page."""
     return (files("actstore_analyze.report.explore") / "static" / name).read_text(encoding="utf-8")
+
+
+def checked(path: Path) -> Path:
+    """The path of a page; ActstoreError for another suffix."""
+    if suffix_of(path) != ".html":
+        raise ActstoreError(f"{path}: the page is one .html file")
+    return path
 
 
 def choices(resources: Resources) -> list[Choice]:

@@ -32,6 +32,7 @@ from actstore_analyze.report.explore.sample import Sample
 from actstore_analyze.report.explore.view import View
 from actstore_analyze.sae.formats import Sized
 from actstore_analyze.sae.source import Source
+from actstore_analyze.study.selection import counted
 from actstore_analyze.study.subjects import subjects
 
 __all__ = ["MissingError", "Resources"]
@@ -125,7 +126,7 @@ class Resources:
 
     def layers(self, title: str, wanted: Sequence[int] | None = None) -> list[int]:
         """Those of a store that are wanted, all if none are said; ActstoreError for one that it has not."""
-        kept = _whole(self.stores[title])
+        kept, wanted = _whole(self.stores[title]), counted(self.stores[title], wanted)
         if wanted is not None and (lost := [layer for layer in wanted if layer not in kept]):
             raise ActstoreError(f"{title} has no layer {lost[0]}; it has {', '.join(map(str, kept))}")
         return sorted({*(kept if wanted is None else wanted)})

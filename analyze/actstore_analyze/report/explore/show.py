@@ -8,6 +8,8 @@ from pathlib import Path
 from rich.console import Group
 
 from actstore.commands.outputs import written
+from actstore.format.given import names, path_of, whole
+from actstore.sql.query import text_of
 from actstore.store import Store
 from actstore_analyze.report.explore import page, shown, terminal
 from actstore_analyze.report.explore.resources import Resources
@@ -24,7 +26,7 @@ class Shown:
 
     def save(self, path: Path | str) -> None:
         """Write it as .html, .png or .svg; raises ActstoreError for another suffix, and where it cannot be written."""
-        shown.save(self.sample, Path(path))
+        shown.save(self.sample, path_of(path, "a file"))
 
     def _repr_html_(self) -> str:
         return page.framed(shown.page(self.sample), 720)
@@ -50,17 +52,18 @@ class Explored:
         return page.saved(self.resources, page.choices(self.resources))
 
     def save(self, path: Path | str) -> None:
-        """Write the page as .html; raises ActstoreError where it cannot be written."""
-        with written(Path(path)) as draft:
+        """Write the page as .html; raises ActstoreError for another suffix, and where it cannot be written."""
+        with written(page.checked(path_of(path, "a page"))) as draft:
             draft.write_text(self.page, encoding="utf-8")
 
     def _repr_html_(self) -> str:
         return page.framed(self.page, 760, "allow-scripts")
 
 
-def explore(store: Store, query: str = "from rows", roles: Sequence[str] = (), *, limit: int = 5_000) -> Explored:
+def explore(store: Store, query: str = "from rows", roles: str | Sequence[str] = (), *, limit: int = 5_000) -> Explored:
     """The points of some roles of a store, all if none are said, at most `limit` of each.
 
     Raises QueryError for wrong SQL, ActstoreError for a role that the store has not, and for a page of over 200 MB.
     """
-    return Explored(Resources([store], query, roles=roles, most=limit))
+    most = whole(limit, "limit", least=1)
+    return Explored(Resources([store], text_of(query), roles=names(roles, "roles"), most=most))

@@ -6,6 +6,7 @@ from typing import Any
 
 from actstore.commands.outputs import written
 from actstore.errors import ActstoreError, visible
+from actstore.format.given import suffix_of
 from actstore_analyze.report.explore import drawing
 from actstore_analyze.report.explore.drawing import Drawing
 from actstore_analyze.report.explore.sample import Sample
@@ -81,13 +82,13 @@ def page(sample: Sample) -> str:
 
 def save(sample: Sample, path: Path) -> None:
     """Write it as .html, .png or .svg; raises ActstoreError for another suffix, and where it cannot be written."""
-    if path.suffix not in SUFFIXES:
+    if (suffix := suffix_of(path)) not in SUFFIXES:
         raise ActstoreError(f"{path}: a sample is written as {', '.join(SUFFIXES)}")
-    if path.suffix == ".png":
+    if suffix == ".png":
         import vl_convert
 
         data = vl_convert.svg_to_png(svg(sample), scale=PNG_SCALE)
     else:
-        data = (page(sample) if path.suffix == ".html" else svg(sample)).encode()
+        data = (page(sample) if suffix == ".html" else svg(sample)).encode()
     with written(path) as draft:
         draft.write_bytes(data)

@@ -8,6 +8,7 @@ import polars as pl
 from actstore.commands import outputs
 from actstore.commands.outputs import written
 from actstore.errors import ActstoreError
+from actstore.format.given import suffix_of
 from actstore.store import Store
 from actstore_analyze.report.features import exported
 from actstore_analyze.report.features.dashboard import Dashboard, dashboards, told
@@ -60,7 +61,7 @@ def _texts(saes: Source, descriptions: str | None) -> dict[int, dict[int, str]]:
 def check(path: Path) -> None:
     """Raise ActstoreError for another suffix or a path in a store, before anything is computed for it."""
     outputs.check(path)
-    if path.suffix != ".html":
+    if suffix_of(path) != ".html":
         raise ActstoreError(f"{path}: the page is one .html file")
 
 

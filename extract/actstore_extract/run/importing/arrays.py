@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from actstore.errors import ActstoreError
+from actstore.format.given import suffix_of
 from actstore_extract.run.importing.asked import AXES, Asked, Entry
 from actstore_extract.run.importing.files import SUFFIXES, Array, read
 from actstore_extract.run.importing.names import EASYROUTINE, TRANSFORMER_LENS, Named, Pattern, natural
@@ -52,12 +53,12 @@ def source(path: Path, kind: str, asked: Asked) -> Source:
 
 def _files(path: Path, suffixes: Sequence[str]) -> list[Path]:
     if path.is_file():
-        if path.suffix not in suffixes:
+        if suffix_of(path) not in suffixes:
             raise ActstoreError(f"{path}: a file of this kind ends in {', '.join(suffixes)}")
         return [path]
     if not path.is_dir():
         raise ActstoreError(f"{path} does not exist")
-    found = [file for file in path.rglob("*") if file.suffix in suffixes and not file.name.startswith(".")]
+    found = [file for file in path.rglob("*") if suffix_of(file) in suffixes and not file.name.startswith(".")]
     if not found:
         raise ActstoreError(f"{path}: no file in it ends in {', '.join(suffixes)}")
     return sorted(found, key=lambda file: natural(file.relative_to(path).as_posix()))

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from actstore.creation.roles import role_of
 from actstore.errors import ActstoreError
-from actstore_extract.run.importing.files import Array, load_torch
+from actstore_extract.run.importing.files import Array
 from actstore_extract.run.importing.names import EASYROUTINE, Pattern
 from actstore_extract.run.importing.source import Block, Source, check_points, same, shape_of
+from actstore_extract.saved import load_torch
 
 __all__ = ["source"]
 

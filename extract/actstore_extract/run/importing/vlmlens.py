@@ -13,9 +13,10 @@ import numpy as np
 import polars as pl
 
 from actstore.errors import ActstoreError, nearest
-from actstore_extract.run.importing.files import Array, flat, load_torch
+from actstore_extract.run.importing.files import Array, flat
 from actstore_extract.run.importing.names import Pattern
 from actstore_extract.run.importing.source import ALL, Block, Source, Vectors, check_points, few, shape_of
+from actstore_extract.saved import load_torch
 
 __all__ = ["source"]
 

@@ -97,9 +97,7 @@ def train_saes(
     """
     library()  # before anything takes time
     chosen = _Chosen.of(store, sql, held_out, how)
-    wanted = tuple(sorted(set(store.layers if layers is None else layers)))
-    for layer in wanted:
-        store.header.layer_index(layer)
+    wanted = tuple(sorted({store.header.layer_of(layer) for layer in (store.layers if layers is None else layers)}))
     asked = {**asdict(how), "held_out": held_out, "loss": loss, "rows": sql, "state": store.state}
     todo = [layer for layer in wanted if not _is_made(out / f"layer_{layer}", asked)]
     try:

@@ -1,6 +1,8 @@
 """Stores of what other tools wrote."""
 
 import json
+import os
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -192,6 +194,10 @@ def test_no_code_of_a_file_is_run(tmp_path, capfd):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
 
+    class System:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path / 'ran'}",))
+
     for kind, file in (("easyroutine", "tensor.pt"), ("pt", "x.pt"), ("transformer-lens", "x.pt")):
         torch.save({"resid_out_0": torch.ones(1, 1, 2), "x": Payload()}, tmp_path / file)
         (tmp_path / "metadata.json").write_text(json.dumps({}))
@@ -201,6 +207,14 @@ def test_no_code_of_a_file_is_run(tmp_path, capfd):
             == 1
         )
         assert "to read that would be to run its code" in capfd.readouterr().err
+    (tmp_path / "x.pt").write_bytes(pickle.dumps({"resid_out_0": Payload()}))
+    assert run(["import", str(tmp_path / "x.pt"), str(tmp_path / "s"), "--as", "pt", "--axes", "x"]) == 1
+    said = capfd.readouterr().err
+    assert "x.pt is a pickle that torch did not save, which may run code: save the tensors alone" in said
+    assert "weights_only" not in said  # torch's own advice, to run the code
+    torch.save({"resid_out_0": System()}, tmp_path / "x.pt")
+    assert run(["import", str(tmp_path / "x.pt"), str(tmp_path / "s"), "--as", "pt", "--axes", "x"]) == 1
+    assert "x.pt holds an object of posix.system, and to read that would be" in capfd.readouterr().err
     np.save(tmp_path / "x.npy", np.array([Payload()], object), allow_pickle=True)
     assert run(["import", str(tmp_path / "x.npy"), str(tmp_path / "s"), "--as", "npy", "--axes", "feature"]) == 1
     assert "cannot be read" in capfd.readouterr().err
