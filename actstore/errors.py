@@ -75,6 +75,17 @@ def refused(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno is not None and error.errno not in NOT_THERE
 
 
+def told(error: BaseException) -> OSError | None:
+    """The error of the system that a library tells in words of its own, as those in Rust and HDF5 do; None for others.
+
+    >>> told(ValueError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    OSError(28, 'No space left on device')
+    """
+    found = re.search(r"\(os error (\d+)\)|\berrno = (\d+)", str(error))
+    number = int(found[1] or found[2]) if found else 0
+    return OSError(number, os.strerror(number)) if number else None
+
+
 def of_system(error: OSError) -> str:
     """An error of the system in one line: where, what, and what to do where that is known.
 

@@ -15,7 +15,7 @@ from actstore.commands.options import Number, OutputPath, output_options, store_
 from actstore.commands.plugins import Commands
 from actstore.commands.results import results
 from actstore.commands.statuses import MEANINGS, Status, end
-from actstore.errors import ActstoreError, ActstoreWarning, of_system, visible
+from actstore.errors import ActstoreError, ActstoreWarning, of_system, told, visible
 
 if TYPE_CHECKING:
     import polars as pl
@@ -81,6 +81,10 @@ def run(arguments: list[str] | None = None) -> int:
     except MemoryError as error:
         what = str(error) or "nothing more is left"
         _say(f"not enough memory ({what}); ask for less at a time, or run this on a machine with more")
+    except Exception as error:
+        if (of_libraries := told(error)) is None:
+            raise
+        _say(of_system(of_libraries))
     return Status.ERROR
 
 

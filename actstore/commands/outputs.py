@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, told
 from actstore.storage import local
 from actstore.storage.links import real
 
@@ -47,4 +47,5 @@ def written(path: Path) -> Iterator[Path]:
         finally:
             local.discard(draft)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        of_system = told(error) or error
+        raise OutputError(f"{path}: cannot be written: {of_system.strerror or error}") from error

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, TextIO
 import click
 
 from actstore.commands.outputs import written
-from actstore.errors import ActstoreError, nearest, visible
+from actstore.errors import ActstoreError, nearest, told, visible
 from actstore.format.given import suffix_of
 from actstore.storage import local
 
@@ -85,6 +85,8 @@ def _write(style: str, json_columns: Collection[str], frame: "pl.DataFrame", fil
         else:
             _WRITERS[style](shown, file)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if full := told(error):
+            raise full from None
         line = str(error).strip().partition("\n")[0]
         raise ActstoreError(f"--format {style} cannot hold this table ({line}); cast its columns: x::varchar") from None
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from actstore.errors import CorruptError
+from actstore.errors import CorruptError, told
 
 LONGEST = 200  # bytes of a name that a draft takes over: file systems allow 255
 
@@ -40,13 +40,14 @@ def plain(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Inside, errors of the system name the file: those of reading and writing name none."""
+    """Inside, errors of the system name the file, those too that a library tells in words of its own."""
     try:
         yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
+    except Exception as error:
+        of_system = error if isinstance(error, OSError) and error.errno is not None else told(error)
+        if of_system is None or of_system.filename is not None:
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(of_system.errno, of_system.strerror, str(path)) from error
 
 
 def sync(path: Path) -> None:

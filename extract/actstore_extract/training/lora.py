@@ -67,10 +67,12 @@ def write(recipe: LoraRecipe, trained: Learner, tuned: PeftModel, done: Done, ou
     draft.mkdir()
     if merge:
         merged = cast(nn.Module, tuned.merge_and_unload())
-        merged.save_pretrained(draft)  # type: ignore[operator]
-        trained.model.processor.save_pretrained(draft)
+        with local.naming(out):
+            merged.save_pretrained(draft)  # type: ignore[operator]
+            trained.model.processor.save_pretrained(draft)
     else:
-        tuned.save_pretrained(str(draft))
+        with local.naming(out):
+            tuned.save_pretrained(str(draft))
         entries = {"family": trained.model.family, "model": _entry(recipe.model, out), "lora": "."}
         (draft / PARTS).write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in entries.items()))
     facts: dict[str, Any] = {

@@ -162,6 +162,16 @@ def test_dimensions_of_any_scale_weigh_the_same(tmp_path):
     assert scaled["fvu_without_massive"] == pytest.approx(float(off), rel=0.02)
 
 
+def test_a_full_disk_is_said(disk_of):
+    from actstore_extract.training.saes.autoencoder import Settings, fit, save
+
+    sae = fit(torch.randn(64, 32), Settings(features=64, k=2, steps=1), torch.Generator(), hook="h", model=None)
+    folder = disk_of("16k") / "layer_1"
+    with pytest.raises(OSError, match="No space left on device") as found:
+        save(sae, folder)
+    assert found.value.filename == str(folder)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

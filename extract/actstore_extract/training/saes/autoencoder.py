@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file, save_file
 
+from actstore.storage import local
+
 if TYPE_CHECKING:
     from sae_lens import BatchTopKTrainingSAE
 
@@ -80,9 +82,10 @@ def fit(
 
 def save(sae: "BatchTopKTrainingSAE", folder: Path) -> None:
     """Write what it is after training, a JumpReLU, into a folder: its matrices as float16, biases as they are."""
-    weights, _ = sae.save_inference_model(folder)
-    tensors = {name: x.half() if name in MATRICES else x.float() for name, x in load_file(weights).items()}
-    save_file(tensors, weights)
+    with local.naming(folder):
+        weights, _ = sae.save_inference_model(folder)
+        tensors = {name: x.half() if name in MATRICES else x.float() for name, x in load_file(weights).items()}
+        save_file(tensors, weights)
     weights.chmod(0o644)  # saved for the owner alone, but shipped to everybody
 
 
