@@ -74,7 +74,8 @@ class Sums:
             xy = _unbiased(xy, self.ab, self.a, self.b, n)
             xx, yy = _unbiased(xx, self.aa, self.a, self.a, n), _unbiased(yy, self.bb, self.b, self.b, n)
         xx, yy = (np.where(own > MOST_LEFT * every**2, own, np.nan) for own, every in ((xx, self.a), (yy, self.b)))
-        return np.asarray(xy / np.sqrt(xx * yy))
+        found = np.asarray(xy / np.sqrt(xx * yy))
+        return np.where(np.abs(found - 1) < MOST_LEFT, 1, found)  # the same, but for rounding
 
 
 def linear_cka(x: Vectors, y: Vectors, *, unbiased: bool = False) -> float:

@@ -53,6 +53,12 @@ def test_neither_rotation_nor_scale_nor_shift_matters(seed, scale, shift):
     assert linear_cka(moved, y) == pytest.approx(linear_cka(x, y), rel=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_the_same_vectors_are_alike_to_the_last_digit(seed):
+    x, y = sides(seed=seed)
+    assert [linear_cka(one, one, unbiased=kind) for one in (x, y) for kind in (False, True)] == [1.0] * 4
+
+
 def test_few_samples_of_many_dimensions_look_alike_only_where_it_is_biased():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((30, 2000)), rng.standard_normal((30, 2000))
