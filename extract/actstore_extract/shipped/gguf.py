@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,17 @@ def convert(file: Path, folder: Path) -> None:
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Transformers draws one for files that are read in a second."""
+    """Transformers draws two for files that are read in a second, one of them past its own switch."""
+    from transformers import modeling_gguf_pytorch_utils as reader
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, drawn = logging.is_progress_bar_enabled(), reader.tqdm  # type: ignore[attr-defined]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    reader.tqdm = partial(drawn, disable=True)  # type: ignore[attr-defined]
     try:
         yield
     finally:
+        reader.tqdm = drawn  # type: ignore[attr-defined]
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
