@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from actstore.errors import ActstoreError, CorruptError, NotAStoreError
+from actstore.errors import ActstoreError, CorruptError, NotAStoreError, nearest
 from actstore.format import records, tables
 from actstore.format.commits import Commit, File
 from actstore.format.given import whole
@@ -98,8 +99,7 @@ class Header:
         try:
             record = records.load(path, OWNED)
         except (FileNotFoundError, NotADirectoryError):
-            order = "; the store comes first, then the SQL" if SQL.match(str(store)) else ""
-            raise NotAStoreError(f"{store} is not a store: it has no {HEADER}{order}") from None
+            raise NotAStoreError(f"{store} is not a store: it has no {HEADER}{_meant(store)}") from None
         except PermissionError as error:
             raise ActstoreError(f"{path}: {error.strerror}") from None
         if linked := [name for name in (PARTS, COMMITS, RESULTS, LENS) if (store / name).is_symlink()]:
@@ -281,3 +281,23 @@ def span(layers: Sequence[int]) -> str:
 def around(path: Path) -> Path | None:
     """The store that a path lies in, if it lies in one."""
     return next((folder for folder in real(path).parents if (folder / HEADER).exists()), None)
+
+
+def _meant(path: Path) -> str:
+    """What may have been meant by the path of no store: the store around it, those in it, one of nearly that name."""
+    if SQL.match(str(path)):
+        return "; the store comes first, then the SQL"
+    with suppress(OSError):
+        if inside := around(path):
+            return f"; it lies in the store {inside}"
+        if path.is_file():
+            return "; a store is a folder"
+        if path.is_dir():
+            found = _stores(path)
+            return f"; there are stores in it: {', '.join(map(str, found[:3]))}" if found else ""
+        return nearest(str(path), [*map(str, _stores(path.parent))])
+    return ""
+
+
+def _stores(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if (one / HEADER).is_file())

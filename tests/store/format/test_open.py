@@ -16,6 +16,24 @@ def test_not_a_store(tmp_path):
         actstore.open(tmp_path)
 
 
+def test_what_may_have_been_meant(tmp_path):
+    """Folders as newcomers name them: a file of a store, what a demo writes, a misspelt name, an archive."""
+    for name in ("fusion", "gated"):
+        making.create(tmp_path / "demo" / name)
+    (tmp_path / "s.zip").touch()
+    for path, meant in (
+        ("demo/fusion/actstore.json", f"; it lies in the store {tmp_path}/demo/fusion"),
+        ("demo/fusion/parts", f"; it lies in the store {tmp_path}/demo/fusion"),
+        ("demo", f"; there are stores in it: {tmp_path}/demo/fusion, {tmp_path}/demo/gated"),
+        ("demo/fusoin", f"; did you mean '{tmp_path}/demo/fusion'?"),
+        ("s.zip", "; a store is a folder"),
+        ("nowhere/at/all", ""),
+    ):
+        with pytest.raises(NotAStoreError) as said:
+            actstore.open(tmp_path / path)
+        assert str(said.value) == f"{tmp_path}/{path} is not a store: it has no actstore.json{meant}"
+
+
 def test_a_newer_store(tmp_path):
     store = making.create(tmp_path / "s")
     (store.path / "actstore.json").write_text('{"format":4,"everything":"else"}')
