@@ -58,7 +58,9 @@ layers = numbers("layer", from_last=True)
 
 def roles(usual: str) -> Callable[[Command], Command]:
     """--roles; usual says which without it."""
-    return click.option("--roles", callback=names, metavar="ROLE,...", help=f"Which; without it {usual}.")
+    return click.option(
+        "--roles", callback=names, metavar="ROLE,...", help=f"Token positions, such as eoi,last; without it {usual}."
+    )
 
 
 def measured(command: Command) -> Command:
@@ -70,7 +72,7 @@ def measured(command: Command) -> Command:
             "--layers",
             callback=layers,
             metavar="LAYER,...",
-            help="Which, such as 0,4..8, or -1, the last; without it all that the measure is about.",
+            help="Layers, such as 0,4..8 (0: embeddings), or -1, the last; without it all that it can be measured at.",
         ),
         click.option("--jobs", default=1, show_default=True, type=COUNT, help="Processes that share the work."),
         click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer."),

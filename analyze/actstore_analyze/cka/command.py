@@ -15,7 +15,7 @@ from actstore_analyze.commands import drawn, layers, measured, roles, show
 @click.option("--with-role", metavar="ROLE", help="Compare with another role.")
 @click.option("--with-condition", metavar="NAME", help="Compare with another condition.")
 @click.option(
-    "--with-layers", callback=layers, metavar="LAYER,...", help="Which of the other side; without it all that it has."
+    "--with-layers", callback=layers, metavar="LAYER,...", help="Layers of the other side; without it all that it has."
 )
 @click.option("--unbiased", is_flag=True, help="Not larger for having few samples and many dimensions.")
 @drawn("the draw")

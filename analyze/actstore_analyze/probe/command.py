@@ -21,7 +21,7 @@ from actstore_analyze.commands import (
 @roles("eoi, last-image, image-mean if stored")
 @click.option("--label", default="label", show_default=True, help="Column of the labels, of SQL or of the view rows.")
 @click.option(
-    "--split", metavar="COLUMN", help="Which says train or test; without it split if there is one, else folds."
+    "--split", metavar="COLUMN", help="Column that says train or test; without it split if there is one, else folds."
 )
 @click.option("--folds", type=click.IntRange(min=2), help="Hold every sample out once, by so many folds  [default: 5]")
 @click.option("-c", default=1.0, show_default=True, type=Number(min=1e-9), help="Inverse of the L2 penalty.")

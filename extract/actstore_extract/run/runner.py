@@ -25,7 +25,7 @@ from actstore.store import Store
 from actstore.write import drafts
 from actstore_extract.check.found import Found
 from actstore_extract.families import Model, load, own_dtype, rules_of
-from actstore_extract.forward.generation import GREEDY, Way, in_force, not_followed
+from actstore_extract.forward.generation import GREEDY, Way, in_force
 from actstore_extract.interventions.blocks import always_blocked
 from actstore_extract.interventions.conditions import Condition, crossed, expand
 from actstore_extract.recipe.answers import check_answers, names_of
@@ -40,6 +40,7 @@ from actstore_extract.run.encoder import NO_PROMPT, chat_of
 from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.lens import lens_of
+from actstore_extract.run.notes import missing, notes
 from actstore_extract.run.ranks import Share, device_of, share_of
 from actstore_extract.run.resume import check_same, check_samples, recipe_of
 from actstore_extract.run.said import tokens_of
@@ -341,10 +342,10 @@ class Run:
         check_answers(self.recipe.capture.answers, self.asked, limited=self.recipe.samples.limit is not None)
         if self.recipe.model.dtype is None:
             self.say(f"{self.recipe.model.path} runs in {self.computed}, as its checkpoint is; --dtype says another")
-        for note in [*self.model.notes(), *(not_followed(self.model, self.generation) if self.generates else [])]:
+        for note in notes(self.model, self.asked, self.recipe.prompt, self.generation if self.generates else None):
             self.say(note)
         content = self.probe(batch_size)
-        for what in self.missing(content):
+        for what in missing(self.recipe.capture, content):
             self.say(f"{what}: {self.model.facts()['architecture']} has none here; nothing is stored for it")
         lens = self.lens(content, batch_size)
         size = self.recipe.capture.part_samples or samples_per_part(content, batch_size)
@@ -392,15 +393,6 @@ class Run:
                 roles = ", ".join(self.recipe.capture.roles)
                 raise RecipeError(f"none of the roles {roles} exists in {self.model.facts()['architecture']}")
         raise RecipeError(f"none of the first {planned.height} samples can be run; the first: {first}")
-
-    def missing(self, content: Content) -> list[str]:
-        """What the recipe wants kept and no sample has: roles, and attention to roles."""
-        capture = self.recipe.capture
-        lost = [role for role in capture.roles if role not in content.residual]
-        lost += [role for role in capture.kv if role not in content.keys]
-        unseen = [f"attention to '{role}'" for role in capture.attention if role not in content.attention]
-        mass = ["attention mass"] if capture.mass and "mass" not in content.attention else []
-        return [*dict.fromkeys(f"role '{role}'" for role in lost), *unseen, *mass]
 
     def card(self, batch_size: int) -> dict[str, Any]:
         """The run card: everything that says who produced the store."""

@@ -11,6 +11,7 @@ from actstore_extract.interventions.sources import Source
 from actstore_extract.recipe.answers import TRUTH, Answers
 from actstore_extract.recipe.recipe import RecipeError
 from actstore_extract.run.content import Answer
+from actstore_extract.run.notes import known_words
 
 __all__ = ["Said", "tokens_of"]
 
@@ -74,7 +75,8 @@ def _few(words: Sequence[str], most: int = 8) -> str:
 def _spelled(model: Model, word: str, prompts: Sequence[str]) -> list[int]:
     """The tokens of an answer, the first of which stands for it."""
     if not word or _alone(model, word)[:1] in ([], [model.tokenizer.unk_token_id]):
-        raise RecipeError(f"[capture] answers: {word!r} is no word of this model's tokenizer")
+        some = known_words(model)
+        raise RecipeError(f"[capture] answers: {word!r} is no word of this model's tokenizer; take one it knows{some}")
     try:
         return said_after(model.tokenizer, prompts, word)
     except WordError as error:

@@ -99,7 +99,7 @@ def lora(recipe: str, out: Path, device: str, overrides: tuple[str, ...], merge:
     "--layers",
     callback=numbers("layer", from_last=True),
     metavar="LAYER,...",
-    help="Which; without it all that are stored.",
+    help="Layers, such as 0,4..8; without it all that are stored.",
 )
 @click.option("--features", default=1024, show_default=True, type=COUNT, help="Of each autoencoder.")
 @click.option("-k", default=64, show_default=True, type=COUNT, help="Features active in a vector, on average.")

@@ -129,7 +129,7 @@ def bars(said: Sequence[tuple[str, float]], most: int = 8) -> Drawing:
 
 
 def prompt(tokens: Sequence[Token], length: int | None, wide: float = 820) -> Drawing:
-    """The tokens as they follow each other, in lines, each with its position above; gaps of what is not kept.
+    """The tokens as they follow each other, in lines, each with its position above; gaps where no vector is kept.
 
     Image tokens that follow each other and have no role but `image` stand as one.
     """
@@ -149,6 +149,14 @@ def prompt(tokens: Sequence[Token], length: int | None, wide: float = 820) -> Dr
     return Drawing(inner, wide, y + 40)
 
 
+def _left_out(count: int) -> str:
+    """
+    >>> _left_out(1), _left_out(17)
+    ('1 token without a vector', '17 tokens without a vector')
+    """
+    return f"{count} token{'s' if count != 1 else ''} without a vector"
+
+
 def _pieces(tokens: Sequence[Token], length: int | None) -> list[tuple[str, str, bool]]:
     """Text, what stands above it, and whether it is kept."""
     found: list[tuple[str, str, bool]] = []
@@ -164,7 +172,7 @@ def _pieces(tokens: Sequence[Token], length: int | None) -> list[tuple[str, str,
     for token in tokens:
         if token.position > after:
             close()
-            found.append(("…", f"{token.position - after} not kept", False))
+            found.append(("…", _left_out(token.position - after), False))
         after = token.position + 1
         if token.roles == ("image",) and (not run or run[-1].text == token.text):
             run.append(token)
@@ -177,7 +185,7 @@ def _pieces(tokens: Sequence[Token], length: int | None) -> list[tuple[str, str,
             run.append(token)
     close()
     if length is not None and after < length:
-        found.append(("…", f"{length - after} not kept", False))
+        found.append(("…", _left_out(length - after), False))
     return found
 
 
