@@ -56,6 +56,8 @@ test-oldest: ## run the usual tests once with the oldest versions that pyproject
 	$(OLDEST)/bin/python -m pip install --quiet uv
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
 	  "$$(grep ^torch== .ci/constraints.txt)" -e '.[dev]'
+	$(OLDEST)/bin/uv pip freeze --python $(OLDEST)/bin/python > $(OLDEST)/versions.txt
+	@echo "versions: $(OLDEST)/versions.txt; what fails here and not in make test needs a newer one in pyproject.toml"
 	$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 $(VENV)/.docs: $(VENV)/.dev
@@ -98,5 +100,5 @@ bench: $(VENV)/.dev ## measure speed against baselines: a table, bench/bench.jso
 bench-quick: $(VENV)/.dev ## the same with small sizes, in less than two minutes
 	$(BIN)/python tests/bench --quick
 
-clean: ## remove the environment and what the demo wrote
-	rm -rf $(VENV) $(MODELS) demo demo-real bench
+clean: ## remove environments and what the demo, the benchmark and the documentation wrote
+	rm -rf $(VENV) $(MODELS) $(OLDEST) demo demo-real bench docs/_build docs/shown

@@ -12,13 +12,20 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # threads that wait for each other on a busy machine cost most of the time
-for name, first in (("PYTHONPATH", HERE), ("PATH", Path(sys.executable).parent)):  # of kernels and their commands
+os.environ |= {  # of kernels and their commands: these print as into a file
+    "COLUMNS": "100",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "NO_COLOR": "1",
+    "OMP_NUM_THREADS": "1",  # threads that wait for each other on a busy machine would cost most of the time
+    "TERM": "dumb",
+    "TQDM_DISABLE": "1",
+}
+for name, first in (("PYTHONPATH", HERE), ("PATH", Path(sys.executable).parent)):
     os.environ[name] = os.pathsep.join(filter(None, (str(first), os.environ.get(name))))
 
 from importlib.metadata import version as installed  # noqa: E402
+from itertools import groupby  # noqa: E402
+from textwrap import dedent, indent  # noqa: E402
 
 import click  # noqa: E402
 import stores  # noqa: E402
@@ -76,6 +83,7 @@ for name in cli.list_commands(everything):  # commands that joined by entry poin
     command = cli.get_command(everything, name)
     if command is not None:
         cli.add_command(command, name)
+cli.epilog = None  # the statuses, of which the page has a table
 
 
 def filled(_app: object, _name: str, source: list[str]) -> None:
@@ -84,8 +92,17 @@ def filled(_app: object, _name: str, source: list[str]) -> None:
 
 
 def escaped(_app: object, _context: object, lines: list[str]) -> None:
-    """Single stars in the help of a command are stars, no emphasis."""
-    lines[:] = [re.sub(r"(?<!\*)\*(?!\*)", r"\*", line) for line in lines]
+    """In the help of a command single stars are no emphasis and FILE:KEY is no address; examples are code."""
+    found: list[str] = []
+    for kept, group in groupby(lines, lambda line: line.startswith("| ")):
+        block = list(group)
+        if not kept:
+            found += [re.sub(r"(?<!\*)\*(?!\*)|(?<=[A-Z]):(?=[A-Z])", r"\\\g<0>", line) for line in block]
+            continue
+        block = [line[2:] for line in block]
+        found += [block.pop(0), ""] if block[0].endswith(":") else []
+        found += [".. code-block:: text", "", *indent(dedent("\n".join(block)), "    ").splitlines(), ""]
+    lines[:] = found
 
 
 def drawn(translator: Any, node: Any) -> None:

@@ -5,18 +5,23 @@ import sys
 from collections.abc import Iterable, Sequence
 from inspect import cleandoc
 
+import click
 import polars as pl
 from pydantic import BaseModel
 from stores import WORK
 
+from actstore.commands.main import cli
 from actstore.sql.overview import schema
 from actstore.store import open as open_store
 from actstore_extract import legend
 from actstore_extract.recipe.keys import NEEDED, SECTIONS, Key, keys
 from actstore_extract.samples import SOURCES, Source
+from actstore_extract.training.recipe import SECTIONS as TRAINING
 
 _TITLES = {
     "top": "Top of the file",
+    "model of an adapter": "`[model]`, of an adapter",
+    "model of lora": "`[model]`, of LoRA",
     "prompt.turns": "`[[prompt.turns]]`",
     "conditions, knockout": "`[[conditions]]`, a knockout",
     "conditions, patch": "`[[conditions]]`, a patch",
@@ -30,9 +35,26 @@ def recipe_keys() -> str:
     return "\n\n".join(_section(_TITLES.get(name, f"`[{name}]`"), name, kind) for name, kind in own.items())
 
 
+def training_keys() -> str:
+    """The same of recipes of trainings."""
+    return "\n\n".join(_section(_TITLES.get(name, f"`[{name}]`"), name, kind) for name, kind in TRAINING.items())
+
+
 def sources() -> str:
     """Every source of samples: where its data are handed out and how they lie, its keys, the columns that it makes."""
     return "\n\n".join(_source(name, kind) for name, kind in SOURCES.items())
+
+
+def commands() -> str:
+    """Every command with its first sentence, and the way to it on the page."""
+    context = click.Context(cli)
+    every = [(name, cli.get_command(context, name)) for name in cli.list_commands(context)]
+    rows = [
+        (f'<a href="#actstore-{name}"><code>{name}</code></a>', _text(one.get_short_help_str(limit=200)))
+        for name, one in every
+        if one is not None
+    ]
+    return _table(("command", "what it does"), rows)
 
 
 def _source(name: str, kind: type[Source]) -> str:
@@ -44,7 +66,7 @@ def _source(name: str, kind: type[Source]) -> str:
 
 
 def _section(title: str, name: str, kind: type[BaseModel]) -> str:
-    own = [_key(key) for key in keys() if key.section == name]
+    own = [_key(key) for key in keys({name: kind})]
     return "\n\n".join([f"## {title}", _text(cleandoc(kind.__doc__ or "")), *own])
 
 

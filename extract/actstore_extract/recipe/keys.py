@@ -1,7 +1,7 @@
 """The keys that a recipe may have and what each means, as `actstore recipes keys` and the documentation list them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from types import UnionType
@@ -46,19 +46,19 @@ class Key(NamedTuple):
     meaning: str
 
 
-def keys() -> Iterator[Key]:
+def keys(sections: Mapping[str, type[BaseModel]] = SECTIONS) -> Iterator[Key]:
     """All keys, section by section; a source has those of all sources, too, which are listed once.
 
     >>> next(key for key in keys() if key.key == "batch_size")[1:5]
     ('batch_size', 'number', '16', 'batch_size = 16')
     """
-    for section, kind in SECTIONS.items():
+    for section, kind in sections.items():
         common = Source.model_fields if issubclass(kind, Source) and kind is not Source else {}
         for name, field in kind.model_fields.items():
-            if name in common or _is_section(field.annotation):
+            if name in common or field.description is None:  # a section of its own
                 continue
             default = NEEDED if field.is_required() else "" if field.default is None else value(_plain(field.default))
-            if kind is Recipe and name == "name":
+            if section == "top" and name == "name":
                 default = "the file's name"
             example = field.examples[0] if field.examples else _other(field.default)
             yield Key(

@@ -15,6 +15,7 @@ from actstore_extract.samples import SOURCES, Source
 from actstore_extract.training.conversations import Conversations
 
 __all__ = [
+    "SECTIONS",
     "AdapterModel",
     "AdapterRecipe",
     "DataSection",
@@ -38,104 +39,143 @@ Dtype = Literal["bfloat16", "float32"]  # the gradients of float16 would vanish
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class AdapterModel(_Section):
-    """A frozen vision tower and a frozen language model: folders, names on the hub with `@revision` if wanted, or
-    `digits-mapped`, which has both. `adapter` is the output of a training to start from, `image_token` a token that no
-    text has, `feature_layer` the hidden states of the tower that the adapter reads, `chat_template` Jinja instead of
-    the tokenizer's own. `processor` changes settings of the tower's image processor, and the mean of each `pool` x
-    `pool` patches is one image token. `ridge` begins with the ridge regression from what the tower sees to the vectors
-    of the answers' words; its penalty is that part of the features' mean variance. `inject` is the layer at which the
-    image comes in: behind so many blocks, which see the text alone. `blocked` is attention that the model has to learn
-    without, as recipes of extraction say it."""
+    """A frozen vision tower and a frozen language model, between which the adapter is learned."""
 
-    vision: str
-    language: str
-    adapter: Path | None = None
-    image_token: str = "<unused0>"  # noqa: S105
-    feature_layer: int = -1
-    processor: dict[str, Any] = {}
-    pool: Annotated[int, Field(ge=1)] = 1
-    ridge: Annotated[float, Field(gt=0)] | None = None
-    inject: Annotated[int, Field(ge=0)] = 0
-    blocked: list[dict[str, Any]] = []
-    dtype: Dtype = "bfloat16"
-    chat_template: str | None = None
+    vision: Annotated[str, Field(examples=["openai/clip-vit-large-patch14-336"])]
+    """The tower: a folder, a name on the hub (with @revision, if wanted), or digits-mapped, which has both."""
+    language: Annotated[str, Field(examples=["google/gemma-2-2b-it"])]
+    """The language model, named likewise."""
+    adapter: Annotated[Path | None, Field(examples=["runs/pretrain"])] = None
+    """The output of a training to start from; without it the map is drawn by seed."""
+    image_token: Annotated[str, Field(examples=["<image>"])] = "<unused0>"  # noqa: S105
+    """A token of the language model that no text has: it becomes the place of the image."""
+    feature_layer: Annotated[int, Field(examples=[-2])] = -1
+    """Which hidden states of the tower the adapter reads; -1 is the last."""
+    processor: Annotated[dict[str, Any], Field(examples=[{"size": {"height": 224, "width": 224}}])] = {}
+    """Settings of the tower's image processor that are to be others."""
+    pool: Annotated[int, Field(ge=1, examples=[2])] = 1
+    """The mean of each pool x pool patches is one image token."""
+    ridge: Annotated[float | None, Field(gt=0, examples=[0.1])] = None
+    """Begin with the ridge regression from what the tower sees to the vectors of the answers' words; its penalty is
+    this part of the features' mean variance."""
+    inject: Annotated[int, Field(ge=0, examples=[4])] = 0
+    """The layer at which the image comes in: behind so many blocks, which see the text alone."""
+    blocked: Annotated[list[dict[str, Any]], Field(examples=[[{"queries": ["text"], "keys": ["eoi"]}]])] = []
+    """Attention that the model has to learn without: the queries give no weight to the keys."""
+    dtype: Annotated[Dtype, Field(examples=["float32"])] = "bfloat16"
+    """Number type of the frozen weights; what is learned is in float32."""
+    chat_template: Annotated[str | None, Field(examples=["{{ messages[-1].content }}"])] = None
+    """A template in Jinja instead of the tokenizer's own."""
 
 
 class LoraModel(_Section):
-    """A whole model, as recipes of extraction name it; `blocked` is attention that it has to learn without."""
+    """A whole model, in which LoRA is learned."""
 
-    path: str
-    family: str | None = None
-    revision: str | None = None
-    dtype: Dtype = "bfloat16"
-    blocked: list[dict[str, Any]] = []
-    processor: dict[str, Any] = {}
-    chat_template: str | None = None
+    path: Annotated[str, Field(examples=["BAAI/Emu3-Gen-hf"])]
+    """The model: a folder, a name on the hub, or one that ships."""
+    family: Annotated[str | None, Field(examples=["chameleon"])] = None
+    """Whose rules find the image tokens of its prompts; without it those of its architecture."""
+    revision: Annotated[str | None, Field(examples=["main"])] = None
+    """The branch, tag or commit of a model on the hub."""
+    dtype: Annotated[Dtype, Field(examples=["float32"])] = "bfloat16"
+    """Number type of the frozen weights; what is learned is in float32."""
+    blocked: Annotated[list[dict[str, Any]], Field(examples=[[{"queries": ["text"], "keys": ["eoi"]}]])] = []
+    """Attention that the model has to learn without: the queries give no weight to the keys."""
+    processor: Annotated[dict[str, Any], Field(examples=[{"max_pixels": 65536}])] = {}
+    """Settings of its image processor that are to be others."""
+    chat_template: Annotated[str | None, Field(examples=["{{ messages[-1].content }}"])] = None
+    """A template in Jinja instead of the model's own."""
 
 
 class LoraSection(_Section):
-    """LoRA's rank and alpha, and the linear maps of every block that it changes."""
+    """How much LoRA changes, and where."""
 
-    rank: Annotated[int, Field(ge=1)] = 16
-    alpha: Annotated[float, Field(gt=0)] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Annotated[list[str], Field(min_length=1)] = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    rank: Annotated[int, Field(ge=1, examples=[64])] = 16
+    """Rank of each change."""
+    alpha: Annotated[float, Field(gt=0, examples=[64.0])] = 32
+    """What changes are multiplied by, times 1 / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1, examples=[0.05])] = 0.0
+    """The share of inputs that is left out at random."""
+    targets: Annotated[list[str], Field(min_length=1, examples=[["q_proj", "v_proj"]])] = [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+    ]
+    """The linear maps of every block that it changes."""
 
 
 class DataSection(_Section):
-    """Samples, and what is said of each. Conversations (source "llava") have that; of other sources `prompt` and
-    `answer` are texts with {columns}; "<image>" in the answer makes the model draw it. `chat_template` is that of the
-    model unless given."""
+    """Samples, by the keys of their source, and what is said of each; several sets are several tables [data.NAME]."""
 
     samples: SerializeAsAny[Source]
-    prompt: str | None = None
-    answer: str | None = None
-    chat_template: str | None = None
+    prompt: Annotated[str | None, Field(examples=["<image>: this digit is a"])] = None
+    """What is asked, with {columns} of the sample; conversations (source = "llava") have their own."""
+    answer: Annotated[str | None, Field(examples=[" {label} ."])] = None
+    """What is to be answered, with {columns}; "<image>" makes a model draw that can."""
+    chat_template: Annotated[str | None, Field(examples=["{{ messages[-1].content }}"])] = None
+    """A template in Jinja for these samples; without it that of the model."""
 
 
 class TrainingSection(_Section):
-    """How long and how fast: `batch_size` examples make a step, `micro_batch` of them a forward on each device.
+    """How long and how fast."""
 
-    `warm_up` is a part of all steps; then a cosine falls to `final_learning_rate`. `max_length` counts tokens of text,
-    not those of the image. `skip_bad` leaves out examples that cannot be used instead of refusing them.
-    """
-
-    batch_size: Annotated[int, Field(ge=1)]
-    learning_rate: Annotated[float, Field(gt=0)]
-    max_length: Annotated[int, Field(ge=2)]
-    epochs: Annotated[int, Field(ge=1)] = 1
-    micro_batch: Annotated[int, Field(ge=1)] = 8
-    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-8
-    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    checkpoint_every: Annotated[int, Field(ge=1)] = 100
+    batch_size: Annotated[int, Field(ge=1, examples=[128])]
+    """Examples that make a step, over all devices."""
+    learning_rate: Annotated[float, Field(gt=0, examples=[0.001])]
+    """Its largest value, at the end of the warm-up."""
+    max_length: Annotated[int, Field(ge=2, examples=[2048])]
+    """The most tokens of text that an example may have; those of the image are not counted."""
+    epochs: Annotated[int, Field(ge=1, examples=[6])] = 1
+    """How often each example is seen."""
+    micro_batch: Annotated[int, Field(ge=1, examples=[4])] = 8
+    """Examples of a step in one forward on each device: memory, not the result, depends on it."""
+    final_learning_rate: Annotated[float, Field(ge=0, examples=[0.0])] = 1e-8
+    """What a cosine falls to, from the end of the warm-up to the last step."""
+    warm_up: Annotated[float, Field(ge=0, lt=1, examples=[0.03])] = 0.0
+    """The share of all steps in which the learning rate rises from 0."""
+    betas: Annotated[tuple[float, float], Field(examples=[[0.9, 0.98]])] = (0.9, 0.999)
+    """Adam's two."""
+    weight_decay: Annotated[float, Field(ge=0, examples=[0.0])] = 0.01
+    """AdamW's."""
+    checkpoint_every: Annotated[int, Field(ge=1, examples=[500])] = 100
+    """Steps from one checkpoint to the next; a training that is stopped goes on from the last."""
     skip_bad: bool = False
+    """Leave out examples that cannot be used, instead of refusing them."""
 
 
 class FactsSection(_Section):
-    """Sizes of the published models, from which costs are estimated: all `parameters` and those `learned`; of the
-    language model `layers`, `width` and `vocabulary`; tokens of an image."""
+    """Sizes of the published models, from which `actstore train recipes` estimates costs."""
 
-    parameters: float
-    learned: float
-    layers: int
-    width: int
-    vocabulary: int
-    image_tokens: int
+    parameters: Annotated[float, Field(examples=[8.5e9])]
+    """All of them."""
+    learned: Annotated[float, Field(examples=[1.7e8])]
+    """Those that are learned."""
+    layers: Annotated[int, Field(examples=[32])]
+    """Blocks of the language model."""
+    width: Annotated[int, Field(examples=[4096])]
+    """Dimensions of its residual stream."""
+    vocabulary: Annotated[int, Field(examples=[184622])]
+    """Its tokens."""
+    image_tokens: Annotated[int, Field(examples=[1024])]
+    """Tokens of an image."""
 
 
 class TrainingRecipe(_Section):
-    """What recipes of both kinds have."""
+    """A whole training: what is learned, from which examples, how."""
 
-    name: str
-    about: str = ""
-    kind: str
-    seed: int = 0
+    name: Annotated[str, Field(examples=["mine"])]
+    """How the recipe is called."""
+    about: Annotated[str, Field(examples=["A map from CLIP into Gemma-2"])] = ""
+    """A line for readers."""
+    kind: Annotated[str, Field(examples=["adapter"])]
+    """What is learned: "adapter" or "lora"."""
+    seed: Annotated[int, Field(examples=[475])] = 0
+    """Decides the order of the examples and what is drawn at the start."""
     data: Annotated[dict[str, DataSection], Field(min_length=1)]
     training: TrainingSection
     facts: FactsSection | None = None
@@ -162,6 +202,15 @@ class LoraRecipe(TrainingRecipe):
     lora: LoraSection = LoraSection()
 
 
+SECTIONS: dict[str, type[BaseModel]] = {
+    "top": TrainingRecipe,
+    "model of an adapter": AdapterModel,
+    "model of lora": LoraModel,
+    "lora": LoraSection,
+    "data.NAME": DataSection,
+    "training": TrainingSection,
+    "facts": FactsSection,
+}
 _KINDS: dict[str, type[TrainingRecipe]] = {"adapter": AdapterRecipe, "lora": LoraRecipe}
 _MODELS: dict[str, type[BaseModel]] = {"adapter": AdapterModel, "lora": LoraModel}
 

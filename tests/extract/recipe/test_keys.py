@@ -2,14 +2,17 @@
 
 import json
 import tomllib
+from typing import Annotated
 
 import pytest
 from click.testing import CliRunner
+from pydantic import Field, TypeAdapter
 
 from actstore.errors import ActstoreError
-from actstore_extract.recipe.keys import NEEDED, keys
+from actstore_extract.recipe.keys import NEEDED, SECTIONS, keys
 from actstore_extract.recipe.recipe import made
 from actstore_extract.run.command import recipes
+from actstore_extract.training.recipe import SECTIONS as TRAINING
 
 EVERY = list(keys())
 CONDITIONS = {
@@ -52,6 +55,21 @@ def recipe_with(key):
 def test_a_key_is_said_in_words_and_its_example_is_taken(key):
     assert key.meaning.endswith((".", ")"))
     assert made(recipe_with(key))
+
+
+@pytest.mark.parametrize("section", TRAINING)
+def test_keys_of_a_training_have_examples_that_are_taken(section):
+    for key in keys({section: TRAINING[section]}):
+        field = TRAINING[section].model_fields[key.key]
+        given = tomllib.loads(key.example)[key.key]
+        TypeAdapter(Annotated[(field.annotation, Field(), *field.metadata)]).validate_python(given)
+        assert key.meaning.endswith(".")
+
+
+def test_no_key_is_without_words():
+    kinds = {*SECTIONS.values(), *TRAINING.values()}
+    silent = {name for kind in kinds for name, field in kind.model_fields.items() if field.description is None}
+    assert silent == {"model", "samples", "source", "prompt", "capture", "data", "training", "facts"}
 
 
 def test_the_command_lists_a_section_a_source_and_a_key():

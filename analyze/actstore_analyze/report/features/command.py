@@ -17,9 +17,7 @@ MOST = 24  # features of a page where none is named
 @click.argument("sql", default="from rows")
 @autoencoders
 @roles("image, else text")
-@click.option(
-    "--layers", callback=layers, metavar="L,...", help="Layers; without it all that have an autoencoder."
-)
+@click.option("--layers", callback=layers, metavar="L,...", help="Layers; without it all that have an autoencoder.")
 @click.option("--feature", callback=numbers("feature"), metavar="N,...", help="Only these.")
 @click.option("--top", default=10, show_default=True, type=COUNT, help="Samples of each feature.")
 @click.option("--label", help="Column that top samples are said to have in common; `label` if there is one.")
