@@ -9,6 +9,7 @@ from actstore.commands.options import COUNT, Number
 from actstore_analyze.commands import (
     beside,
     both_sides,
+    interval,
     measured,
     metric,
     neighborly,
@@ -42,6 +43,7 @@ from actstore_analyze.commands import (
 )
 @metric("normalised")
 @click.option("--halo", is_flag=True, help="Leave out points less dense than their cluster's highest border.")
+@interval
 @referenced
 @beside
 @neighborly

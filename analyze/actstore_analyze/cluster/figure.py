@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from actstore_analyze.charts import charts
-from actstore_analyze.charts.charts import behind, counts, decimals, pale, titled
+from actstore_analyze.charts.charts import behind, counts, decimals, has_interval, pale, titled
 from actstore_analyze.charts.together import Panel, Tables, curves, one_panel_each
 
 __all__ = ["cluster", "together"]
@@ -24,28 +24,34 @@ def cluster(
     """Homogeneity of the clusters over layers, with and without the small ones, as The Narrow Gate's figure."""
     size = table["min_size"][0]
     value = pl.col("value").fill_nan(None)
-    per_layer = table.group_by("role", "condition", "layer", maintain_order=True).agg(
-        pl.col("homogeneity", "homogeneity_all").fill_nan(None).mean(), pl.col("clusters", "large", "n").max()
-    )
-    ways = {"homogeneity": f"clusters ≥ {size}", "homogeneity_all": "all clusters"}
-    long = per_layer.unpivot(
-        list(ways), index=["role", "condition", "layer", "clusters", "large", "n"], variable_name="way"
-    ).with_columns(pl.col("way").replace_strict(ways))
+    ways = {f"clusters ≥ {size}": "", "all clusters": "_all"}
+    where = ["role", "condition", "layer"]
+    long = pl.concat(
+        table.group_by(*where, maintain_order=True).agg(
+            pl.col("clusters", "large", "n").max(), way=pl.lit(way),
+            value=pl.col(f"homogeneity{of}").fill_nan(None).mean(),
+            **{end: _end(table, end + of).mean() for end in ("low", "high")},
+        )
+        for way, of in ways.items()
+    )  # fmt: skip
     several = len(set(table["role"])) > 1 or len(set(table["condition"])) > 1
     name = pl.concat_str(charts.series(), "way", separator=", ") if several else pl.col("way")
     text = pl.format(
         "{}, layer {}: homogeneity {}, {} clusters, {} of them large, n = {}",
         name, "layer", decimals(value), "clusters", "large", "n",
     )  # fmt: skip
-    drawn = long.select(
-        name.alias("series"), "role", "layer", value=value, low=pl.lit(None, pl.Float64), high=pl.lit(None, pl.Float64),
-        text=text,
-    )  # fmt: skip
+    drawn = long.select(name.alias("series"), "role", "layer", value=value, low="low", high="high", text=text)
     note = [
-        f"n = {counts(table)} vectors, {METHODS[table['method'][0]]}, label: {table['label'][0]}",
+        f"n = {counts(table)} vectors, {METHODS[table['method'][0]]}, label: {table['label'][0]}"
+        + ("; band: 95 % interval" if has_interval(table) else ""),
         *pale(reference),
     ]
     return titled(drawn, title, note, "homogeneity", (0, 1.05), behind(reference, table, "eoi"))
+
+
+def _end(table: pl.DataFrame, name: str) -> pl.Expr:
+    """An end of the interval; results of versions before have none."""
+    return pl.col(name) if name in table.columns else pl.lit(None, pl.Float64)
 
 
 def together(tables: Tables, *, title: str, references: Sequence[pl.DataFrame] = ()) -> alt.VConcatChart:

@@ -1,5 +1,6 @@
 """Clusters of points: Advanced Density Peaks, HDBSCAN, and how pure they are in known labels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
@@ -13,12 +14,23 @@ from actstore_analyze.cluster.density import knn_log_density
 from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.neighbors import Neighbors, nearest
 from actstore_analyze.neighbors import parse as parse_points
+from actstore_analyze.study.intervals import halves
 
-__all__ = ["Clusters", "Homogeneity", "density_peaks", "density_peaks_from", "hdbscan", "homogeneity"]
+__all__ = [
+    "MAXK",
+    "Clusters",
+    "Homogeneity",
+    "density_peaks",
+    "density_peaks_from",
+    "hdbscan",
+    "homogeneity",
+    "homogeneity_of_halves",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+MAXK = 100  # neighbours that settle which points are on a border
 _ID_RANK = 16  # the scale at which The Narrow Gate takes the intrinsic dimension
 
 
@@ -53,7 +65,7 @@ def density_peaks(
     *,
     z: float = 1.2,
     k: int = 15,
-    maxk: int = 100,
+    maxk: int = MAXK,
     metric: str = "normalised",
     dimension: float | None = None,
     halo: bool = False,
@@ -187,6 +199,27 @@ def _merged(peaks: Floats, pairs: Ints, heights: Floats, margin: float) -> tuple
         for other, height in touching[survivor].items():
             borders[place, final[other]] = height
     return survivors, borders, final
+
+
+def homogeneity_of_halves(
+    neighbors: Neighbors, truth: NDArray[np.integer], peaks: Callable[[Neighbors], Clusters], *, k: int, min_size: int
+) -> Floats:
+    """Homogeneity of the density peaks of halves of the points, without clusters of fewer than half of min_size, and
+    with all: (halves, 2), NaN where a half has none. neighbors: `reach(MAXK)` of all points, or all there are.
+    """
+
+    def of(chosen: Ints) -> tuple[float, float]:
+        own = neighbors.among(chosen, MAXK)
+        if own.indices.shape[1] < max(k, _ID_RANK):
+            return np.nan, np.nan
+        try:
+            labels = peaks(own).labels
+        except UndefinedError:
+            return np.nan, np.nan
+        large, every = (homogeneity(truth[chosen], labels, min_size=size) for size in (-(-min_size // 2), 1))
+        return large.homogeneity, every.homogeneity
+
+    return halves(of, len(truth))
 
 
 def hdbscan(

@@ -6,13 +6,16 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.cluster import measure as clustering
-from actstore_analyze.cluster.measure import Clusters
+from actstore_analyze.cluster.measure import MAXK, Clusters
 from actstore_analyze.gap.sides import IMAGE, TEXT, sides
+from actstore_analyze.neighbors import Neighbors, nearest
 from actstore_analyze.published import curves
+from actstore_analyze.study.intervals import HALVES, of_halves, reach, share
 from actstore_analyze.study.neighborhood import Neighborhood, OfNeighbors
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS
@@ -20,7 +23,7 @@ from actstore_analyze.study.units import PLACE, Unit, defined, described, enough
 
 __all__ = ["TOGETHER", "Cluster"]
 TOGETHER = "text + image"  # the role of the union of both modalities, as The Narrow Gate clusters it
-NAN = float("nan")
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class Cluster(OfNeighbors):
     min_size: int = 50
     metric: str = "normalised"
     halo: bool = False
+    interval: str = "subsamples"
 
     measure: ClassVar[str] = "cluster"
     always: ClassVar[tuple[str, ...]] = ("label",)
@@ -70,8 +74,14 @@ class Cluster(OfNeighbors):
         chosen = f"roles {', '.join(self.roles)}" if self.roles else f"text: {self.text}; image: {self.image}"
         return (
             f"Clusters: {how}. Distance: {METRICS[self.metric]}. Homogeneity = 1 - H(label | cluster) / H(label). "
+            f"{HALVES + ' ' if self.has_interval else ''}"
             f"Rows: {self.sql}; {chosen}. {self.source}"
         )
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether they are asked for, and clusters are those of neighbours, which halves have, too."""
+        return super().has_interval and self.method == "adp"
 
     @classmethod
     def of(cls, store: Store, *, roles: Sequence[str] | None = None, label: str | None = None, **other: Any) -> Self:
@@ -106,22 +116,39 @@ class Cluster(OfNeighbors):
 
         homogeneity, completeness, v and kept leave clusters of fewer than min_size vectors out; homogeneity_all
         does not. They are NaN where nothing is left; all are where the vectors are the same, or too few are unique.
+        low, high, low_all, high_all: 95 % intervals of both, of halves of the vectors (and of min_size); NULL of
+        HDBSCAN and with --unique and --group.
         """
         return pl.concat(self._row(store, unit, k, one) for k, one in enumerate(self.neighborhoods(store, unit)))
 
     def _row(self, store: Store, unit: Unit, k: int, one: Neighborhood) -> pl.DataFrame:
         place = described(store, unit, None, 1).select(*PLACE, pl.lit(k).alias("k"))
-        found, reason = None, one.fewer(max(self.k, 16))
-        if reason is None:
+        found, drawn, reason = None, None, one.fewer(max(self.k, 16))
+        if reason is None and self.has_interval:
+            neighbors, reason = defined(unit, lambda: nearest(one.x, self._most(len(one.x)), metric=self.metric))
+            if neighbors is not None:
+                own = neighbors.first(min(MAXK, len(one.x) - 1))
+                found, reason = defined(unit, lambda: self._peaks(own))
+            if found is not None and neighbors is not None:
+                drawn = clustering.homogeneity_of_halves(
+                    neighbors, one.labels, self._peaks, k=self.k, min_size=self.min_size
+                )
+        elif reason is None:
             found, reason = defined(unit, lambda: self._clusters(one))
         labels = np.full(len(one.x), -1) if found is None else found.labels
         large, every = (clustering.homogeneity(one.labels, labels, min_size=size) for size in (self.min_size, 1))
+        low, high = _ends(large.homogeneity, None if drawn is None else drawn[:, 0], len(one.x))
+        low_all, high_all = _ends(every.homogeneity, None if drawn is None else drawn[:, 1], len(one.x))
         return place.with_columns(
             homogeneity=pl.lit(large.homogeneity),
+            low=pl.lit(low, pl.Float64),
+            high=pl.lit(high, pl.Float64),
             completeness=pl.lit(large.completeness),
             v=pl.lit(large.v),
             kept=pl.lit(large.kept),
             homogeneity_all=pl.lit(every.homogeneity),
+            low_all=pl.lit(low_all, pl.Float64),
+            high_all=pl.lit(high_all, pl.Float64),
             clusters=pl.lit(len(np.unique(labels[labels >= 0]))),
             large=pl.lit(int((np.bincount(labels[labels >= 0], minlength=1) >= self.min_size).sum())),
             noise=pl.lit(float((labels < 0).mean())),
@@ -133,6 +160,13 @@ class Cluster(OfNeighbors):
             copies=pl.lit(one.copies),
             reason=pl.lit(reason, pl.String),
         )  # fmt: skip
+
+    def _most(self, n: int) -> int:
+        """How many neighbours are enough for the clusters of n vectors and of halves of them."""
+        return min(max(reach(MAXK), self.k), n - 1)
+
+    def _peaks(self, neighbors: Neighbors) -> Clusters:
+        return clustering.density_peaks_from(neighbors, z=self.z, k=self.k, halo=self.halo)
 
     def _clusters(self, one: Neighborhood) -> Clusters:
         if self.method == "adp":
@@ -146,6 +180,13 @@ class Cluster(OfNeighbors):
         if self.metric == "cosine":
             raise ActstoreError("HDBSCAN takes --metric normalised or euclidean")
         return clustering.hdbscan(one.x, min_cluster_size=self.min_size, min_samples=self.k, metric=self.metric)
+
+
+def _ends(value: float, drawn: Floats | None, n: int) -> tuple[float | None, float | None]:
+    """The interval of a homogeneity, of n vectors, from those of halves."""
+    if drawn is None or np.isnan(value) or np.isnan(error := of_halves(drawn, n)):
+        return None, None
+    return share(min(max(value, 0.0), 1.0), error, n)
 
 
 def _coded(rows: pl.DataFrame) -> pl.DataFrame:

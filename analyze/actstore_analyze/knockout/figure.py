@@ -150,13 +150,21 @@ def _in_all_blocks(table: pl.DataFrame, metrics: Sequence[str], tables: Sequence
     bounds = pl.when(pl.col("low").is_not_null()).then(
         pl.format(" ({} to {})", *(decimals(pl.col(name)) for name in ("low", "high")))
     ).otherwise(pl.lit(""))  # fmt: skip
-    text = pl.format("{}: {} {}{}{}", "name", "word", decimals(pl.col("value")), bounds, repeats)
+    text = pl.format("{}: {} {}{}{}{}", "name", "word", decimals(pl.col("value")), bounds, _change(table), repeats)
     whole = whole.with_columns(text=text).filter(pl.col("value").is_not_null())
     names = whole["name"].unique(maintain_order=True).to_list()
     shown = [metric for metric in metrics if metric in set(whole["metric"])]
     ends = [_end([*tables, table], metric) for metric in shown]
     title = "in all blocks" + (" (*: in some)" if any(name.endswith("*") for name in names) else "")
     return marked(whole, shown, title, max(ends, default=1.0))
+
+
+def _change(table: pl.DataFrame) -> pl.Expr:
+    """How far it is from the model as it is, in words; results of versions before do not say it."""
+    if "difference" not in table.columns:
+        return pl.lit("")
+    numbers = (decimals(pl.col(name)) for name in ("difference", "difference_low", "difference_high"))
+    return pl.format(", {} from the model as it is ({} to {})", *numbers).fill_null("")
 
 
 def marked(whole: pl.DataFrame, shown: Sequence[str], title: str, end: float) -> alt.LayerChart:

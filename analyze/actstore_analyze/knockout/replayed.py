@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.progress import bar
 from actstore.store import Store
-from actstore_analyze.knockout.study import FOUND, averaged, say_copies, with_share
-from actstore_analyze.overlap.measure import chance_level, label_overlap
+from actstore_analyze.knockout.differences import PAIRED, left, of_overlaps, of_samples
+from actstore_analyze.knockout.study import FOUND, as_found, averaged, means, say_copies, with_share
+from actstore_analyze.overlap.measure import chance_level
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.patch.replayed import compared
 from actstore_analyze.study import answers
@@ -22,15 +23,14 @@ from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.knocked import Knocked, as_knocked
 from actstore_analyze.study.said import SPACES
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, Study, n_layers
-from actstore_analyze.study.units import constant
+from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, WithInterval, n_layers
 from actstore_analyze.study.words import tokens_of
 
 __all__ = ["KnockoutReplayed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnockoutReplayed(Study):
+class KnockoutReplayed(WithInterval):
     """Knockouts by their names in a recipe, such as eoi-knockout, or as its tables, written inline.
 
     mode, windows, blocks, heads, repeats: of those that do not say. blocked: what each is, as in a run card.
@@ -51,6 +51,7 @@ class KnockoutReplayed(Study):
     tolerance: float | None = None
     forced: bool = False
     low_memory: bool = field(default=False, compare=False)
+    interval: str = "paired"
 
     measure: ClassVar[str] = "knockout_replayed"
     verb: ClassVar[str] = "knockout"
@@ -105,7 +106,8 @@ class KnockoutReplayed(Study):
             "renormalisation (mode post) or before it (mode pre). The model as it is is replayed too, and checked "
             f"against what it said at extraction. Label overlap with “{self.label}” at k = {self.k} of the last "
             f"token's vectors at the output ({RESIDUAL}), {METRICS['euclidean']}; how often the next token is the "
-            f"label, or the first token of the sample's own answer, with its 95 % Wilson interval. Rows: {self.sql}."
+            f"label, or the first token of the sample's own answer, with its 95 % Wilson interval. "
+            f"{PAIRED + ' ' if self.has_interval else ''}Rows: {self.sql}."
         )
 
     def command(self, store: Any) -> str:
@@ -135,7 +137,7 @@ class KnockoutReplayed(Study):
         pairs = [(one, one) for one in {*labels.values()}]
         tokens = None if own else tokens_of(store, decoder.tokens, decoder.unknown, pairs, {}, say=say)
         last: dict[str, list[NDArray[np.float32]]] = {}
-        said: list[tuple[str, bool, float | None]] = []
+        said: list[tuple[str, str, bool, float | None]] = []
         with bar(len(samples) * len(conditions), "samples") as progress:
             for found in knocked_out(reader, samples, decoder, conditions, check, progress.advance):
                 last.setdefault(found.condition, []).append(found.last)
@@ -144,33 +146,23 @@ class KnockoutReplayed(Study):
                     likeliest = int(p.argmax())
                     text = normalize("NFC", decoder.text(likeliest).strip(SPACES))
                     is_right = likeliest == token if own else text == normalize("NFC", labels[name])
-                    said.append((found.condition, is_right, None if token is None else float(p[token])))
+                    said.append((found.condition, name, is_right, None if token is None else float(p[token])))
         say(compared(check.deviations, check.tolerance))
-        told = pl.DataFrame(said, schema=["condition", "right", "p"], orient="row")
+        told = pl.DataFrame(said, schema=["condition", "sample_id", "right", "p"], orient="row")
         y = pl.Series(list(labels.values())).rank("dense").cast(pl.Int64).to_numpy()
         at_output = {name: np.concatenate(pieces) for name, pieces in last.items()}
         say_copies(at_output.items(), "last", say=say)
-        rows = [
-            row
-            for name, x in at_output.items()
-            for row in (
-                self._overlap(name, x, y, say),
-                *_said(told.filter(pl.col("condition") == name), _commonest(y)),
-            )
-            if row
-        ]
+        if len(samples) <= self.k:
+            say(f"no label overlap: {len(samples)} samples are too few for {self.k} neighbours (-k)")
+            at_output = {}
+        overlaps = [left(name, list(labels), [(x, y)], self.k) for name, x in at_output.items()]
+        index = ["condition", "sample_id"]
+        right = told.select(*index, metric=pl.lit("accuracy"), value=pl.col("right").cast(pl.Float64))
+        p = told.drop_nulls("p").select(*index, metric=pl.lit("answer_probability"), value="p")
+        measured = pl.concat([as_found(overlaps, chance_level(y)), _accuracy(told, _commonest(y)), means(p)])
+        differences = pl.concat([of_overlaps(overlaps), of_samples(pl.concat([right, p.cast(right.schema)]))])
         named = [as_knocked(name, blocks[0], n_layers(store)) for name, blocks in (self.blocked or {}).items()]
-        measured = pl.DataFrame(rows, schema=FOUND, orient="row")
-        return averaged(measured, [Knocked(NONE, NONE, 0, None), *named], n_layers(store))
-
-    def _overlap(self, name: str, x: NDArray[np.float32], y: NDArray[np.int64], say: Say) -> tuple[object, ...] | None:
-        """A row of FOUND; None where there are too few samples for the neighbours."""
-        if len(x) <= self.k:
-            if name == NONE:
-                say(f"no label overlap: {len(x)} samples are too few for {self.k} neighbours (-k)")
-            return None
-        value = float("nan") if constant(x) else label_overlap(x, y, self.k)
-        return name, "overlap", value, None, None, chance_level(y), len(x)
+        return averaged(measured, differences, [Knocked(NONE, NONE, 0, None), *named], n_layers(store))
 
 
 def _commonest(y: NDArray[np.int64]) -> float:
@@ -178,11 +170,8 @@ def _commonest(y: NDArray[np.int64]) -> float:
     return float(np.bincount(y).max() / len(y))
 
 
-def _said(told: pl.DataFrame, chance: float) -> list[tuple[object, ...]]:
-    """Rows of FOUND: how often the next token is the label, and the probability of its word."""
-    name, n, right = told["condition"][0], told.height, int(told["right"].sum())
-    rows: list[tuple[object, ...]] = [(name, "accuracy", right / n, *wilson(right, n), chance, n)]
-    if told["p"].null_count() == 0:
-        mean, half = float(told["p"].mean()), 1.959964 * float(told["p"].std() or 0) / n**0.5  # type: ignore[arg-type]
-        rows.append((name, "answer_probability", mean, max(0.0, mean - half), min(1.0, mean + half), None, n))
-    return rows
+def _accuracy(told: pl.DataFrame, chance: float) -> pl.DataFrame:
+    """FOUND, of how often the next token is the label."""
+    counted = told.group_by("condition", maintain_order=True).agg(pl.col("right").sum(), n=pl.len())
+    rows = [(name, "accuracy", right / n, *wilson(int(right), n), chance, n) for name, right, n in counted.iter_rows()]
+    return pl.DataFrame(rows, schema=FOUND, orient="row")

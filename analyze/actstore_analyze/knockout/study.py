@@ -10,20 +10,21 @@ import polars as pl
 from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
+from actstore_analyze.knockout.differences import PAIRED, TOLD, Left, left, of_overlaps, of_samples
 from actstore_analyze.neighbors import firsts
-from actstore_analyze.overlap.measure import chance_level, label_overlap
+from actstore_analyze.overlap.measure import chance_level
 from actstore_analyze.overlap.study import say_highest
 from actstore_analyze.published import curves
 from actstore_analyze.score.study import ALL, Scored
 from actstore_analyze.study import answers, executor, said
 from actstore_analyze.study.conditions import NONE, samples_under
-from actstore_analyze.study.intervals import wilson
+from actstore_analyze.study.intervals import Z, wilson
 from actstore_analyze.study.knocked import Knocked, knocked
 from actstore_analyze.study.selection import Say, choose, groups
-from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, PerLayer, n_layers
-from actstore_analyze.study.units import Classes, Unit, Vectors, constant, enough, mean_and_error, said_where, vectors
+from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, WithInterval, n_layers
+from actstore_analyze.study.units import Unit, Vectors, constant, enough, labels, said_where, vectors
 
-__all__ = ["FOUND", "WORDS", "Knockout", "averaged", "say_copies", "with_share"]
+__all__ = ["FOUND", "WORDS", "Knockout", "as_found", "averaged", "means", "say_copies", "with_share"]
 LAST = "last"
 TASKS = {"vqa": "answers", "cider": "captions"}  # scored where the samples have the column
 WORDS = {
@@ -53,12 +54,13 @@ _NAMED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knockout(PerLayer):
+class Knockout(WithInterval):
     """A call of `actstore knockout`; the overlap is taken at `layers`, one of them."""
 
     label: str = "label"
     role: str = LAST
     k: int = 30
+    interval: str = "paired"
 
     measure: ClassVar[str] = "knockout"
     always: ClassVar[tuple[str, ...]] = ("k",)
@@ -103,7 +105,7 @@ class Knockout(PerLayer):
             "takes them; next token and probability of the label, or of the first token of each sample's own answer "
             "where the recipe has such, over all samples that have one. Each repeat of a "
             "random knockout is measured by itself; the value is their mean, the spread their standard deviation. "
-            f"Rows: {self.sql}."
+            f"{PAIRED + ' ' if self.has_interval else ''}Rows: {self.sql}."
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:
@@ -135,34 +137,32 @@ class Knockout(PerLayer):
         say_copies(((unit.group.condition, x) for unit in units for x, _ in vectors(store, unit)), self.role, say=say)
         return units
 
-    def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """The label overlap under one condition, the mean over the role's positions: a row of FOUND."""
-        found = [(self._overlap(x, y, unit), chance_level(y)) for x, y in vectors(store, unit)]
-        value, chance = (mean_and_error(each)[0] for each in zip(*found, strict=True))
-        row = (unit.group.condition, "overlap", value, None, None, chance, unit.group.n)
-        return _table([row])
-
-    def _overlap(self, x: Vectors, y: Classes, unit: Unit) -> float:
-        return float("nan") if constant(x) else said_where(unit, lambda: label_overlap(x, y, self.k))
+    def left(self, store: Store, unit: Unit) -> Left:
+        """The label overlap under one condition, the mean over the role's positions."""
+        samples = unit.group.positions[0]["sample_id"].to_list()
+        return said_where(unit, lambda: left(unit.group.condition, samples, [*vectors(store, unit)], self.k))
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
-        """knockout, window, blocks, mode, metric, value, low, high, spread, repeats, chance, n, by knockout and window.
+        """knockout, window, blocks, mode, metric, value, low, high, difference, difference_low, difference_high,
+        spread, repeats, chance, n, by knockout and window.
 
         window: the last of `blocks`, 0 for the model as it is, NULL for others than the last; low and high: 95 %
-        interval, of repeats the mean of theirs; spread: standard deviation over repeats (n - 1), NULL without any.
+        interval, of repeats the mean of theirs; difference: from the model as it is, over the same samples, NULL of VQA
+        accuracy and CIDEr; spread: standard deviation over repeats (n - 1), NULL without any.
         """
         conditions, right = knocked(store), answers.right(store, self.label) or self.label
-        parts = [_table([]), *executor.mapped(store, self.rows, self.units(store, say=say), jobs=self.jobs)]
+        units = self.units(store, say=say)
+        chance = chance_level(labels(units[0].group.positions[0])) if units else None
+        overlaps = executor.mapped(store, self.left, units, jobs=self.jobs)
         asked = samples_under([one.condition for one in conditions], self.sql)
-        parts += [
-            *_scores(store, asked, say),
-            _accuracy(store, asked, right),
-            _probability(store, asked, right),
-        ]
-        found = pl.concat(parts)
+        told = [_right(store, asked, right), _probabilities(store, asked, right)]
+        found = pl.concat(
+            [as_found(overlaps, chance), *_scores(store, asked, say), _accuracy(store, asked, right), means(told[1])]
+        )
         if not found.height:
             raise ActstoreError(f"nothing to measure in {store.path}: neither labels, nor answers, nor captions")
-        return averaged(found, conditions, n_layers(store))
+        differences = pl.concat([of_overlaps(overlaps), of_samples(pl.concat(told))])
+        return averaged(found, differences, conditions, n_layers(store))
 
 
 def with_share(table: pl.DataFrame) -> pl.DataFrame:
@@ -226,36 +226,57 @@ def _accuracy(store: Store, asked: str, label: str) -> pl.DataFrame:
     )
 
 
-def _probability(store: Store, asked: str, label: str) -> pl.DataFrame:
-    """Mean probability of the label's word as next token, with its normal interval."""
+def _right(store: Store, asked: str, label: str) -> pl.DataFrame:
+    """TOLD, of whether each sample's next token is its label."""
+    found = said.told(store, label, sql=asked)
+    return TOLD.clear() if found is None else found.select(
+        "condition", "sample_id", metric=pl.lit("accuracy"), value=pl.col("is_right").cast(pl.Float64)
+    )  # fmt: skip
+
+
+def _probabilities(store: Store, asked: str, label: str) -> pl.DataFrame:
+    """TOLD, of the probability of each label's word as next token."""
     at = answers.places(store)
     if not at or label not in store.sql(f"from ({asked}) limit 0").columns:
-        return _table([])
+        return TOLD.clear()
     place = " ".join(f"when {literal(word)} then {i + 1}" for word, i in at.items())
-    means = store.sql(
-        f'with p as (select condition, answer_probabilities[case cast("{label}" as varchar) {place} end] as p '
-        f"from ({asked})) select condition, avg(p) as mean, stddev_samp(p) / sqrt(count(p)) as se, count(p) as n "
-        "from p where p is not null group by all order by all"
+    found = store.sql(
+        f'with p as (select condition, sample_id, answer_probabilities[case cast("{label}" as varchar) {place} end]'
+        f" as value from ({asked})) from p where value is not null order by condition, sample_id"
     )
-    return _table(
-        [
-            (condition, "answer_probability", mean, *_interval(mean, se), None, n)
-            for condition, mean, se, n in means.iter_rows()
-        ]
+    return found.select(
+        "condition", "sample_id", metric=pl.lit("answer_probability"), value=pl.col("value").cast(pl.Float64)
     )
 
 
-def _interval(mean: float, se: float | None) -> tuple[float | None, float | None]:
-    return (None, None) if se is None else (max(0.0, mean - 1.959964 * se), min(1.0, mean + 1.959964 * se))
+def means(told: pl.DataFrame) -> pl.DataFrame:
+    """FOUND, of values of samples: their mean, with its normal interval."""
+    error = pl.col("value").std() / pl.len().sqrt()
+    found = told.group_by("condition", "metric", maintain_order=True).agg(
+        pl.col("value").mean(), error=error, n=pl.len().cast(pl.Int64)
+    )
+    low, high = (pl.col("value") + sign * Z * pl.col("error") for sign in (-1, 1))
+    return found.select(
+        "condition", "metric", "value", low=low.clip(0, 1), high=high.clip(0, 1), chance=pl.lit(None, pl.Float64), n="n"
+    )
 
 
-def averaged(found: pl.DataFrame, conditions: Sequence[Knocked], blocks: int) -> pl.DataFrame:
-    """Repeats put together, in the order of the run card."""
+def as_found(overlaps: Sequence[Left], chance: float | None) -> pl.DataFrame:
+    """FOUND, of label overlaps."""
+    rows = [(one.condition, "overlap", one.value, *one.interval, chance, len(one.samples)) for one in overlaps]
+    return _table(rows)
+
+
+def averaged(
+    found: pl.DataFrame, differences: pl.DataFrame, conditions: Sequence[Knocked], blocks: int
+) -> pl.DataFrame:
+    """Repeats put together, in the order of the run card, with their differences from the model as it is."""
     named = pl.DataFrame([(*one, i) for i, one in enumerate(conditions)], schema=_NAMED, orient="row")
     own = pl.DataFrame({"metric": list(WORDS), "metric place": range(len(WORDS))})
+    found = found.join(differences, on=["condition", "metric"], how="left")
     joined = found.join(named, on="condition").join(own, on="metric")
     together = joined.group_by("knockout", "window", "mode", "metric").agg(
-        pl.col("value", "low", "high").mean(),
+        pl.col("value", "low", "high", "difference", "difference_low", "difference_high").mean(),
         spread=pl.col("value").std(),
         repeats=pl.len().cast(pl.Int32),
         chance=pl.col("chance").mean(),

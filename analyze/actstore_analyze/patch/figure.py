@@ -38,6 +38,7 @@ def patched(
         "{}, layer {}: similarity {} ± {} (sd), n = {}",
         _series(table), "layer", decimals(value), decimals(pl.col("similarity_sd")), "n",
     )  # fmt: skip
+    text = pl.concat_str(text, _change(table, ""))
     spread = pl.col("similarity_sd")
     above = table.select(
         _series(table), _role(), "layer", value=value,
@@ -97,11 +98,20 @@ def _accuracy(table: pl.DataFrame) -> alt.LayerChart:
         "{}, layer {}: accuracy {} ({} to {}), n = {}",
         _series(table), "layer", *(decimals(pl.col(name)) for name in ("accuracy", "low", "high")), "n",
     )  # fmt: skip
+    text = pl.concat_str(text, _change(table, "accuracy_"))
     drawn = table.select(_series(table), _role(), "layer", value="accuracy", low="low", high="high", text=text)
     before = table["accuracy_before"].drop_nulls().unique(maintain_order=True).to_list()
     return lines.over_layers(
         drawn, y_title="prefers the source's word", ceiling=1, rules={f"unpatched {one:.3f}": one for one in before}
     )
+
+
+def _change(table: pl.DataFrame, of: str) -> pl.Expr:
+    """How far it is from what there is without the patch, in words; results of versions before do not say it."""
+    names = [f"{of}difference{end}" for end in ("", "_low", "_high")]
+    if names[0] not in table.columns:
+        return pl.lit("")
+    return pl.format("; {} from without the patch ({} to {})", *(decimals(pl.col(one)) for one in names)).fill_null("")
 
 
 def _series(table: pl.DataFrame) -> pl.Expr:

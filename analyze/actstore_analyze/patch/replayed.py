@@ -14,12 +14,20 @@ from actstore.progress import bar, duration
 from actstore.storage import local
 from actstore.store import Store
 from actstore_analyze.patch import measure as patching
-from actstore_analyze.patch.study import SCHEMA, say_of_one_class
+from actstore_analyze.patch.study import (
+    NONE_PAIRED,
+    PAIRED,
+    SCHEMA,
+    changed,
+    interval,
+    mean_and_deviation,
+    say_of_one_class,
+)
 from actstore_analyze.published import curves
 from actstore_analyze.study import answers
 from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, Study, depth, n_layers
+from actstore_analyze.study.study import EVERYTHING, WithInterval, depth, n_layers
 from actstore_analyze.study.words import tokens_of
 
 __all__ = ["Replayed", "compared"]
@@ -40,7 +48,7 @@ class Scored(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replayed(Study):
+class Replayed(WithInterval):
     """Vectors of a store, or of a file, put into its samples, and the model gone on with from there on a CPU.
 
     pairs: SOURCE:RECEIVER classes. word: CLASS=WORD, the word that stands for a class.
@@ -65,6 +73,7 @@ class Replayed(Study):
     tolerance: float | None = None
     forced: bool = False
     low_memory: bool = field(default=False, compare=False)
+    interval: str = "paired"
 
     measure: ClassVar[str] = "replayed"
     verb: ClassVar[str] = "patch"
@@ -165,7 +174,7 @@ class Replayed(Study):
             "pairs, standard deviation with n - 1. Without the patch: the un-patched replay, which is checked against "
             "what the model said at extraction. Accuracy: the share of patched replays with P(source's word) > "
             "P(receiver's word), with its 95 % Wilson interval; sign flips: the share whose preference changes sign by "
-            f"the patch, in either direction. Rows: {self.sql}."
+            f"the patch, in either direction. {PAIRED + ' ' if self.has_interval else ''}Rows: {self.sql}."
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:
@@ -254,11 +263,13 @@ class Replayed(Study):
         return dict(one.split("=", 1) for one in self.word)
 
     def _row(self, store: Store, i: int, layer: int, found: Sequence[Scored]) -> tuple[object, ...]:
-        alike = [one.similarity[i] for one in found if one.similarity is not None]
-        before = [one.before for one in found if one.before is not None]
+        alike = np.array([one.similarity[i] for one in found if one.similarity is not None])
+        before = np.array([one.before for one in found if one.before is not None])
         pairs = [(one.words[i], one.words_before) for one in found if one.words is not None]
         place = ("replayed", self.role, self.point, layer, depth(store, layer))
-        return (*place, *_mean_and_deviation(alike), *_mean_and_deviation(before), *_preferred(pairs), len(found))
+        change = changed(alike, before) if len(alike) and len(alike) == len(before) else NONE_PAIRED
+        shares = (*mean_and_deviation(alike), *interval(alike), *mean_and_deviation(before), *change)
+        return (*place, *shares, *_preferred(pairs), len(found))
 
 
 def _few(names: Sequence[str], most: int = 3) -> str:
@@ -316,20 +327,16 @@ def _scored(
 
 
 def _preferred(pairs: Sequence[tuple[Floats, Floats | None]]) -> tuple[float | None, ...]:
-    """Accuracy with its interval, accuracy before, and sign flips; from logits (2,) after and before."""
+    """Accuracy with its interval, that before, the difference, and sign flips; from logits (2,) after and before."""
     if not pairs:
-        return (None,) * 5
+        return (None,) * 8
     after, before = (np.stack(side) for side in zip(*pairs, strict=True))
     n, source, receiver = len(after), np.zeros(len(after), int), np.ones(len(after), int)
     share = patching.accuracy(after, source, receiver)
     flips = patching.sign_flip_accuracy(after, before, source, receiver)
-    return share, *wilson(round(share * n), n), patching.accuracy(before, source, receiver), flips
-
-
-def _mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
-    if not values:
-        return None, None
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+    change = changed(after[:, 0] > after[:, 1], before[:, 0] > before[:, 1])
+    ends = wilson(round(share * n), n)
+    return share, *ends, patching.accuracy(before, source, receiver), *change, flips
 
 
 def compared(deviations: Sequence[tuple[float | None, float | None]], tolerance: float) -> str:

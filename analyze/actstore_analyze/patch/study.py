@@ -15,18 +15,36 @@ from actstore_analyze.patch import measure as patching
 from actstore_analyze.published import curves
 from actstore_analyze.study import answers
 from actstore_analyze.study.conditions import NONE, samples_under, specs
-from actstore_analyze.study.intervals import wilson
+from actstore_analyze.study.intervals import by_sample, paired, wilson
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, Study, depth, n_layers
+from actstore_analyze.study.study import EVERYTHING, WithInterval, depth, n_layers
 
-__all__ = ["Patched", "has_patches", "patched", "say_of_one_class"]
+__all__ = [
+    "NONE_PAIRED",
+    "PAIRED",
+    "Patched",
+    "changed",
+    "has_patches",
+    "interval",
+    "mean_and_deviation",
+    "patched",
+    "say_of_one_class",
+]
 KEYS = ("role", "point", "layers", "pairs")  # of a patch
+PAIRED = (
+    "Interval of the similarity: 95 %, the bootstrap's over samples. Differences are from what there is without the "
+    "patch, over the same samples, with their 95 % interval: the bootstrap's, of preferences Bonett and Price's (2012)."
+)
+NONE_PAIRED: tuple[float | None, ...] = (None, None, None)
 SIDES = ("source", "receiver")
 SCHEMA = {
     **dict.fromkeys(("patch", "role", "point"), pl.String),
     "layer": pl.Int32,
-    **dict.fromkeys(("depth", "similarity", "similarity_sd", "baseline", "baseline_sd"), pl.Float64),
-    **dict.fromkeys(("accuracy", "low", "high", "accuracy_before", "sign_flips"), pl.Float64),
+    **dict.fromkeys(("depth", "similarity", "similarity_sd", "similarity_low", "similarity_high"), pl.Float64),
+    **dict.fromkeys(("baseline", "baseline_sd", "difference", "difference_low", "difference_high"), pl.Float64),
+    **dict.fromkeys(("accuracy", "low", "high", "accuracy_before"), pl.Float64),
+    **dict.fromkeys(("accuracy_difference", "accuracy_difference_low", "accuracy_difference_high"), pl.Float64),
+    "sign_flips": pl.Float64,
     "n": pl.Int64,
 }
 
@@ -40,6 +58,7 @@ class Runs(NamedTuple):
     pairs: str
     layer: int
     similarity: NDArray[np.float64]
+    samples: list[str]
     patched: NDArray[np.float64] | None
     before: NDArray[np.float64] | None
 
@@ -50,8 +69,10 @@ class Runs(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patched(Study):
+class Patched(WithInterval):
     """The patches of a store, as a report shows them; their layers are those patched, whichever are stored."""
+
+    interval: str = "paired"
 
     measure: ClassVar[str] = "patched"
     verb: ClassVar[str] = "patch"
@@ -90,7 +111,7 @@ class Patched(Study):
             "deviation with n - 1. Without the patch: the residual patch at the last layer, which nothing reads. "
             "Accuracy: the share of patched runs with P(source's word) > P(receiver's word), with its 95 % Wilson "
             "interval; sign flips, as the authors' code counts: the share of runs whose preference changes sign by the "
-            f"patch, in either direction. Rows: {self.sql}."
+            f"patch, in either direction. {PAIRED + ' ' if self.has_interval else ''}Rows: {self.sql}."
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:
@@ -109,20 +130,23 @@ def has_patches(store: Store) -> bool:
 def patched(store: Store, sql: str = EVERYTHING, *, say: Say = lambda _: None) -> pl.DataFrame:
     """What the samples of a query say under each patch of the store: SCHEMA, by patch and layer.
 
-    similarity: with the source's own distribution, mean and standard deviation over samples; baseline: the same
-    without the patch, NULL where no patch of the last layer tells. accuracy: share of runs that prefer the source's
-    word to the receiver's, of those where they are two, with its interval, before the patch and after; NULL without
-    answers, and where words cannot be told apart, which is said. Raises ActstoreError for a store without patches.
+    similarity: with the source's own distribution, mean and standard deviation over samples, with its 95 % interval;
+    baseline: the same without the patch, NULL where no patch of the last layer tells; difference: between the two over
+    the same samples, as accuracy_difference is between accuracy and accuracy_before. accuracy: share of runs that
+    prefer the source's word to the receiver's, of those where they are two, with its interval, before the patch and
+    after; NULL without answers, and where words cannot be told apart, which is said.
+    Raises ActstoreError for a store without patches.
     """
     found = _runs(store, sql, say)
     unread = [one for one in found if one.point == "residual" and one.layer == n_layers(store) and one.role != "last"]
-    baseline = {(one.role, one.pairs): one.similarity for one in unread}
+    baseline = {(one.role, one.pairs): one for one in unread}
     rows = [_row(store, one, baseline.get((one.role, one.pairs))) for one in found]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def _row(store: Store, runs: Runs, baseline: NDArray[np.float64] | None) -> tuple[object, ...]:
+def _row(store: Store, runs: Runs, baseline: Runs | None) -> tuple[object, ...]:
     share = low = high = before = flips = None
+    change = NONE_PAIRED
     if runs.patched is not None:
         n = len(runs.patched)
         source, receiver = np.zeros(n, int), np.ones(n, int)
@@ -131,13 +155,31 @@ def _row(store: Store, runs: Runs, baseline: NDArray[np.float64] | None) -> tupl
         if runs.before is not None:
             before = patching.accuracy(runs.before, source, receiver)
             flips = patching.sign_flip_accuracy(runs.patched, runs.before, source, receiver)
+            change = changed(runs.patched[:, 0] > runs.patched[:, 1], runs.before[:, 0] > runs.before[:, 1])
     place = (runs.patch, runs.role, runs.point, runs.layer, depth(store, runs.layer))
-    alike = (*_mean_and_deviation(runs.similarity), *_mean_and_deviation(baseline))
-    return (*place, *alike, share, low, high, before, flips, len(runs.similarity))
+    alike = (*mean_and_deviation(runs.similarity), *interval(runs.similarity))
+    unpatched = (None, None, *NONE_PAIRED)
+    if baseline is not None:
+        known = dict(zip(baseline.samples, baseline.similarity, strict=True))
+        both = [(own, known[name]) for name, own in zip(runs.samples, runs.similarity, strict=True) if name in known]
+        unpatched = (*mean_and_deviation(baseline.similarity), *(changed(*np.transpose(both)) if both else NONE_PAIRED))
+    return (*place, *alike, *unpatched, share, low, high, before, *change, flips, len(runs.similarity))
 
 
-def _mean_and_deviation(values: NDArray[np.float64] | None) -> tuple[float | None, float | None]:
-    if values is None or not len(values):
+def interval(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """The 95 % interval of the mean of samples' values [0, 1]; None of fewer than 2."""
+    return by_sample(values) if len(values) > 1 else (None, None)
+
+
+def changed(after: NDArray[np.generic], before: NDArray[np.generic]) -> tuple[float | None, ...]:
+    """The mean of samples' differences, and its 95 % interval."""
+    changes = np.asarray(after, np.float64) - np.asarray(before, np.float64)
+    return float(changes.mean()), *paired(changes)
+
+
+def mean_and_deviation(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Of values (n,), with n - 1; None where there are none, or not two."""
+    if not len(values):
         return None, None
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
 
@@ -165,7 +207,7 @@ def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
     by = {name: str(spec[0].get("by") or "label") for name, spec in patches.items()}
     own = answers.own(store)
     sides = {*by.values()} if own is None else {"source_sample_id", "sample_id"}
-    columns = ", ".join(f'p."{column}"' for column in sorted(sides))
+    columns = ", ".join(f'p."{column}"' for column in sorted({*sides, "sample_id"}))
     runs = store.sql(
         f"select p.condition, p.source_label, {columns}, p.source_similarity as similarity, "
         "p.answer_probabilities as patched, c.answer_probabilities as before "
@@ -190,7 +232,8 @@ def _runs(store: Store, sql: str, say: Say) -> list[Runs]:
         ]
         similarity = ran["similarity"].cast(pl.Float64).to_numpy()
         role, point, pairs = str(spec["role"]), str(spec["point"]), f"{by[name]}: {spec['pairs']}"
-        found.append(Runs(name, role, point, pairs, _layer(patches[name]), similarity, *probabilities))
+        samples = ran["sample_id"].to_list()
+        found.append(Runs(name, role, point, pairs, _layer(patches[name]), similarity, samples, *probabilities))
     if not found:
         raise ActstoreError("the query selects no sample that was patched")
     say_of_one_class(alike[1], alike[0] if words else 0, say)

@@ -62,12 +62,15 @@ def _number(row: dict[str, float | None]) -> str:
 def _verdict(row: dict[str, float | None], as_is: dict[str, float | None]) -> str:
     """Whether the 95 % intervals tell the two apart, and chance; nothing where there are none."""
     low, high, chance = row["low"], row["high"], row["chance"]
-    least, most = as_is["low"], as_is["high"]
+    least, most = row.get("difference_low"), row.get("difference_high")
+    low_before, high_before = as_is["low"], as_is["high"]
+    if least is None and low is not None and high is not None and low_before is not None and high_before is not None:
+        least, most = low - high_before, high - low_before  # of no pairs of samples: whether the two meet
     if low is None or high is None or least is None or most is None:
         return ""
-    if low <= most and least <= high:
+    if least <= 0 <= most:
         return ", no change that the intervals show"
-    if low > most:
+    if least > 0:
         return ", a rise"
     return ", a fall to chance" if chance is not None and low <= chance <= high else ", a fall"
 
@@ -104,8 +107,12 @@ def moved(rows: pl.DataFrame) -> bool | None:
         most = _largest(rows, "accuracy")
         if most["accuracy_before"] is None:
             return None
+        if most.get("accuracy_difference_low") is not None:
+            return bool(most["accuracy_difference_low"] > 0)
         return bool(most["low"] > wilson(round(most["accuracy_before"] * most["n"]), most["n"])[1])
     best = _largest(rows, "similarity")
+    if best.get("difference_low") is not None:
+        return bool(best["difference_low"] > 0)
     if best["baseline"] is None or best["similarity_sd"] is None or best["baseline_sd"] is None:
         return None
     error = ERRORS * (best["similarity_sd"] + best["baseline_sd"]) / best["n"] ** 0.5

@@ -5,15 +5,17 @@ from math import exp, isqrt, log, nan, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "BY_SAMPLE",
     "HALVES",
     "JACKKNIFE",
     "Bounds",
+    "Z",
     "bootstrapped",
     "by_sample",
+    "difference",
     "halves",
     "jackknifed",
     "left_out",
@@ -94,10 +96,11 @@ def left_out(without: Floats) -> float:
     return sqrt((n - 1) / n * float(np.square(without - without.mean()).sum()))
 
 
-def halves(statistic: Callable[[NDArray[np.int64]], float], n: int) -> Floats:
-    """A statistic of each of SUBSAMPLES halves (m,) of n samples, NaN where it has none: the same for the same n.
+def halves(statistic: Callable[[NDArray[np.int64]], ArrayLike], n: int) -> Floats:
+    """A statistic, or several, of each of SUBSAMPLES halves (m,) of n samples, NaN where it has none.
 
-    Drawn without replacement: copies of a sample would be each other's neighbours.
+    The halves are the same for the same n, and drawn without replacement: copies of a sample would be each other's
+    neighbours.
     """
     rng = np.random.default_rng(SEED)
     return np.array([statistic(np.sort(rng.permutation(n)[: n // 2])) for _ in range(SUBSAMPLES)], np.float64)
@@ -146,6 +149,13 @@ def positive(value: float, error: float) -> Bounds:
 def normal(value: float, error: float) -> Bounds:
     """Of a number with its standard error."""
     return value - Z * error, value + Z * error
+
+
+def difference(value: float, without: Floats) -> Bounds:
+    """Of a difference of two shares of the same n samples, from the differences without each of them (n,)."""
+    error = left_out(without)
+    low, high = normal(value, error) if error else paired(np.zeros(len(without)))
+    return max(low, -1.0), min(high, 1.0)
 
 
 def paired(differences: Floats) -> Bounds:

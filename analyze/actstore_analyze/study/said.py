@@ -7,7 +7,7 @@ from actstore.store import Store
 from actstore_analyze.study import answers
 from actstore_analyze.study.intervals import wilson
 
-__all__ = ["SPACES", "accuracy", "samples"]
+__all__ = ["SPACES", "accuracy", "samples", "told"]
 
 SPACES = " ▁"  # around a word that was said; `Ġ` is a letter, and no decoded word has it for a space
 
@@ -45,6 +45,13 @@ def accuracy(store: Store, label: str = "label", *, sql: str = "from samples") -
         for condition, split, n, right in counted.select("condition", "split", "n", "right").iter_rows()
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def told(store: Store, label: str = "label", *, sql: str = "from samples") -> pl.DataFrame | None:
+    """condition, sample_id, is_right of the samples that `accuracy` counts; None where it has none."""
+    if accuracy(store, label, sql=sql) is None:
+        return None
+    return store.sql(f"select condition, sample_id, is_right from ({_told(store, label, sql)}) order by all")
 
 
 def samples(store: Store) -> pl.DataFrame:

@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import homogeneity_score
 
 from actstore_analyze.cluster.measure import density_peaks
+from actstore_analyze.study.intervals import halves, of_halves, share
 from two_sided import N, both, command
 
 
@@ -21,6 +22,16 @@ def test_clusters_of_both_modalities(store, capsys):
         assert row["clusters"] == labels.max() + 1
         assert (row["role"], row["label"], row["n"]) == ("text + image", "modality", 2 * N)
     assert rows[2]["homogeneity"] == pytest.approx(1)
+
+
+def test_intervals_are_of_the_clusters_of_halves(store, capsys):
+    _, (row,), _ = command(capsys, "cluster", store, "--layers", 0)
+    x, truth = np.concatenate(both(0)), np.repeat([1, 0], N)
+    found = halves(lambda chosen: homogeneity_score(truth[chosen], density_peaks(x[chosen]).labels), 2 * N)
+    expected = share(row["homogeneity_all"], of_halves(found, 2 * N), 2 * N)
+    assert (row["low_all"], row["high_all"]) == pytest.approx(expected, rel=1e-6)
+    _, (bare,), _ = command(capsys, "cluster", store, "--layers", 0, "--no-interval")
+    assert (bare["homogeneity_all"], bare["low_all"]) == (row["homogeneity_all"], None)
 
 
 def test_small_clusters_are_left_out_of_one_score_only(store, capsys):

@@ -17,7 +17,7 @@ from actstore_analyze.overlap.measure import label_overlap
 from actstore_analyze.published import curves
 from actstore_analyze.report import causal
 from actstore_analyze.score import cider, vqa_accuracy
-from actstore_analyze.study.intervals import wilson
+from actstore_analyze.study.intervals import jackknifed, paired, wilson
 from actstore_analyze.study.knocked import Knocked, knocked
 from extracting import extract
 from knockouts import BLOCKS, CONDITIONS, N, block, make_store, vectors
@@ -59,7 +59,8 @@ def test_an_ending_that_is_part_of_the_name_stays(tmp_path):
 
 def test_label_overlap_and_next_tokens(tmp_path, capsys):
     _, rows, err = command(capsys, make_store(tmp_path / "s"), "-k", 5)
-    expected = "knockout window blocks mode metric value low high spread repeats chance n"
+    expected = "knockout window blocks mode metric value low high difference difference_low "
+    expected += "difference_high spread repeats chance n"
     assert " ".join(rows[0]) == expected
     assert "saved as" in err
     found = pl.DataFrame(rows, infer_schema_length=None)
@@ -91,6 +92,22 @@ def test_label_overlap_and_next_tokens(tmp_path, capsys):
     (one,) = found.filter(metric="accuracy", window=1).iter_rows(named=True)
     assert (one["low"], one["high"]) == pytest.approx(wilson(39, 40))
     assert (one["spread"], one["repeats"], one["n"], one["chance"]) == (None, 1, N, 0.5)
+    assert (one["difference"], one["difference_low"], one["difference_high"]) == pytest.approx(
+        (-1 / 40, *paired(np.repeat([-1.0, 0.0], [1, 39])))
+    )
+    (one,) = found.filter(metric="overlap", window=1).iter_rows(named=True)
+    without = {
+        name: np.array([label_overlap(np.delete(vectors(name), i, 0), np.delete(labels, i), 5) for i in range(N)])
+        for name in ("none", "eoi-knockout-w1")
+    }
+    apart = np.subtract(without["eoi-knockout-w1"], without["none"])
+    half = 1.959964 * np.sqrt((N - 1) / N * np.square(apart - apart.mean()).sum())
+    assert one["difference"] == pytest.approx(one["value"] - each["none"])
+    assert (one["difference_low"], one["difference_high"]) == pytest.approx(
+        (one["difference"] - half, one["difference"] + half)
+    )
+    assert (one["low"], one["high"]) == pytest.approx(jackknifed(one["value"], without["eoi-knockout-w1"]))
+    assert found.filter(knockout="none")["difference"].to_list() == [None] * 3
     p = np.array([0.5 + i / 100 if i < N // 2 else 0.1 for i in range(N)], np.float32)
     (own,) = found.filter(metric="answer_probability", knockout="none").iter_rows(named=True)
     half = 1.959964 * p.std(ddof=1) / np.sqrt(N)

@@ -12,7 +12,7 @@ from actstore_analyze.patch import figure as patched_figures
 from actstore_analyze.patch.study import Patched, patched
 from actstore_analyze.published import curves
 from actstore_analyze.report import causal
-from actstore_analyze.study.intervals import wilson
+from actstore_analyze.study.intervals import paired, wilson
 from patching import CONDITIONS, PAIRS, N, make_store, numbers
 
 
@@ -32,11 +32,20 @@ def test_equal_to_the_definitions(tmp_path):
         assert row["similarity"] == pytest.approx(similarity.mean())
         assert row["similarity_sd"] == pytest.approx(similarity.std(ddof=1), rel=1e-6)
         assert row["baseline"] == pytest.approx(numbers("eoi-patch-l2")[0].mean())
+        change = similarity - numbers("eoi-patch-l2")[0]
+        ends = np.quantile(change[np.random.default_rng(0).integers(0, N, (1000, N))].mean(axis=1), [0.025, 0.975])
+        if change.any():
+            assert [row["difference_low"], row["difference"], row["difference_high"]] == pytest.approx(
+                [ends[0], change.mean(), ends[1]], rel=1e-5, abs=1e-7
+            )
         right = p[rows, source] > p[rows, source + 1]
         own = before[rows, source] > before[rows, source + 1]
         assert row["accuracy"] == right.mean()
         assert (row["low"], row["high"]) == wilson(int(right.sum()), N)
         assert row["accuracy_before"] == own.mean()
+        changes = right.astype(float) - own
+        assert row["accuracy_difference"] == pytest.approx(changes.mean())
+        assert (row["accuracy_difference_low"], row["accuracy_difference_high"]) == pytest.approx(paired(changes))
         assert row["sign_flips"] == (right != own).mean()
         assert (row["role"], row["n"]) == ("eoi", N)
     assert found.filter(point="residual")["sign_flips"][-1] == 0  # nothing reads the patch there
@@ -132,7 +141,9 @@ def test_figure(tmp_path):
     marks = re.findall(r'aria-label="([^"]*)"', charts.svg(chart, "a"))
     first = found.row(0, named=True)
     assert (
-        f"residual, layer 0: similarity {first['similarity']:.3f} ± {first['similarity_sd']:.3f} (sd), n = {N}" in marks
+        f"residual, layer 0: similarity {first['similarity']:.3f} ± {first['similarity_sd']:.3f} (sd), n = {N}; "
+        f"{first['difference']:.3f} from without the patch "
+        f"({first['difference_low']:.3f} to {first['difference_high']:.3f})" in marks
     )
     assert sum(one.startswith("attention input, layer 1: accuracy") for one in marks) == 1
     assert sum("published, not measured here" in one for one in marks) == 64

@@ -7,11 +7,23 @@ a measure is from what it means. docs/reference/measures.md has the figures of 5
 import numpy as np
 import pytest
 
+from actstore_analyze.cluster.measure import density_peaks_from, homogeneity, homogeneity_of_halves
 from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.gap.measure import bounds, cosine_counts, quartiles, shares
+from actstore_analyze.knockout.differences import left
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.overlap.measure import data_overlap_from
-from actstore_analyze.study.intervals import by_sample, halves, jackknifed, of_halves, positive, reach, share
+from actstore_analyze.study.intervals import (
+    by_sample,
+    difference,
+    halves,
+    jackknifed,
+    of_halves,
+    paired,
+    positive,
+    reach,
+    share,
+)
 
 
 def data_overlap(rng, n, noise):
@@ -39,6 +51,14 @@ def gap(rng, n, pairs):
     return median, *bounds(counts, shares(text, image, median, (own, own), pairs=pairs).error)
 
 
+def cluster(rng, n, d, apart):
+    y = rng.integers(0, 3, n)
+    found = nearest(rng.standard_normal((n, d)) + apart * np.eye(3, d)[y], reach(100))
+    value = homogeneity(y, density_peaks_from(found.first(100)).labels, min_size=1).homogeneity
+    drawn = homogeneity_of_halves(found, y, density_peaks_from, k=15, min_size=50)[:, 1]
+    return value, *share(value, of_halves(drawn, n), n)
+
+
 def attention(rng, n, spread):
     """The share that one of 40 positions draws, of samples that look there more or less, and look more or less."""
     mass = rng.gamma(2, 1, (n, 40)) * rng.gamma(1 / spread, spread, (n, 1))
@@ -54,6 +74,30 @@ def mean(rng, n, a, b):
     return values.mean(), *by_sample(values)
 
 
+def rights(rng, n, before, change):
+    """The change of a share: a knockout's accuracy, a patch's preference, most samples unchanged."""
+    own = rng.random(n) < before
+    other = np.where(rng.random(n) < change, rng.random(n) < 0.2, own)
+    changes = other.astype(float) - own
+    return changes.mean(), *paired(changes)
+
+
+def probabilities(rng, n, a, b):
+    """The change of a mean of samples' probabilities, or of their similarity to a source."""
+    before = rng.beta(a, b, n)
+    changes = before * rng.beta(2, 5, n) - before
+    return changes.mean(), *paired(changes)
+
+
+def overlaps(rng, n, d, noise):
+    """The change of a label overlap by noise in the vectors."""
+    y = rng.integers(0, 3, n)
+    x = rng.standard_normal((n, d)) + 2 * np.eye(3, d)[y]
+    both = [left("", [], [(one, y)], 10) for one in (x, x + noise * rng.standard_normal((n, d)))]
+    change = both[1].value - both[0].value
+    return change, *difference(change, both[1].without - both[0].without)
+
+
 CASES = {
     "data overlap, n = 60": (data_overlap, 60, 0.7),
     "data overlap, n = 200": (data_overlap, 200, 0.7),
@@ -61,12 +105,20 @@ CASES = {
     "dimension 8, n = 100": (dimension, 100, 8),
     "gap, unmatched, n = 60": (gap, 60, "unmatched"),
     "gap, matched, n = 100": (gap, 100, "matched"),
+    "cluster, n = 400, far apart": (cluster, 400, 3, 4.5),
+    "cluster, n = 400": (cluster, 400, 3, 3.5),
     "attention, n = 60": (attention, 60, 0.3),
     "attention, n = 200": (attention, 200, 1.0),
+    "difference of shares, n = 40": (rights, 40, 0.9, 0.1),
+    "difference of shares, n = 200": (rights, 200, 0.5, 0.4),
+    "difference of means, n = 40": (probabilities, 40, 0.3, 0.7),
+    "difference of means, n = 200": (probabilities, 200, 2, 2),
+    "difference of overlaps, n = 60": (overlaps, 60, 5, 1.0),
+    "difference of overlaps, n = 200": (overlaps, 200, 5, 0.5),
     "lens, n = 40": (mean, 40, 0.3, 0.7),
     "lens, n = 200": (mean, 200, 0.1, 0.9),
 }
-DEAR = {data_overlap: 100, dimension: 100}  # data sets of what takes long; else
+DEAR = {cluster: 60, data_overlap: 100, dimension: 100}  # data sets of what takes long; else
 
 
 def coverage(case, sets):

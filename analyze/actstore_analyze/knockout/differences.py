@@ -1,0 +1,92 @@
+"""How far each knockout is from the model as it is: differences over the same samples, with their intervals."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from actstore_analyze.neighbors import nearest
+from actstore_analyze.overlap.measure import label_overlap_from, label_overlap_without
+from actstore_analyze.study.conditions import NONE
+from actstore_analyze.study.intervals import Bounds, difference, jackknifed, paired
+from actstore_analyze.study.units import constant
+
+__all__ = ["PAIRED", "TOLD", "Left", "left", "of_overlaps", "of_samples"]
+
+Floats = NDArray[np.float64]
+PAIRED = (
+    "Differences are from the model as it is, over the samples that ran under both, with their 95 % interval: of right "
+    "and wrong Bonett and Price's (2012), of probabilities the bootstrap's over samples, of overlaps the jackknife's."
+)
+SCHEMA = {"condition": pl.String, "metric": pl.String} | dict.fromkeys(
+    ("difference", "difference_low", "difference_high"), pl.Float64
+)
+
+TOLD = pl.DataFrame(schema={**dict.fromkeys(("condition", "sample_id", "metric"), pl.String), "value": pl.Float64})
+
+
+class Left(NamedTuple):
+    """The label overlap under a condition, of samples (n,), and what it is without each of them; None where that is
+    not known, for want of neighbours.
+    """
+
+    condition: str
+    samples: Sequence[str]
+    value: float
+    without: Floats | None
+
+    @property
+    def interval(self) -> Bounds | tuple[None, None]:
+        """Its 95 % interval."""
+        return (None, None) if self.without is None else jackknifed(self.value, self.without)
+
+
+def left(
+    condition: str, samples: Sequence[str], given: Sequence[tuple[NDArray[np.floating], NDArray[np.int64]]], k: int
+) -> Left:
+    """Of vectors (n, d) and labels (n,) at each position, in the order of the samples; NaN where all are the same."""
+    values, without = [], []
+    for x, y in given:
+        if constant(x):
+            values.append(float("nan"))
+            continue
+        more = len(x) > k + 1
+        found = nearest(x, k + more)
+        values.append(float(label_overlap_from(found.first(k), y).mean()))
+        without += [label_overlap_without(found, y)] if more else []
+    known = [value for value in values if value == value]
+    whole = bool(known) and len(without) == len(known)
+    return Left(
+        condition,
+        samples,
+        float(np.mean(known)) if known else float("nan"),
+        np.mean(without, axis=0) if whole else None,
+    )
+
+
+def of_overlaps(found: Sequence[Left]) -> pl.DataFrame:
+    """SCHEMA, of label overlaps; of conditions of other samples than the model as it is, none."""
+    plain = next((one for one in found if one.condition == NONE), None)
+    rows = []
+    for one in found:
+        if plain is None or one is plain or one.without is None or plain.without is None:
+            continue
+        place = {name: i for i, name in enumerate(plain.samples)}
+        if {*one.samples} == {*place}:
+            order = [place[name] for name in one.samples]
+            change = one.value - plain.value
+            rows.append((one.condition, "overlap", change, *difference(change, one.without - plain.without[order])))
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def of_samples(told: pl.DataFrame) -> pl.DataFrame:
+    """SCHEMA, of values of samples, as TOLD has them."""
+    plain = told.filter(pl.col("condition") == NONE).select("sample_id", "metric", before="value")
+    both = told.filter(pl.col("condition") != NONE).join(plain, on=["sample_id", "metric"], maintain_order="left")
+    rows = []
+    for (condition, metric), own in both.group_by("condition", "metric", maintain_order=True):
+        changes = (own["value"] - own["before"]).to_numpy()
+        rows.append((condition, metric, float(changes.mean()), *paired(changes)))
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
