@@ -93,6 +93,7 @@ def test_an_extraction_is_stopped_and_goes_on_and_is_measured(tmp_path):
     )
     _, stopped, gone_on, measured, figure, results, wrong, after = notebook.run()
     assert [text for kind, text in stopped if kind == "error"] == ["KeyboardInterrupt"]
+    assert "IProgress" not in "".join(text for kind, text in stopped if kind == "stderr")  # tqdm asks for ipywidgets
     lines = "".join(text for kind, text in gone_on if kind == "stderr").splitlines()
     (left,) = [line for line in lines if line.endswith("samples left")]
     assert 0 < int(left.split(" ")[0]) < 400

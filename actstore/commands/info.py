@@ -23,7 +23,7 @@ def summary(store: Store) -> str:
     wide = thumbnails.pixels(thumbnails.newest(results))
     image_from = store.header.image_from
     lines = {
-        "store": f"{store.path} (format {store.header.format}, created {store.header.created})",
+        "store": f"{store} (format {store.header.format}, created {store.header.created})",
         **{name: store.run[name] for name in CARD if store.run.get(name) is not None},
         **({"imported": f"from {made['source']}, as {made['as']}"} if (made := _imported(store)) else {}),
         **({"not found": ", ".join(missing)} if (missing := store.run.get("not_found")) else {}),

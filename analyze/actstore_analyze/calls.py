@@ -113,7 +113,7 @@ class Measures:
 
     def __getattr__(self, name: str) -> Any:
         if name not in measures():
-            raise AttributeError(f"no measure '{name}'{nearest(name, measures())}")
+            raise AttributeError(_unknown(name))
 
         def ask(sql: str = "from rows", /, **options: Any) -> Measured:
             return measure(self._store, name, **({"sql": sql} | options))
@@ -129,10 +129,13 @@ def _opened(store: Store | Path | str) -> Store:
     return store if isinstance(store, Store) else open_store(store)
 
 
+def _unknown(name: str) -> str:
+    return f"no measure '{name}'" + nearest(name, measures(), f"there are {', '.join(measures())}")
+
+
 def _command(name: str) -> click.Command:
     if text(name, "a measure's name") not in measures():
-        hint = nearest(name, measures(), f"there are {', '.join(measures())}")
-        raise ActstoreError(f"no measure '{name}'{hint}")
+        raise ActstoreError(_unknown(name))
     command = joined(GROUP, name)
     assert isinstance(command, click.Command)
     return command

@@ -58,7 +58,7 @@ def known(store: Store, names: Sequence[str] | None, picture: int | None = None)
     for name in chosen:
         if name not in found:
             raise ActstoreError(
-                f"no sample of {store.path} has a position '{name}': {', '.join(COLUMNS)}, eol, image-size and "
+                f"no sample of {store} has a position '{name}': {', '.join(COLUMNS)}, eol, image-size and "
                 f"at-P are known of images that have them, other roles where they are stored: {', '.join(store.roles)}"
             )
     return chosen

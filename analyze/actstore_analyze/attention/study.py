@@ -82,9 +82,9 @@ class CrossModal(WithInterval, PerLayer):
         kept = {name for commit in store.commits for name in commit.arrays if name.startswith("attention/")}
         if "attention/mass" not in kept:
             columns = ", ".join(sorted(name.removeprefix("attention/") for name in kept))
-            raise ActstoreError(NO_MASS.format(store.path, COLUMNS_ALONE.format(columns) if columns else ""))
+            raise ActstoreError(NO_MASS.format(store, COLUMNS_ALONE.format(columns) if columns else ""))
         if picture is not None and "pictures" not in store.sql("from samples limit 0").columns:
-            raise ActstoreError(f"the samples of {store.path} have one picture each; leave out --picture")
+            raise ActstoreError(f"the samples of {store} have one picture each; leave out --picture")
         if picture is not None and asked.get("keep_initial"):
             raise ActstoreError("in front of a picture are others: take --picture or --keep-initial, not both")
         blocks = n_layers(store)
@@ -95,7 +95,7 @@ class CrossModal(WithInterval, PerLayer):
             )
         if not asked_for:
             raise ActstoreError(
-                f"{store.path} keeps layer {blocks} alone, the output of the last block, where nothing attends; "
+                f"{store} keeps layer {blocks} alone, the output of the last block, where nothing attends; "
                 "extract it with others, which attention is kept at: [capture] layers"
             )
         called = bands.known(store, names, picture)
@@ -153,7 +153,7 @@ class CrossModal(WithInterval, PerLayer):
         attending = _attending(store, self.layers)
         without = ", ".join(str(layer) for layer in self.layers if layer not in attending)
         if not attending:
-            raise ActstoreError(f"{store.path}: the model has no attention in blocks {without}; choose other --layers")
+            raise ActstoreError(f"{store}: the model has no attention in blocks {without}; choose other --layers")
         if without:
             say(f"the model has no attention in blocks {without}, which are left out")
         return [unit for unit in found if unit.layer in attending]

@@ -63,7 +63,7 @@ class Judgements:
                         self._keep()
         finally:
             self._keep()
-            say(f"{fresh} of {len(missing)} questions answered and kept in {self.store.path}")
+            say(f"{fresh} of {len(missing)} questions answered and kept in {self.store}")
 
     def estimate(self, questions: Sequence[Question], price: tuple[float, float] | None = None) -> str:
         """How much is to be asked, in words; price: dollars for a million tokens in, and out."""

@@ -120,7 +120,7 @@ class Knockout(WithInterval):
         conditions = [one.condition for one in knocked(store)]
         try:
             if self.role not in store.roles:
-                raise ActstoreError(f"no role '{self.role}' in {store.path}")
+                raise ActstoreError(f"no role '{self.role}' in {store}")
             rows = choose(store, self.sql, [self.role], self.label, say=say)
             rows = rows.filter(pl.col("condition").is_in(conditions))
             rows = rows.with_columns(pl.col("label").rank("dense").cast(pl.Int64))
@@ -160,7 +160,7 @@ class Knockout(WithInterval):
             [as_found(overlaps, chance), *_scores(store, asked, say), _accuracy(store, asked, right), means(told[1])]
         )
         if not found.height:
-            raise ActstoreError(f"nothing to measure in {store.path}: neither labels, nor answers, nor captions")
+            raise ActstoreError(f"nothing to measure in {store}: neither labels, nor answers, nor captions")
         differences = pl.concat([of_overlaps(overlaps), of_samples(pl.concat(told))])
         return averaged(found, differences, conditions, n_layers(store))
 

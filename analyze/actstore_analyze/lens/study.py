@@ -62,7 +62,7 @@ class LogitLens(WithInterval, PerLayer):
         Raises ActstoreError for a store without a lens.
         """
         if store.header.lens is None:
-            raise ActstoreError(NO_LENS.format(store.path))
+            raise ActstoreError(NO_LENS.format(store))
         usual = [role for role in (*USUAL, "last") if role in store.roles] or None
         label = label or answers.right(store, "label" if "label" in store.plan.columns else None)
         return super().of(store, roles=known_roles(store, roles or usual), label=label, **asked)

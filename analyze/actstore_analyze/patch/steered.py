@@ -37,7 +37,7 @@ def steered(store: Store, sql: str = EVERYTHING) -> Steered:
     """
     steers = specs(store, "steer")
     if not steers:
-        raise ActstoreError(f"{store.path} has no steer among its conditions; see the recipe digits-gated-steer")
+        raise ActstoreError(f"{store} has no steer among its conditions; see the recipe digits-gated-steer")
     asked = samples_under([NONE, *steers], sql)
     columns = store.sql(f"from ({asked}) limit 0").columns
     label = 'cast("label" as varchar)' if "label" in columns else "null::varchar"

@@ -83,7 +83,7 @@ class Patched(WithInterval):
         at = sorted({_layer(spec) for spec in _patches(store).values()})
         chosen = tuple(at if layers is None else sorted({*layers}))
         if missing := [layer for layer in chosen if layer not in at]:
-            raise ActstoreError(f"{store.path} has no patch at layer {span(missing)}, only at {span(at)}")
+            raise ActstoreError(f"{store} has no patch at layer {span(missing)}, only at {span(at)}")
         return cls(layers=chosen, **asked)
 
     @property
@@ -189,7 +189,7 @@ def _patches(store: Store) -> dict[str, list[dict[str, Any]]]:
     patches = specs(store, *KEYS)
     if not patches:
         raise ActstoreError(
-            f"{store.path} has no patch among its conditions; extract one that has, such as: "
+            f"{store} has no patch among its conditions; extract one that has, such as: "
             "actstore extract digits-fusion-patch STORE"
             + ("; or replay patches from what it keeps, with --pairs SOURCE:RECEIVER" if _replayable(store) else "")
         )

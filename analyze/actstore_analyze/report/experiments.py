@@ -96,11 +96,11 @@ def _answers(store: Store, study: type[Study], choice: Choice, say: Say) -> list
     call = None if found or not choice.asks(verb(study.measure)) else _intervened(store, study)
     if call is None:
         return found
-    say(f"{store.path}: no saved {call.title.lower()}; computing it")
+    say(f"{store}: no saved {call.title.lower()}; computing it")
     try:
         return [(call, _measured(store, call, say))]
     except ActstoreError as error:
-        say(f"{store.path}: no {call.title.lower()}: {error}")
+        say(f"{store}: no {call.title.lower()}: {error}")
         return []
 
 
@@ -108,7 +108,7 @@ def _measured(store: Store, call: Study, say: Say) -> pl.DataFrame:
     """The table of a call, saved in the store; that it could not be is said."""
     found = answer(store, call, say=say)
     if found.result is None:
-        say(f"{store.path}: {found.note}")
+        say(f"{store}: {found.note}")
     return found.table
 
 
@@ -148,20 +148,20 @@ def _current(store: Store, k: int, choice: Choice, say: Say) -> list[tuple[Study
     before = _overlaps(store)
     if current or not choice.asks(Overlap.measure) or (not before and _for_interventions(store)):
         return current
-    path = shlex.quote(str(store.path))
+    path = shlex.quote(str(store))
     if not before and "label" not in store.sql("from rows limit 0").columns:
         say(
-            f"{store.path}: its samples have no label, and so no label overlap; dimension and norms need none: "
+            f"{store}: its samples have no label, and so no label overlap; dimension and norms need none: "
             f"actstore dimension {path}, actstore outliers {path}; "
             f"of another column: actstore overlap {path} --label COLUMN"
         )
         return []
     try:
         call = before[0][1] if before else _usual(store, k)
-        say(f"{store.path}: no saved label overlap of what it holds now; computing it (k = {call.k})")
+        say(f"{store}: no saved label overlap of what it holds now; computing it (k = {call.k})")
         return [(call, _measured(store, call, say))]
     except ActstoreError as error:
-        say(f"{store.path}: no label overlap: {error}")
+        say(f"{store}: no label overlap: {error}")
         say(f"to have one in the report, run: actstore overlap {path} --label COLUMN")
         return []
 

@@ -132,7 +132,7 @@ def recipe(store: Store, places: Places) -> str | None:
     try:
         from actstore_extract.recipe.recipe import recorded, text_of
 
-        return text_of(recorded(shown, str(store.path)))
+        return text_of(recorded(shown, str(store)))
     except (ActstoreError, ImportError):
         return json.dumps(shown, indent=2, ensure_ascii=False)
 

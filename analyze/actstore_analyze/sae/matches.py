@@ -157,7 +157,7 @@ class Matched(Judging, Described):
     def _images(self, store: Store, samples: list[str]) -> Mapping[str, str]:
         """The image of each sample as the plan names it; of one asked without an image that of its other order."""
         if "image" not in store.plan.columns:
-            raise ActstoreError(f"the plan of {store.path} has no column 'image': there is nothing to show the judge")
+            raise ActstoreError(f"the plan of {store} has no column 'image': there is nothing to show the judge")
         plan = store.plan.unique("sample_id", keep="first", maintain_order=True)
         order = pl.col("prompt_order") if "prompt_order" in plan.columns else pl.lit(None, pl.String)
         asked = pl.col("sample_id").str.strip_suffix(pl.format("/{}", order)).fill_null(pl.col("sample_id"))

@@ -67,7 +67,7 @@ class Strongest(PerLayer):
         found = source(saes, sae_id, hook)
         columns = store.sql("from samples limit 0").columns
         if label is not None and label not in columns:
-            raise ActstoreError(f"{store.path} has no column '{label}' to name what top samples have in common")
+            raise ActstoreError(f"{store} has no column '{label}' to name what top samples have in common")
         return cls(
             saes=saes,
             sae_id=sae_id,

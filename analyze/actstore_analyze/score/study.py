@@ -59,13 +59,13 @@ class Scored:
         if said is None:
             counted = [name for name in SAID if name in known and _count(store, sql, name)]
             if not counted:
-                raise ActstoreError(f"{store.path}: the samples say nothing: no {' or '.join(SAID)} (--said COLUMN)")
+                raise ActstoreError(f"{store}: the samples say nothing: no {' or '.join(SAID)} (--said COLUMN)")
             said = counted[0]
         if truth is None:
             truth = next((name for name in TASKS[task].columns if name in known), None)
             if truth is None:
                 expected = " or ".join(TASKS[task].columns)
-                raise ActstoreError(f"{store.path}: no column {expected} for --task {task}; name one with --truth")
+                raise ActstoreError(f"{store}: no column {expected} for --task {task}; name one with --truth")
         for name in (said, truth, *TASKS[task].needs):
             if name not in known:
                 raise ActstoreError(f"no column '{name}', only {', '.join(known)}{nearest(name, known)}")

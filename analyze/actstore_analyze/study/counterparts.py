@@ -58,7 +58,7 @@ def counterpart(store: Store, role: str, condition: str, say: Say) -> Group:
     """All rows of a role under a condition."""
     query = f"from rows where role = {literal(role)} and condition = {literal(condition)}"
     if not store.sql(f"{query} limit 1").height:
-        raise ActstoreError(f"{store.path} has no rows of role '{role}' under condition '{condition}' to compare with")
+        raise ActstoreError(f"{store} has no rows of role '{role}' under condition '{condition}' to compare with")
     return next(iter(groups(choose(store, query, [role], None, say=say), [role], say=say)))
 
 

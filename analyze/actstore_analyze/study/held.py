@@ -48,9 +48,7 @@ def holds(store: Store, query: str, layer: int) -> bool:
 def left_out(store: Store) -> str:
     """What is said where a table lacks layers."""
     layer = store.header.image_from
-    return (
-        f"{store.path}: this model takes the image in at layer {layer}; what has its positions is measured from there"
-    )
+    return f"{store}: this model takes the image in at layer {layer}; what has its positions is measured from there"
 
 
 def say_left_out(store: Store, layers: Sequence[int], say: Callable[[str], None]) -> None:

@@ -30,7 +30,7 @@ def knocked(store: Store) -> list[Knocked]:
     """The model as it is, then the knockouts, in the order of the run card; ActstoreError for a store without any."""
     if not has_knockouts(store):
         raise ActstoreError(
-            f"{store.path} has no knockout among its conditions; extract one that has, such as: "
+            f"{store} has no knockout among its conditions; extract one that has, such as: "
             "actstore extract digits-fusion-knockout STORE"
         )
     n_layers = int(store.run.get("n_layers") or max(store.layers))

@@ -42,9 +42,9 @@ def known_roles(store: Store, roles: Sequence[str] | None) -> tuple[str, ...]:
     for role in chosen:
         if role not in store.roles:
             has = ", ".join(store.roles) or "none"
-            raise ActstoreError(f"no role '{role}' in {store.path}, which has {has}{nearest(role, store.roles)}")
+            raise ActstoreError(f"no role '{role}' in {store}, which has {has}{nearest(role, store.roles)}")
     if not chosen:
-        raise ActstoreError(f"no role to look at in {store.path}")
+        raise ActstoreError(f"no role to look at in {store}")
     return chosen
 
 

@@ -242,7 +242,7 @@ class Prepared(PerLayer):
         dropped = tuple(sorted(set(drop_dims or ())))
         width = store.header.d_model
         if dropped and dropped[-1] >= width:
-            raise ActstoreError(f"no dimension {dropped[-1]}: the vectors of {store.path} have 0..{width - 1}")
+            raise ActstoreError(f"no dimension {dropped[-1]}: the vectors of {store} have 0..{width - 1}")
         if len(dropped) == width:
             raise ActstoreError(f"all {width} dimensions would be dropped; keep at least one")
         return cls(layers=known_layers(store, layers), drop_dims=dropped, **asked)
@@ -277,5 +277,5 @@ def n_layers(store: Store) -> int:
     """L, the number of blocks: the last residual point of the model, stored or not."""
     found = store.run.get("n_layers") or max(store.layers) or 1
     if not isinstance(found, int) or found < 1:
-        raise ActstoreError(f"{store.path}: its run card says n_layers = {found!r}, which is no number of blocks")
+        raise ActstoreError(f"{store}: its run card says n_layers = {found!r}, which is no number of blocks")
     return found

@@ -89,7 +89,7 @@ def chosen(store: Store, sql: str, n: int, seed: int) -> pl.DataFrame:
         raise ActstoreError(f"the query has no column sample_id, only {', '.join(listed.columns)}")
     done = store.sql(SAMPLES).join(listed.select(keys), on=keys, how="semi")
     if done.is_empty():
-        raise ActstoreError(f"{store.path}: the query lists no sample that was run")
+        raise ActstoreError(f"{store}: the query lists no sample that was run")
     places = {f"{name}\n{condition}": i for i, (name, condition) in enumerate(done.select(KEY).iter_rows())}
     return done[[places[name] for name in drawn(places, seed=seed)[:n]]]
 

@@ -71,7 +71,7 @@ def _job(sample: Stored, condition: Condition, blocks: Sequence[Block], n_layers
     if found is None:
         what = ", ".join(map(str, blocks)) or "the model as it is"
         raise ReplayError(
-            f"{sample.store.path} keeps {kept(sample.store)}: too little of {sample.sample_id} to replay {what}, "
+            f"{sample.store} keeps {kept(sample.store)}: too little of {sample.sample_id} to replay {what}, "
             f"whose queries begin at position {queries[0] if len(queries) else sample.length - 1}: every position has "
             'to be there, at all layers; extract again with [capture] roles = ["all"], or, for queries behind the '
             'image, roles = ["suffix"] and kv = ["prefix"]'

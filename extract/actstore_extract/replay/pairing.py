@@ -186,7 +186,7 @@ def _rows_at(reader: Reader, role: str, samples: pl.DataFrame) -> pl.DataFrame:
     lost = found.filter(pl.col("row_id") < 0)
     if lost.height:
         raise ReplayError(
-            f"{reader.store.path} keeps no vectors at {role} of {lost['sample_id'][0]}, only {reader.store.roles}"
+            f"{reader.store} keeps no vectors at {role} of {lost['sample_id'][0]}, only {reader.store.roles}"
         )
     return found
 

@@ -143,7 +143,7 @@ def method(pairing: Pairing, role: str, layers: Sequence[int], wanted: str | Non
     if able(chosen, pairing, role, layers):
         return chosen
     store = pairing.reader.store
-    raise ReplayError(f"{store.path} keeps {kept(store)}; {lacking(role, chosen)}")
+    raise ReplayError(f"{store} keeps {kept(store)}; {lacking(role, chosen)}")
 
 
 def able(way: str, pairing: Pairing, role: str, layers: Sequence[int]) -> bool:

@@ -183,7 +183,7 @@ def stored(reader: Reader, sample_ids: Sequence[str]) -> dict[str, Stored]:
     found = {row["sample_id"]: row for row in samples.iter_rows(named=True)}
     for name in sample_ids:
         if name not in found or (name,) not in rows:
-            raise ReplayError(f"{store.path}: nothing is kept of {name} without a condition, so nothing to replay")
+            raise ReplayError(f"{store}: nothing is kept of {name} without a condition, so nothing to replay")
     return {name: _one(reader, found[name], rows[name,]) for name in dict.fromkeys(sample_ids)}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import actstore
 from actstore.errors import visible
+from actstore.format.given import names, path_of, text, whole
 from actstore.store import Store
 from actstore_extract.recipe.recipe import load, made
 from actstore_extract.run.ranks import share_of
@@ -19,7 +20,7 @@ def extract(
     recipe: Mapping[str, Any] | Path | str,
     path: Path | str,
     *,
-    changes: Sequence[str] = (),
+    changes: str | Sequence[str] = (),
     device: str = "auto",
     batch_size: int | None = None,
     share: str | None = None,
@@ -36,9 +37,16 @@ def extract(
 
     >>> extract("digits-fusion", "demo/fusion", changes=["samples.limit=20"])            # doctest: +SKIP
     """
-    asked = made(recipe, changes) if isinstance(recipe, Mapping) else load(str(recipe), changes)
-    Run(asked, device=device, batch_size=batch_size, share=share_of(share), say=say or _say).extract(Path(path))
-    return actstore.open(path)
+    changed, where = names(changes, "changes"), path_of(path, "a store")
+    mine = None if share is None else text(share, "share")
+    size = None if batch_size is None else whole(batch_size, "batch_size", least=1)
+    if isinstance(recipe, Mapping):
+        asked = made(recipe, changed)
+    else:
+        asked = load(str(path_of(recipe, "a recipe without sections")), changed)
+    run = Run(asked, device=text(device, "device"), batch_size=size, share=share_of(mine), say=say or _say)
+    run.extract(where)
+    return actstore.open(where)
 
 
 def _say(text: str) -> None:

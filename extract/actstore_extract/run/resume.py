@@ -22,7 +22,7 @@ MAY_CHANGE = (
 def recipe_of(store: Store) -> Recipe | None:
     """The recipe in the run card."""
     card = store.run.get("recipe")
-    return recorded(card, f"{store.path}: the recipe in its run card") if isinstance(card, dict) else None
+    return recorded(card, f"{store}: the recipe in its run card") if isinstance(card, dict) else None
 
 
 def check_samples(store: Store, asked: pl.DataFrame) -> None:
@@ -40,7 +40,7 @@ def check_samples(store: Store, asked: pl.DataFrame) -> None:
         was, is_now = before.get(name, "not there"), now.get(name, "not there")
         if was != is_now:
             raise PlanError(
-                f"{store.path} goes on with the samples it was made for, and the source has others now: {name} was "
+                f"{store} goes on with the samples it was made for, and the source has others now: {name} was "
                 f"{was}, is {is_now}; bring them back, or choose another folder"
             )
 
@@ -57,6 +57,6 @@ def check_same(store: Store, recipe: dict[str, Any], prints: dict[str, Any]) -> 
         samples = any(key.startswith("samples.") for key in differing)
         fixed = ", since its samples are those it was made for" if samples else ""
         raise PlanError(
-            f"{store.path} was made otherwise; go on with what made it, or choose another folder{fixed}:\n"
+            f"{store} was made otherwise; go on with what made it, or choose another folder{fixed}:\n"
             + "\n".join(lines)
         )

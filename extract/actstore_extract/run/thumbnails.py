@@ -80,12 +80,12 @@ def keep_of(store: Store, recipe: Recipe, pixels: int, say: Callable[[str], None
     made_by = recipe_of(store)
     if made_by is not None and made_by.samples.resize != recipe.samples.resize:
         raise PlanError(
-            f"{store.path} was made with [samples] resize = {made_by.samples.resize}, this recipe has "
+            f"{store} was made with [samples] resize = {made_by.samples.resize}, this recipe has "
             f"{recipe.samples.resize}: its pictures are not those that the model saw"
         )
     if lost := sorted({*_names(store.plan)} - {*_names(samples.table)}):
         raise PlanError(
-            f"{store.path}: {len(lost)} pictures of its plan are not among the samples of {recipe.name}, {lost[0]} the "
+            f"{store}: {len(lost)} pictures of its plan are not among the samples of {recipe.name}, {lost[0]} the "
             "first; name the recipe that made it, and where its samples are now: --set samples.path=FOLDER"
         )
     return keep(store, samples, pixels, say)

@@ -126,11 +126,10 @@ def test_what_does_not_fit_is_streamed(store):
         ("from rows limit 0", {"layer": 0}, "there are no rows"),
         ("from samples", {"layer": 0}, "no column row_id"),
         ("from rows", {"layer": 0, "columns": ["lable"]}, "no column 'lable'; did you mean 'label'"),
-        ("from rows", {"layer": 0, "columns": "label"}, r"columns are a list of names: columns=\['label'\]"),
         ("from rows", {"layer": 0, "columns": ["error"]}, "column 'error' is NULL in 45 of 45 rows"),
         ("select row_id, [k] as ks from rows", {"layer": 0, "columns": ["ks"]}, "'ks' is of type List"),
         ("select row_id, k as x from rows", {"layer": 0, "columns": ["x"]}, "every item has 'x' of its own"),
-        ([0, 1], {"layer": 0, "columns": ["label"]}, "rows: a table of polars, pandas or Arrow is wanted, not list"),
+        ([0, 1], {"layer": 0, "columns": "labels"}, "no column 'labels'; did you mean 'label'"),
     ],
 )
 @pytest.mark.parametrize("kind", ["memory", "stream"])

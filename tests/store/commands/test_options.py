@@ -111,6 +111,16 @@ def test_suffixes_in_capital_letters(path, tmp_path, capfd, name):
         assert read(vectors).height == actstore.open(path).sql("from rows").height
 
 
+def test_a_path_is_shown_as_it_was_typed(path, monkeypatch, capfd):
+    monkeypatch.chdir(path.parent)
+    assert main.run(["info", path.name, "--format", "table"]) == 0
+    assert capfd.readouterr().out.startswith(f"store    {path.name} (format ")
+    assert main.run(["overlap", path.name, "--roles", "nothing"]) == 1
+    assert f"no role 'nothing' in {path.name}, which has" in capfd.readouterr().err
+    assert main.run(["index", path.name]) == 0
+    assert capfd.readouterr().out == f"{path.name}/index.duckdb\n"
+
+
 def test_settings_are_shown_as_what_they_are(tmp_path, capfd):
     """Lists are kept as text in a run card, which stays as it is."""
     settings = {"sizes": "[8, 8]", "pad": "[PAD]", "wide": 3, "nested": '{"a": [1]}'}

@@ -64,7 +64,7 @@ class Resources:
         for store in stores:  # what is wrong is said now, not in the page
             chosen += store.sql(f"select row_id from (\n{query}\n) limit 1").height
             if lost := [role for role in roles if role not in store.roles]:
-                raise ActstoreError(f"{store.path} has no role '{lost[0]}'; it has {', '.join(store.roles)}")
+                raise ActstoreError(f"{store} has no role '{lost[0]}'; it has {', '.join(store.roles)}")
         if not chosen:
             raise ActstoreError(f"the query chooses no rows: {query}")
 
@@ -85,7 +85,7 @@ class Resources:
         return [
             {
                 "name": title,
-                "path": str(store.path),
+                "path": str(store),
                 "model": str(store.run.get("model") or ""),
                 "roles": [role for role in self.roles or store.roles if role in store.roles],
                 "conditions": self._conditions(store),

@@ -156,7 +156,7 @@ def _row(store: Store, sample_id: str, condition: str) -> dict[str, Any]:
     planned = store.plan
     names = planned["sample_id"].unique().to_list()
     if sample_id not in names:
-        raise ActstoreError(f"{store.path} has no sample '{sample_id}'{nearest(sample_id, names)}")
+        raise ActstoreError(f"{store} has no sample '{sample_id}'{nearest(sample_id, names)}")
     of_it = planned.filter(pl.col("sample_id") == sample_id)["condition"].to_list()
     if condition not in of_it:
         hint = nearest(condition, of_it, f"it was under: {', '.join(of_it)}")
@@ -209,7 +209,7 @@ def _pictures(
         return [], {}
     small, missing = kept.webp(names), {}
     if not small:
-        missing["pictures"] = NONE.replace("STORE", str(store.path))
+        missing["pictures"] = NONE.replace("STORE", str(store))
     places = places_of(row, image or None)
     mass = _attention(store, row["sample_id"], row["condition"]) if row["status"] == "ok" else None
     if mass is None:

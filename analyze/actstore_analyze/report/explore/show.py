@@ -28,6 +28,9 @@ class Shown:
         """Write it as .html, .png or .svg; raises ActstoreError for another suffix, and where it cannot be written."""
         shown.save(self.sample, path_of(path, "a file"))
 
+    def __repr__(self) -> str:
+        return f"<Shown {self.sample.title}: .save('sample.html'), .sample>"
+
     def _repr_html_(self) -> str:
         return page.framed(shown.page(self.sample), 720)
 
@@ -55,6 +58,9 @@ class Explored:
         """Write the page as .html; raises ActstoreError for another suffix, and where it cannot be written."""
         with written(page.checked(path_of(path, "a page"))) as draft:
             draft.write_text(self.page, encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"<Explored {', '.join(self.resources.stores)}: .save('page.html'), .page>"
 
     def _repr_html_(self) -> str:
         return page.framed(self.page, 760, "allow-scripts")

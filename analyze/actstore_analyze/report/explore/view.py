@@ -57,9 +57,7 @@ class View:
             f"select * from rows where {own} and row_id in (select row_id from (\n{self.query}\n)) order by row_id"
         )
         if not frame.height:
-            raise ActstoreError(
-                f"{self.store.path}: the query has no rows of role {self.role}, condition {self.condition}"
-            )
+            raise ActstoreError(f"{self.store}: the query has no rows of role {self.role}, condition {self.condition}")
         self.of = frame.height
         if frame.height > self.most:
             drawn = np.random.RandomState(0).permutation(frame.height)[: self.most]  # its stream is frozen
