@@ -31,6 +31,7 @@ EXTRAS = {
     "sae_lens": "sae",
     "openai": "judge",
     "h5py": "anndata",
+    "obstore": "remote",
     "xarray": "xarray",
 }
 

@@ -1,6 +1,5 @@
 """The store: write batches into it, read it with SQL."""
 
-import ctypes
 import hashlib
 import os
 import weakref
@@ -8,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 import numpy as np
@@ -19,7 +18,7 @@ from actstore import process
 from actstore.errors import ActstoreError, AlreadyCommittedError, CorruptError, PlanError, QueryError
 from actstore.format import checkpoint, commits, header, plan, records, results
 from actstore.format.commits import Commit
-from actstore.format.given import named, numbers, path_of, text, whole
+from actstore.format.given import named, numbers, place_of, text, whole
 from actstore.format.header import Header
 from actstore.format.lens import FILES as LENS_FILES
 from actstore.format.lens import Lens
@@ -30,14 +29,21 @@ from actstore.format.tables import read_table
 from actstore.handing import joined
 from actstore.limits import Limits
 from actstore.read.parts import Part
-from actstore.read.vectors import Attention, Rows, Vectors, row_ids_of
+from actstore.read.remote import mirrored
+from actstore.read.vectors import Attention, Rows, Vectors, one_by_one, row_ids_of
 from actstore.sql import connection, index, overview
 from actstore.sql import query as queries
 from actstore.sql.own import Parameters, frame, rows_of
 from actstore.sql.query import select
 from actstore.sql.tables import Tables
+from actstore.storage.urls import check_folder
 from actstore.write import batch
 from actstore.write.drafts import Draft
+
+if TYPE_CHECKING:
+    from actstore.read.mirror import Mirror
+
+    State = tuple[Path, Path, Limits, Header, list[Commit], Mirror | None]  # a process may go to another folder
 
 __all__ = ["Store", "open"]
 
@@ -50,28 +56,32 @@ class Store:
     >>> x = store.residual(rows, layer=12)                                      # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, limits: Limits | None = None) -> None:
+    def __init__(self, path: Path, limits: Limits | None = None, *, mirror: "Mirror | None" = None) -> None:
         opened = Header.load(path)
-        self._of(path, path.absolute(), limits or Limits(), opened, checkpoint.opened(path, opened))
+        found = mirror.commits(opened) if mirror else checkpoint.opened(path, opened)
+        self.__setstate__((path, path.absolute(), limits or Limits(), opened, found, mirror))
 
-    def _of(self, said: Path, path: Path, limits: Limits, opened: Header, committed: list[Commit]) -> None:
+    def __getstate__(self) -> "State":
+        """What another process needs to have this very store, as it was when opened."""
+        return self._said, self.path, self.limits, self.header, self.commits, self.mirror
+
+    def __setstate__(self, state: "State") -> None:
         process.hear_interruptions()
-        self._said, self.path = said, path  # a process may go to another folder: what was said is shown, and no more
-        self.limits, self.header, self.commits = limits, opened, committed
-        self.parts = [Part(path, commit, opened.form, opened.rows) for commit in committed]
-        self._vectors = Vectors(said, opened, self.parts, limits)
+        self._said, self.path, self.limits, self.header, self.commits, self.mirror = state
+        if mirror := self.mirror:
+            mirror.expect(self.header, self.commits)
+        self.parts = [Part(self.path, commit, self.header.form, self.header.rows, mirror) for commit in self.commits]
+        self._vectors = Vectors(str(self), self.header, self.parts, self.limits, mirror.each if mirror else one_by_one)
         self._saved: list[Result] = []
 
-    def __getstate__(self) -> tuple[Path, Path, Limits, Header, list[Commit]]:
-        """What another process needs to have this very store, as it was when opened."""
-        return self._said, self.path, self.limits, self.header, self.commits
-
-    def __setstate__(self, state: tuple[Path, Path, Limits, Header, list[Commit]]) -> None:
-        self._of(*state)
-
     def __str__(self) -> str:
-        """The path by which it was opened; `path` is absolute."""
-        return str(self._said)
+        """The path by which it was opened, or its URL; `path` is absolute, of a store at a URL that of its mirror."""
+        return self.mirror.url if self.mirror else str(self._said)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for other processes: its absolute path, or its URL."""
+        return self.mirror.url if self.mirror else str(self.path)
 
     def __repr__(self) -> str:
         done = len(self._vectors.part_of)
@@ -287,7 +297,7 @@ class Store:
         known = self.described(rows)
         asked = self.layers if layers is None else [*map(self.header.layer_of, numbers(layers, "layers"))]
         x = self.residual(known, layers=asked)
-        said = origin(self.path, self.state, self.run, **({"sql": rows} if isinstance(rows, str) else {}))
+        said = origin(Path(self.place), self.state, self.run, **({"sql": rows} if isinstance(rows, str) else {}))
         return joined("actstore.store", "xarray")(x, known, asked, said)
 
     @cached_property
@@ -300,8 +310,8 @@ class Store:
         return joined("actstore.store", "torch")(self)
 
     def draft(self, number: int) -> Draft:
-        """Begin a batch of the plan: a locked folder of its own, to be finished by `write`."""
-        return Draft(self.path, whole(number, "a batch", least=0))
+        """Begin a batch of the plan: a locked folder, to be finished by `write`; ActstoreError for a store at a URL."""
+        return Draft(check_folder(self.place), whole(number, "a batch", least=0))
 
     def write(
         self,
@@ -344,21 +354,27 @@ class Store:
     def save_result(self, measure: str, table: pl.DataFrame, parameters: dict[str, Any]) -> Result:
         """Keep a measure's table under results/, named by the call and by what the store held.
 
-        parameters: what was asked, by names; what JSON can say.
+        parameters: what was asked, by names; what JSON can say. Of a store at a URL it is kept in this user's cache.
         """
         names, table = [commit.name for commit in self.commits], frame(table, "a result")
         return results.save(self.path, measure, table, parameters, self.state, names)
 
     def saved_result(self, measure: str, parameters: dict[str, Any]) -> Result | None:
         """The result of the same call on the same contents, if it was saved."""
+        if self.mirror:
+            self.mirror.gather()
         return results.saved(self.path, measure, parameters, self.state)
 
     def results(self) -> Results:
         """Every saved result: a list that a notebook shows as a table, and each of them with its figure."""
+        if self.mirror:
+            self.mirror.gather()
         return results.load_all(self.path)
 
     def checked(self, name: str) -> Path:
         """The path of a file that the header lists, after its bytes and its columns were checked."""
+        if self.mirror:
+            self.mirror.ensure({name: self.header.files[name]})
         return self.header.checked(self.path, name)
 
     def __enter__(self) -> Self:
@@ -412,23 +428,21 @@ class Store:
             self.header.d_model,
             self.limits,
         )
-        self._finalizer = weakref.finalize(self, _close, made, os.getpid())
+        self._finalizer = weakref.finalize(self, connection.close, made, os.getpid())
         return made
 
 
-def _close(made: duckdb.DuckDBPyConnection, owner: int) -> None:
-    """Close a connection; that of a fork, which lacks its threads, is kept for ever: its end would be the process's."""
-    if os.getpid() == owner:
-        made.close()
-    else:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
-
-
 def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A001  (actstore.open reads as it should)
-    """Open a store for reading and writing; raises NotAStoreError, FormatError or CorruptError.
+    """Open a store for reading and writing, or, at a URL (s3, gs, az, https), for reading.
+
+    Raises NotAStoreError, FormatError or CorruptError; ActstoreError for a URL that cannot be read.
 
     limits: what one SQL question or array may take; ten minutes and half of the machine's memory if not given.
     """
     if not isinstance(limits, Limits | None):
         raise ActstoreError(f"limits are actstore.Limits(seconds=..., gigabytes=...), not {limits!r}")
-    return Store(path_of(path, "a store"), limits)
+    place = place_of(path, "a store")
+    if isinstance(place, Path):
+        return Store(place, limits)
+    mirror = mirrored(place)
+    return Store(mirror.folder, limits, mirror=mirror)

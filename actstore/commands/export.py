@@ -71,7 +71,7 @@ def export(
         *(_column(f"values_{block}", partial(store.values, block=block), rows) for block in values),
     ]
     _check_names(rows, columns, output)
-    asked = origin(store.path, store.state, store.run, sql=query, layers=layers, keys=keys, values=values)
+    asked = origin(Path(store.place), store.state, store.run, sql=query, layers=layers, keys=keys, values=values)
     said = {"actstore": json.dumps(asked)}
     with bar(rows.height * len(columns), "vectors") as progress:
         counted = [column._replace(read=partial(_counted, column, progress)) for column in columns]

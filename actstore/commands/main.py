@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from actstore import process
-from actstore.commands.options import Number, OutputPath, output_options, store_argument
+from actstore.commands.options import Number, OutputPath, folder_argument, output_options, store_argument
 from actstore.commands.plugins import Commands
 from actstore.commands.results import results
+from actstore.commands.sharing import pull, push
 from actstore.commands.statuses import MEANINGS, Status, end
 from actstore.errors import ActstoreError, ActstoreWarning, of_system, told, visible
+from actstore.storage.urls import is_url
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,7 +49,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(results)
+for command in (results, push, pull):
+    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -126,7 +129,7 @@ def _warnings_as_lines() -> Iterator[None]:
 @cli.command()
 @store_argument
 @output_options
-def info(store: Path, style: str | None, output: Path | None) -> None:
+def info(store: Path | str, style: str | None, output: Path | None) -> None:
     """Show what a store holds: run card, progress, roles, bytes.
 
     \b
@@ -163,7 +166,7 @@ def info(store: Path, style: str | None, output: Path | None) -> None:
 )
 @output_options
 def query(
-    store: Path,
+    store: Path | str,
     sql: str,
     seconds: float,
     gigabytes: float | None,
@@ -215,7 +218,7 @@ def _named(text: str) -> "tuple[str, pl.DataFrame]":
 @cli.command()
 @store_argument
 @output_options
-def schema(store: Path, style: str | None, output: Path | None) -> None:
+def schema(store: Path | str, style: str | None, output: Path | None) -> None:
     """List the views of a store that SQL knows, their columns, types and meaning.
 
     \b
@@ -232,7 +235,7 @@ def schema(store: Path, style: str | None, output: Path | None) -> None:
 
 @cli.command()
 @store_argument
-def index(store: Path) -> None:
+def index(store: Path | str) -> None:
     """Write index.duckdb, the store's tables as an ordinary DuckDB file for any DuckDB client.
 
     A store of more than 500 parts also gets a checkpoint, commits.checkpoint, with which it opens faster.
@@ -245,21 +248,22 @@ def index(store: Path) -> None:
     from actstore.format.names import INDEX
     from actstore.store import open as open_store
 
-    open_store(store).write_index()
-    click.echo(store / INDEX)
+    written = open_store(store).write_index()
+    click.echo(written if is_url(store) else Path(store) / INDEX)
 
 
 @cli.command()
 @store_argument
 @click.option("--samples", is_flag=True, help="List every sample that is touched, a line for each.")
 @output_options
-def verify(store: Path, samples: bool, style: str | None, output: Path | None) -> None:
+def verify(store: Path | str, samples: bool, style: str | None, output: Path | None) -> None:
     """Compare every byte of a store with what was committed; exit status 1 if anything differs.
 
     Damage is told part by part: one flipped byte touches all samples of its part, up to 2,048, and actstore repair runs
     all of those again.
 
-    index.duckdb is not compared: it is made from the rest, and actstore index makes it again.
+    index.duckdb is not compared: it is made from the rest, and actstore index makes it again. Of a store at a URL every
+    object is read once and nothing of it is kept; what tables say of each other is looked at in a folder alone.
 
     \b
     Example:
@@ -270,16 +274,20 @@ def verify(store: Path, samples: bool, style: str | None, output: Path | None) -
     from actstore.maintain import damage, orphans
     from actstore.maintain import verify as verification
     from actstore.progress import bar
+    from actstore.store import open as open_store
 
-    steps = verification.steps(store)
+    far = open_store(store) if is_url(store) else None
+    folder = far.path if far else Path(store)
+    steps = verification.steps_at(far) if far else verification.steps(folder)
     with bar(len(steps), "checks") as progress:
         problems = verification.run(steps, progress.advance)
     if problems:
-        render((verification.samples if samples else verification.report)(store, problems), style, output)
+        render((verification.samples if samples else verification.report)(folder, problems), style, output)
         damaged, unread = verification.apart(problems)
         said = [f"{store}: {len(damaged)} of {len(steps)} checks failed; the table above names the files"]
-        raise ActstoreError("\n".join(filter(None, [*said, unread, damage.advice(store, problems)])))
-    lost = orphans.unnamed(store)
+        advice = f"where a folder holds the store whole: actstore push FOLDER {store}" if far else None
+        raise ActstoreError("\n".join(filter(None, [*said, unread, advice or damage.advice(folder, problems)])))
+    lost = [] if far else orphans.unnamed(folder)
     for path in lost:
         click.echo(f"{path}: {UNNAMED}", err=True)
     good = f"all good but {len(lost)} parts without a record" if lost else "all good"
@@ -287,7 +295,7 @@ def verify(store: Path, samples: bool, style: str | None, output: Path | None) -
 
 
 @cli.command()
-@store_argument
+@folder_argument
 @click.option(
     "--older-than", default=24.0, show_default=True, type=Number(0), help="Hours since anything in it changed."
 )
@@ -316,7 +324,7 @@ def gc(store: Path, older_than: float, dry_run: bool, complete: bool) -> None:
 
 
 @cli.command()
-@store_argument
+@folder_argument
 @click.option("--size", default=134.0, show_default=True, type=Number(0), help="Megabytes of a merged part.")
 def compact(store: Path, size: float) -> None:
     """Merge small parts into large ones: fewer files, the same rows under the same row_id.
@@ -346,7 +354,7 @@ def compact(store: Path, size: float) -> None:
 @click.option("-o", "--output", type=OutputPath(dir_okay=True), required=True)
 @click.option("--overwrite", is_flag=True, help="Write over files that are there.")
 def export(
-    store: Path,
+    store: Path | str,
     sql: str,
     layers: tuple[int, ...],
     keys: tuple[int, ...],

@@ -10,10 +10,44 @@ import click
 
 from actstore.commands import outputs
 from actstore.commands.table import COLUMNS, STYLES
+from actstore.storage import urls
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-store_argument = click.argument("store", type=click.Path(path_type=Path))
+
+class Place(click.Path):
+    """Where a store is: a path, or a URL, which stays a text."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or the URL, checked."""
+        return urls.checked(value) if urls.is_url(value) else super().convert(value, param, ctx)
+
+
+class Folder(Place):
+    """Where a store is that is worked on: no URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path."""
+        return urls.check_folder(super().convert(value, param, ctx))
+
+
+class Url(Place):
+    """Where a store is or will be: a URL."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The URL, checked."""
+        if not urls.is_url(value):
+            self.fail(f"'{value}' is no URL, such as s3://BUCKET/NAME; a folder is copied by cp -r", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+store_argument = click.argument("store", type=Place())
+folder_argument = click.argument("store", type=Folder())
 
 
 class OutputPath(click.Path):

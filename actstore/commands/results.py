@@ -5,13 +5,14 @@ from pathlib import Path
 import click
 
 from actstore.commands.options import output_options, store_argument
+from actstore.storage.urls import check_folder
 
 
 @click.command()
 @store_argument
 @click.option("--remove", multiple=True, metavar="NAME", help="Remove this result, by its name; thumbnails, too.")
 @output_options
-def results(store: Path, remove: tuple[str, ...], style: str | None, output: Path | None) -> None:
+def results(store: Path | str, remove: tuple[str, ...], style: str | None, output: Path | None) -> None:
     """List the saved results and where they come from: call, commits of the store used, versions of the libraries.
 
     current: whether the store still holds what they were computed from. Commits that follow each other are FIRST..LAST.
@@ -31,5 +32,5 @@ def results(store: Path, remove: tuple[str, ...], style: str | None, output: Pat
     columns = ("name", "measure", "created", "current", "sql", "parameters", "commits", "versions")
     opened = open_store(store)
     if remove:
-        saved.remove(store, remove)
+        saved.remove(check_folder(store), remove)
     render(overview.results(opened.results(), opened.state).select(columns), style, output, overview.JSON)

@@ -7,7 +7,7 @@ record would be. Anything else is read from the record itself, and nothing is lo
 import gc
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,13 +24,17 @@ MANY = 500  # commits; fewer are read as fast as a checkpoint of them
 MOST_BYTES = 2**30
 
 
-def opened(store: Path, header: Header) -> list[Commit]:
-    """Every commit that no compaction replaces, by first batch; raises CorruptError where a file is not as large."""
+def opened(store: Path, header: Header, *, parts: bool = True) -> list[Commit]:
+    """Every commit that no compaction replaces, by first batch; raises CorruptError where a file is not as large.
+
+    parts: whether those lie in the folder, too; not in a mirror of what is at a URL.
+    """
     with _without_collections():
         found = commits.load_all(store, header.crc32c, _known(store, header))
         for commit in found:
             header.check_fits(commit)
-            commit.check_sizes(store)
+            if parts:
+                commit.check_sizes(store)
         return found
 
 
@@ -57,15 +61,19 @@ def write(store: Path, header: Header) -> None:
             if len(found) <= MANY:
                 path.unlink(missing_ok=True)
                 return
-            lines = [f"{commit.name} ".encode() + records.dump(commit.record()) for commit in found]
-            content = b"".join([f"{header.crc32c}\n".encode(), *lines])
-            file.write(local.crc32c_of(content).encode() + b"\n" + content)
+            file.write(content_of({commit.name: records.dump(commit.record()) for commit in found}, header.crc32c))
         os.utime(draft, ns=(begin, begin))
         local.replace(path, draft)
     except OSError:  # a full disk, or one that cannot be written: every record can still be read
         return
     finally:
         local.discard(draft)
+
+
+def content_of(lines: Mapping[str, bytes], header_crc32c: str) -> bytes:
+    """A checkpoint of these records, by their names."""
+    content = b"".join([f"{header_crc32c}\n".encode(), *(f"{name} ".encode() + line for name, line in lines.items())])
+    return local.crc32c_of(content).encode() + b"\n" + content
 
 
 def check(store: Path, header: Header) -> None:
@@ -84,11 +92,16 @@ def check(store: Path, header: Header) -> None:
 def _load(store: Path, header: Header, instead: str = "") -> dict[str, bytes]:
     """The bytes of records by name; raises CorruptError for what is no whole checkpoint of this store."""
     path = store / CHECKPOINT
-    crc32c, _, content = records.content_of(path, MOST_BYTES).partition(b"\n")
+    return parse(records.content_of(path, MOST_BYTES), path, header.crc32c, instead)
+
+
+def parse(content: bytes, path: Path | str, header_crc32c: str, instead: str = "") -> dict[str, bytes]:
+    """The bytes of records by name, in the bytes of a checkpoint; raises CorruptError for what is no whole one."""
+    crc32c, _, content = content.partition(b"\n")
     if crc32c != local.crc32c_of(content).encode():
         raise CorruptError(f"{path}: its bytes differ from what was written (crc32c); {instead}")
     owner, *lines = content.splitlines(keepends=True)
-    if owner != f"{header.crc32c}\n".encode():
+    if owner != f"{header_crc32c}\n".encode():
         raise CorruptError(f"{path}: of another store; {instead}")
     return {name.decode(): record for name, _, record in (line.partition(b" ") for line in lines)}
 

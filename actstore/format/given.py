@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from actstore.errors import ActstoreError
+from actstore.storage.urls import is_url
 
 SHOWN = 60  # characters of what was given, that an error repeats
 
-__all__ = ["each", "named", "names", "numbers", "path_of", "short", "suffix_of", "text", "whole"]
+__all__ = ["each", "named", "names", "numbers", "path_of", "place_of", "short", "suffix_of", "text", "whole"]
 
 
 def whole(number: object, what: str, least: int | None = None, most: int | None = None) -> int:
@@ -90,6 +91,11 @@ def path_of(given: object, what: str) -> Path:
     if not isinstance(found, str) or not found:
         raise ActstoreError(f"{what} is a path, not {short(given)}")
     return Path(found)
+
+
+def place_of(given: object, what: str) -> Path | str:
+    """A path, or a URL, which stays a text; ActstoreError as for `path_of`."""
+    return str(given) if is_url(given) else path_of(given, what)
 
 
 def suffix_of(path: Path | str) -> str:

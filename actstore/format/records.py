@@ -29,7 +29,11 @@ def load(path: Path, newest: int = FORMAT) -> Record:
 
     Raises FormatError for a newer format, CorruptError for a damaged record.
     """
-    content = content_of(path, RECORD_BYTES)
+    return parse(content_of(path, RECORD_BYTES), path, newest)
+
+
+def parse(content: bytes, path: Path | str, newest: int = FORMAT) -> Record:
+    """The record in these bytes, which are at `path`; raises as `load` does."""
     try:
         record = json.loads(content)
         found = record.get("format")

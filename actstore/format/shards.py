@@ -4,9 +4,10 @@ Plain Zarr would take a lost chunk for fill values and a stale copy of a chunk f
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import google_crc32c
 import numcodecs.blosc  # type: ignore[import-untyped]
@@ -21,18 +22,50 @@ ABSENT = 2**64 - 1  # offset and size of a chunk that was never written
 CHECKSUM = 4  # bytes: crc32c, little-endian, behind every chunk and behind the index
 
 
-class Shard:
-    """One open shard file: its index was read, its chunks are read on demand, from any thread."""
+class Source(Protocol):
+    """Where the bytes of a shard lie."""
 
-    def __init__(self, path: Path, descriptor: int, n_chunks: int) -> None:
-        self.path, self._descriptor = path, descriptor
+    def read(self, start: int, size: int) -> bytes:
+        """That stretch, or less of it where the shard ends."""
+
+    def expect(self, stretches: Sequence[tuple[int, int]]) -> None:
+        """These stretches [start, end) are going to be read, in this order."""
+
+
+class _File:
+    """An open file, from which the system reads ahead."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, start: int, size: int) -> bytes:
+        """See Source."""
+        return os.pread(self._descriptor, size, start)
+
+    def expect(self, stretches: Sequence[tuple[int, int]]) -> None:
+        """See Source."""
+
+
+class Shard:
+    """One open shard of `n_bytes`: its index was read, its chunks are read on demand, from any thread.
+
+    path: how it is called where it is damaged.
+    """
+
+    def __init__(self, path: Path | str, source: Source, n_bytes: int, n_chunks: int) -> None:
+        self.path, self._source = path, source
         size = n_chunks * ENTRY.itemsize
-        start = os.fstat(descriptor).st_size - size - CHECKSUM
+        start = n_bytes - size - CHECKSUM
         encoded = self._read(start, size + CHECKSUM, "its index") if start >= 0 else b""
         if not _is_intact(encoded):
             raise self._corrupt("its index")
         self._index = np.frombuffer(encoded, ENTRY, count=n_chunks)
         self._data_bytes = start
+
+    def expect(self, chunks: Sequence[int]) -> None:
+        """These chunks are going to be read, in this order."""
+        places = map(self._place, chunks)
+        self._source.expect([(offset, offset + size) for offset, size in places])
 
     def checksum(self, chunk: int) -> bytes:
         """The crc32c stored behind a chunk."""
@@ -65,7 +98,7 @@ class Shard:
         return offset, size
 
     def _read(self, offset: int, size: int, what: str) -> bytes:
-        content = os.pread(self._descriptor, size, offset)
+        content = self._source.read(offset, size)
         if len(content) != size:
             raise self._corrupt(what)
         return content
@@ -83,7 +116,8 @@ def opened(path: Path, n_chunks: int) -> Iterator[Shard]:
     damaged."""
     try:
         with local.plain(path) as file:
-            yield Shard(path, file.fileno(), n_chunks)
+            descriptor = file.fileno()
+            yield Shard(path, _File(descriptor), os.fstat(descriptor).st_size, n_chunks)
     except FileNotFoundError:
         raise CorruptError(f"{path}: committed, but missing; run actstore repair, or restore it from a copy") from None
     except OSError as error:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +20,7 @@ from actstore.format.tables import read_table
 from actstore.read.arrays import checksums
 from actstore.read.parts import Part
 from actstore.storage import local
+from actstore.store import Store
 
 Check = Callable[[], object]
 
@@ -69,6 +71,17 @@ def steps(path: Path) -> list[Step]:
         if saved.name.startswith("."):
             continue
         found.append(Step(f"{RESULTS}/{saved.name}", _result(saved)))
+    return found
+
+
+def steps_at(store: Store) -> list[Step]:
+    """Everything there is to check in a store at a URL, whose records were checked when it was opened."""
+    assert store.mirror is not None
+    compare = store.mirror.compare
+    found = [Step(name, partial(compare, name, file)) for name, file in store.header.files.items()]
+    for commit in store.commits:
+        names = {f"{PARTS}/{commit.part}/{name}": file for name, file in commit.files.items()}
+        found += [Step(name, partial(compare, name, file), commit.batches, commit.name) for name, file in names.items()]
     return found
 
 

@@ -7,7 +7,8 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from contextlib import AbstractContextManager
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from actstore.format import shards
 from actstore.format.layout import ArraySpec
 from actstore.format.names import dtype_named
 
+Opened = Callable[[int], AbstractContextManager[shards.Shard]]
 THREADS = min(8, os.cpu_count() or 1)  # each holds one chunk; coding lets go of the interpreter
 
 
@@ -29,21 +31,28 @@ def pool() -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=pool.cache_clear)  # a child has none of the threads
 
 
+def _opened(folder: Path, spec: ArraySpec, layer: int) -> AbstractContextManager[shards.Shard]:
+    return shards.opened(folder / spec.shard_of(layer), spec.chunks_per_shard)
+
+
 def checksums(folder: Path, spec: ArraySpec) -> str:
     """The crc32c of every chunk as it stands in the shards: eight hexadecimal digits each, layer after layer."""
     found = []
     for layer in range(spec.shape[0]):
-        with shards.opened(folder / spec.shard_of(layer), spec.chunks_per_shard) as shard:
+        with _opened(folder, spec, layer) as shard:
             places = (spec.index_in_shard(layer, chunk) for chunk in range(spec.chunks_per_layer))
             found += [shard.checksum(place)[::-1].hex() for place in places]
     return "".join(found)
 
 
 class ArrayReader:
-    """Reads an array of a committed part as float32: each chunk once, after comparing it with the commit record."""
+    """Reads an array of a committed part as float32: each chunk once, after comparing it with the commit record.
 
-    def __init__(self, part: Path, name: str, spec: ArraySpec) -> None:
-        self.folder, self.spec = part / name, spec
+    opened: opens the shard of a layer, where that does not lie in the part's folder.
+    """
+
+    def __init__(self, part: Path, name: str, spec: ArraySpec, opened: Opened | None = None) -> None:
+        self.spec, self._opened = spec, opened or partial(_opened, part / name, spec)
         self._kind = dtype_named(spec.dtype)
 
     def take(
@@ -94,7 +103,8 @@ class ArrayReader:
                 shard.decode(place, encoded, checksum, buffer)
                 put(chunk, values)
 
-        with shards.opened(self.folder / spec.shard_of(layer), spec.chunks_per_shard) as shard:
+        with self._opened(layer) as shard:
+            shard.expect([spec.index_in_shard(layer, chunk) for chunk in chunks.tolist()])
             if len(chunks) < 2:
                 visit(shard)
                 return

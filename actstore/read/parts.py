@@ -18,7 +18,11 @@ from actstore.format.schema import NOTHING, Columns, rows_of, samples_of
 from actstore.format.tables import kinds_of, read_arrow, read_table
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from actstore.format.shards import Shard
     from actstore.read.arrays import ArrayReader
+    from actstore.read.mirror import Mirror
 
 MISSING = {
     "residual": "no residual vectors: only its keys and values were kept; to have them, name it in [capture] roles",
@@ -57,11 +61,18 @@ def _coded(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int16]]:
 class Part:
     """A committed part of a store of this format, for reading; a file's bytes are checked before its first use.
 
-    own: columns that rows have besides, with their types.
+    own: columns that rows have besides, with their types. mirror: of a store at a URL, whose folder is `store`.
     """
 
-    def __init__(self, store: Path, commit: Commit, form: int = FORMAT, own: Mapping[str, str] = NOTHING) -> None:
-        self.store, self.commit, self.format, self.own = store, commit, form, own
+    def __init__(
+        self,
+        store: Path,
+        commit: Commit,
+        form: int = FORMAT,
+        own: Mapping[str, str] = NOTHING,
+        mirror: "Mirror | None" = None,
+    ) -> None:
+        self.store, self.commit, self.format, self.own, self.mirror = store, commit, form, own, mirror
 
     @cached_property
     def folder(self) -> Path:
@@ -70,9 +81,16 @@ class Part:
 
     def path(self, name: str) -> Path:
         """The path of a file of the part, after its bytes were compared with the committed checksum."""
-        path = self.folder / name
-        self.commit.files[name].check(path, whole=True)
+        path, file = self.folder / name, self.commit.files[name]
+        if self.mirror is None:
+            file.check(path, whole=True)
+        else:
+            self.mirror.ensure({self._at(name): file})
         return path
+
+    def _at(self, name: str) -> str:
+        """Where a file of the part is in the store."""
+        return f"{PARTS}/{self.commit.part}/{name}"
 
     @cached_property
     def rows_path(self) -> Path:
@@ -102,7 +120,15 @@ class Part:
         """The array called `name`, for example residual/eoi."""
         from actstore.read.arrays import ArrayReader  # its codecs take longer to import than a query runs
 
-        return ArrayReader(self._plain_folder, name, self.commit.arrays[name])
+        spec = self.commit.arrays[name]
+        if (mirror := self.mirror) is None:
+            return ArrayReader(self._plain_folder, name, spec)
+
+        def far(layer: int) -> "AbstractContextManager[Shard]":
+            shard = f"{name}/{spec.shard_of(layer)}"
+            return mirror.shard(self._at(shard), self.commit.files[shard], spec.chunks_per_shard, layer)
+
+        return ArrayReader(self.folder, name, spec, far)
 
     @cached_property
     def _plain_folder(self) -> Path:

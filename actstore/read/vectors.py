@@ -1,9 +1,9 @@
 """Vectors of rows, in the order of the rows, from whichever parts hold them; and attention, part after part."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -18,8 +18,22 @@ from actstore.read.parts import Part
 
 __all__ = ["Attention", "Rows", "Vectors", "row_ids_of"]
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 # A table with a column row_id (polars, pandas, Arrow), or row ids: a list, an array, a series, a tensor.
 Rows = pl.DataFrame | Sequence[int] | NDArray[np.int64] | Any
+
+
+class Each(Protocol):
+    """Do something with each of some things, some of which may fail."""
+
+    def __call__(self, function: Callable[[T], R], things: Sequence[T], /) -> list[R]: ...
+
+
+def one_by_one(function: Callable[[T], R], things: Sequence[T], /) -> list[R]:
+    """Each after the one before."""
+    return [function(one) for one in things]
 
 
 class Attention(NamedTuple):
@@ -32,8 +46,9 @@ class Attention(NamedTuple):
 class Vectors:
     """The vectors in the committed parts of a store, within limits of memory."""
 
-    def __init__(self, store: Path, header: Header, parts: Sequence[Part], limits: Limits) -> None:
-        self.store, self.header, self.parts, self.limits = store, header, parts, limits
+    def __init__(self, store: Path | str, header: Header, parts: Sequence[Part], limits: Limits, each: Each) -> None:
+        """each: how something is done with each part: one after the other, or several at once."""
+        self.store, self.header, self.parts, self.limits, self._each = store, header, parts, limits, each
         self.part_of = {number: part for part in parts for number in part.commit.batches}
 
     def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
@@ -60,8 +75,7 @@ class Vectors:
         instead = "read them by store.batches" if kind == "residual" else "ask for fewer rows at a time"
         self.limits.check_array(4 * len(row_ids) * width, f"{len(row_ids)} vectors", instead)
         out = np.empty((len(row_ids), width), np.float32)
-        for part, chosen in self._by_part(row_ids):
-            part.take(kind, row_ids, chosen, first, out)
+        self._each(lambda one: one[0].take(kind, row_ids, one[1], first, out), [*self._by_part(row_ids)])
         return out
 
     def _width(self, kind: str) -> int:
@@ -130,9 +144,13 @@ class Vectors:
         self.limits.check_array(8 * math.prod(out_shape), f"attention to '{role}'", "ask for fewer rows at a time")
         values = np.full(out_shape, np.nan, np.float32)
         places = known.with_row_index("target").partition_by("part", as_dict=True)
-        for (number,), of_part in places.items():
+
+        def take(one: tuple[tuple[Any, ...], pl.DataFrame]) -> None:
+            (number,), of_part = one
             read = holding[number].array(name).layer(position)[of_part["place"].to_numpy()]
             values[of_part["target"].to_numpy(), ..., : read.shape[-1]] = read
+
+        self._each(take, [*places.items()])
         return Attention(values, known.drop("part", "place"))
 
     def kept(self, kind: str) -> list[str]:

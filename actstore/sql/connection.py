@@ -1,5 +1,7 @@
 """The SQL connection of a store: its views, the function residual(), and nothing of the outside."""
 
+import ctypes
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -58,6 +60,14 @@ def connect(
             raise query.unreadable(error) from None
         raise
     return connection
+
+
+def close(made: duckdb.DuckDBPyConnection, owner: int) -> None:
+    """Close a connection; that of a fork, which lacks its threads, is kept for ever: its end would be the process's."""
+    if os.getpid() == owner:
+        made.close()
+    else:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, tables: Tables) -> list[Path]:

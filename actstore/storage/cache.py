@@ -21,9 +21,9 @@ def folder() -> Path:
         raise FileNotFoundError(f"{error}; set HOME or XDG_CACHE_HOME") from None
 
 
-def clear() -> None:
-    """Remove what programs that were killed were preparing there."""
-    for path in local.listed(folder()):
+def clear(where: Path | None = None) -> None:
+    """Remove what programs that were killed were preparing there, or in another folder."""
+    for path in local.listed(where or folder()):
         if DRAFT.fullmatch(path.name):
             with suppress(OSError):  # it is gone since, or of another user
                 if time.time() - path.lstat().st_mtime > SECONDS:

@@ -11,7 +11,7 @@ import polars as pl
 
 from actstore.commands.plugins import GROUP
 from actstore.errors import ActstoreError, nearest
-from actstore.format.given import names, path_of, short, text
+from actstore.format.given import names, path_of, place_of, short, text
 from actstore.format.results import Result
 from actstore.handing import how_to_install, joined
 from actstore.sql.query import text_of
@@ -49,10 +49,10 @@ def measure(store: Store | Path | str, name: str, /, sql: str = "from rows", **o
     >>> measure("demo/fusion", "overlap", roles=["eoi"], k=10).table            # doctest: +SKIP
     """
     command, sql = _command(name), text_of(sql)
-    path = store.path if isinstance(store, Store) else path_of(store, "a store")
+    where = store.place if isinstance(store, Store) else str(place_of(store, "a store"))
     found: list[Measured] = []
     try:
-        context = command.make_context(name, [*_words(command, options), "--", str(path), sql], obj=found.append)
+        context = command.make_context(name, [*_words(command, options), "--", where, sql], obj=found.append)
         with context:
             command.invoke(context)
     except click.UsageError as error:
@@ -61,7 +61,7 @@ def measure(store: Store | Path | str, name: str, /, sql: str = "from rows", **o
         if line := how_to_install(error):
             raise ActstoreError(f"{name} needs {line}") from None
         raise
-    return replace(found[0], store=Path(str(store)))
+    return replace(found[0], store=place_of(str(store), "a store"))
 
 
 def figure(result: Result) -> Drawing:
@@ -167,7 +167,7 @@ def _words(command: click.Command, options: Mapping[str, Any]) -> list[str]:
 def _word(name: str, value: object) -> str:
     """A value as a word; those of a sequence with commas between them."""
     if isinstance(value, Store):
-        return str(value.path)
+        return value.place
     if isinstance(value, bool | np.bool_ | pl.DataFrame | Mapping):
         raise ActstoreError(f"{name} = {value!r}: a number, a name or a list of these is wanted")
     if isinstance(value, str | Path | int | float | np.integer | np.floating):

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from actstore.commands.options import COUNT, SEED, Number, OutputPath, names, numbers, output_options, store_argument
+from actstore.commands.options import (
+    COUNT,
+    SEED,
+    Number,
+    OutputPath,
+    Place,
+    names,
+    numbers,
+    output_options,
+    store_argument,
+)
 from actstore.commands.statuses import Status, end
 from actstore.errors import visible
 
@@ -123,7 +133,7 @@ def beside(command: Command) -> Command:
         "--together",
         multiple=True,
         metavar="STORE",
-        type=click.Path(path_type=Path),
+        type=Place(),
         help="Ask the same of this store too, several times if you like: one table, one panel over relative depth.",
     )(command)
 
@@ -241,7 +251,7 @@ def end_of(*found: "Answer") -> None:
 
 
 def show(
-    store: Path,
+    store: Path | str,
     study: "type[Study]",
     draw: "Draw",
     *,
@@ -250,7 +260,7 @@ def show(
     style: str | None,
     output: Path | None,
     reference: Sequence[str] | None = None,
-    together: Sequence[Path] = (),
+    together: Sequence[Path | str] = (),
     panel: "Together | None" = None,
     **asked: Any,
 ) -> None:

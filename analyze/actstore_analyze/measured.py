@@ -57,7 +57,7 @@ class Measured:
 
     table: pl.DataFrame
     call: Study
-    store: Path
+    store: Path | str
     results: tuple[Result, ...]  # saved in the stores; fewer where one cannot be written
     draw: Callable[[], Figure]
 

@@ -33,7 +33,7 @@ from actstore_analyze.commands import (
 @click.option("--picture", type=click.IntRange(min=1), help="Which picture, of samples that have several.")
 @interval
 @referenced
-def attention(store: Path, **asked: Any) -> None:
+def attention(store: Path | str, **asked: Any) -> None:
     """Cross-modal attention: which image positions the text attends to, by layer.
 
     Shares sum to 1 in every layer. What --names says (eoi, last-image, first-image, eol, at-P, or a role that is

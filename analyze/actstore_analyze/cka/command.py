@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
+from actstore.commands.options import Place
 from actstore_analyze.commands import drawn, layers, measured, roles, show
 
 
 @click.command()
 @measured
 @roles("eoi, last-image, image-mean if stored")
-@click.option("--with-store", metavar="STORE", type=click.Path(path_type=Path), help="Compare with another store.")
+@click.option("--with-store", metavar="STORE", type=Place(), help="Compare with another store.")
 @click.option("--with-role", metavar="ROLE", help="Compare with another role.")
 @click.option("--with-condition", metavar="NAME", help="Compare with another condition.")
 @click.option(
@@ -19,7 +20,7 @@ from actstore_analyze.commands import drawn, layers, measured, roles, show
 )
 @click.option("--unbiased", is_flag=True, help="Not larger for having few samples and many dimensions.")
 @drawn("the draw")
-def cka(store: Path, **asked: Any) -> None:
+def cka(store: Path | str, **asked: Any) -> None:
     """Linear CKA of every layer with every layer: which layer of that model is like which of this.
 
     1 where the vectors of two layers are the same up to rotation and scale. Each role is compared with itself, or, with

@@ -48,7 +48,7 @@ from actstore_analyze.commands import (
 @beside
 @neighborly
 @prepared
-def cluster(store: Path, **asked: Any) -> None:
+def cluster(store: Path | str, **asked: Any) -> None:
     """Clusters of vectors by layer, and their homogeneity: whether each holds one label only.
 
     Without --roles, text and image vectors are clustered together, as in The Narrow Gate, and the label is their

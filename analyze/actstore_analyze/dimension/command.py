@@ -26,7 +26,7 @@ from actstore_analyze.commands import (
 @interval
 @neighborly
 @prepared
-def dimension(store: Path, **asked: Any) -> None:
+def dimension(store: Path | str, **asked: Any) -> None:
     """Intrinsic dimension (Gride) of each role's vectors, by layer.
 
     It compares the distances of two neighbours, the one of --rank and the one at half that rank. A role with several

@@ -31,7 +31,7 @@ from actstore_analyze.commands import (
 @referenced
 @beside
 @prepared
-def gap(store: Path, **asked: Any) -> None:
+def gap(store: Path | str, **asked: Any) -> None:
     """Modality gap: quartiles of the cosine between text vectors and image vectors, by layer.
     The interval is 95 %, of the median.
 

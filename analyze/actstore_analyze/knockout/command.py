@@ -38,7 +38,7 @@ def knockouts(_context: click.Context, _option: click.Parameter, text: str | Non
 @replayed
 @referenced
 @beside
-def knockout(store: Path, **asked: Any) -> None:
+def knockout(store: Path | str, **asked: Any) -> None:
     """What is left when attention is knocked out: one table of all knockouts that the samples of STORE ran under.
 
     By knockout and window (its last blocks; 0 is the model as it is): label overlap of the last token at the output, or

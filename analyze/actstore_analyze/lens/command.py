@@ -22,7 +22,7 @@ from actstore_analyze.commands import (
 )
 @interval
 @drawn("the draw")
-def lens(store: Path, **asked: Any) -> None:
+def lens(store: Path | str, **asked: Any) -> None:
     """Logit lens: what the model would say if its stream ended at each role's vectors, by layer.
 
     The model's final norm and unembedding on the stored vectors: the probability and the rank of the right answer's

@@ -23,7 +23,7 @@ from actstore_analyze.commands import (
     type=Number(min=1),
     help="A dimension is massive above so many times the magnitude of the average one.",
 )
-def outliers(store: Path, **asked: Any) -> None:
+def outliers(store: Path | str, **asked: Any) -> None:
     """Norms and massive dimensions of each role's vectors, by layer.
 
     A few dimensions can own every distance. The column massive_dims is what --drop-dims of the other measures takes.

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from actstore.commands.options import COUNT
+from actstore.commands.options import COUNT, Place
 from actstore_analyze.commands import (
     drawn,
     interval,
@@ -39,14 +39,12 @@ WITH = ("with_role", "with_layer", "with_condition", "with_store")
 @click.option("--with-role", metavar="ROLE", help="Data overlap instead, with another role.")
 @click.option("--with-layer", metavar="LAYER", type=int, help="Data overlap, with one layer.")
 @click.option("--with-condition", metavar="NAME", help="Data overlap, with another condition.")
-@click.option(
-    "--with-store", metavar="STORE", type=click.Path(path_type=Path), help="Data overlap, with another store."
-)
+@click.option("--with-store", metavar="STORE", type=Place(), help="Data overlap, with another store.")
 @referenced
 @neighborly
 @prepared
 @click.pass_context
-def overlap(context: click.Context, /, store: Path, label: str, weights: str, **asked: Any) -> None:
+def overlap(context: click.Context, /, store: Path | str, label: str, weights: str, **asked: Any) -> None:
     """Label overlap: the share of each vector's k nearest neighbours that carry its label, by role and layer.
 
     With any of --with-role, -layer, -condition, -store, data overlap: the share of the neighbours that are its

@@ -54,7 +54,7 @@ OWN = (
 @replayed
 @referenced
 @beside
-def patch(store: Path, estimate: bool, **asked: Any) -> None:
+def patch(store: Path | str, estimate: bool, **asked: Any) -> None:
     """Activation patching, on a CPU: what the model says once vectors of one sample are put into another.
 
     With --pairs, --source or --vector the patches are replayed from the residual streams in STORE and the decoder's
@@ -92,7 +92,7 @@ def patch(store: Path, estimate: bool, **asked: Any) -> None:
 
 
 def _estimate(
-    store: Path,
+    store: Path | str,
     *,
     force: bool,
     style: str | None,

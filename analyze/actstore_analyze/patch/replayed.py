@@ -109,7 +109,7 @@ class Replayed(WithInterval):
         """As they are kept with the result, which does not depend on how much memory there was."""
         return {name: value for name, value in super().parameters.items() if name != "low_memory"}
 
-    def command(self, store: Path) -> str:
+    def command(self, store: Path | str) -> str:
         """The command line of the call."""
         return super().command(store).replace("--forced", "--force")
 

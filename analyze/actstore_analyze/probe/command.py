@@ -28,7 +28,7 @@ from actstore_analyze.commands import (
 @interval
 @drawn("the folds and of the draw")
 @prepared
-def probe(store: Path, **asked: Any) -> None:
+def probe(store: Path | str, **asked: Any) -> None:
     """Linear probe: how well a label can be read from each role's vectors, by layer, on samples held out.
 
     Logistic regression on standardised dimensions. The interval is 95 %, over samples; chance is the share of the

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from actstore.commands.options import OutputPath
+from actstore.commands.options import OutputPath, Place
 from actstore.commands.statuses import Status, end
 from actstore_analyze.commands import names, say
 
 
 @click.command()
-@click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=click.Path(path_type=Path))
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=Place())
 @click.option("-o", "--output", default="report.html", show_default=True, type=OutputPath())
 @click.option(
     "--reference", metavar="MODEL", help="Draw behind the figures what was published: chameleon-7b, emu3, ..."
@@ -23,7 +23,7 @@ from actstore_analyze.commands import names, say
 )
 @click.option("--title", help="Of the page; without, the names of the models.")
 def report(
-    stores: tuple[Path, ...], output: Path, reference: str | None, only: list[str] | None, title: str | None
+    stores: tuple[Path | str, ...], output: Path, reference: str | None, only: list[str] | None, title: str | None
 ) -> None:
     """Write one page with what was found, figures, samples, run cards and methods of some stores; it works offline.
 

@@ -97,7 +97,7 @@ def write(
 
     folder = output.with_name(f"{output.stem}_files")
     measured = _measured(subjects, folder, reference, choice, leave_out)
-    places = Places([*(subject.store.path for subject in subjects), output], measured.paths)
+    places = Places([*(subject.store.place for subject in subjects), output], measured.paths)
     commands = _commands(subjects, measured, places, output, reference, only, title)
     beside = reference is not None or any(of_run(subject.store.run) for subject in subjects)
     shown = samples.rows(subjects) if choice.asks("samples") else []
@@ -223,13 +223,13 @@ def _commands(
     """What to type to get this page again, in the folder that holds the stores."""
     made = [line for subject in subjects for line in runcard.commands(subject.store, places)]
     asked = [
-        call.command(one.subject.store.path)
+        call.command(one.subject.store.place)
         for each in measured.experiments
         for one in each.shown
         for call in one.calls
     ]
-    asked += [one.call.command(one.subject.store.path) for board in measured.boards for one in board.scores]
-    drawn = ["actstore", "report", *(str(subject.store.path) for subject in subjects), "-o", str(output)]
+    asked += [one.call.command(one.subject.store.place) for board in measured.boards for one in board.scores]
+    drawn = ["actstore", "report", *(subject.store.place for subject in subjects), "-o", str(output)]
     options = {"--reference": reference, "--only": ",".join(only), "--title": title}
     drawn += [word for flag, value in options.items() if value for word in (flag, value)]
     said = [places.command(words) for words in [*map(shlex.split, asked), drawn]]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from actstore.storage.urls import is_url
+
 __all__ = ["Places"]
 
 ABSOLUTE = re.compile(r"(?:[A-Za-z]:)?[/\\](?:[^/\\\n]+[/\\])*([^/\\\n]+)[/\\]?")
@@ -15,8 +17,9 @@ ABSOLUTE = re.compile(r"(?:[A-Za-z]:)?[/\\](?:[^/\\\n]+[/\\])*([^/\\\n]+)[/\\]?"
 class Places:
     """Paths as seen from one folder: the current one where all of them are below it, else the one that holds them."""
 
-    def __init__(self, paths: Sequence[Path], others: Sequence[Path] = ()) -> None:
-        """The folder is that of `paths`; `others` are written as seen from it where a text has them."""
+    def __init__(self, places: Sequence[Path | str], others: Sequence[Path] = ()) -> None:
+        """The folder is that of paths among `places`; `others` are written as seen from it where a text has them."""
+        paths = [Path(place) for place in places if not is_url(place)]
         found = [path.resolve() for path in paths]
         here = Path.cwd()
         below = all(path.is_relative_to(here) for path in found)
@@ -29,8 +32,8 @@ class Places:
         self._known = {path: known[path] for path in longest}
 
     def path(self, path: Path | str) -> str:
-        """A path from the folder, as a command run there has it."""
-        return os.path.relpath(Path(path).resolve(), self.base)
+        """A path from the folder, as a command run there has it; a URL as it is."""
+        return str(path) if is_url(path) else os.path.relpath(Path(path).resolve(), self.base)
 
     def text(self, text: str) -> str:
         """A text in which the paths of this machine that are known are written from the folder."""

@@ -49,7 +49,7 @@ def lines(store: Store, places: Places) -> dict[str, str]:
     versions = run["versions"] if isinstance(run.get("versions"), dict) else {}
     prompt = _inside(run, "recipe", "prompt", "text")
     card = {
-        "folder": places.path(store.path),
+        "folder": places.path(store.place),
         "model": places.value(run.get("model")),
         "architecture": run.get("architecture"),
         "revision": run.get("revision"),
@@ -115,7 +115,7 @@ def commands(store: Store, places: Places) -> list[str]:
     """The commands that made the store, from the recipe that it holds; none for a store that was not extracted."""
     if not isinstance(store.run.get("recipe"), dict):
         return []
-    path = places.path(store.path)
+    path = places.path(store.place)
     file = f"{store.path.resolve().name}.toml"
     return [
         f"actstore recipes show {shlex.quote(path)} > {shlex.quote(file)}",

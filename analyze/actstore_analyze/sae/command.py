@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from actstore.commands.options import COUNT, SEED, Number
+from actstore.commands.options import COUNT, SEED, Number, Place
 from actstore_analyze.commands import end_of, judged, measured, published, referenced, roles, say, show
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -39,7 +39,7 @@ def controlled(command: Command) -> Command:
     untrained = click.option(
         "--untrained",
         metavar="STORE",
-        type=click.Path(path_type=Path),
+        type=Place(),
         help="The same samples run with an untrained adapter, a control more: extract them with a copy of the model.",
     )
     seed = click.option(
@@ -61,7 +61,7 @@ def controlled(command: Command) -> Command:
 )
 @controlled
 @referenced
-def sae(store: Path, **asked: Any) -> None:
+def sae(store: Path | str, **asked: Any) -> None:
     """Reconstruction by sparse autoencoders: error, sparsity and cosine by role, order of the prompt and layer.
 
     Every group stands beside its controls: the same vectors rotated at random, and Gaussian vectors of the same mean
@@ -139,7 +139,7 @@ JUDGED = ("judge", "prompt", "base_url", "images", "controls", "at_once", "tries
 @controlled
 @referenced
 def describe(
-    store: Path,
+    store: Path | str,
     force: bool,
     figure: Path | None,
     style: str | None,
@@ -187,6 +187,6 @@ def describe(
         behind = published(call, reference, drawn=figure is not None)
         found = answer(opened, call, force=force, say=say)
         if figure is not None:
-            charts.draw(sae_figures.matched(found.table, title=store.name, **behind), figure)
+            charts.draw(sae_figures.matched(found.table, title=Path(store).name, **behind), figure)
     render(found.table, style, output)
     end_of(found)

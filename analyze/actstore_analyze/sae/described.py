@@ -132,7 +132,7 @@ class Described(PerLayer):
             f"Rows: {self.sql}. Vectors: {RESIDUAL}."
         )
 
-    def command(self, store: Path) -> str:
+    def command(self, store: Path | str) -> str:
         """The command line of the call, without what it found by itself."""
         return super(
             Described, replace(self, fingerprints=(), description_fingerprints=(), untrained_state=None)

@@ -100,7 +100,7 @@ class Strongest(PerLayer):
             f"Rows: {self.sql}. Vectors: {RESIDUAL}."
         )
 
-    def command(self, store: Path) -> str:
+    def command(self, store: Path | str) -> str:
         """The command line of the call, without what it found by itself."""
         return super(Strongest, replace(self, fingerprints=())).command(store)
 

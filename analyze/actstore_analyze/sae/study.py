@@ -120,7 +120,7 @@ class Rebuilt(PerLayer):
             f"Vectors: {RESIDUAL}."
         )
 
-    def command(self, store: Path) -> str:
+    def command(self, store: Path | str) -> str:
         """The command line of the call, without what it found by itself."""
         return super(Rebuilt, replace(self, fingerprints=(), untrained_state=None)).command(store)
 

@@ -26,7 +26,7 @@ from actstore_analyze.commands import end_of, judged, say
 @click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer.")
 @output_options
 def score(
-    store: Path,
+    store: Path | str,
     sql: str,
     task: str,
     said: str | None,

@@ -47,7 +47,7 @@ class Reviewed(Judging, Scored):
         """As they are kept with the result."""
         return self.kept(super().parameters)
 
-    def command(self, store: Path) -> str:
+    def command(self, store: Path | str) -> str:
         """The command line of the call."""
         return f"{super().command(store)} {shlex.join(['--judge', self.judge])}"
 

@@ -76,7 +76,7 @@ class Scored:
         """As they are kept with the result."""
         return asdict(self)
 
-    def command(self, store: Path) -> str:
+    def command(self, store: Path | str) -> str:
         """The command line of the call."""
         words = ["actstore", "score", str(store), *([self.sql] if self.sql != EVERY_SAMPLE else [])]
         return shlex.join([*words, "--task", self.task, "--said", self.said, "--truth", self.truth])

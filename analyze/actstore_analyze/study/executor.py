@@ -10,7 +10,6 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_complet
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from typing import Any, TypeVar
 
 from actstore.errors import ActstoreError, ActstoreWarning
@@ -23,7 +22,7 @@ __all__ = ["mapped"]
 T = TypeVar("T")
 Value = tuple[int, Any]  # of the unit at that index
 
-_opened: dict[Path, Store] = {}  # of a worker process
+_opened: dict[str, Store] = {}  # of a worker process
 
 
 class _DiedError(Exception):
@@ -49,7 +48,7 @@ def mapped(
     one dies again.
     executor: whose processes do it instead, here or on other machines that see the store at the same path.
     """
-    work = partial(_in_worker, function, store.path, store.state)
+    work = partial(_in_worker, function, store.place, store.state)
     if executor is not None:
         values: Iterator[Value] = enumerate(executor.map(work, units))
     elif min(jobs, len(units)) > 1:
@@ -148,7 +147,7 @@ def _begin(threads: int, began: Event) -> None:
     began.set()
 
 
-def _in_worker(function: Callable[[Store, Any], T], path: Path, state: str, unit: Any) -> T:
+def _in_worker(function: Callable[[Store, Any], T], path: str, state: str, unit: Any) -> T:
     """The value of a unit, from this process's own view of the store; a worker may outlive what the store held."""
     if path not in _opened or _opened[path].state != state:
         _opened[path] = open_store(path)

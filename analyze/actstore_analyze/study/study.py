@@ -123,7 +123,7 @@ class Study(ABC):
         """The rows in words."""
         return "all rows" if self.sql == EVERYTHING else f"rows: {self.sql}"
 
-    def command(self, store: Path) -> str:
+    def command(self, store: Path | str) -> str:
         """The command line of the call; options with their usual value are not written, but for `always`."""
         words = [
             "actstore",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actstore.commands.options import COUNT, SEED, Number, output_options, store_argument
+from actstore.commands.options import COUNT, SEED, Number, folder_argument, output_options
 from actstore.commands.statuses import Status, end
 from actstore.errors import visible
 
@@ -32,7 +32,7 @@ set_option = click.option(
 
 
 @click.command()
-@store_argument
+@folder_argument
 @click.argument("sql", default="from samples where status = 'ok'")
 @click.option("-n", "n", type=COUNT, default=8, show_default=True, help="Samples that are run again.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Which of the samples of the query.")
@@ -109,7 +109,7 @@ def recompute(
 
 
 @click.command()
-@store_argument
+@folder_argument
 @click.option("--dry-run", is_flag=True, help="Say which samples would be run again; needs no model.")
 @click.option("--failed", is_flag=True, help="Also run samples that failed once more.")
 @click.option("--accept-failed", is_flag=True, help="Take samples that fail now for such as always failed.")

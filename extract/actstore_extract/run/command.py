@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actstore.commands.options import COUNT, output_options, store_argument
+from actstore.commands.options import COUNT, folder_argument, output_options
 from actstore.commands.plugins import Shelf
 from actstore.commands.statuses import Status, end
 from actstore.errors import visible
 from actstore.progress import duration
+from actstore.storage.urls import is_url
 
 if TYPE_CHECKING:
     from actstore_extract.recipe.recipe import Recipe
@@ -24,7 +25,7 @@ def _say(text: str) -> None:
 
 @click.command()
 @click.argument("recipe")
-@store_argument
+@folder_argument
 @click.option("--estimate", is_flag=True, help="Print rows, bytes and time, measured on some samples; write nothing.")
 @click.option(
     "--arithmetic",
@@ -150,7 +151,7 @@ def _print_estimate(estimate: "Estimate") -> None:
 
 
 @click.command()
-@store_argument
+@folder_argument
 @click.argument("recipe", required=False)
 @click.option("--pixels", type=click.IntRange(1, 1024), default=96, show_default=True, help="Wide and high, at most.")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the recipe.")
@@ -247,7 +248,7 @@ def roles(where: str | None, style: str | None, output: Path | None) -> None:
         if resolve(style, output) == "table":
             click.echo(f"{legend.prompt()}\n")
         render(legend.example(), style, output)
-    elif Path(where).is_dir():
+    elif is_url(where) or Path(where).is_dir():
         from actstore.store import open as open_store
 
         render(legend.of_store(open_store(where)), style, output)
@@ -275,8 +276,8 @@ def show(name: str) -> None:
 
     if name in shipped():
         click.echo(shipped()[name].text, nl=False)
-    elif Path(name).is_dir():
-        click.echo(_recipe_of(Path(name)), nl=False)
+    elif is_url(name) or Path(name).is_dir():
+        click.echo(_recipe_of(name), nl=False)
     else:
         hint = nearest(name, list(shipped()), "see actstore recipes; for trainings, actstore train recipes")
         raise ActstoreError(f"'{name}' is no store, and no recipe of that name ships{hint}")
@@ -315,7 +316,7 @@ def keys(word: str | None, style: str | None, output: Path | None) -> None:
     render(pl.DataFrame(found, schema=Key._fields, orient="row"), style, output)
 
 
-def _recipe_of(path: Path) -> str:
+def _recipe_of(path: str) -> str:
     """The recipe in the run card of a store, as TOML."""
     from actstore.errors import ActstoreError
     from actstore.store import open as open_store

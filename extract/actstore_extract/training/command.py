@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actstore.commands.options import COUNT, SEED, Number, OutputPath, numbers, output_options
+from actstore.commands.options import COUNT, SEED, Number, OutputPath, folder_argument, numbers, output_options
 from actstore.commands.plugins import Group, Shelf
 from actstore.errors import visible
 
@@ -92,7 +92,7 @@ def lora(recipe: str, out: Path, device: str, overrides: tuple[str, ...], merge:
 
 
 @train.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@folder_argument
 @click.argument("out", type=OutputPath(file_okay=False, dir_okay=True))
 @click.argument("sql", default="from rows where modality = 'text'")
 @click.option(

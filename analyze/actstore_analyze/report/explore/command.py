@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("sample")
 @click.option("--condition", default="none", show_default=True, help="As it was run under this intervention.")
 @click.option("-o", "--output", type=OutputPath(), help="Write .html, .png or .svg instead.")
-def show(store: Path, sample: str, condition: str, output: Path | None) -> None:
+def show(store: Path | str, sample: str, condition: str, output: Path | None) -> None:
     """Show one sample: its picture, where the text looks in it, its tokens, what was said, the logit lens.
 
     What the store does not keep is said in its place, with the key of a recipe that keeps it.

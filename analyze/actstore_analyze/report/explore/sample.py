@@ -128,7 +128,7 @@ def with_pictures(
     pictures, unseen = _pictures(store, thumbnails, row, plan, image)
     said = list(zip(row["top_tokens"] or [], map(float, row["top_probabilities"] or []), strict=True))
     return Sample(
-        store=store.path,
+        store=Path(store.place),
         model=str(store.run.get("model") or ""),
         sample_id=row["sample_id"],
         condition=row["condition"],

@@ -29,7 +29,7 @@ MOST = 24  # features of a page where none is named
 @click.option("--force", is_flag=True, help="Compute it again, though it was saved.")
 @output_options
 def features(
-    store: Path,
+    store: Path | str,
     sql: str,
     feature: list[int] | None,
     descriptions: str | None,

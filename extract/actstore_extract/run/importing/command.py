@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actstore.commands.options import store_argument
+from actstore.commands.options import folder_argument
 from actstore.errors import visible
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _words(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 
 @click.command(name="import")
 @click.argument("source", type=click.Path(path_type=Path))
-@store_argument
+@folder_argument
 @click.option("--as", "kind", type=click.Choice(KINDS), required=True, help="What made SOURCE.")
 @click.option("--samples", type=FILE, help="A table of the samples, in their order: sample_id, label, length, ...")
 @click.option("--rows", type=FILE, help="A table of sample_id, role, position: what is kept of whole samples.")

@@ -1,0 +1,184 @@
+"""Object storage: the few things that a store needs of S3, GCS, Azure or a web server.
+
+A store on object storage has the names and the bytes of one in a folder. What differs is how a name is made once (put
+if absent in place of a link), and that a stretch of bytes is one request.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import obstore
+from obstore import exceptions
+from obstore.store import HTTPStore, from_url
+
+from actstore.errors import ActstoreError, CorruptError, NotAStoreError
+from actstore.storage.urls import checked
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
+
+__all__ = ["AbsentError", "NoStretchesError", "Objects", "PresentError", "Storage", "opened"]
+
+BLOCK = 2**22  # bytes of an object in memory at once
+RETRIES = {"max_retries": 4, "retry_timeout": timedelta(seconds=15)}  # then somebody who waits is told
+PAUSES = (0.0, 0.1, 0.5, 2.0)  # seconds, while another request for the same name is under way
+CREDENTIALS = (
+    "look at the credentials of the environment (S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, "
+    "AWS_REGION, or AWS_SKIP_SIGNATURE=true for what is public)"
+)
+UNKNOWN = re.compile("AccessKey|169\\.254|token|credential", re.IGNORECASE)  # in what is said where there are none
+SECRETS = re.compile(r"\?\S*")  # of a URL: a signature, a token
+LONGEST = 300  # characters of what a server says
+_process = os.getpid()
+
+
+class AbsentError(ActstoreError):
+    """There is no object of this name."""
+
+
+class NoStretchesError(ActstoreError):
+    """The server sends objects whole, whatever is asked for."""
+
+
+class PresentError(ActstoreError):
+    """There is an object of this name, and its bytes are others."""
+
+
+class Storage(Protocol):
+    """Objects below one URL; names are relative to it. Any method may be called from any thread."""
+
+    url: str
+    lists: bool  # not a web server, which cannot say what it has
+
+    def listed(self, folder: str) -> dict[str, int]:
+        """Sizes in bytes of what lies below `folder/`, by name; a request for each 1,000."""
+
+    def blocks(self, name: str, most: int) -> Iterator[bytes]:
+        """All of an object, block by block: one request.
+
+        Raises AbsentError, and CorruptError for one of more than `most` bytes, before they are read.
+        """
+
+    def stretches(self, name: str, stretches: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Stretches [start, end) of an object, a request each, at once; shorter where the object ends.
+
+        Raises AbsentError, NoStretchesError.
+        """
+
+    def write(self, name: str, content: Path | bytes) -> None:
+        """Put an object, in place of one that is there: whole or not at all."""
+
+    def create(self, name: str, content: bytes) -> None:
+        """Put an object where there is none; raises PresentError where one of other bytes is."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects; one that is not there is no error."""
+
+
+def opened(url: str) -> Storage:
+    """The storage at a URL; credentials are those of the environment. Raises ActstoreError for what is no such URL."""
+    url = checked(url)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "") if url.startswith("s3:") else url
+    made_by: Any = HTTPStore.from_url if url.startswith("http") else from_url
+    client: ClientConfig = {"allow_http": endpoint.startswith("http:"), "timeout": "10m", "connect_timeout": "5s"}
+    try:
+        store = made_by(url, client_options=client, retry_config=RETRIES)
+    except (exceptions.BaseError, ValueError) as error:
+        raise ActstoreError(f"{url}: {_line(error)}") from None
+    return Objects(url, store)
+
+
+class Objects:
+    """A storage that obstore speaks to."""
+
+    def __init__(self, url: str, store: Any) -> None:
+        self.url, self.lists, self._store = url, not url.startswith("http"), store
+
+    def listed(self, folder: str) -> dict[str, int]:
+        """See Storage."""
+        with self._said(folder):
+            return {one["path"]: one["size"] for page in obstore.list(self._store, folder) for one in page}
+
+    def blocks(self, name: str, most: int) -> Iterator[bytes]:
+        """See Storage."""
+        with self._said(name):
+            found = obstore.get(self._store, name)
+            if (size := found.meta["size"]) > most:
+                raise CorruptError(f"{self.url}/{name}: {size} bytes, where at most {most} belong")
+            for block in found.stream(min_chunk_size=BLOCK):
+                yield bytes(block)
+
+    def stretches(self, name: str, stretches: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See Storage."""
+        starts, ends = [start for start, _ in stretches], [end for _, end in stretches]
+        with self._said(name):
+            return [bytes(one) for one in obstore.get_ranges(self._store, name, starts=starts, ends=ends, coalesce=0)]
+
+    def write(self, name: str, content: Path | bytes) -> None:
+        """See Storage."""
+        with self._said(name):
+            obstore.put(self._store, name, content)
+
+    def create(self, name: str, content: bytes) -> None:
+        """See Storage.
+
+        "It exists" may mean our own request, whose answer was lost and which was sent again, or one under way that
+        fails yet: what lies there tells.
+        """
+        for pause in PAUSES:
+            time.sleep(pause)
+            try:
+                with self._said(name):
+                    obstore.put(self._store, name, content, mode="create")
+                return
+            except PresentError:
+                try:
+                    if b"".join(self.blocks(name, len(content))) == content:
+                        return
+                except AbsentError:
+                    continue
+                except CorruptError:  # it is longer
+                    pass
+                raise
+        raise ActstoreError(f"{self.url}/{name}: other requests for it are under way again and again; try it later")
+
+    def remove(self, names: Iterable[str]) -> None:
+        """See Storage."""
+        if found := list(names):
+            with self._said(found[0]):
+                obstore.delete(self._store, found)
+
+    @contextmanager
+    def _said(self, name: str) -> Iterator[None]:
+        """Inside, what the storage says against it is one line that names the object."""
+        where = f"{self.url}/{name}"
+        if os.getpid() != _process:  # obstore would wait for threads that a fork lacks
+            raise RuntimeError(f"{where}: this process was forked from one that had read URLs; start it by spawn")
+        try:
+            yield
+        except (FileNotFoundError, exceptions.NotFoundError) as error:
+            if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+                raise NotAStoreError(f"{self.url}: there is no such bucket; {_line(error)}") from None
+            raise AbsentError(f"{where}: there is no such object") from None
+        except exceptions.AlreadyExistsError:
+            raise PresentError(f"{where}: exists already, with other bytes") from None
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError):
+            raise ActstoreError(f"{where}: not allowed; {CREDENTIALS}") from None
+        except exceptions.NotSupportedError:
+            raise NoStretchesError(f"{where}: this server sends no part of an object by itself") from None
+        except (exceptions.BaseError, ValueError, OSError) as error:
+            text = _line(error)
+            instead = CREDENTIALS if UNKNOWN.search(text) else "nothing is known of what is there"
+            raise ActstoreError(f"{where}: {text}; {instead}") from None
+
+
+def _line(error: Exception) -> str:
+    """What obstore says, in one line, without what a URL may have of credentials."""
+    text = " ".join(str(error).partition("Debug source")[0].split())
+    return SECRETS.sub("", text)[:LONGEST]

@@ -1,0 +1,185 @@
+"""A server of buckets on this machine, for tests: enough of S3's language, what goes wrong on networks, and a count."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import md5
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+REFUSALS = {
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    409: "ConditionalRequestConflict",
+    412: "PreconditionFailed",
+    416: "InvalidRange",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "SlowDown",
+}
+Request = tuple[str, str]  # method and key; LIST and a prefix
+
+
+@dataclass
+class Fault:
+    """What goes wrong with `times` requests of a method whose key has this in it.
+
+    kind: a status; `cut` or `flip` a body; `lost`: done, and the answer never comes.
+    """
+
+    kind: int | str
+    method: str = "GET"
+    key: str = ""
+    times: int = 1
+
+
+@dataclass
+class Bucket:
+    """Objects by key; `page` of them are listed at once. ignores: whether conditions of a PUT are."""
+
+    name: str
+    url: str = ""
+    objects: dict[str, bytes] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    page: int = 1000
+    ignores: bool = False
+    ranges: bool = True  # whether stretches of an object are sent
+    said: list[str] = field(default_factory=list)  # headers of requests
+
+    def took(self) -> list[Request]:
+        """The requests since this was asked last."""
+        found = self.requests[:]
+        self.requests.clear()
+        return found
+
+
+@contextmanager
+def bucket(name: str = "b") -> Iterator[Bucket]:
+    """A bucket of this name that is served at `url`."""
+    made = Bucket(name)
+
+    class Handler(_Handler):
+        bucket = made
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    made.url = f"http://127.0.0.1:{server.server_port}"
+    serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    serving.start()
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    bucket: Bucket
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._serve("GET")
+
+    def do_PUT(self) -> None:
+        self._serve("PUT")
+
+    def do_POST(self) -> None:
+        self._serve("POST")
+
+    def do_DELETE(self) -> None:
+        self._serve("DELETE")
+
+    def _serve(self, method: str) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        url = urlsplit(self.path)
+        name, _, key = unquote(url.path).lstrip("/").partition("/")
+        asked = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
+        if "list-type" in asked:
+            method, key = "LIST", asked.get("prefix", "")
+        self.bucket.requests.append((method, key))
+        self.bucket.said.append(str(self.headers))
+        fault = next((f for f in self.bucket.faults if f.times and f.method == method and f.key in key), None)
+        if fault:
+            fault.times -= 1
+        if fault and isinstance(fault.kind, int):
+            return self._refuse(fault.kind)
+        if name != self.bucket.name:
+            return self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
+        status, answer, headers = getattr(self, f"_{method.lower()}")(key, asked, body)
+        if fault and fault.kind == "lost":
+            self.close_connection = True
+            return None
+        whole = len(answer)
+        if fault and fault.kind == "cut":
+            answer, self.close_connection = answer[: whole // 2], True
+        if fault and fault.kind == "flip":
+            answer = answer[: whole // 2] + bytes([answer[whole // 2] ^ 1]) + answer[whole // 2 + 1 :]
+        return self._answer(status, answer, whole, **headers)
+
+    def _refuse(self, status: int) -> None:
+        self._answer(status, f"<Error><Code>{REFUSALS[status]}</Code></Error>".encode())
+
+    def _answer(self, status: int, body: bytes = b"", whole: int | None = None, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body) if whole is None else whole))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _get(self, key: str, _asked: dict[str, str], _body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        if key not in self.bucket.objects:
+            return 404, b"<Error><Code>NoSuchKey</Code></Error>", {}
+        content = self.bucket.objects[key]
+        headers = {"ETag": _tag(content), "Last_Modified": "Sun, 29 Nov 2026 00:00:00 GMT"}
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not (asked and self.bucket.ranges):
+            return 200, content, headers
+        first, last = int(asked[1]), min(int(asked[2]), len(content) - 1)
+        if first > last:
+            return 416, b"<Error><Code>InvalidRange</Code></Error>", {}
+        return 206, content[first : last + 1], {**headers, "Content_Range": f"bytes {first}-{last}/{len(content)}"}
+
+    def _put(self, key: str, _asked: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        if self.headers.get("If-None-Match") and key in self.bucket.objects and not self.bucket.ignores:
+            return 412, b"<Error><Code>PreconditionFailed</Code></Error>", {}
+        self.bucket.objects[key] = body
+        return 200, b"", {"ETag": _tag(body)}
+
+    def _post(self, _key: str, _asked: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        keys = re.findall("<Key>(.*?)</Key>", body.decode())
+        for key in keys:
+            self.bucket.objects.pop(key, None)
+        done = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+        return 200, f"<DeleteResult>{done}</DeleteResult>".encode(), {}
+
+    def _delete(self, key: str, _asked: dict[str, str], _body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        self.bucket.objects.pop(key, None)
+        return 204, b"", {}
+
+    def _list(self, prefix: str, asked: dict[str, str], _body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        after = asked.get("continuation-token", "")
+        keys = sorted(key for key in self.bucket.objects if key.startswith(prefix) and key > after)
+        shown = keys[: self.bucket.page]
+        entries = "".join(
+            f"<Contents><Key>{escape(key)}</Key><LastModified>2026-11-29T00:00:00.000Z</LastModified>"
+            f"<ETag>{escape(_tag(self.bucket.objects[key]))}</ETag><Size>{len(self.bucket.objects[key])}</Size></Contents>"
+            for key in shown
+        )
+        more = len(keys) > len(shown)
+        token = f"<NextContinuationToken>{escape(shown[-1])}</NextContinuationToken>" if more else ""
+        text = f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}</ListBucketResult>"
+        return 200, text.encode(), {"Content_Type": "application/xml"}
+
+
+def _tag(content: bytes) -> str:
+    return f'"{md5(content).hexdigest()}"'
