@@ -1,5 +1,6 @@
 """Progress: a bar with rate and remaining time on a terminal and in a notebook, elsewhere a line every minute."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from actstore.errors import visible
 
+KERNEL = "JPY_PARENT_PID"  # what a kernel of Jupyter has in its environment, and its commands too
 EVERY = 60.0  # seconds between two lines
 OFTEN = 0.2  # seconds between two states of a bar in a notebook
 
@@ -27,7 +29,8 @@ def bar(total: int, unit: str) -> Iterator["Bar"]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    here = console.is_terminal and notebook is None  # a kernel says that standard error is a terminal
+    # A kernel says that standard error is a terminal, to commands in its cells too: all states of a bar would be kept.
+    here = console.is_terminal and notebook is None and KERNEL not in os.environ
     with Progress(*columns, console=console, disable=not here, transient=True) as progress:
         one, over = Bar(progress, total, unit, notebook), Event()
         if not (here or notebook):

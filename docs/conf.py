@@ -17,7 +17,6 @@ os.environ |= {  # of kernels and their commands: these print as into a file
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "NO_COLOR": "1",
     "OMP_NUM_THREADS": "1",  # threads that wait for each other on a busy machine would cost most of the time
-    "TERM": "dumb",
     "TQDM_DISABLE": "1",
 }
 for name, first in (("PYTHONPATH", HERE), ("PATH", Path(sys.executable).parent)):

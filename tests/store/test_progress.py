@@ -3,6 +3,8 @@
 import re
 import time
 
+import pytest
+
 from actstore import progress
 
 
@@ -24,3 +26,13 @@ def test_what_is_done_within_a_minute_says_nothing(capsys):
     with progress.bar(4, "steps") as one:
         one.advance(4)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("kernel", "drawn"), [(False, True), (True, False)])
+def test_a_command_in_a_notebook_draws_no_bar(monkeypatch, capsys, kernel, drawn):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a kernel says to its commands, whose standard error is a terminal
+    monkeypatch.setenv("TERM", "xterm-color")
+    monkeypatch.setenv("JPY_PARENT_PID", "1") if kernel else monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    with progress.bar(4, "steps") as one:
+        one.advance(4)
+    assert ("steps" in capsys.readouterr().err) == drawn
