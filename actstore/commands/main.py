@@ -285,7 +285,8 @@ def verify(store: Path | str, samples: bool, style: str | None, output: Path | N
         render((verification.samples if samples else verification.report)(folder, problems), style, output)
         damaged, unread = verification.apart(problems)
         said = [f"{store}: {len(damaged)} of {len(steps)} checks failed; the table above names the files"]
-        advice = f"where a folder holds the store whole: actstore push FOLDER {store}" if far else None
+        instead = "remove what is named there; where a folder holds the store whole, push sends it again"
+        advice = f"{instead}: actstore push FOLDER {store}" if far else None
         raise ActstoreError("\n".join(filter(None, [*said, unread, advice or damage.advice(folder, problems)])))
     lost = [] if far else orphans.unnamed(folder)
     for path in lost:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from actstore.errors import ActstoreError
 from actstore.format import checkpoint, commits, records, results
 from actstore.format.commits import File
+from actstore.format.lens import FOLDER as LENS
 from actstore.format.names import (
     CHECKPOINT,
     COMMITS,
@@ -60,7 +61,8 @@ def push(store: Path, url: str) -> Push:
         _probe(storage)
         for name in (PLAN, VOCABULARY):
             _create(storage, name, opened.checked(name).read_bytes(), "choose another prefix, or remove what is there")
-    there = storage.listed(PARTS) | storage.listed(RESULTS) | storage.listed("lens")
+    there = storage.listed(PARTS) | storage.listed(RESULTS)  # names that no other bytes have
+    there |= storage.listed(LENS) if known else {}
     files = _files(opened)
     fresh = {name: file for name, file in files.items() if there.get(name) != file.size}
     with bar(len(fresh), "files") as progress, ThreadPoolExecutor(AT_ONCE) as pool:

@@ -38,7 +38,7 @@ LAYERS_WITHOUT_LIST = 1  # of a web server, which may count requests
 ROOM = 10  # a shard is kept where this many of its size are free
 RESULTS_BYTES = 2**25  # beside tables, in the file that holds them
 NOT_NAMES = re.compile(r"[^A-Za-z0-9._-]|^\.+$")  # of a folder
-COPY = "restore it from a copy (actstore push)"
+COPY = "remove it there, if it is, and actstore push the store again"
 
 T = TypeVar("T")
 R = TypeVar("R")

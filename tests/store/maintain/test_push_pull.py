@@ -8,6 +8,7 @@ import pytest
 
 import actstore
 import far
+import lenses
 import making
 from actstore.commands.main import run
 from actstore.errors import ActstoreError, CorruptError, NotAStoreError
@@ -105,6 +106,34 @@ def test_another_store_is_left_alone(made, served, tmp_path):
     served.objects.update(before)
     with pytest.raises(ActstoreError, match=f"{tmp_path}/other is another store; choose another folder"):
         pull(URL, tmp_path / "other")
+
+
+def test_what_is_damaged_there_is_told_and_mended(made, served, capfd):
+    """As the advice says it: removed there, and pushed again."""
+    push(made, URL)
+    whole = dict(served.objects)
+    key = next(key for key in whole if key.endswith("residual/eoi/c/0/0/0"))
+    served.objects[key] = whole[key][:-1] + bytes([whole[key][-1] ^ 1])
+    assert run(["verify", URL]) == 1
+    said = "".join(capfd.readouterr())
+    assert f"{URL}: 1 of 18 checks failed" in said
+    assert key.removeprefix("runs/s/") in said
+    assert f"actstore push FOLDER {URL}" in said
+    del served.objects[key]
+    push(made, URL)
+    assert served.objects == whole
+    assert run(["verify", URL]) == 0
+
+
+def test_a_lens_that_another_push_left_is_replaced(tmp_path, served):
+    """One that was interrupted, of a store with the same plan and a lens of the same size."""
+    store = making.create(tmp_path / "s", 1, lens=lenses.made(d=making.D_MODEL), dtype="float32")
+    store.write(0, **making.content(0))
+    left = "runs/s/lens/unembedding.bin"
+    served.objects[left] = bytes((store.path / "lens" / "unembedding.bin").stat().st_size)
+    push(store.path, URL)
+    assert served.objects[left] == (store.path / "lens" / "unembedding.bin").read_bytes()
+    assert (actstore.open(URL).lens.weight == store.lens.weight).all()
 
 
 def test_another_writers_record_is_left_alone(made, served, monkeypatch):
