@@ -107,12 +107,14 @@ def nearest(name: object, known: list[str], also: str = "") -> str:
     ''
     >>> nearest("eio", ["eol", "eoi"])  # of those as close, the one with the same letters
     "; did you mean 'eoi'?"
+    >>> nearest("EOI", ["eol", "eoi"])
+    "; did you mean 'eoi'?"
     >>> nearest("lable", ["label", "role"], "there are label, role")
     "; did you mean 'label'? There are label, role"
     >>> nearest("xyz", ["label", "role"], "there are label, role")
     '; there are label, role'
     """
-    close = get_close_matches(str(name), known)
+    close = [each for each in known if each.casefold() == str(name).casefold()] or get_close_matches(str(name), known)
     same = [each for each in close if sorted(each) == sorted(str(name))]
     if not close:
         return also and f"; {also}"

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from actstore.commands import outputs
-from actstore.commands.table import COLUMNS, STYLES
+from actstore.commands.table import COLUMNS, STYLES, SUFFIXES
+from actstore.format.given import suffix_of
 from actstore.storage import urls
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -125,13 +126,24 @@ def _is_number(text: str) -> bool:
 def output_options(command: Command) -> Command:
     """--format, --columns and --output of everything that prints a table; `render` finds --columns in the context."""
     style = click.option(
-        "--format", "style", type=click.Choice(STYLES), help="How to print it: a table on a terminal, else JSON lines."
+        "--format",
+        "style",
+        type=click.Choice(STYLES),
+        is_eager=True,  # it says what --output is
+        help="How to print it: a table on a terminal, else JSON lines.",
     )
-    output = click.option("-o", "--output", type=OutputPath(), help="Write to this file.")
+    output = click.option("-o", "--output", type=OutputPath(), callback=_a_table, help="Write to this file.")
     columns = click.option(
         "--columns", metavar="NAME,...", callback=_chosen, expose_value=False, help="Which columns, in this order."
     )
     return style(columns(output(command)))
+
+
+def _a_table(context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    """The file; BadParameter for a suffix of something else than a table, before one is computed for it."""
+    if path is not None and context.params["style"] is None and suffix_of(path) not in {"", *SUFFIXES}:
+        raise click.BadParameter(f"'{path}': a table is one of {', '.join(sorted(SUFFIXES))}, or what --format says")
+    return path
 
 
 def _chosen(context: click.Context, _option: click.Parameter, text: str | None) -> None:

@@ -96,9 +96,7 @@ def resolve(style: str | None, output: Path | None) -> str:
     if style is not None:
         return style
     if output is not None:
-        return {"txt": "table", "md": "markdown"}.get(
-            suffix := suffix_of(output)[1:], suffix if suffix in STYLES else "jsonl"
-        )
+        return SUFFIXES.get(suffix_of(output), "jsonl")
     return "table" if _standard().isatty() else "jsonl"
 
 
@@ -216,3 +214,4 @@ _WRITERS: "dict[str, Callable[[pl.DataFrame, IO[bytes]], None]]" = {
     "markdown": _markdown,
 }
 STYLES = tuple(_WRITERS)
+SUFFIXES = {f".{style}": style for style in ("csv", "json", "jsonl", "parquet")} | {".md": "markdown", ".txt": "table"}

@@ -31,6 +31,13 @@ _TYPES: tuple[tuple[str, type[pl.DataType]], ...] = (
     (f"{_DECIMAL}|nan|NaN|-?inf", pl.Float64),
 )
 _BOOLEANS = ({"true", "false"}, {"True", "False"})
+_SPREADSHEET = "save a spreadsheet as CSV: commas between, UTF-8"
+_OTHERS = {  # how files begin that are called a table
+    b"<!doctype html": "it is a web page; save the table itself, or copy it into a spreadsheet",
+    b"<html": "it is a web page; save the table itself, or copy it into a spreadsheet",
+    b"pk\x03\x04": f"it is a spreadsheet or an archive under another name; {_SPREADSHEET}",
+    b"version https://git-lfs": "it is a pointer of Git LFS, not the file; fetch it with: git lfs pull",
+}
 
 
 def read_table(path: Path, words: Collection[str] = ()) -> pl.DataFrame:
@@ -39,10 +46,15 @@ def read_table(path: Path, words: Collection[str] = ()) -> pl.DataFrame:
     ActstoreError for what cannot be read, or not without changing it.
     """
     if (suffix := suffix_of(path)) not in FORMATS:
-        kinds = ", ".join(FORMATS)
-        raise ActstoreError(f"{path}: a table is one of {kinds}; save a spreadsheet as CSV: commas between, UTF-8")
+        remedy = "write a record a line, as .jsonl" if suffix == ".json" else _SPREADSHEET
+        told = "it is a folder" if path.is_dir() else f"a table is one of {', '.join(FORMATS)}; {remedy}"
+        raise ActstoreError(f"{path}: {told}")
     try:
-        return FORMATS[suffix](path.read_bytes().removeprefix(BOM_UTF8), words)
+        data = path.read_bytes().removeprefix(BOM_UTF8)
+        start = data[:512].lstrip().lower()
+        if other := next((said for mark, said in _OTHERS.items() if start.startswith(mark)), None):
+            raise ActstoreError(other)
+        return FORMATS[suffix](data, words)
     except FileNotFoundError:
         raise ActstoreError(f"table {path} does not exist") from None
     except (OSError, ActstoreError, pl.exceptions.PolarsError) as error:
@@ -117,6 +129,8 @@ def _typed(column: pl.Series) -> pl.Series:
 
 
 def _json_lines(data: bytes, _: Collection[str]) -> pl.DataFrame:
+    if data.lstrip().startswith(b"["):
+        raise ActstoreError("it is one list of JSON; write a record a line (jq -c '.[]')")
     rows = [_object(number, line) for number, line in enumerate(data.splitlines(), start=1) if line.strip()]
     names = dict.fromkeys(name for row in rows for name in row)
     return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in names])

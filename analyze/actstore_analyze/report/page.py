@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import polars as pl
 
 from actstore.commands.outputs import written
-from actstore.errors import visible
+from actstore.errors import ActstoreError, visible
+from actstore.format.given import suffix_of
 from actstore.store import Store
 from actstore_analyze.published import curves as published
 from actstore_analyze.published.models import of_run
@@ -83,6 +84,8 @@ def write(
 
     Raises ActstoreError for an unknown reference, for a name that nothing has, and where it cannot be written.
     """
+    if suffix_of(output) not in (".html", ".htm"):
+        raise ActstoreError(f"{output}: the report is one .html file; its figures are written beside it as .pdf, too")
     subjects = subjects_of(stores)
     choice = choose(only, subjects)
     left_out: list[str] = []

@@ -248,6 +248,8 @@ def test_errors(tmp_path, capsys):
     (tmp_path / "taken").write_text("")
     assert run(["report", str(store), "-o", str(tmp_path / "taken" / "r.html")]) == 1
     assert ": cannot be written" in capsys.readouterr().err
+    assert run(["report", str(store), "-o", str(tmp_path / "r.pdf")]) == 1
+    assert "r.pdf: the report is one .html file" in capsys.readouterr().err
     assert run(["report", "-o", str(tmp_path / "r.html")]) == 2
 
 

@@ -1,6 +1,9 @@
 """actstore sae: autoencoders from every kind of file, groups and controls, on a small store and on the demo's."""
 
+import io
 import json
+import shutil
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -327,6 +330,13 @@ def test_releases_are_known_by_their_ids(monkeypatch):
         source("gemma-scope-2b-pt-res-canonical", "layer_1/width_16k/canonical")
 
 
+def header(*shape):
+    """The beginning of a .npy that declares more than any memory."""
+    held = io.BytesIO()
+    np.lib.format.write_array_header_1_0(held, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return held.getvalue()
+
+
 def broken(tmp_path, what):
     """A folder of one autoencoder that cannot be used."""
     folder = tmp_path / what / "layer-1"
@@ -344,6 +354,19 @@ def broken(tmp_path, what):
         np.savez(folder / "params.npz", **weights(0) | {"W_enc": np.array([{}], dtype=object)})
     if what == "bare":
         (folder / "cfg.json").write_text("{}")
+    if what == "list":
+        (folder / "cfg.json").write_text("[]")
+    if what == "array":
+        with (folder / "params.npz").open("wb") as file:
+            np.save(file, np.ones(3))
+    if what == "vast":
+        with zipfile.ZipFile(folder / "params.npz", "w") as archive:
+            for name in weights(0):
+                archive.writestr(f"{name}.npy", header(10**7, 10**7))
+    if what == "cut":
+        shutil.copytree(DEMO / "layer-1", folder, dirs_exist_ok=True)
+        kept = folder / "sae_weights.safetensors"
+        kept.write_bytes(kept.read_bytes()[:-100])
     if what == "twice":
         (tmp_path / what / "layer_01").mkdir()
     return tmp_path / what
@@ -357,6 +380,10 @@ def broken(tmp_path, what):
         ("torn", "params.npz: not a params.npz of Gemma Scope"),
         ("pickled", "params.npz: not a params.npz of Gemma Scope"),
         ("bare", "layer-1: sae-lens cannot load it"),
+        ("list", "layer-1"),
+        ("array", "params.npz: not a params.npz of Gemma Scope"),
+        ("vast", "params.npz"),
+        ("cut", "layer-1"),
         ("empty", "neither cfg.json nor params.npz in it"),
         ("twice", "are both of layer 1; name one autoencoder"),
     ],
@@ -365,7 +392,8 @@ def test_files_that_cannot_be_used(store, tmp_path, capsys, what, message):
     status, _, err = command(capsys, "sae", store, "--saes", broken(tmp_path, what))
     assert status == 1
     assert message in err.splitlines()[-1]
-    assert len(err.splitlines()) <= 2  # layer 0 has no autoencoder
+    said = [line for line in err.splitlines() if " of 1 units" not in line]  # a bar, where that takes seconds
+    assert len(said) <= 2  # layer 0 has no autoencoder
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def test_a_table_that_is_not_there_or_none(tmp_path):
         source("table", path=tmp_path / "x.csv").samples()
     with pytest.raises(SamplesError, match=r"is one of .parquet, .csv"):
         source("table", path=tmp_path / "x.xlsx").samples()
+    with pytest.raises(SamplesError, match=f"{tmp_path}: it is a folder"):
+        source("table", path=tmp_path).samples()
     (tmp_path / "bad.parquet").write_bytes(b"nonsense")
     with pytest.raises(SamplesError, match=r"bad.parquet: "):
         source("table", path=tmp_path / "bad.parquet").samples()
@@ -254,6 +256,12 @@ def test_lines_of_a_csv_that_would_become_others_are_refused(grey, capsys, rows,
             "column 2 has no name; the first line names every column",
         ),
         ("t.csv", b",image\n0,0.png\n", r"column 1 has no name; .* \(of pandas: index=False\)"),
+        ("t.csv", b"\n<!DOCTYPE html><table>", "it is a web page; save the table itself"),
+        ("t.parquet", b"<HTML><body>404", "it is a web page"),
+        ("t.csv", b"PK\3\4xl", "it is a spreadsheet or an archive under another name; save a spreadsheet as CSV"),
+        ("t.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS.*: git lfs pull"),
+        ("t.json", b"{}", "a table is one of .*; write a record a line, as .jsonl"),
+        ("t.jsonl", b'[\n{"image": "0.png"}]\n', r"it is one list of JSON; write a record a line"),
     ],
 )
 def test_what_spreadsheets_write_is_refused_with_what_to_do(tmp_path, name, content, message):

@@ -146,3 +146,16 @@ def test_folders_that_are_missing_are_made(path, tmp_path):
         output = tmp_path / words[0] / "deep" / "x.parquet"
         assert main.run([*map(str, words), "-o", str(output)]) == 0
         assert output.is_file()
+
+
+@pytest.mark.parametrize("name", ["t.xlsx", "t.csv.gz", "t.tsv"])
+def test_a_file_of_another_form_is_refused_before_anything_is_computed(path, tmp_path, capfd, name):
+    """A spreadsheet would not open JSON lines that are called one of its own."""
+    out = tmp_path / name
+    assert main.run(["query", str(path), "from nothing", "-o", str(out)]) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"'{out}': a table is one of .csv, .json, .jsonl, .md, .parquet, .txt, or what --format says" in said
+    assert main.run(["query", str(path), "select 1 as x", "--format", "csv", "-o", str(out)]) == 0
+    assert out.read_text() == "x\n1\n"
+    assert main.run(["query", str(path), "select 1 as x", "-o", str(tmp_path / "T.CSV")]) == 0
+    assert (tmp_path / "T.CSV").read_text() == "x\n1\n"
