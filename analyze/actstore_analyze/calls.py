@@ -115,8 +115,8 @@ class Measures:
         if name not in measures():
             raise AttributeError(_unknown(name))
 
-        def ask(sql: str = "from rows", /, **options: Any) -> Measured:
-            return measure(self._store, name, **({"sql": sql} | options))
+        def ask(sql: str = "from rows", **options: Any) -> Measured:
+            return measure(self._store, name, sql, **options)
 
         ask.__name__, ask.__doc__ = name, _command(name).help
         return ask
