@@ -21,8 +21,8 @@ from actstore_extract.samples.source import Samples, SamplesError, Source
 __all__ = ["Mme"]
 
 _ORIGIN = (
-    "MME's release, MME_Benchmark_release_version "
-    "(https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models, branch Evaluation)"
+    "MME's release (MME_Benchmark_release_version, of branch Evaluation of "
+    "https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models)"
 )
 _ASKED = " Please answer yes or no."  # which ends every question, and lmms-eval puts its own sentence there
 _IMAGES = (".jpg", ".png", ".jpeg")
