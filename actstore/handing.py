@@ -25,6 +25,7 @@ EXTRAS = {
     "scipy": "analyze",
     "sklearn": "analyze",
     "vl_convert": "analyze",
+    "anywidget": "explore",
     "starlette": "explore",
     "uvicorn": "explore",
     "peft": "train",

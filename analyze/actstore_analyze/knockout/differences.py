@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.overlap.measure import label_overlap_from, label_overlap_without
 from actstore_analyze.study.conditions import NONE
-from actstore_analyze.study.intervals import Bounds, difference, jackknifed, paired
+from actstore_analyze.study.intervals import Bounds, difference, jackknifed, of_mean, paired
 from actstore_analyze.study.units import constant
 
 __all__ = ["PAIRED", "TOLD", "Left", "left", "of_overlaps", "of_samples"]
@@ -88,5 +88,6 @@ def of_samples(told: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for (condition, metric), own in both.group_by("condition", "metric", maintain_order=True):
         changes = (own["value"] - own["before"]).to_numpy()
-        rows.append((condition, metric, float(changes.mean()), *paired(changes)))
+        bounds = paired if metric == "accuracy" else of_mean
+        rows.append((condition, metric, float(changes.mean()), *bounds(changes)))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")

@@ -14,7 +14,7 @@ from actstore.read.tokens import as_read
 from actstore.store import Store
 from actstore_analyze.lens.measure import Readings, read
 from actstore_analyze.study import answers, held
-from actstore_analyze.study.intervals import BY_SAMPLE, Bounds, bootstrapped, by_sample
+from actstore_analyze.study.intervals import BY_SAMPLE, by_sample, of_mean
 from actstore_analyze.study.selection import USUAL, Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, WithInterval, n_layers
 from actstore_analyze.study.units import sampled
@@ -194,16 +194,12 @@ class LogitLens(WithInterval, PerLayer):
         found = []
         for place, own in rows.group_by(*PLACE, maintain_order=True):
             ends: list[float | None] = []
-            for name, bounds in (("probability", by_sample), ("entropy", _of_mean), ("divergence", _of_mean)):
+            for name, bounds in (("probability", by_sample), ("entropy", of_mean), ("divergence", of_mean)):
                 values = own[name].drop_nulls().to_numpy()
                 ends += bounds(values) if self.has_interval and len(values) > 1 else (None, None)
             found.append((*place, *ends))
         schema = {name: rows.schema[name] for name in PLACE} | dict.fromkeys(ENDS, pl.Float64)
         return pl.DataFrame(found, schema=schema, orient="row")
-
-
-def _of_mean(values: NDArray[np.float64]) -> Bounds:
-    return bootstrapped(lambda drawn: values[drawn].mean(axis=1), values)
 
 
 def _tokens(store: Store, labels: Sequence[str], *, say: Say) -> dict[str, int]:

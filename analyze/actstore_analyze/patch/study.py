@@ -15,7 +15,7 @@ from actstore_analyze.patch import measure as patching
 from actstore_analyze.published import curves
 from actstore_analyze.study import answers
 from actstore_analyze.study.conditions import NONE, samples_under, specs
-from actstore_analyze.study.intervals import by_sample, paired, wilson
+from actstore_analyze.study.intervals import by_sample, of_mean, paired, wilson
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, WithInterval, depth, n_layers
 
@@ -172,9 +172,9 @@ def interval(values: NDArray[np.float64]) -> tuple[float | None, float | None]:
 
 
 def changed(after: NDArray[np.generic], before: NDArray[np.generic]) -> tuple[float | None, ...]:
-    """The mean of samples' differences, and its 95 % interval."""
+    """The mean of samples' differences, of numbers or of yes and no, and its 95 % interval."""
     changes = np.asarray(after, np.float64) - np.asarray(before, np.float64)
-    return float(changes.mean()), *paired(changes)
+    return float(changes.mean()), *(paired if after.dtype == np.bool else of_mean)(changes)
 
 
 def mean_and_deviation(values: NDArray[np.float64]) -> tuple[float | None, float | None]:

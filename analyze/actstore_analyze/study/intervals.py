@@ -21,6 +21,7 @@ __all__ = [
     "left_out",
     "normal",
     "of_halves",
+    "of_mean",
     "paired",
     "percentiles",
     "positive",
@@ -71,7 +72,18 @@ def by_sample(shares: Floats) -> Bounds:
     """
     if np.isin(shares, (0, 1)).all():
         return wilson(int(shares.sum()), len(shares))
-    return bootstrapped(lambda drawn: shares[drawn].mean(axis=1), shares)
+    return of_mean(shares)
+
+
+def of_mean(values: Floats) -> Bounds:
+    """Of the mean of samples' values (n,), by the bootstrap; the same in whatever order the samples come.
+
+    >>> x = np.random.default_rng(0).random(50)
+    >>> of_mean(x) == of_mean(x[::-1])
+    True
+    """
+    ordered = np.sort(values)
+    return bootstrapped(lambda drawn: ordered[drawn].mean(axis=1), ordered)
 
 
 def jackknifed(value: float, without: Floats) -> Bounds:
@@ -158,21 +170,17 @@ def difference(value: float, without: Floats) -> Bounds:
     return max(low, -1.0), min(high, 1.0)
 
 
-def paired(differences: Floats) -> Bounds:
-    """Of the mean of n samples' differences (n,), each between two values of one sample.
-
-    Where each is -1, 0 or 1, as of two answers that are right or wrong: Bonett and Price 2012, as if one sample more
-    had changed either way. Else the bootstrap's of samples.
+def paired(changes: Floats) -> Bounds:
+    """Of the mean of n samples' changes of yes and no, -1, 0 or 1 (n,): Bonett and Price 2012, as if one more had
+    changed either way.
 
     >>> [round(end, 3) for end in paired(np.array([1.0] * 10 + [0.0] * 90))], paired(np.zeros(40))[1] > 0
     ([0.034, 0.162], True)
     """
-    if np.isin(differences, (-1, 0, 1)).all():
-        n = len(differences) + 2
-        mean = float(differences.sum()) / n
-        low, high = normal(mean, sqrt(((float(np.square(differences).sum()) + 2) / n - mean**2) / n))
-        return max(low, -1.0), min(high, 1.0)
-    return bootstrapped(lambda drawn: differences[drawn].mean(axis=1), differences)
+    n = len(changes) + 2
+    mean = float(changes.sum()) / n
+    low, high = normal(mean, sqrt(((float(np.square(changes).sum()) + 2) / n - mean**2) / n))
+    return max(low, -1.0), min(high, 1.0)
 
 
 def bootstrapped(statistic: Statistic, x: NDArray[Any]) -> Bounds:

@@ -19,6 +19,7 @@ from actstore_analyze.study.intervals import (
     halves,
     jackknifed,
     of_halves,
+    of_mean,
     paired,
     positive,
     reach,
@@ -86,7 +87,7 @@ def probabilities(rng, n, a, b):
     """The change of a mean of samples' probabilities, or of their similarity to a source."""
     before = rng.beta(a, b, n)
     changes = before * rng.beta(2, 5, n) - before
-    return changes.mean(), *paired(changes)
+    return changes.mean(), *of_mean(changes)
 
 
 def overlaps(rng, n, d, noise):

@@ -4,16 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 
 from actstore.commands.outputs import written
+from actstore.errors import ActstoreError
 from actstore.format.given import names, path_of, whole
+from actstore.handing import how_to_install
 from actstore.sql.query import text_of
 from actstore.store import Store
 from actstore_analyze.report.explore import page, shown, terminal
 from actstore_analyze.report.explore.resources import Resources
 from actstore_analyze.report.explore.sample import Sample, sample
+
+if TYPE_CHECKING:
+    from actstore_analyze.report.explore.widget import Widget
 
 __all__ = ["Explored", "Shown", "explore", "show"]
 
@@ -60,7 +66,19 @@ class Explored:
             draft.write_text(self.page, encoding="utf-8")
 
     def __repr__(self) -> str:
-        return f"<Explored {', '.join(self.resources.stores)}: .save('page.html'), .page>"
+        return f"<Explored {', '.join(self.resources.stores)}: .save('page.html'), .page, .widget()>"
+
+    def widget(self) -> "Widget":
+        """The page as a widget: `widget.selected` is what was chosen in it, as rows.
+
+        Raises ActstoreError without anywidget.
+        """
+        try:
+            from actstore_analyze.report.explore.widget import Widget
+        except ModuleNotFoundError as error:
+            raise ActstoreError(f"a widget needs {how_to_install(error)}") from None
+        (store,) = self.resources.stores.values()
+        return Widget(store, page=self.page)
 
     def _repr_html_(self) -> str:
         return page.framed(self.page, 760, "allow-scripts")

@@ -1,12 +1,15 @@
 """The explorer as a person uses it, in a real browser."""
 
+import json
 import math
 import os
+from base64 import b64encode
 
 import pytest
 
 import browsing
 import looking
+from actstore.errors import ActstoreError
 from actstore_analyze.report.explore import page as pages
 from actstore_analyze.report.explore.resources import Resources
 from served import TOKEN, serving
@@ -134,6 +137,44 @@ def test_a_notebook_shows_the_page_in_a_frame(browser, resources, tmp_path):
     seen.page.context.close()
     explored.save(tmp_path / "saved.html")
     assert (tmp_path / "saved.html").read_text() == explored.page
+
+
+@pytest.mark.slow
+def test_what_is_selected_in_a_widget_comes_back_to_python(browser, resources, tmp_path):
+    """The module that a notebook's front end loads, with a model as the front end has it."""
+    pytest.importorskip("anywidget")
+    (store,) = resources.stores.values()
+    widget = store.explore("from rows", ["eoi"]).widget()
+    assert widget.selected.height == 0
+    module = "data:text/javascript;base64," + b64encode(pages.static("widget.js").encode()).decode()
+    said = json.dumps(widget.page).replace("<", "\\u003c")
+    (tmp_path / "cell.html").write_text(
+        f"<!doctype html><body><script>const kept = {{page: {said}}};"
+        "const model = {get: (name) => kept[name], set: (name, value) => { kept[name] = value; }, save_changes: () => {"
+        f"kept.saved = (kept.saved ?? 0) + 1; }}}};</script><script type=module>import made from '{module}';"
+        "made.render({model, el: document.body});</script>"
+    )
+    seen = Seen(browser, ("file:", "data:", "blob:", "about:"), offline=True)
+    seen.page.goto((tmp_path / "cell.html").as_uri())
+    seen.page.frame_locator("iframe").locator(READY).wait_for()
+    frame = seen.page.frames[1]
+    for chosen, expression in (
+        ([4, 7], "scatter.select([4, 7])"),
+        ([3], "scatter.select([3])"),
+        ([], "scatter.deselect()"),
+    ):
+        frame.evaluate(f"void explorer.{expression}")
+        seen.page.wait_for_function(f"kept.row_ids && kept.row_ids.length === {len(chosen)}")
+        widget.row_ids = seen.page.evaluate("kept.row_ids")
+        rows = resources.view(*pages.choices(Resources([store], roles=["eoi"]))[0]).rows
+        assert widget.selected["row_id"].to_list() == rows["row_id"].gather(chosen).to_list()
+    seen.page.evaluate("postMessage({selected: ['1']}, '*')")  # another window is not listened to
+    assert seen.page.evaluate("kept.row_ids") == []
+    assert (seen.errors, seen.elsewhere) == ([], [])
+    seen.page.context.close()
+    widget.row_ids = ["1) or (true"]
+    with pytest.raises(ActstoreError, match="which are no row ids"):
+        _ = widget.selected
 
 
 @pytest.mark.slow

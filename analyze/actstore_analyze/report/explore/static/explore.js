@@ -115,7 +115,7 @@ class Explorer {
     $("said").textContent = text.split("\n")[0]; $("said").title = text; $("said").classList.toggle("bad", bad);
   }
   async choose(i) {
-    this.point = i; this.scatter.select([i], { preventEvent: true }); this.remember();
+    this.point = i; this.scatter.select([i], { preventEvent: true }); this.remember(); this.tell();
     await this.card.show(i); await this.path();
   }
   async path() { // the way of the chosen point through the layers
@@ -130,6 +130,10 @@ class Explorer {
     if (vertices.length > 1) this.scatter.drawAnnotations([{ vertices, lineColor: this.dark() ? [1, 1, 1, 0.75] : [0.1, 0.1, 0.15, 0.75], lineWidth: 1.5 }]);
   }
   dark() { return matchMedia("(prefers-color-scheme: dark)").matches; }
+  tell() { // the notebook that this page is a widget of
+    const { selected, point, table } = this, chosen = selected.length ? selected : point === null ? [] : [point];
+    if (parent !== window) parent.postMessage({ selected: chosen.map((i) => rowId(table.row_id[i])) }, "*");
+  }
   showSelection() {
     const { selected } = this, column = this.column(), box = $("selection");
     box.hidden = !selected.length;
@@ -137,7 +141,7 @@ class Explorer {
     const counts = new Map();
     for (const i of selected) { const name = binOf(column, i); counts.set(name, (counts.get(name) ?? 0) + 1); }
     const sorted = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 8), colours = new Map(selected.map((i) => [binOf(column, i), colourOf(column, i)]));
-    const ids = selected.map((i) => (BigInt(this.table.row_id[i][0]) * 4294967296n + BigInt(this.table.row_id[i][1])).toString());
+    const ids = selected.map((i) => rowId(this.table.row_id[i]));
     const sql = `from rows where row_id in (${ids.join(", ")})`;
     const copy = (label, text) => make("button", { onclick: () => this.copy(text) }, label);
     box.replaceChildren(
@@ -225,8 +229,8 @@ class Explorer {
   step(by) { const next = this.info().layers[this.at() + by]; if (next !== undefined) this.move(next); }
   listen() {
     const { scatter } = this;
-    scatter.subscribe("select", ({ points }) => { this.selected = points.length > 1 ? points : []; this.showSelection(); if (points.length === 1) this.choose(points[0]); });
-    scatter.subscribe("deselect", () => { this.point = null; this.selected = []; this.showSelection(); this.card.clear(); this.path(); this.remember(); });
+    scatter.subscribe("select", ({ points }) => { this.selected = points.length > 1 ? points : []; this.showSelection(); if (points.length === 1) this.choose(points[0]); else this.tell(); });
+    scatter.subscribe("deselect", () => { this.point = null; this.selected = []; this.tell(); this.showSelection(); this.card.clear(); this.path(); this.remember(); });
     scatter.subscribe("pointOver", (i) => {
       const [x, y] = scatter.getScreenPosition(i), { table } = this;
       $("tip").replaceChildren(...(table.picture[i] !== null ? [this.image(table.picture[i], {})] : []), `${table.sample_id[i]} · ${valueOf(this.column(), i)}`);
@@ -252,6 +256,7 @@ class Explorer {
     } else if (location.search) history.replaceState(null, "", `${location.pathname}${location.hash}`); // the token
   }
 }
+const rowId = ([batch, i]) => (BigInt(batch) * 4294967296n + BigInt(i)).toString();
 const option = (name, chosen) => { const made = make("option", { value: name }, name); made.selected = name === chosen; return made; };
 const explorer = new Explorer();
 explorer.start().catch((error) => { $("card").replaceChildren(make("p", { className: "hint" }, String(error))); });
