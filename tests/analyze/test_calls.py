@@ -245,7 +245,7 @@ def test_options_of_other_libraries(store):
 
 def test_points_in_the_plane(store):
     assert "<iframe" in actstore_analyze.explore(store.path, roles=["eoi"], limit=5)._repr_html_()
-    assert repr(store.explore(roles="eoi", limit=5)) == "<Explored tiny: .save('page.html'), .page>"
+    assert repr(store.explore(roles="eoi", limit=5)) == "<Explored tiny: .save('page.html'), .page, .widget()>"
     assert store.explore(roles="eoi", limit=5).page == store.explore(roles=["eoi"], limit=5).page
 
 
