@@ -80,7 +80,7 @@ def test_where_a_country_becomes_its_capital(smol, tmp_path, capsys):
 
 
 def test_the_map_that_ships_says_the_group_of_half_the_pictures(tmp_path):
-    """Of 188 pictures that it was not trained on it says the group of 0.48, where the largest is 0.22, and no name."""
+    """Of 188 pictures that it was not trained on it says the group of 0.57, where the largest is 0.22, and no name."""
     fetched("smollm2-135m", "dinov2-small", "openmoji")
     store = tmp_path / "s"
     one = ["prompt.text='<|im_start|><image>A picture of'", "capture.roles=['last']", "capture.layers=[30]"]
@@ -92,7 +92,7 @@ def test_the_map_that_ships_says_the_group_of_half_the_pictures(tmp_path):
         "avg((split_part(split_part(generated_text, ': ', 2), '.', 1) = name)::int) named from samples"
     )
     assert found["n"].item() == 188
-    assert found["said"].item() == pytest.approx(0.479, abs=0.03)
+    assert found["said"].item() == pytest.approx(0.569, abs=0.03)
     assert found["named"].item() < 0.02
 
 
