@@ -13,6 +13,7 @@ from actstore.errors import ActstoreError
 __all__ = ["load_torch"]
 
 OBJECT = re.compile(r"GLOBAL ([\w.]+)")
+PICKLE = b"\x80"  # how one begins, of any protocol that torch ever wrote
 ALONE = "save the tensors alone, torch.save({name: tensor, ...}, path)"
 
 
@@ -42,6 +43,14 @@ def load_torch(
                 f"{path} holds an object of {found[1]}, and to read that would be to run its code: {ALONE} - of "
                 "TransformerLens torch.save(cache.cache_dict, path)"
             ) from None
-        if "Unsupported operand" in str(error):
+        if "Unsupported operand" in str(error) and _begins(path, data) == PICKLE:
             raise ActstoreError(f"{path} is a pickle that torch did not save, which may run code: {ALONE}") from None
         raise ActstoreError(f"{path}: cannot be read: its copy was cut, or it is no file of torch.save") from None
+
+
+def _begins(path: Path, data: BinaryIO | None) -> bytes:
+    if data is None:
+        with path.open("rb") as file:
+            return file.read(1)
+    data.seek(0)
+    return data.read(1)

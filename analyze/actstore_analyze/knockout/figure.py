@@ -54,7 +54,9 @@ def knockout(
 
 
 def chance_of(table: pl.DataFrame, metric: str) -> float | None:
-    """The chance level of a metric, as the row of the model as it is has it."""
+    """The chance level of a metric, as the row of the model as it is has it; None where there is none."""
+    if "chance" not in table.columns:
+        return None
     found = table.filter(pl.col("metric") == metric, pl.col("knockout") == NONE)["chance"]
     return found[0] if len(found) else None
 

@@ -119,6 +119,7 @@ def test_members_of_the_run_card_of_any_type(tmp_path, capfd):
     }  # fmt: skip
     path = make_store(tmp_path / "odd", **card)
     for command in (["info"], ["info", "--format", "table"], ["query", "from run"], OVERLAP, ["report"], ["results"]):
-        status = run([command[0], str(path), *command[1:], "-o", str(tmp_path / "o.html")])
+        output = tmp_path / ("o.html" if command == ["report"] else "o.json")
+        status = run([command[0], str(path), *command[1:], "-o", str(output)])
         assert status in (0, 1), command
         assert "Traceback" not in capfd.readouterr().err

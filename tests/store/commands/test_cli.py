@@ -88,7 +88,6 @@ def test_formats(path, capfdbinary, style, text):
         ("x.csv", pl.read_csv),
         ("x.json", pl.read_json),
         ("x.jsonl", pl.read_ndjson),
-        ("x.dat", pl.read_ndjson),
     ],
 )
 def test_the_suffix_of_a_file_says_how(path, capfdbinary, tmp_path, name, read):

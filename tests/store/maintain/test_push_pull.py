@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import actstore
-import far
+import leading
 import lenses
 import making
 from actstore.commands.main import run
@@ -17,7 +17,7 @@ from actstore.maintain.pulling import pull
 from actstore.maintain.pushing import push
 from actstore.storage import objects
 from buckets import Fault, bucket
-from far import URL
+from leading import URL
 
 PAGE = Path(__file__).parents[3] / "docs" / "howto" / "objects.md"
 
@@ -26,7 +26,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "howto" / "objects.md"
 def served(tmp_path, monkeypatch):
     monkeypatch.setattr(objects, "PAUSES", (0.0, 0.01, 0.01))
     with bucket() as found:
-        far.point(monkeypatch, found, tmp_path / "cache")
+        leading.point(monkeypatch, found, tmp_path / "cache")
         yield found
 
 
@@ -217,12 +217,12 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```\n(actstore push.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     with bucket("my-bucket") as served:
-        far.point(monkeypatch, served, tmp_path / "cache")
+        leading.point(monkeypatch, served, tmp_path / "cache")
         for line in block.splitlines():
             assert run(shlex.split(line)[1:]) == 0, (line, capfd.readouterr().err)
         written = contents(tmp_path / "cache") | contents(tmp_path / "fusion-copy") | served.objects
     said = "".join(capfd.readouterr())
     assert "s3://my-bucket/fusion: 16 files sent" in said
     assert (tmp_path / "outliers.csv").read_text().startswith("role,")
-    assert far.SECRET not in said
-    assert [name for name, content in written.items() if far.SECRET.encode() in content] == []
+    assert leading.SECRET not in said
+    assert [name for name, content in written.items() if leading.SECRET.encode() in content] == []

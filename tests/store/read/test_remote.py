@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import actstore
-import far
+import leading
 import making
 from actstore.commands import info
 from actstore.commands.main import run
@@ -23,7 +23,7 @@ from actstore.read import mirror
 from actstore.read.far import Far
 from actstore.storage import objects
 from buckets import Fault, bucket
-from far import URL
+from leading import URL
 
 PARTS = 3
 
@@ -39,7 +39,7 @@ def made(tmp_path_factory):
 def served(made, tmp_path, monkeypatch):
     """A bucket with the store, as `actstore push` leaves it."""
     with bucket() as found:
-        far.point(monkeypatch, found, tmp_path / "cache")
+        leading.point(monkeypatch, found, tmp_path / "cache")
         push(made.path, URL)
         found.took()
         yield found
@@ -73,7 +73,7 @@ def test_requests_do_not_grow_with_the_parts(tmp_path, monkeypatch, parts):
     """Opening 3, info and SQL 2, then none; a role at a layer 2 a part, at another layer 1; opened again 2."""
     folder = making.store(tmp_path / "s", parts).path
     with bucket() as served:
-        far.point(monkeypatch, served, tmp_path / "cache")
+        leading.point(monkeypatch, served, tmp_path / "cache")
         push(folder, URL)
         served.took()
         store = actstore.open(URL)
@@ -119,8 +119,8 @@ def test_a_small_shard_is_fetched_whole(served, monkeypatch):
 def test_what_a_folder_was_copied_with_is_enough(made, tmp_path, monkeypatch, truth):
     """Without checkpoint and tables.tar it takes more requests."""
     with bucket() as served:
-        far.point(monkeypatch, served, tmp_path / "cache")
-        far.fill(served, made.path)
+        leading.point(monkeypatch, served, tmp_path / "cache")
+        leading.fill(served, made.path)
         assert everything(actstore.open(URL)) == truth
         with pytest.raises(NotAStoreError, match="no commits.checkpoint, which does; actstore push"):
             actstore.open(f"{served.url}/b/runs/s")
@@ -155,7 +155,7 @@ def test_no_damaged_object_passes_for_what_was_committed(served, tmp_path, truth
     derived = {key: served.objects.pop(key) for key in DERIVED}  # what is damaged would be taken from them
     keys = [key for key in served.objects if "b00000001" not in key and "b00000002" not in key]
     for key in keys:
-        far.forget(tmp_path / "cache")
+        leading.forget(tmp_path / "cache")
         good = served.objects.pop(key)
         if damaged:
             served.objects[key] = damaged(good)
@@ -174,7 +174,7 @@ def test_no_damaged_object_passes_for_what_was_committed(served, tmp_path, truth
         served.objects[key] = good
     assert everything(actstore.open(URL)) == truth
     for key, good in derived.items():
-        far.forget(tmp_path / "cache")
+        leading.forget(tmp_path / "cache")
         served.objects |= derived | {key: damaged(good) if damaged else b""}
         assert everything(actstore.open(URL)) == truth
 
@@ -204,7 +204,7 @@ def test_a_server_that_refuses(served):
     store = actstore.open(URL)
     with pytest.raises(ActstoreError, match=f"{URL}/plan.parquet: not allowed; look at the credentials") as told:
         assert store.plan is None
-    assert far.SECRET not in str(told.value)
+    assert leading.SECRET not in str(told.value)
 
 
 def test_places_without_a_store(served):
@@ -216,7 +216,7 @@ def test_places_without_a_store(served):
 
 def test_a_server_that_is_not_there(monkeypatch, tmp_path):
     with bucket() as gone:
-        far.point(monkeypatch, gone, tmp_path)
+        leading.point(monkeypatch, gone, tmp_path)
     with pytest.raises(ActstoreError, match=r"actstore.json: .*nothing is known of what is there"):
         actstore.open(URL)
 
@@ -299,7 +299,7 @@ def test_a_store_that_grows_and_is_compacted(tmp_path, monkeypatch):
     made = making.create(tmp_path / "s", 3)
     made.write(0, **making.content(0))
     with bucket() as served:
-        far.point(monkeypatch, served, tmp_path / "cache")
+        leading.point(monkeypatch, served, tmp_path / "cache")
         push(made.path, URL)
         early = actstore.open(URL)
         for batch in (1, 2):

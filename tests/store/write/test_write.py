@@ -52,7 +52,7 @@ def test_without_batches_a_plan_is_cut_into_parts(tmp_path):
         ({"plan": PLAN.with_columns(batch=10**8)}, PlanError, r"a batch outside 0\.\.99999999"),
         ({"plan": PLAN.with_columns(role=1)}, ActstoreError, "column 'role' of the plan: the store uses this name"),
         ({"plan": PLAN.rename({"label": "Label"})}, ActstoreError, "column 'Label' of the plan: use lower-case"),
-        ({"layers": []}, ActstoreError, "not ascending"),
+        ({"layers": []}, ActstoreError, "an empty list; say at least one"),
         ({"layers": [1, 0]}, ActstoreError, "not ascending"),
         ({"layers": [-1, 0]}, ActstoreError, "not ascending"),
         ({"d_model": 0}, ActstoreError, "d_model 0 is not a width"),
