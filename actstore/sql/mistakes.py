@@ -30,7 +30,7 @@ def explained(connection: duckdb.DuckDBPyConnection, message: str, query: str) -
     if missing := NO_TABLE.search(message):
         views = [name for name in _names(connection, NAMED) if not name.startswith("stored_")]
         name, known = missing[1], f"there are {', '.join(views)}"
-        own = f"a table of your own: tables={{'{name}': frame}} in Python, --table {name}=FILE of query"
+        own = f"a table of your own: tables={{'{name}': frame}} in Python, actstore query --table {name}=FILE"
         return f"no view '{name}'{nearest(name, views, known)}; {own}"
     if FORBIDDEN.search(message):
         return f"SQL on a store reads its views; it has no files, network, extensions or settings\n{message}"

@@ -54,6 +54,7 @@ def work(calls: Connection, base: Path, seed: int) -> None:
     faulthandler.enable()
     while (number := calls.recv()) is not None:
         os.ftruncate(said, 0)
+        os.lseek(said, 0, os.SEEK_SET)
         with tempfile.TemporaryDirectory(dir=base, prefix="call-") as folder:
             os.chdir(folder)
             words = Maker(f"{seed}/{number}", base, Path(folder)).call()

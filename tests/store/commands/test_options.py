@@ -38,7 +38,7 @@ OVERLAP = ("overlap", "--label", "label", "-k", "2")
         ((*OVERLAP, ""), 1, "the query is empty"),
         (("query", "select $x + 1 as y", "-p", "x", "3"), 1, "say its type where it stands, such as $x::int"),
         (("query", "select $x as y"), 1, "-p x VALUE of query"),
-        (("query", "from mine"), 1, "--table mine=FILE of query"),
+        (("query", "from mine"), 1, "actstore query --table mine=FILE"),
         ((*OVERLAP, "--roles", ","), 2, "',' names nothing"),
         (("cluster", "-z", "nan"), 2, "'nan' is no finite number"),
         (("query", "from rows", "--seconds", "inf"), 2, "'inf' is no finite number"),
