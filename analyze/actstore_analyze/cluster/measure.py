@@ -14,7 +14,7 @@ from actstore_analyze.cluster.density import knn_log_density
 from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.neighbors import Neighbors, nearest
 from actstore_analyze.neighbors import parse as parse_points
-from actstore_analyze.study.intervals import halves
+from actstore_analyze.study.intervals import FEW, halves
 
 __all__ = [
     "MAXK",
@@ -205,7 +205,7 @@ def homogeneity_of_halves(
     neighbors: Neighbors, truth: NDArray[np.integer], peaks: Callable[[Neighbors], Clusters], *, k: int, min_size: int
 ) -> Floats:
     """Homogeneity of the density peaks of halves of the points, without clusters of fewer than half of min_size, and
-    with all: (halves, 2), NaN where a half has none. neighbors: `reach(MAXK)` of all points, or all there are.
+    with all: (FEW, 2), NaN where a half has none. neighbors: `reach(MAXK)` of all points, or all there are.
     """
 
     def of(chosen: Ints) -> tuple[float, float]:
@@ -219,7 +219,7 @@ def homogeneity_of_halves(
         large, every = (homogeneity(truth[chosen], labels, min_size=size) for size in (-(-min_size // 2), 1))
         return large.homogeneity, every.homogeneity
 
-    return halves(of, len(truth))
+    return halves(of, len(truth), FEW)
 
 
 def hdbscan(

@@ -15,7 +15,7 @@ from actstore_analyze.cluster.measure import MAXK, Clusters
 from actstore_analyze.gap.sides import IMAGE, TEXT, sides
 from actstore_analyze.neighbors import Neighbors, nearest
 from actstore_analyze.published import curves
-from actstore_analyze.study.intervals import HALVES, of_halves, reach, share
+from actstore_analyze.study.intervals import FEW_HALVES, of_halves, reach, share, student
 from actstore_analyze.study.neighborhood import Neighborhood, OfNeighbors
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS
@@ -74,7 +74,7 @@ class Cluster(OfNeighbors):
         chosen = f"roles {', '.join(self.roles)}" if self.roles else f"text: {self.text}; image: {self.image}"
         return (
             f"Clusters: {how}. Distance: {METRICS[self.metric]}. Homogeneity = 1 - H(label | cluster) / H(label). "
-            f"{HALVES + ' ' if self.has_interval else ''}"
+            f"{FEW_HALVES + ' ' if self.has_interval else ''}"
             f"Rows: {self.sql}; {chosen}. {self.source}"
         )
 
@@ -186,7 +186,7 @@ def _ends(value: float, drawn: Floats | None, n: int) -> tuple[float | None, flo
     """The interval of a homogeneity, of n vectors, from those of halves."""
     if drawn is None or np.isnan(value) or np.isnan(error := of_halves(drawn, n)):
         return None, None
-    return share(min(max(value, 0.0), 1.0), error, n)
+    return share(min(max(value, 0.0), 1.0), error, n, student(drawn))
 
 
 def _coded(rows: pl.DataFrame) -> pl.DataFrame:

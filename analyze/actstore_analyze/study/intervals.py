@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 __all__ = [
     "BY_SAMPLE",
+    "FEW",
+    "FEW_HALVES",
     "HALVES",
     "JACKKNIFE",
     "Bounds",
@@ -28,20 +31,24 @@ __all__ = [
     "reach",
     "resampled",
     "share",
+    "student",
     "wilson",
 ]
 
 RESAMPLES, SUBSAMPLES, SEED = 1000, 50, 0
+FEW = 20  # halves, of what takes long of each
 Z = 1.959964
 JACKKNIFE = (
     "Interval: 95 %, of the jackknife over samples, each left out with its part in the others' overlaps, normal on the "
     "scale of logits."
 )
 BY_SAMPLE = "Interval: 95 %, over samples: the percentiles of 1,000 bootstrap draws with seed 0, or Wilson's."
-HALVES = (
-    "Interval: 95 %, of the delete-d jackknife (Shao and Wu 1989): the same of 50 halves of the samples, drawn without "
-    "replacement with seed 0, whose neighbours are among those found before."
+_OF_HALVES = (
+    "Interval: 95 %, of the delete-d jackknife (Shao and Wu 1989): the same of {} halves of the samples, drawn without "
+    "replacement with seed 0, whose neighbours are among those found before{}."
 )
+HALVES = _OF_HALVES.format(SUBSAMPLES, "")
+FEW_HALVES = _OF_HALVES.format(FEW, "; Student's t of so many")
 Bounds = tuple[float, float]
 Floats = NDArray[np.float64]
 Statistic = Callable[[NDArray[np.int64]], Floats]
@@ -108,14 +115,14 @@ def left_out(without: Floats) -> float:
     return sqrt((n - 1) / n * float(np.square(without - without.mean()).sum()))
 
 
-def halves(statistic: Callable[[NDArray[np.int64]], ArrayLike], n: int) -> Floats:
-    """A statistic, or several, of each of SUBSAMPLES halves (m,) of n samples, NaN where it has none.
+def halves(statistic: Callable[[NDArray[np.int64]], ArrayLike], n: int, draws: int = SUBSAMPLES) -> Floats:
+    """A statistic, or several, of each of some halves (m,) of n samples, NaN where it has none.
 
     The halves are the same for the same n, and drawn without replacement: copies of a sample would be each other's
     neighbours.
     """
     rng = np.random.default_rng(SEED)
-    return np.array([statistic(np.sort(rng.permutation(n)[: n // 2])) for _ in range(SUBSAMPLES)], np.float64)
+    return np.array([statistic(np.sort(rng.permutation(n)[: n // 2])) for _ in range(draws)], np.float64)
 
 
 def reach(k: int) -> int:
@@ -136,11 +143,26 @@ def of_halves(found: Floats, n: int) -> float:
     return sqrt(m / (n - m)) * float(known.std(ddof=1)) if 2 * len(known) > len(found) else nan
 
 
-def share(value: float, error: float, n: int) -> Bounds:
-    """Of a share [0, 1] with its standard error: normal on the scale of logits; at 0 and 1 Wilson's, of n."""
+def student(found: Floats) -> float:
+    """The quantile that stands for Z where the standard error is that of few halves, NaN those that have no statistic.
+
+    >>> round(student(np.arange(20.0)), 3), round(student(np.arange(1e6)), 3)
+    (2.093, 1.96)
+    """
+    return float(stdtrit(np.count_nonzero(~np.isnan(found)) - 1, 0.975))
+
+
+def share(value: float, error: float, n: int, z: float = Z) -> Bounds:
+    """Of a share [0, 1] with its standard error: normal on the scale of logits; at 0 and 1 Wilson's, of n, or as far
+    as the error goes where that is further.
+
+    >>> share(1.0, 0.0, 400) == wilson(400, 400), round(share(1.0, 0.01, 400)[0], 4)
+    (True, 0.9804)
+    """
     if value in (0.0, 1.0):
-        return wilson(round(value * n), n)
-    centre, half = log(value / (1 - value)), Z * error / (value * (1 - value))
+        low, high = wilson(round(value * n), n, z)
+        return max(0.0, min(low, value - z * error)), min(1.0, max(high, value + z * error))
+    centre, half = log(value / (1 - value)), z * error / (value * (1 - value))
     return _expit(centre - half), _expit(centre + half)
 
 

@@ -24,6 +24,7 @@ from actstore_analyze.study.intervals import (
     positive,
     reach,
     share,
+    student,
 )
 
 
@@ -57,7 +58,7 @@ def cluster(rng, n, d, apart):
     found = nearest(rng.standard_normal((n, d)) + apart * np.eye(3, d)[y], reach(100))
     value = homogeneity(y, density_peaks_from(found.first(100)).labels, min_size=1).homogeneity
     drawn = homogeneity_of_halves(found, y, density_peaks_from, k=15, min_size=50)[:, 1]
-    return value, *share(value, of_halves(drawn, n), n)
+    return value, *share(value, of_halves(drawn, n), n, student(drawn))
 
 
 def attention(rng, n, spread):
@@ -107,6 +108,7 @@ CASES = {
     "gap, unmatched, n = 60": (gap, 60, "unmatched"),
     "gap, matched, n = 100": (gap, 100, "matched"),
     "cluster, n = 400, far apart": (cluster, 400, 3, 4.5),
+    "cluster, n = 400, apart": (cluster, 400, 3, 4.0),
     "cluster, n = 400": (cluster, 400, 3, 3.5),
     "attention, n = 60": (attention, 60, 0.3),
     "attention, n = 200": (attention, 200, 1.0),
