@@ -61,7 +61,11 @@ html_title = "actstore"
 html_static_path = ["style"]
 html_css_files = ["own.css"]
 html_show_sourcelink = False
-html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_nav_level": 2, "show_toc_level": 2}
+html_theme_options = {
+    "secondary_sidebar_items": {"**": ["page-toc"], "reference/models": []},
+    "show_nav_level": 2,
+    "show_toc_level": 2,
+}
 html_sidebars = {"papers": [], "demo": [], "real": [], "install": [], "glossary": [], "changelog": []}
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
@@ -72,6 +76,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "write_computation_times": False,  # a page that asks a network for its table
     "min_reported_time": 10_000,
 }
 

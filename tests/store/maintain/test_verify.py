@@ -26,6 +26,19 @@ def test_an_extra_file_in_a_part(path):
     assert problem.batches == (1,)
 
 
+def test_what_the_hugging_face_hub_lays_beside_a_store_does_no_harm(path):
+    (path / ".cache" / "huggingface" / "download").mkdir(parents=True)
+    for name in (
+        ".gitattributes",
+        "README.md",
+        ".cache/huggingface/.gitignore",
+        ".cache/huggingface/download/x.metadata",
+    ):
+        (path / name).write_text("*")
+    assert verify.run(verify.steps(path)) == []
+    assert actstore.open(path).residual([0], 1).shape == (1, 8)
+
+
 def test_a_stranger_among_results(path):
     (path / "results" / "notes.txt").write_text("mine")
     (problem,) = verify.run(verify.steps(path))
