@@ -11,7 +11,7 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.format.commits import File
-from actstore.format.given import named, numbers, path_of, short, whole
+from actstore.format.given import named, numbers, path_of, short, truth, whole
 from actstore.format.header import Header, around, check_capture, problem_of_rows
 from actstore.format.lens import FILES as LENS_FILES
 from actstore.format.lens import Lens
@@ -56,6 +56,7 @@ def create(
     d_model, image_from = whole(d_model, "d_model"), whole(image_from, "image_from")
     blocks, run = numbers(blocks, "blocks", some=False), named(run, "run")
     vocabulary, row_columns = named(vocabulary, "vocabulary"), named(row_columns, "row_columns")
+    pictures = truth(pictures, "pictures")
     target = said.absolute()
     check_capture(layers, d_model, dtype, run, blocks, image_from)
     form = PICTURED if pictures else FORMAT

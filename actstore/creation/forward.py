@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.format.header import span
-from actstore.format.schema import OWN_TYPES, ROWS
+from actstore.format.schema import OWN_TYPES, ROWS, check_modalities
 
 __all__ = ["ONCE", "SAID", "Forward", "Whole", "joined", "kind_of", "mask_of", "rows_of"]
 
@@ -127,6 +127,7 @@ def rows_of(
             raise ActstoreError(f"{what}: {name}: {str(error).partition(chr(10))[0]}") from None
     if (columns["position"] < 0).any():
         raise ActstoreError(f"{what}: a position is below 0; they count from the sample's first token")
+    check_modalities(columns["modality"], what)
     for name, values in own.items():
         if name in columns:
             raise ActstoreError(f"{what}: column '{name}': the store uses this name itself; rename yours")

@@ -11,7 +11,7 @@ from actstore.storage.urls import is_url
 
 SHOWN = 60  # characters of what was given, that an error repeats
 
-__all__ = ["each", "named", "names", "numbers", "path_of", "place_of", "short", "suffix_of", "text", "whole"]
+__all__ = ["each", "named", "names", "numbers", "path_of", "place_of", "short", "suffix_of", "text", "truth", "whole"]
 
 
 def whole(number: object, what: str, least: int | None = None, most: int | None = None) -> int:
@@ -80,6 +80,17 @@ def text(given: object, what: str) -> str:
     if not isinstance(given, str):
         raise ActstoreError(f"{what} is text, not {short(given)}")
     return str(given)
+
+
+def truth(given: object, what: str) -> bool:
+    """True or False of Python or numpy; ActstoreError for anything else: a text is true, whatever it says.
+
+    >>> truth(True, "pictures")
+    True
+    """
+    if type(given).__name__ not in ("bool", "bool_"):
+        raise ActstoreError(f"{what} is True or False, not {short(given)}")
+    return bool(given)
 
 
 def path_of(given: object, what: str) -> Path:

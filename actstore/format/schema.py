@@ -55,6 +55,7 @@ OWN_TYPES: Columns = {"boolean": pl.Boolean, "float64": pl.Float64, "int64": pl.
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 STATUSES = ("ok", "failed")
+MODALITIES = ("text", "image", "special")  # of a row's token; NULL where it is not said
 KEY = ("sample_id", "condition")
 LISTS = tuple(name for name, kind in SAMPLES.items() if isinstance(kind, pl.List))  # not repeated beside every row
 
@@ -85,6 +86,14 @@ def conform(frame: pl.DataFrame, columns: Columns, table: str) -> pl.DataFrame:
         return frame.with_columns(absent).select(pl.col(name).cast(kind) for name, kind in columns.items())
     except pl.exceptions.PolarsError as error:
         raise ActstoreError(f"{table}: {error}") from None
+
+
+def check_modalities(column: pl.Series, what: str) -> None:
+    """Raise ActstoreError for a modality that no query asks for, since it would be left out of every measure."""
+    if len(odd := column.drop_nulls().filter(~column.drop_nulls().is_in(MODALITIES))):
+        raise ActstoreError(
+            f"{what}: modality {odd[0]!r} is not one of {', '.join(MODALITIES)}; leave out what is none"
+        )
 
 
 def check_own_columns(

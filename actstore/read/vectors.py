@@ -176,6 +176,8 @@ def row_ids_of(rows: Rows) -> NDArray[np.int64]:
                 f"the rows have no column row_id, only {', '.join(columns)}"
                 + nearest("row_id", columns, "select row_id too, as in: select row_id from rows where role = 'eoi'")
             )
+        if columns.count("row_id") > 1:
+            raise ActstoreError("the rows have two columns called row_id; keep one of them")
         found = found["row_id"] if "row_id" in columns else found.index.get_level_values("row_id")
     _not_another(found)
     if _has_null(found):

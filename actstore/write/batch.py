@@ -13,7 +13,7 @@ from actstore.errors import ActstoreError, PlanError
 from actstore.format import layout
 from actstore.format.header import Header
 from actstore.format.names import ROLE_NAME, WIDEST, dtype_named
-from actstore.format.schema import KEY, STATUSES, conform, rows_of, samples_of
+from actstore.format.schema import KEY, STATUSES, check_modalities, conform, rows_of, samples_of
 
 Arrays = Mapping[str, NDArray[np.generic]]  # by role
 
@@ -112,6 +112,7 @@ def _rows(header: Header, batch: int, rows: pl.DataFrame, samples: pl.DataFrame)
         raise ActstoreError(f"rows of sample {strange['sample_id'][0]!r}, which is not an ok sample of batch {batch}")
     for role in filled["role"].unique():
         _role(role)
+    check_modalities(filled["modality"], "rows")
     return filled.with_columns(
         row_id=pl.lit(batch << 32, pl.Int64) + pl.int_range(pl.len()),
         k=pl.coalesce(pl.col("k"), pl.int_range(pl.len()).over(*KEY, "role")).cast(pl.Int32),

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 import actstore
 import making
 from actstore import ActstoreError, Limits
-from actstore.format.given import each, names, numbers, path_of, suffix_of, whole
+from actstore.format.given import each, names, numbers, path_of, suffix_of, truth, whole
 
 FRAME = pl.DataFrame({"sample_id": ["b0s0"], "n": [1]})
 QUERY = "from rows where role = 'eoi'"
@@ -43,6 +43,7 @@ WRONG = [
     (lambda s: s.residual(pd.array([0, None], dtype="Int64"), 1), "a row_id is NULL"),
     (lambda s: s.residual(pd.DataFrame({"row_id": [0, None]}), 1), "a row_id is NULL"),
     (lambda s: s.residual(np.ma.array([0, 1], mask=[True, False]), 1), "a row_id is NULL"),
+    (lambda s: s.residual(pd.DataFrame([[0, 1]], columns=["row_id"] * 2), 1), "two columns called row_id"),
     (lambda s: s.keys([0], True), "a block is a whole number, not True"),
     (lambda s: s.attention("eoi", True), "a layer is a whole number"),
     (lambda s: s.batches(QUERY, 1, size=0), "size is at least 1, not 0"),  # at once, not at the first batch
@@ -95,6 +96,8 @@ WRONG = [
     (lambda _: actstore.create("x", plan=FRAME, layers=[0], d_model=4, run=[1]), "run has values by their names"),
     (lambda _: actstore.create("x", plan=FRAME, layers=[0], d_model=4, lens=5), "lens is an actstore"),
     (lambda _: actstore.create("x", plan=FRAME, layers=[0], d_model=4, dtype=5), "dtype '5' is not one of"),
+    (lambda _: actstore.create("x", plan=FRAME, layers=[0], d_model=4, pictures="no"), "pictures is True or False"),
+    (lambda _: actstore.create("x", plan=FRAME, layers=[0], d_model=4, pictures=1), "True or False, not 1"),
     (lambda _: actstore.Writer("x", ["a"], layers=3), "layers are a list of numbers, not 3"),
     (lambda _: actstore.Writer("x", 5, layers=[0]), "samples are ids in a list, or a table with sample_id, not 5"),
     (lambda _: actstore.Writer("x", {"a": 1}, layers=[0]), "samples are ids in a list"),
@@ -118,6 +121,7 @@ def test_names_and_numbers():
     assert numbers(torch.tensor([0, 1]), "layers") == numbers(pd.Index([0, 1]), "layers") == [0, 1]
     assert each("abc") is each(FRAME) is each({"a": 1}) is each(5) is each(np.eye(2)) is None
     assert whole(np.int8(-1), "a layer") == -1
+    assert truth(np.True_, "pictures") is True
     assert suffix_of(path_of("a/B.TAR.GZ", "a file")) == ".gz"
     for wrong in (5, None, [5], {"a": 1}, b"ab", FRAME):
         with pytest.raises(ActstoreError, match="roles are names in a list, not"):

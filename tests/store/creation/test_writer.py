@@ -203,6 +203,8 @@ def add(writer, role, layer, vectors, samples, **said):
         ({"samples": [*IDS[:5], "s5a"]}, "sample 's5a' is not among the 6 given first; did you mean 's5'"),
         ({"positions": [1, 2]}, r"position has shape \(2,\), the vectors are \(6,\)"),
         ({"positions": [0, 1, 2, 3, 4, -1]}, "a position is below 0"),
+        ({"modality": "Image"}, "modality 'Image' is not one of text, image, special"),
+        ({"modality": ["text"] * 5 + ["audio"]}, "layer 0: modality 'audio' is not one of"),
         ({"positions": [0.5] * N}, "integers are wanted"),
         ({"token_ids": [2**40] * N}, "token_id"),
         ({"mask": [True]}, r"a mask \(6,\) of true and false is wanted"),

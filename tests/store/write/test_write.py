@@ -198,6 +198,21 @@ def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path, dtype, value)
         making.create(tmp_path / "s", dtype=dtype).write(0, **batch)
 
 
+def test_a_modality_that_no_query_asks_for_is_refused(tmp_path):
+    """`Image` would be left out wherever images are asked for."""
+    store, batch = making.create(tmp_path / "s"), making.content(0)
+    rows = batch["rows"]
+    with pytest.raises(ActstoreError, match="rows: modality 'Image' is not one of text, image, special"):
+        store.write(0, **batch | {"rows": rows.with_columns(modality=pl.lit("Image"))})
+    store.write(
+        0, **batch | {"rows": rows.with_columns(modality=pl.when(pl.col("role") == "image").then(pl.lit("image")))}
+    )
+    assert actstore.open(store.path).sql("select distinct role, modality from rows order by all").rows() == [
+        ("eoi", None),
+        ("image", "image"),
+    ]
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_an_image_that_comes_in_later_is_nan_before_and_nothing_else(tmp_path, dtype):
     """Below `image_from` vectors of images are NaN; at it and above, and all others, they are numbers."""
