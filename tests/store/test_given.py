@@ -66,7 +66,10 @@ WRONG = [
     (lambda s: s.sql("select $x + 1 as x", {"x": "3"}), r"say its type where it stands, such as \$x::int"),
     (lambda s: s.sql("from m", tables=FRAME), "tables have names: tables={'mine': frame}, not DataFrame"),
     (lambda s: s.sql("from m", tables={1: FRAME}), "table '1': use lower-case letters"),
-    (lambda s: s.sql("from mine"), r"no view 'mine'.*tables=\{'mine': frame\} in Python, actstore query --table mine=FILE"),
+    (
+        lambda s: s.sql("from mine"),
+        r"no view 'mine'.*tables=\{'mine': frame\} in Python, actstore query --table mine=FILE",
+    ),
     (lambda s: s.sql("  "), "the query is empty"),
     (lambda s: s.json_columns(5), "a query is text, not int"),
     (lambda s: s.json_columns("from nothing"), "no view 'nothing'"),

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import parse
@@ -17,6 +18,7 @@ from actstore_analyze.neighbors import parse
 __all__ = ["Asked", "Probed", "asked_folded", "asked_held_out", "folded", "held_out"]
 
 MOST_STEPS = 1000
+FEW_VALUES = 2**22  # of fewer, threads wait for each other longer than they work, where others work, too
 
 
 class Probed(NamedTuple):
@@ -98,6 +100,6 @@ def asked_folded(x: NDArray[np.number], y: ArrayLike, *, folds: int = 5, seed: i
 
 def _fitted(x: NDArray[np.number], y: NDArray[np.generic], c: float) -> Pipeline:
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=MOST_STEPS))
-    with warnings.catch_warnings():
+    with threadpool_limits(1 if x.size < FEW_VALUES else None, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # far along by then; the accuracy hardly moves
         return probe.fit(x.astype(np.float64), y)

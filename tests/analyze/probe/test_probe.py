@@ -1,6 +1,7 @@
 """Linear probes: the function, and actstore probe end to end."""
 
 import re
+from shutil import rmtree
 
 import numpy as np
 import polars as pl
@@ -9,10 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import actstore
 from actstore.commands.main import run
 from actstore.errors import ActstoreError
+from actstore_analyze.probe import measure
 from actstore_analyze.probe.measure import folded, held_out
 from actstore_analyze.study.intervals import wilson
 from two_sided import N, command, make, vectors
@@ -166,3 +169,24 @@ def test_the_interval_of_several_positions_is_over_samples(tmp_path, capsys):
     assert [rows[0]["low"], rows[0]["high"]] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
     assert run(["report", str(tmp_path / "store"), "-o", str(tmp_path / "r.html")]) == 0
     assert "Interval: 95 %, over samples" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize(("few", "threads"), [(2**22, 1), (1, 2)])
+def test_small_probes_take_one_thread_and_tables_stay_the_same(store, capsys, monkeypatch, few, threads):
+    asked = ("probe", store, SQL, "--roles", "eoi,random-text")
+    _, before, _ = command(capsys, *asked)
+    assert len(before) == 6
+    rmtree(store / "results")
+    seen = set()
+
+    class Watched(LogisticRegression):
+        def fit(self, *given):
+            seen.update(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas")
+            return super().fit(*given)
+
+    monkeypatch.setattr(measure, "LogisticRegression", Watched)
+    monkeypatch.setattr(measure, "FEW_VALUES", few)
+    with threadpool_limits(2, user_api="blas"):
+        _, rows, _ = command(capsys, *asked)
+    assert rows == before
+    assert seen == {threads}
