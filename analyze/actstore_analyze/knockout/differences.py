@@ -52,7 +52,7 @@ def left(
         if constant(x):
             values.append(float("nan"))
             continue
-        more = len(x) > k + 1
+        more = len(x) > k + 2  # else, one left out, all others are everybody's neighbours
         found = nearest(x, k + more)
         values.append(float(label_overlap_from(found.first(k), y).mean()))
         without += [label_overlap_without(found, y)] if more else []

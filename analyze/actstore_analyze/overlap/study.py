@@ -114,7 +114,7 @@ class Overlap(OfNeighbors):
         """One row: role, condition, layer, depth, overlap, low, high, se, positions, chance, neighbors, metric, ...
 
         low, high: the 95 % interval of the jackknife over samples, each left out with its part in the others' overlaps;
-        NULL with weights of classes, --unique or --group, and where there are no k + 1 neighbours. se is over samples,
+        NULL with weights of classes, --unique or --group, and where there are fewer than k + 3. se is over samples,
         where these have several positions, their own overlaps alone.
         overlap is NaN where it is not defined: all vectors of the layer are the same, or too few are unique.
         """
@@ -159,7 +159,7 @@ class Overlap(OfNeighbors):
     def _neighbors(self, one: Neighborhood, unit: Unit) -> tuple[Neighbors | None, float, str | None]:
         """The neighbours of each vector at one position, None if they are not defined, what chance would give, and why.
 
-        One more than k, where the interval needs it and there are so many.
+        One more than k, where the interval needs it: not where, one left out, all others are everybody's neighbours.
         """
         reason = one.fewer(self.k)  # a constant token at layer 0: every neighbour is a tie
         if len(one.x) < 2:
@@ -167,7 +167,7 @@ class Overlap(OfNeighbors):
         chance = said_where(unit, lambda: chance_level(one.labels, weights=self.weights, groups=one.groups))
         if reason is not None:
             return None, chance, reason
-        more = self.has_interval and len(one.x) > self.k + 1
+        more = self.has_interval and len(one.x) > self.k + 2
         found, reason = defined(unit, lambda: nearest(one.x, self.k + more, metric=self.metric, groups=one.groups))
         return found, chance, reason
 

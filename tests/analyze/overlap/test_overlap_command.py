@@ -58,6 +58,9 @@ def test_one_vector_per_sample(store, capsys):
     for other in (["--unique"], ["--weights", "class"]):  # where that is no interval
         _, found, _ = command(capsys, "overlap", store, "--roles", "eoi", "-k", 5, *other)
         assert [row["low"] for row in found] == [None] * 3
+    for k, is_there in ((N - 3, True), (N - 2, False)):  # of N - 1 samples each has N - 2 neighbours, wherever it lies
+        _, found, _ = command(capsys, "overlap", store, "--roles", "eoi", "-k", k)
+        assert (found[-1]["low"] is not None) == is_there
     expected = (
         "role condition layer depth overlap low high se positions chance neighbors metric weights n copies reason"
     )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from actstore_analyze.knockout.differences import left
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.overlap.measure import label_overlap, label_overlap_without
 from actstore_analyze.study.intervals import jackknifed
@@ -30,6 +31,12 @@ def test_intervals_at_the_ends_are_wilsons():
     assert jackknifed(1.0, np.ones(20))[0] == pytest.approx(0.8389, abs=1e-4)
     low, high = jackknifed(0.97, np.full(20, 0.97) + np.linspace(-0.01, 0.01, 20))
     assert 0 < low < 0.97 < high < 1
+
+
+def test_where_all_others_are_neighbours_there_is_no_interval():
+    x, y = drawn(0, 7, 3, 0.5)
+    assert left("none", [], [(x, y)], 4).without is not None
+    assert left("none", [], [(x, y)], 5).interval == (None, None)
 
 
 @pytest.mark.slow
