@@ -12,7 +12,7 @@ Replier = Callable[[dict[str, Any]], str]
 
 
 class Speaker:
-    """What the server was asked, and the faults it has left: 429, 500, `torn`, `empty`, `slow`, or any status."""
+    """What the server was asked, and its faults left: 429, 500, `torn`, `empty`, `slow`, any status, or a body."""
 
     def __init__(self, reply: Replier) -> None:
         self.reply, self.asked, self.keys, self.faults = reply, [], [], []
@@ -30,6 +30,8 @@ class Speaker:
             time.sleep(0.5)
         if isinstance(fault, int):
             return fault, json.dumps({"error": {"message": f"told to fail with {fault}", "type": "x"}}).encode()
+        if isinstance(fault, bytes):
+            return 200, fault
         if fault == "torn":
             return 200, b'{"choices": [{"mess'
         choices = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": self.reply(body)}}]

@@ -137,7 +137,7 @@ class Judge:
             raise NoReplyError(said, passing=passing, wait=_asked_for(error.response.headers)) from None
         except openai.APIConnectionError as error:
             raise NoReplyError(f": {_line(error.message)}") from None
-        except (openai.OpenAIError, AttributeError, IndexError, TypeError, ValueError, RecursionError):
+        except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError, RecursionError):
             content = None  # not JSON, or JSON of another shape
         if not isinstance(content, str):
             raise NoReplyError(" replied with something else than a chat completion")

@@ -77,6 +77,28 @@ def test_after_its_tries_it_says_why(server, faults, message):
     assert len(server.asked) == 3
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"0",
+        b"NaN",
+        b"null",
+        b'"yes"',
+        b"[1]",
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"choices": 7}',
+        b'{"choices": {"0": NaN}}',
+        b'{"choices": [{"message": {"content": 0}}]}',
+        b'{"choices": [{"message": {"content": {"text": "YES"}}}]}',
+    ],
+    ids=range(10),
+)
+def test_json_of_another_shape_is_no_reply(server, body):
+    server.faults = [body] * 3
+    with pytest.raises(ActstoreError, match=r"replied with something else than a chat completion \(3 tries\)"):
+        judge(server).ask(QUESTION)
+
+
 @pytest.mark.parametrize("faults", [[500] * 4, ["torn"] * 4, ["unclear"] * 4, [500, "torn", "unclear", 503]])
 def test_pauses_grow_after_every_kind_of_fault(pauses, faults):
     with speaking(lambda _: "I cannot say." if server.unclear.pop(0) else YES) as server:
