@@ -1,5 +1,7 @@
 """What a store holds, in words and as a table."""
 
+from typing import Any
+
 import polars as pl
 
 from actstore.errors import visible
@@ -26,6 +28,7 @@ def summary(store: Store) -> str:
         "store": f"{store} (format {store.header.format}, created {store.header.created})",
         **{name: store.run[name] for name in CARD if store.run.get(name) is not None},
         **({"imported": f"from {made['source']}, as {made['as']}"} if (made := _imported(store)) else {}),
+        **({"pulled": _pulled(pulled)} if (pulled := store.header.pulled) else {}),
         **({"not found": ", ".join(missing)} if (missing := store.run.get("not_found")) else {}),
         "layers": f"{span(store.layers)} of width {store.header.d_model}, stored as {store.header.dtype}",
         **({"image from": f"layer {image_from}: what is of the image is NaN before"} if image_from else {}),
@@ -44,6 +47,12 @@ def _imported(store: Store) -> dict[str, str] | None:
     """What an imported store was made of."""
     found = store.run.get("imported")
     return found if isinstance(found, dict) and {"source", "as"} <= found.keys() else None
+
+
+def _pulled(pulled: dict[str, Any]) -> str:
+    """What of which store this holds."""
+    roles = pulled.get("roles")
+    return f"{'all roles' if roles is None else ', '.join(roles)} of {pulled.get('from')}, at these layers"
 
 
 def card(store: Store) -> pl.DataFrame:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from actstore.commands.options import OutputPath, Url, folder_argument
+from actstore.commands.options import OutputPath, Url, folder_argument, names, numbers
 
 
 @click.command()
@@ -29,18 +29,27 @@ def push(store: Path, url: str) -> None:
 @click.command()
 @click.argument("url", type=Url())
 @click.argument("folder", type=OutputPath(file_okay=False, dir_okay=True))
-def pull(url: str, folder: Path) -> None:
+@click.option("--roles", callback=names, metavar="NAME,...", help="These roles alone, in a store of their own.")
+@click.option(
+    "--layers",
+    callback=numbers("layer", from_last=True),
+    metavar="0,4..8",
+    help="These layers alone, likewise; -1 is the last.",
+)
+def pull(url: str, folder: Path, roles: list[str] | None, layers: list[int] | None) -> None:
     """Copy a store from a URL into a folder, where it is a store as any.
 
     Every file is compared with its committed checksum. What was interrupted goes on, and a store that grew is pulled
     into the same folder again. To read some of a store needs no pull: commands take the URL.
+    With --roles or --layers only that is fetched, and is a new store, whose run card says of what.
 
     \b
     Example:
       actstore pull s3://my-bucket/fusion fusion
+      actstore pull s3://my-bucket/fusion fusion-eoi --roles eoi --layers 4,8
     """
     from actstore.maintain.pulling import pull as fetch
 
-    store = fetch(url, folder)
+    store = fetch(url, folder, roles=roles, layers=layers)
     n_bytes = sum(commit.bytes for commit in store.commits)
     click.echo(f"{folder}: {len(store.parts)} parts, {n_bytes / 1e6:.1f} MB", err=True)

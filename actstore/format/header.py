@@ -139,6 +139,20 @@ class Header:
             raise CorruptError(f"{path}: {problem}")
         return header
 
+    @property
+    def pulled(self) -> dict[str, Any]:
+        """What of a store at a URL this holds, of one that `actstore pull --roles --layers` wrote; else nothing."""
+        found = self.run.get("pulled")
+        return found if isinstance(found, dict) else {}
+
+    def check_whole(self, store: Path | str) -> None:
+        """Raise ActstoreError for some roles and layers of another store: a model that runs for it computes all."""
+        if self.pulled:
+            raise ActstoreError(
+                f"{store} holds some roles or layers of {self.pulled.get('from')}, and is not gone on with; pull all "
+                "of that into another folder"
+            )
+
     def dump(self) -> bytes:
         """The header as the bytes of its file."""
         blocks = {"blocks": list(self.blocks)} if self.blocks else {}

@@ -1,19 +1,16 @@
 """Compaction: small parts merged into large ones; rows and their row_id stay what they are."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from actstore.errors import AlreadyCommittedError
 from actstore.format import checkpoint, commits
 from actstore.format.commits import Commit
 from actstore.format.header import Header
 from actstore.format.layout import VECTORS
-from actstore.read.arrays import ArrayReader
+from actstore.maintain.layered import Columns, Vectors
 from actstore.read.parts import Part
 from actstore.store import Store
 from actstore.write.batch import Batch, Values
@@ -93,60 +90,9 @@ def _content(dtype: str, parts: Sequence[Part]) -> Batch:
     for name in sorted({name for part in parts for name in part.commit.arrays if name.split("/")[0] in VECTORS}):
         kind, role = name.split("/", 1)
         of_role = rows.filter(pl.col("role") == role)
-        values[name] = Values(_Vectors(name, parts, of_role), dtype, VECTORS[kind])
+        values[name] = Values(Vectors(name, parts, of_role), dtype, VECTORS[kind])
     attention = {name: spec for name, spec in parts[0].commit.arrays.items() if name.startswith(ATTENTION)}
     for name, spec in attention.items():
-        values[name] = Values(_Columns([part.array(name) for part in parts]), spec.dtype, spec.dimensions)
+        values[name] = Values(Columns([part.array(name) for part in parts]), spec.dtype, spec.dimensions)
     new = rows.drop("part").with_columns(place=pl.int_range(pl.len()).over("role").cast(pl.Int32))
     return Batch(samples, new, values)
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """The rows of a role that one part holds: where they lie there, and where they go."""
-
-    array: ArrayReader
-    places: NDArray[np.int64]
-    targets: NDArray[np.int64]
-
-
-class _Vectors:
-    """The vectors (layers or blocks, rows, width) of a role in several parts, by row_id, read when asked for."""
-
-    def __init__(self, name: str, parts: Sequence[Part], rows: pl.DataFrame) -> None:
-        spec = next(part.commit.arrays[name] for part in parts if name in part.commit.arrays)
-        self.shape = (spec.shape[0], rows.height, spec.shape[-1])
-        part, place = rows["part"].to_numpy(), rows["place"].cast(pl.Int64).to_numpy()
-        self._pieces = [
-            _Piece(parts[index].array(name), place[part == index], np.flatnonzero(part == index))
-            for index in np.unique(part)
-        ]
-
-    def __getitem__(self, layers: slice, /) -> NDArray[np.float32]:
-        chosen = range(self.shape[0])[layers]
-        out = np.empty((len(chosen), *self.shape[1:]), np.float32)
-        for index, layer in enumerate(chosen):
-            for piece in self._pieces:
-                piece.array.take(layer, piece.places, out[index], piece.targets)
-        return out
-
-
-class _Columns:
-    """Attention (layers, samples, ...) of several parts, one after the other, NaN where one is shorter."""
-
-    def __init__(self, arrays: Sequence[ArrayReader]) -> None:
-        self._arrays = arrays
-        shapes = [array.spec.shape for array in arrays]
-        samples, width = sum(shape[1] for shape in shapes), max(shape[-1] for shape in shapes)
-        self.shape = (shapes[0][0], samples, *shapes[0][2:-1], width)
-
-    def __getitem__(self, layers: slice, /) -> NDArray[np.float32]:
-        chosen = range(self.shape[0])[layers]
-        out = np.full((len(chosen), *self.shape[1:]), np.nan, np.float32)
-        for index, layer in enumerate(chosen):
-            start = 0
-            for array in self._arrays:
-                values = array.layer(layer)
-                out[index, start : start + len(values), ..., : values.shape[-1]] = values
-                start += len(values)
-        return out

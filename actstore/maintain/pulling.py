@@ -1,6 +1,7 @@
 """Pulling: a store at a URL, made an ordinary store in a folder."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from actstore.errors import ActstoreError
@@ -8,6 +9,7 @@ from actstore.format import commits, records
 from actstore.format.commits import File
 from actstore.format.header import Header
 from actstore.format.names import COMMITS, HEADER, PARTS, RECORD_BYTES, RESULTS
+from actstore.maintain.choosing import Choice
 from actstore.progress import bar
 from actstore.read import mirror as mirrors
 from actstore.read.mirror import Mirror
@@ -19,15 +21,17 @@ __all__ = ["pull"]
 AT_ONCE = 64  # files that are copied, compared and counted together
 
 
-def pull(url: str, folder: Path) -> Store:
+def pull(url: str, folder: Path, *, roles: Sequence[str] | None = None, layers: Sequence[int] | None = None) -> Store:
     """Have the store at a URL in a folder, what is there already left as it is.
 
     Every file is compared with its committed checksum before it is kept, then come the records, and the header, which
     makes it a store, last: what was interrupted goes on where it was. Saved results come along, those in this user's
-    cache too.
+    cache too. With roles or layers it is a new store of these alone, without results, which are of the whole.
     Raises ActstoreError for a folder that holds another store or something else.
     """
     far = mirrors.opened(url)
+    if roles is not None or layers is not None:
+        return _pull_some(Choice.of(url, Store(far.folder, mirror=far), roles, layers), far, folder)
     header = Header.load(far.folder)
     found = far.commits(header)
     far.expect(header, found)
@@ -37,23 +41,42 @@ def pull(url: str, folder: Path) -> Store:
     files = dict(header.files)
     for commit in found:
         files |= {f"{PARTS}/{commit.part}/{name}": file for name, file in commit.files.items()}
-    names = list(files)
-    with bar(len(names), "files") as progress:
-        for first in range(0, len(names), AT_ONCE):
-            some = {name: files[name] for name in names[first : first + AT_ONCE]}
-            _take(far.folder, folder, some)
-            copy.ensure(some)
-            progress.advance(len(some))
+    _fetch(far, copy, files)
     for path in local.listed(far.folder / RESULTS):
         if not (folder / RESULTS / path.name).exists():
             copy.keep(f"{RESULTS}/{path.name}", path.read_bytes())
-    for name in (PARTS, RESULTS, COMMITS):
-        (folder / name).mkdir(exist_ok=True)
+    _make_folders(folder)
     local.sync_tree(folder)
     for name in commits.names(far.folder):
         _publish(folder / COMMITS / name, records.content_of(far.folder / COMMITS / name, RECORD_BYTES), url)
     _publish(folder / HEADER, header.dump(), url)
     return Store(folder)
+
+
+def _pull_some(choice: Choice, far: Mirror, folder: Path) -> Store:
+    _check_free(folder, choice.header)
+    _make_folders(folder)
+    _fetch(far, Mirror(far.storage, folder), choice.header.files)
+    local.sync_tree(folder)
+    choice.write(folder)
+    _publish(folder / HEADER, choice.header.dump(), far.url)
+    return Store(folder)
+
+
+def _make_folders(folder: Path) -> None:
+    for name in (PARTS, RESULTS, COMMITS):
+        (folder / name).mkdir(exist_ok=True)
+
+
+def _fetch(far: Mirror, copy: Mirror, files: Mapping[str, File]) -> None:
+    """Have files in the folder of `copy`, those that the mirror has from there."""
+    names = list(files)
+    with bar(len(names), "files") as progress:
+        for first in range(0, len(names), AT_ONCE):
+            some = {name: files[name] for name in names[first : first + AT_ONCE]}
+            _take(far.folder, copy.folder, some)
+            copy.ensure(some)
+            progress.advance(len(some))
 
 
 def _check_free(folder: Path, header: Header) -> None:

@@ -57,6 +57,7 @@ def repair(
     """
     if not found and not (failed and _to_retry(path)):
         return
+    Header.load(path).check_whole(path)
     again = Rerun(path, device=device, overrides=overrides, say=say)
     _check_model(again)
     total = again.plan.filter(pl.col("batch").is_in([batch for one in found for batch in one.batches])).height

@@ -46,7 +46,10 @@ def check_samples(store: Store, asked: pl.DataFrame) -> None:
 
 
 def check_same(store: Store, recipe: dict[str, Any], prints: dict[str, Any]) -> None:
-    """Raise PlanError, with the difference, unless the store was made from this recipe and this model."""
+    """Raise PlanError, with the difference, unless the store was made from this recipe and this model; ActstoreError
+    for one that holds some of another.
+    """
+    store.header.check_whole(str(store))
     made_by = recipe_of(store)
     then = {} if made_by is None else made_by.record()
     there, wanted = flat(then), flat(recipe)
