@@ -32,6 +32,7 @@ EXTRAS = {
     "sae_lens": "sae",
     "openai": "judge",
     "h5py": "anndata",
+    "huggingface_hub": "hub",
     "obstore": "remote",
     "xarray": "xarray",
 }

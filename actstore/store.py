@@ -433,7 +433,7 @@ class Store:
 
 
 def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A001  (actstore.open reads as it should)
-    """Open a store for reading and writing, or, at a URL (s3, gs, az, https), for reading.
+    """Open a store for reading and writing, or, at a URL (s3, gs, az, https, hf), for reading.
 
     Raises NotAStoreError, FormatError or CorruptError; ActstoreError for a URL that cannot be read.
 

@@ -27,7 +27,7 @@ from actstore.format.names import (
 )
 from actstore.progress import bar
 from actstore.read.mirror import RESULTS_BYTES
-from actstore.storage import local, objects
+from actstore.storage import anywhere, local, objects
 from actstore.store import Store
 
 __all__ = ["Push", "push"]
@@ -53,9 +53,12 @@ def push(store: Path, url: str) -> Push:
     Raises ActstoreError where another store lies, where another writer was first, and for a server that would let two
     writers overwrite each other; CorruptError for a file that is damaged here.
     """
-    opened, storage = Store(store), objects.opened(url)
-    if not storage.lists:
-        raise ActstoreError(f"{storage.url}: a web server takes no files; push to s3://, gs:// or az://")
+    opened, storage = Store(store), anywhere.opened(url)
+    if storage.web:
+        raise ActstoreError(
+            f"{storage.url}: takes no files; push to s3://, gs:// or az://, and to the Hub by its own tool: "
+            "hf upload OWNER/NAME STORE --repo-type dataset"
+        )
     known = _is_there(opened, storage)
     if not known:
         _probe(storage)

@@ -25,7 +25,7 @@ from actstore.format.commits import Commit, File
 from actstore.format.header import Header
 from actstore.format.names import CHECKPOINT, COMMIT_NAME, COMMITS, HEADER, OWNED, PARTS, RECORD_BYTES, RESULTS, TABLES
 from actstore.read.far import Far
-from actstore.storage import cache, local, objects
+from actstore.storage import anywhere, cache, local, objects
 
 __all__ = ["Mirror", "opened"]
 
@@ -34,7 +34,7 @@ AT_ONCE = 16  # requests
 TRIES = 2  # a connection may have garbled the first
 SMALL = 2**20  # bytes of a shard that is fetched whole: a request takes the time of so many
 LAYERS_BY_RANGES = 3  # of a shard; where one more is wanted, the shard is fetched whole
-LAYERS_WITHOUT_LIST = 1  # of a web server, which may count requests
+LAYERS_OF_WEB = 1  # of a web server or the Hub, which may count requests
 ROOM = 10  # a shard is kept where this many of its size are free
 RESULTS_BYTES = 2**25  # beside tables, in the file that holds them
 NOT_NAMES = re.compile(r"[^A-Za-z0-9._-]|^\.+$")  # of a folder
@@ -46,7 +46,7 @@ R = TypeVar("R")
 
 def opened(url: str) -> "Mirror":
     """The mirror of the store at a URL, whose folder has header and records; raises NotAStoreError."""
-    storage = objects.opened(url)
+    storage = anywhere.opened(url)
     content, crc32c = _header(storage)
     name = f"{hashlib.sha256(storage.url.encode()).hexdigest()[:16]}-{crc32c}"  # a new store at an old place is another
     called = NOT_NAMES.sub("_", storage.url.rpartition("/")[2])
@@ -58,7 +58,7 @@ def opened(url: str) -> "Mirror":
 
 
 def _again(url: str, folder: Path) -> "Mirror":
-    return Mirror(objects.opened(url), folder)
+    return Mirror(anywhere.opened(url), folder)
 
 
 def _header(storage: objects.Storage) -> tuple[bytes, str]:
@@ -299,7 +299,7 @@ class Mirror:
     def shard(self, name: str, file: File, n_chunks: int, layer: int) -> Iterator[shards.Shard]:
         """A shard, to read a layer of it: by ranges, or the whole of it where so many layers were read before."""
         seen = self._layers.setdefault(name, set())
-        most = LAYERS_BY_RANGES if self.storage.lists else LAYERS_WITHOUT_LIST
+        most = LAYERS_OF_WEB if self.storage.web else LAYERS_BY_RANGES
         whole = file.size <= SMALL or len(seen | {layer}) > most
         if whole and not self._is_kept(name) and shutil.disk_usage(self.folder).free > ROOM * file.size:
             self._fetch(name, file)

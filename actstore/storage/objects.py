@@ -21,12 +21,12 @@ from actstore.errors import ActstoreError, CorruptError, NotAStoreError
 from actstore.storage.urls import checked
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig
+    from obstore.store import ClientConfig, RetryConfig
 
-__all__ = ["AbsentError", "NoStretchesError", "Objects", "PresentError", "Storage", "opened"]
+__all__ = ["AbsentError", "NoStretchesError", "Objects", "PresentError", "Storage", "client", "line", "opened"]
 
 BLOCK = 2**22  # bytes of an object in memory at once
-RETRIES = {"max_retries": 4, "retry_timeout": timedelta(seconds=15)}  # then somebody who waits is told
+RETRIES: "RetryConfig" = {"max_retries": 4, "retry_timeout": timedelta(seconds=15)}  # then somebody who waits is told
 PAUSES = (0.0, 0.1, 0.5, 2.0)  # seconds, while another request for the same name is under way
 CREDENTIALS = (
     "look at the credentials of the environment (S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, "
@@ -55,6 +55,7 @@ class Storage(Protocol):
 
     url: str
     lists: bool  # not a web server, which cannot say what it has
+    web: bool  # a web server or the Hub, which take no files and may count requests
 
     def listed(self, folder: str) -> dict[str, int]:
         """Sizes in bytes of what lies below `folder/`, by name; a request for each 1,000."""
@@ -86,19 +87,27 @@ def opened(url: str) -> Storage:
     url = checked(url)
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "") if url.startswith("s3:") else url
     made_by: Any = HTTPStore.from_url if url.startswith("http") else from_url
-    client: ClientConfig = {"allow_http": endpoint.startswith("http:"), "timeout": "10m", "connect_timeout": "5s"}
     try:
-        store = made_by(url, client_options=client, retry_config=RETRIES)
+        store = made_by(url, client_options=client(endpoint), retry_config=RETRIES)
     except (exceptions.BaseError, ValueError) as error:
-        raise ActstoreError(f"{url}: {_line(error)}") from None
+        raise ActstoreError(f"{url}: {line(error)}") from None
     return Objects(url, store)
+
+
+def client(endpoint: str) -> "ClientConfig":
+    """How servers at this address are spoken to."""
+    return {"allow_http": endpoint.startswith("http:"), "timeout": "10m", "connect_timeout": "5s"}
 
 
 class Objects:
     """A storage that obstore speaks to."""
 
+    credentials = CREDENTIALS  # where they come from, in words
+
     def __init__(self, url: str, store: Any) -> None:
-        self.url, self.lists, self._store = url, not url.startswith("http"), store
+        self.url, self._store = url, store
+        self.web = url.startswith("http")
+        self.lists = not self.web
 
     def listed(self, folder: str) -> dict[str, int]:
         """See Storage."""
@@ -164,21 +173,21 @@ class Objects:
             yield
         except (FileNotFoundError, exceptions.NotFoundError) as error:
             if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
-                raise NotAStoreError(f"{self.url}: there is no such bucket; {_line(error)}") from None
+                raise NotAStoreError(f"{self.url}: there is no such bucket; {line(error)}") from None
             raise AbsentError(f"{where}: there is no such object") from None
         except exceptions.AlreadyExistsError:
             raise PresentError(f"{where}: exists already, with other bytes") from None
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError):
-            raise ActstoreError(f"{where}: not allowed; {CREDENTIALS}") from None
+            raise ActstoreError(f"{where}: not allowed; {self.credentials}") from None
         except exceptions.NotSupportedError:
             raise NoStretchesError(f"{where}: this server sends no part of an object by itself") from None
         except (exceptions.BaseError, ValueError, OSError) as error:
-            text = _line(error)
-            instead = CREDENTIALS if UNKNOWN.search(text) else "nothing is known of what is there"
+            text = line(error)
+            instead = self.credentials if UNKNOWN.search(text) else "nothing is known of what is there"
             raise ActstoreError(f"{where}: {text}; {instead}") from None
 
 
-def _line(error: Exception) -> str:
-    """What obstore says, in one line, without what a URL may have of credentials."""
+def line(error: Exception) -> str:
+    """What a library says, in one line, without what a URL may have of credentials."""
     text = " ".join(str(error).partition("Debug source")[0].split())
     return SECRETS.sub("", text)[:LONGEST]

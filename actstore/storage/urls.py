@@ -7,7 +7,7 @@ from actstore.errors import ActstoreError
 
 __all__ = ["check_folder", "checked", "is_url"]
 
-SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "https", "http")
+SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "https", "http", "hf")
 
 
 def is_url(place: object) -> bool:

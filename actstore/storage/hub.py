@@ -1,0 +1,86 @@
+"""The Hub of Hugging Face: data sets are read, at the commit that a revision is when it is opened."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import httpx
+from huggingface_hub import HfApi, hf_hub_url, parse_hf_uri
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfUriError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+from obstore.store import HTTPStore
+
+from actstore.errors import ActstoreError, NotAStoreError
+from actstore.storage import objects
+
+__all__ = ["Hub"]
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+FILE = "file"  # any name
+SECONDS = 15.0  # then somebody who waits is told
+CREDENTIALS = "log in (hf auth login) or set HF_TOKEN; of a gated data set ask for access on its page"
+
+
+class Hub(objects.Objects):
+    """hf://datasets/OWNER/NAME[@REVISION][/FOLDER]; `url` has the commit as revision, so that it means the same always.
+
+    Files are fetched by the addresses that huggingface_hub gives them, and redirected to other servers, which are not
+    shown the token.
+    """
+
+    credentials = CREDENTIALS
+
+    def __init__(self, url: str) -> None:
+        try:
+            asked = parse_hf_uri(url)
+        except HfUriError as error:
+            raise ActstoreError(f"{url}: {objects.line(error)}") from None
+        if asked.type != "dataset":
+            raise ActstoreError(f"{url}: of the Hub data sets are read: hf://datasets/OWNER/NAME[@REVISION][/FOLDER]")
+        self._api, self._id, self._folder = HfApi(), asked.id, asked.path_in_repo
+        self._revision = asked.revision or ""
+        if not COMMIT.fullmatch(self._revision):
+            with self._asked(url):
+                info = self._api.dataset_info(asked.id, revision=asked.revision, timeout=SECONDS)
+            self._revision = str(info.sha)
+        place = hf_hub_url(asked.id, FILE, subfolder=self._folder or None, repo_type="dataset", revision=self._revision)
+        client = objects.client(place)
+        if token := build_hf_headers().get("authorization"):
+            client["default_headers"] = {"authorization": token}
+        store = HTTPStore.from_url(place.removesuffix(f"/{FILE}"), client_options=client, retry_config=objects.RETRIES)
+        super().__init__(replace(asked, revision=self._revision).to_uri(), store)
+        self.lists, self.web = True, True
+
+    def listed(self, folder: str) -> dict[str, int]:
+        """See Storage."""
+        start = f"{self._folder}/" if self._folder else ""
+        with self._asked(f"{self.url}/{folder}"):
+            try:
+                found = list(
+                    self._api.list_repo_tree(
+                        self._id, f"{start}{folder}", recursive=True, revision=self._revision, repo_type="dataset"
+                    )
+                )
+            except EntryNotFoundError:
+                return {}
+        return {one.path.removeprefix(start): one.size for one in found if isinstance(one, RepoFile)}
+
+    @contextmanager
+    def _asked(self, where: str) -> Iterator[None]:
+        """Inside, what the Hub says against a question is one line."""
+        try:
+            yield
+        except RevisionNotFoundError:
+            raise NotAStoreError(f"{where}: there is no such revision of {self._id}") from None
+        except RepositoryNotFoundError:
+            raise NotAStoreError(f"{where}: there is no data set {self._id}, or it is private: {CREDENTIALS}") from None
+        except (httpx.HTTPError, OfflineModeIsEnabled) as error:
+            raise ActstoreError(f"{where}: {objects.line(error)}; nothing is known of what is there") from None
