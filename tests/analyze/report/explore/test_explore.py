@@ -337,6 +337,8 @@ def test_a_file_holds_what_the_page_may_ask_for(store, resources, tmp_path, caps
         (["--layers", "2..0", "-o", "p.html"], "goes down"),
         (["--roles", ","], "names nothing"),
         (["from rows limit 0", "-o", "p.html"], "the query chooses no rows"),
+        (["--hook", "post", "-o", "p.html"], "name them with --saes"),
+        (["--sae-id", "layer_{layer}", "-o", "p.html"], "name them with --saes"),
     ],
 )
 def test_what_cannot_be_written_is_refused(store, tmp_path, monkeypatch, capsys, words, said):
