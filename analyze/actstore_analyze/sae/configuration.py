@@ -18,7 +18,7 @@ SINCE = {
 }
 KINDS: dict[str, type] = {
     **dict.fromkeys(("architecture", "hook_name", "hook_name_out", "activation_fn", "reshape_activations"), str),
-    **dict.fromkeys(("normalize_activations", "model_class_name"), str),
+    **dict.fromkeys(("normalize_activations", "model_class_name", "model_name"), str),
     **dict.fromkeys(("hook_layer", "hook_head_index", "k", "d_in", "d_sae", "max_iterations"), int),
     **dict.fromkeys(("apply_b_dec_to_input", "rescale_acts_by_decoder_norm", "stop_on_duplicate_support"), bool),
     **dict.fromkeys(("activation_fn_kwargs", "model_from_pretrained_kwargs"), dict),

@@ -17,7 +17,17 @@ from actstore.store import Store
 from actstore.store import open as open_store
 from actstore_analyze.sae import neuronpedia
 from actstore_analyze.sae.features import Activity, top_features
-from actstore_analyze.sae.groups import OF_TEXT, Group, alone, groups_of, points_of, roles_of, untrained_groups, vectors
+from actstore_analyze.sae.groups import (
+    OF_TEXT,
+    Group,
+    alone,
+    groups_of,
+    points_of,
+    roles_of,
+    say_models,
+    untrained_groups,
+    vectors,
+)
 from actstore_analyze.sae.measure import moments, rotation
 from actstore_analyze.sae.neuronpedia import Descriptions
 from actstore_analyze.sae.source import Source, numbered, source
@@ -141,7 +151,9 @@ class Described(PerLayer):
     def units(self, store: Store, *, say: Say) -> list[int]:
         """The layers; first what can be wrong with the rows, and of several models' descriptions whose are taken."""
         untrained_groups(self.untrained, self._groups(store), self.sql)
-        files = _files(self.descriptions, source(self.saes, self.sae_id, self.hook))
+        found = source(self.saes, self.sae_id, self.hook)
+        say_models(store, found, say)
+        files = _files(self.descriptions, found)
         several = {layer: files[layer] for layer in self.layers if len(neuronpedia.described_by(files[layer])) > 1}
         for layer, path in several.items():
             counts = neuronpedia.load(path).folders

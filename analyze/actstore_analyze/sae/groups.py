@@ -15,9 +15,20 @@ from actstore.store import Store
 from actstore.store import open as open_store
 from actstore_analyze.sae.source import Source
 from actstore_analyze.study import held
-from actstore_analyze.study.selection import known_layers, known_roles
+from actstore_analyze.study.selection import Say, known_layers, known_roles
 
-__all__ = ["AVERAGES", "OF_TEXT", "Group", "alone", "groups_of", "points_of", "roles_of", "untrained_groups", "vectors"]
+__all__ = [
+    "AVERAGES",
+    "OF_TEXT",
+    "Group",
+    "alone",
+    "groups_of",
+    "points_of",
+    "roles_of",
+    "say_models",
+    "untrained_groups",
+    "vectors",
+]
 
 AVERAGES = ("example", "token")
 USUAL = (("image",), ("text", "random-text", "last"))  # of each the first that is stored
@@ -72,6 +83,22 @@ def points_of(store: Store, found: Source, layers: Sequence[int] | None) -> tupl
             f"(its numbers read {found.read})"
         )
     return both
+
+
+def say_models(store: Store, found: Source, say: Say) -> None:
+    """Say where autoencoders are of a model whose name is not like the store's: widths alone may agree by chance."""
+    own = store.run.get("model")
+    if own and found.models and not any(_alike(str(own), model) for model in found.models):
+        say(
+            f"{found.name}: trained on {', '.join(found.models)}, the store is of {own}: figures mean something only "
+            "if that is its language model"
+        )
+
+
+def _alike(own: str, other: str) -> bool:
+    """Whether the last part of one name holds that of the other, letters and digits alone."""
+    a, b = (re.sub(r"[^a-z0-9]", "", name.rstrip("/").rpartition("/")[2].lower()) for name in (own, other))
+    return a in b or b in a
 
 
 def alone(groups: Sequence[Group]) -> list[Group]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from glob import escape, glob
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from actstore.errors import ActstoreError
@@ -44,6 +45,14 @@ class Source:
     def read(self) -> str:
         """How the numbers are read, in words."""
         return "as each configuration says" if self.hook is None else f"with --hook {self.hook}"
+
+    @property
+    def models(self) -> list[str]:
+        """The models that they are said to be of, sorted; none where nothing says it."""
+        said = {
+            one.configuration.said.get("model_name") for one in self.entries.values() if isinstance(one, LensFolder)
+        }
+        return sorted({*filter(None, said), *([self.name] if _is_shipped(self.name) else [])})
 
     @cached_property
     def fingerprints(self) -> list[str]:
@@ -154,10 +163,17 @@ def _of_pattern(pattern: str) -> Iterator[tuple[int, Path]]:
             yield int(match[1]), Path(name)
 
 
+def _shipped(saes: str) -> Traversable:
+    return files("actstore_extract") / "demo" / "models" / saes / "saes"
+
+
+def _is_shipped(saes: str) -> bool:
+    return not Path(saes).exists() and _shipped(saes).is_dir()
+
+
 def _local(saes: str) -> dict[int, Entry]:
-    shipped = files("actstore_extract") / "demo" / "models" / saes / "saes"
-    if not Path(saes).exists() and shipped.is_dir():
-        saes = str(shipped)
+    if _is_shipped(saes):
+        saes = str(_shipped(saes))
     if PLACE not in saes and not Path(saes).exists():
         raise ActstoreError(
             f"{saes}: no such folder; for a release of sae-lens give its id too: --sae-id 'layer_{PLACE}/...'"

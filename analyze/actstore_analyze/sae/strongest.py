@@ -11,7 +11,7 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
-from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, vectors
+from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, say_models, vectors
 from actstore_analyze.sae.source import source
 from actstore_analyze.sae.tops import Tops
 from actstore_analyze.study import held
@@ -104,8 +104,9 @@ class Strongest(PerLayer):
         """The command line of the call, without what it found by itself."""
         return super(Strongest, replace(self, fingerprints=())).command(store)
 
-    def units(self, store: Store, *, say: Say) -> list[int]:  # noqa: ARG002
+    def units(self, store: Store, *, say: Say) -> list[int]:
         """The layers."""
+        say_models(store, source(self.saes, self.sae_id, self.hook), say)
         return list(self.layers)
 
     def rows(self, store: Store, unit: int) -> pl.DataFrame:

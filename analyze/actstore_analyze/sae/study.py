@@ -17,7 +17,7 @@ from actstore.store import Store
 from actstore.store import open as open_store
 from actstore_analyze.published import stated
 from actstore_analyze.sae.formats import Sized
-from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, untrained_groups, vectors
+from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, say_models, untrained_groups, vectors
 from actstore_analyze.sae.measure import Moments, Sums, moments, rotation, sums
 from actstore_analyze.sae.source import source
 from actstore_analyze.study import held
@@ -131,6 +131,7 @@ class Rebuilt(PerLayer):
         """The layers; first what can be wrong with the rows."""
         untrained_groups(self.untrained, groups_of(store, self.sql, self.roles, self.average), self.sql, self.average)
         found = source(self.saes, self.sae_id, self.hook)
+        say_models(store, found, say)
         if bare := [layer for layer in store.layers if layer not in found.points]:
             say(f"{self.saes}: no autoencoder for layer {span(bare)}; left out")
         return list(self.layers)

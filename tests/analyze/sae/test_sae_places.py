@@ -266,3 +266,35 @@ def test_a_release_is_where_its_configuration_says():
 def test_a_configuration_of_other_types_is_refused_by_name(config):
     with pytest.raises(ActstoreError, match=r"^folder: its configuration"):
         Configuration.of("folder", config)
+
+
+@pytest.mark.parametrize(
+    ("own", "said", "differs"),
+    [
+        ("digits-fusion", "digits-mapped", True),
+        ("HuggingFaceTB/SmolLM2-135M", "smollm2-135m", False),
+        ("google/gemma-2-2b-it", "gemma-2-2b", False),
+        ("/models/mine/", "runs/other", True),
+        ("digits-fusion", None, False),
+        (None, "digits-mapped", False),
+    ],
+)
+def test_autoencoders_of_another_model_are_called_so(tmp_path, capsys, own, said, differs):
+    units = pl.DataFrame({"sample_id": [str(i) for i in range(N)]})
+    card = {"n_layers": 2, "model": own}
+    made = actstore.create(tmp_path / "own", plan=units, layers=range(2), d_model=D, dtype="float32", run=card)
+    x = np.stack([vectors(layer) for layer in range(2)])
+    rows = units.with_columns(role=pl.lit("image"))
+    made.write(0, samples=units.with_columns(status=pl.lit("ok")), rows=rows, residual={"image": x})
+    saes = folder(tmp_path / "saes" / "layer_1", place("blocks.1.hook_resid_pre"))
+    config = json.loads((saes / "layer_1" / "cfg.json").read_text())
+    config["metadata"]["model_name"] = said
+    (saes / "layer_1" / "cfg.json").write_text(json.dumps(config))
+    status, found, err = measured(capsys, tmp_path / "own", saes)
+    assert (status, list(found)) == (0, [1])
+    assert (f"{saes}: trained on {said}, the store is of {own}: figures mean something only if" in err) is differs
+
+
+def test_autoencoders_that_ship_are_of_their_model():
+    assert source("digits-mapped").models == ["digits-mapped"]
+    assert source("openmoji-mapped").models == ["openmoji-mapped", "smollm2-135m"]
