@@ -8,7 +8,8 @@ import click
 from actstore.commands.main import cli
 
 OPTION = re.compile(r"(?<![\w/-])--[a-z][a-z-]*[a-z]\b(?!-)")
-FOREIGN = {"--index-url", "--local-dir", "--no-deps", "--nproc-per-node", "--repo-type", "--upgrade"}  # of pip, hf and torchrun
+# Of pip, hf and torchrun.
+FOREIGN = {"--index-url", "--local-dir", "--no-deps", "--nproc-per-node", "--repo-type", "--upgrade"}
 
 
 @cache
