@@ -1,16 +1,15 @@
 """A Hub on this machine, for tests: data sets with commits, whose files lie on another server, a bucket."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from buckets import Bucket
+from buckets import Bucket, served
 
 TOKEN = "hf_ToKeN"
 ID = "me/acts"
@@ -50,17 +49,8 @@ def hub(cdn: Bucket) -> Iterator[Hub]:
     class Handler(_Handler):
         hub = made
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    made.url = f"http://127.0.0.1:{server.server_port}"
-    serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    serving.start()
-    try:
+    with served(Handler) as made.url:
         yield made
-    finally:
-        server.shutdown()
-        serving.join()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
