@@ -107,14 +107,20 @@ def prepared(command: Command) -> Command:
 
 
 def neighborly(command: Command) -> Command:
-    """--unique and --group: which vectors may be neighbours."""
+    """--unique, --group and --queries: which vectors may be neighbours, and of which they are looked for."""
     unique = click.option("--unique", is_flag=True, help="Of equal vectors measure the first alone.")
     group = click.option(
         "--group",
         metavar="COLUMN",
         help="Rows with one value here are never each other's neighbours, such as questions about one picture.",
     )
-    return unique(group(command))
+    queries = click.option(
+        "--queries",
+        type=click.IntRange(min=2),
+        metavar="N",
+        help="Look for the neighbours of N samples alone, drawn by --seed, among all.",
+    )
+    return unique(group(queries(command)))
 
 
 def referenced(command: Command) -> Command:

@@ -32,10 +32,26 @@ _MODERATE = 2.0**60  # squares of such values are far from the limits of float32
 
 @dataclass(frozen=True, slots=True)
 class Neighbors:
-    """The k nearest points of each point, nearest first: distances (n, k) and indices (n, k)."""
+    """The k nearest points of each point, nearest first: distances (n, k) and indices (n, k).
+
+    queries (m,): the points that these are of, ascending, of which there are m rows; None where they are of all.
+    others: how many points there are beside the queries.
+    """
 
     distances: Floats
     indices: Ints
+    queries: Ints | None = None
+    others: int = 0
+
+    @property
+    def n(self) -> int:
+        """How many points there are."""
+        return len(self.indices) + self.others
+
+    @property
+    def points(self) -> Ints:
+        """The index of the point that each row is of."""
+        return np.arange(len(self.indices)) if self.queries is None else self.queries
 
     def first(self, k: int) -> "Neighbors":
         """The nearest k of the neighbours kept.
@@ -46,7 +62,7 @@ class Neighbors:
         kept = self.indices.shape[1]
         if not 1 <= k <= kept:
             raise ActstoreError(f"k = {k}, but {kept} neighbours of each point are known; search for k or more")
-        return Neighbors(self.distances[:, :k], self.indices[:, :k])
+        return Neighbors(self.distances[:, :k], self.indices[:, :k], self.queries, self.others)
 
     def among(self, chosen: Ints, most: int) -> "Neighbors":
         """Those of chosen points (m,), ascending, among themselves: as many as each is known to have, `most` at most.
@@ -54,27 +70,36 @@ class Neighbors:
         >>> nearest(np.array([[0.0], [1.0], [3.0], [7.0]]), 3).among(np.array([0, 2, 3]), 1).indices.tolist()
         [[1], [0], [1]]
         """
-        place = np.full(len(self.indices), -1)
+        place = np.full(self.n, -1)
         place[chosen] = np.arange(len(chosen))
-        indices = place[self.indices[chosen]]
+        rows = np.flatnonzero(place[self.points] >= 0)
+        indices = place[self.indices[rows]]
         so_far = (indices >= 0).cumsum(axis=1)
-        k = min(most, int(so_far[:, -1].min()))
+        k = min(most, int(so_far[:, -1].min(initial=most)))
         kept = (indices >= 0) & (so_far <= k)
-        shape = len(chosen), k
-        return Neighbors(self.distances[chosen][kept].reshape(shape), indices[kept].reshape(shape))
+        shape, queries = (len(rows), k), None if self.queries is None else place[self.queries[rows]]
+        return Neighbors(
+            self.distances[rows][kept].reshape(shape), indices[kept].reshape(shape), queries, len(chosen) - len(rows)
+        )
 
 
 def nearest(
-    x: NDArray[np.number], k: int, *, metric: str = "euclidean", groups: NDArray[np.integer] | None = None
+    x: NDArray[np.number],
+    k: int,
+    *,
+    metric: str = "euclidean",
+    groups: NDArray[np.integer] | None = None,
+    queries: NDArray[np.integer] | None = None,
 ) -> Neighbors:
     """The k nearest neighbours of each of the n points in x (n, d), a point never being its own.
 
     metric: `euclidean`; `normalised` (euclidean between unit vectors); `cosine` (1 - cos).
     groups (n,): points of one group are never each other's neighbours.
+    queries (m,), ascending: the points whose neighbours are looked for, among all n; every point without it.
     Exact in float64 for float32 and float64 points, whatever their mean and scale; equal distances
     are ordered by index, identical points included.
-    Raises ActstoreError for k < 1, fewer than k points beside a point (or its group), NaN or infinity, and a zero
-    vector where directions are asked for.
+    Raises ActstoreError for k < 1, fewer than k points beside a point (or its group), NaN or infinity, a zero vector
+    where directions are asked for, and queries that are no points, or not ascending.
 
     >>> found = nearest(np.array([[0.0], [1.0], [3.0], [3.0]]), 2)
     >>> found.indices.tolist()
@@ -83,6 +108,8 @@ def nearest(
     [[1.0, 3.0], [1.0, 2.0], [0.0, 2.0], [0.0, 2.0]]
     >>> nearest(np.array([[0.0], [1.0], [3.0], [3.0]]), 2, groups=np.array([0, 0, 1, 1])).indices.tolist()
     [[2, 3], [2, 3], [1, 0], [1, 0]]
+    >>> nearest(np.array([[0.0], [1.0], [3.0], [3.0]]), 2, queries=np.array([1, 3])).indices.tolist()
+    [[0, 2], [2, 1]]
     """
     points = parse(x, metric)
     if k < 1:
@@ -93,8 +120,13 @@ def nearest(
         )
     points, scale = _moderate(points)
     tie = 0.0 if metric == "euclidean" else _UNIT_TIE
-    found = _of_all(points, k, tie) if groups is None else _of_others(points, k, tie, numbered(groups, len(points), k))
-    return Neighbors(_METRICS[metric](found.distances * scale), found.indices)
+    rows = np.arange(len(points)) if queries is None else _asked(queries, len(points))
+    if groups is None:
+        found = _of_all(points, rows, k, tie)
+    else:
+        found = _of_others(points, rows, k, tie, numbered(groups, len(points), k))
+    of, others = (None, 0) if queries is None else (rows, len(points) - len(rows))
+    return Neighbors(_METRICS[metric](found.distances * scale), found.indices, of, others)
 
 
 def firsts(x: NDArray[np.number]) -> Ints:
@@ -106,32 +138,43 @@ def firsts(x: NDArray[np.number]) -> Ints:
     return _owners(parse(x))
 
 
-def _of_all(points: Points, k: int, tie: float) -> Neighbors:
-    """Neighbours among all points; identical ones are looked for once."""
+def _asked(queries: NDArray[np.integer], n: int) -> Ints:
+    """The queries (m,), checked."""
+    rows = np.asarray(queries)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows):
+        raise ActstoreError(f"queries must be numbers of points, got {rows.dtype} of shape {rows.shape}")
+    if rows[0] < 0 or rows[-1] >= n or (np.diff(rows.astype(np.int64)) <= 0).any():
+        raise ActstoreError(f"queries must be ascending, each once, from 0 to {n - 1}")
+    return rows.astype(np.int64)
+
+
+def _of_all(points: Points, rows: Ints, k: int, tie: float) -> Neighbors:
+    """Neighbours of the rows among all points; identical ones are looked for once."""
     owner = _owners(points)
     distinct = np.unique(owner)
     if len(distinct) == len(points):
-        return _search(points, k, tie)
-    among_distinct = _search(points[distinct], min(k, len(distinct) - 1), tie)
-    return _expand(among_distinct, np.searchsorted(distinct, owner), k)
+        return _search(points, rows, k, tie)
+    group = np.searchsorted(distinct, owner)
+    among_distinct = _search(points[distinct], np.unique(group[rows]), min(k, len(distinct) - 1), tie)
+    return _expand(among_distinct, group, rows, k)
 
 
-def _of_others(points: Points, k: int, tie: float, groups: Ints) -> Neighbors:
+def _of_others(points: Points, rows: Ints, k: int, tie: float, groups: Ints) -> Neighbors:
     """Neighbours of other groups: the nearest of all without the own group, which hides its size - 1 of them at most.
 
     Points whose list is used up by a large group are compared with every other.
     """
     n = len(points)
     hidden = int(np.bincount(groups).max()) - 1
-    found = _of_all(points, min(n - 1, k + min(hidden, max(32, k))), tie)
-    other = groups[found.indices] != groups[:, None]
+    found = _of_all(points, rows, min(n - 1, k + min(hidden, max(32, k))), tie)
+    other = groups[found.indices] != groups[rows][:, None]
     order = np.argsort(~other, axis=1, kind="stable")[:, :k]
     distances, indices = np.take_along_axis(found.distances, order, 1), np.take_along_axis(found.indices, order, 1)
     left = np.flatnonzero(other.sum(axis=1) < k)
     centre = _centre(points)
     for part in _blocks(len(left), n * 8, _SCAN_BYTES):
         some = left[part]
-        distances[some], indices[some] = _scanned(points, centre, some, k, tie, groups)
+        distances[some], indices[some] = _scanned(points, centre, rows[some], k, tie, groups)
     return Neighbors(distances, indices)
 
 
@@ -208,26 +251,26 @@ def _owners(points: Points) -> Ints:
     return owners
 
 
-def _search(points: Points, k: int, tie: float) -> Neighbors:
-    """Neighbours of distinct points: FAISS candidates where provably enough, a float64 scan for the other rows."""
+def _search(points: Points, rows: Ints, k: int, tie: float) -> Neighbors:
+    """Neighbours of rows among distinct points: FAISS candidates where provably enough, else a float64 scan."""
     n = len(points)
-    found = Neighbors(np.empty((n, k)), np.empty((n, k), np.int64))
+    found = Neighbors(np.empty((len(rows), k)), np.empty((len(rows), k), np.int64), rows)
     if k == 0:
         return found
     centre = _centre(points)
     centred = _centred(points, centre)
     width = min(n, k + 1 + max(32, k // 2))
-    estimates, columns = faiss.knn(centred, centred, width)
-    possible = _possible(estimates, columns, centred, k, tie)
+    estimates, columns = faiss.knn(centred if len(rows) == n else centred[rows], centred, width)
+    possible = _possible(estimates, columns, centred, rows, k, tie)
     certain = np.flatnonzero(~possible[:, -1] | (width == n))
-    row, place = np.nonzero(possible[certain] & (columns[certain] != certain[:, None]))
+    row, place = np.nonzero(possible[certain] & (columns[certain] != rows[certain, None]))
     found.distances[certain], found.indices[certain] = _settled(
-        points, certain, row, columns[certain[row], place], k, tie
+        points, rows[certain], row, columns[certain[row], place], k, tie
     )
-    doubtful, own = np.setdiff1d(np.arange(n), certain), np.arange(n)
+    doubtful, own = np.setdiff1d(np.arange(len(rows)), certain), np.arange(n)
     for part in _blocks(len(doubtful), n * 8, _SCAN_BYTES):
         some = doubtful[part]
-        found.distances[some], found.indices[some] = _scanned(points, centre, some, k, tie, own)
+        found.distances[some], found.indices[some] = _scanned(points, centre, rows[some], k, tie, own)
     return found
 
 
@@ -248,9 +291,9 @@ def _centred(points: Points, centre: Floats) -> NDArray[np.float32]:
 
 
 def _possible(
-    estimates: NDArray[np.float32], columns: Ints, centred: NDArray[np.float32], k: int, tie: float
+    estimates: NDArray[np.float32], columns: Ints, centred: NDArray[np.float32], rows: Ints, k: int, tie: float
 ) -> NDArray[np.bool]:
-    """Which candidates (n, width) may be among the k nearest, given how far FAISS's |x|^2 + |y|^2 - 2 x.y may err.
+    """Which candidates (m, width) of rows may be among the k nearest, given how far FAISS's |x|^2 + |y|^2 - 2 x.y errs.
 
     Inner products of length d in any order of summation err by at most gamma_d |x| |y|
     (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); + 16 covers the norms, the centring
@@ -259,9 +302,9 @@ def _possible(
     d = centred.shape[1]
     gamma, least = _gamma(d + 16, np.float32), d * float(np.finfo(np.float32).tiny)
     norms = np.sqrt(np.vecdot(centred, centred)).astype(np.float64) * (1 + gamma)
-    first = norms[columns[:, : k + 1]].max(axis=1)
-    reach = np.sqrt(estimates[:, k] + gamma * (norms + first) ** 2 + least) + 2 * tie
-    error = gamma * (norms + np.minimum(norms.max(), norms + reach)) ** 2 + least
+    own, first = norms[rows], norms[columns[:, : k + 1]].max(axis=1)
+    reach = np.sqrt(estimates[:, k] + gamma * (own + first) ** 2 + least) + 2 * tie
+    error = gamma * (own + np.minimum(norms.max(), own + reach)) ** 2 + least
     possible: NDArray[np.bool] = estimates - error[:, None] <= reach[:, None] ** 2
     return possible
 
@@ -339,8 +382,8 @@ def _float64_squares(points: Points, centre: Floats, rows: Ints) -> tuple[Floats
     return squares, error
 
 
-def _expand(found: Neighbors, group: Ints, k: int) -> Neighbors:
-    """Neighbours of all points from those of the distinct ones; group (n,) says which of these each point equals.
+def _expand(found: Neighbors, group: Ints, rows: Ints, k: int) -> Neighbors:
+    """Neighbours of rows from those of the distinct points; group (n,) says which of these each point equals.
 
     Among the k + 1 nearest of a point, itself included, are members of its own group and of the k nearest
     others only, and of each no more than its first k + 1.
@@ -348,11 +391,11 @@ def _expand(found: Neighbors, group: Ints, k: int) -> Neighbors:
     members = np.argsort(group, kind="stable")
     sizes = np.bincount(group)
     starts = np.cumsum(sizes) - sizes
-    distances = np.empty((len(sizes), k + 1))
-    indices = np.empty((len(sizes), k + 1), np.int64)
-    groups = np.column_stack([np.arange(len(sizes)), found.indices])
-    away = np.column_stack([np.zeros(len(sizes)), found.distances])
-    for part in _blocks(len(sizes), groups.shape[1] * (k + 1) * 8, _SCAN_BYTES):
+    distances = np.empty((len(found.points), k + 1))
+    indices = np.empty((len(found.points), k + 1), np.int64)
+    groups = np.column_stack([found.points, found.indices])
+    away = np.column_stack([np.zeros(len(groups)), found.distances])
+    for part in _blocks(len(groups), groups.shape[1] * (k + 1) * 8, _SCAN_BYTES):
         listed = groups[part].ravel()
         taken = np.minimum(sizes[listed], k + 1)
         place = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
@@ -362,12 +405,15 @@ def _expand(found: Neighbors, group: Ints, k: int) -> Neighbors:
         order = np.lexsort((index, distance, row))
         nearest_of = np.searchsorted(row, np.arange(len(groups[part])))[:, None] + np.arange(k + 1)
         distances[part], indices[part] = distance[order][nearest_of], index[order][nearest_of]
-    return _without_self(Neighbors(distances[group], indices[group]))
+    which = np.searchsorted(found.points, group[rows])
+    return _without_self(Neighbors(distances[which], indices[which], rows))
 
 
 def _without_self(found: Neighbors) -> Neighbors:
     """Each point's list without the point; its last entry goes where equal points of lower index fill the list."""
     n, width = found.indices.shape
-    drop = found.indices == np.arange(n)[:, None]
+    drop = found.indices == found.points[:, None]
     drop[~drop.any(axis=1), -1] = True
-    return Neighbors(found.distances[~drop].reshape(n, width - 1), found.indices[~drop].reshape(n, width - 1))
+    return Neighbors(
+        found.distances[~drop].reshape(n, width - 1), found.indices[~drop].reshape(n, width - 1), found.queries
+    )

@@ -35,6 +35,7 @@ __all__ = [
     "heading",
     "pale",
     "png",
+    "queried",
     "save",
     "series",
     "short",
@@ -82,6 +83,15 @@ def has_interval(table: pl.DataFrame) -> bool:
 def counts(table: pl.DataFrame, column: str = "n") -> str:
     """The different numbers of a column, in words."""
     return ", ".join(f"{n:,}" for n in table[column].unique().sort())
+
+
+def queried(table: pl.DataFrame, error: str = "se") -> str:
+    """How many samples were drawn to look for their neighbours, and the column of what that puts values off by."""
+    if "queries" not in table.columns:
+        return ""
+    largest = table[error].max() if error in table.columns else None
+    off = f" (standard error up to {largest:.2g})" if isinstance(largest, float) else ""
+    return f", {counts(table, 'queries')} of them drawn{off}"
 
 
 def chance(table: pl.DataFrame) -> dict[str, float]:

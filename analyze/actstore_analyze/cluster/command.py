@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from actstore.commands.options import COUNT, Number
+from actstore.commands.options import COUNT, SEED, Number
 from actstore_analyze.commands import (
     beside,
     both_sides,
@@ -44,6 +44,7 @@ from actstore_analyze.commands import (
 @metric("normalised")
 @click.option("--halo", is_flag=True, help="Leave out points less dense than their cluster's highest border.")
 @interval
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the draw.")
 @referenced
 @beside
 @neighborly

@@ -27,4 +27,4 @@ def knn_log_density(neighbors: Neighbors, dimension: float, k: int) -> NDArray[n
         raise ActstoreError(f"dimension {dimension} is not a positive number; take the id of gride, or d")
     farthest = np.maximum(neighbors.first(k).distances[:, -1], np.finfo(np.float64).eps)
     log_ball = dimension / 2 * log(pi) - lgamma(dimension / 2 + 1)
-    return log(k) - log_ball - dimension * np.log(farthest) - log(len(farthest))
+    return log(k) - log_ball - dimension * np.log(farthest) - log(neighbors.n)

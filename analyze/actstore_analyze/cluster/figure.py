@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from actstore_analyze.charts import charts
-from actstore_analyze.charts.charts import behind, counts, decimals, has_interval, pale, titled
+from actstore_analyze.charts.charts import behind, counts, decimals, has_interval, pale, queried, titled
 from actstore_analyze.charts.together import Panel, Tables, curves, one_panel_each
 
 __all__ = ["cluster", "together"]
@@ -42,7 +42,7 @@ def cluster(
     )  # fmt: skip
     drawn = long.select(name.alias("series"), "role", "layer", value=value, low="low", high="high", text=text)
     note = [
-        f"n = {counts(table)} vectors, {METHODS[table['method'][0]]}, label: {table['label'][0]}"
+        f"n = {counts(table)} vectors{queried(table)}, {METHODS[table['method'][0]]}, label: {table['label'][0]}"
         + ("; band: 95 % interval" if has_interval(table) else ""),
         *pale(reference),
     ]

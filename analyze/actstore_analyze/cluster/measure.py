@@ -86,18 +86,34 @@ def density_peaks(
     >>> np.bincount(density_peaks(x, metric="euclidean", maxk=50).labels).tolist()
     [200, 200]
     """
-    others = len(x) - (1 if groups is None else int(np.unique(groups, return_counts=True)[1].max()))
-    found = nearest(x, min(max(maxk, _ID_RANK), max(k, others)), metric=metric, groups=groups)
+    most = others(len(x), groups)
+    found = nearest(x, min(max(maxk, _ID_RANK), max(k, most)), metric=metric, groups=groups)
     dimension = _dimension(found) if dimension is None else dimension
-    return density_peaks_from(found.first(min(maxk, others)), z=z, k=k, dimension=dimension, halo=halo)
+    return density_peaks_from(found.first(min(maxk, most)), z=z, k=k, dimension=dimension, halo=halo)
+
+
+def others(n: int, groups: NDArray[np.integer] | None) -> int:
+    """How many neighbours each of n points has outside its group at least."""
+    return n - (1 if groups is None else int(np.unique(groups, return_counts=True)[1].max()))
 
 
 def density_peaks_from(
-    neighbors: Neighbors, *, z: float = 1.2, k: int = 15, dimension: float | None = None, halo: bool = False
+    neighbors: Neighbors,
+    *,
+    z: float = 1.2,
+    k: int = 15,
+    dimension: float | None = None,
+    halo: bool = False,
+    among_all: Neighbors | None = None,
 ) -> Clusters:
-    """As `density_peaks`, from neighbours found before; all of them take part in settling the borders."""
-    dimension = _dimension(neighbors) if dimension is None else dimension
-    log_density = knn_log_density(neighbors, dimension, k)
+    """As `density_peaks`, from neighbours found before; all of them take part in settling the borders.
+
+    among_all: of points that are drawn, the neighbours among all there are, which densities and the dimension are of;
+    peaks and borders are those of the points that are drawn, whose neighbours among themselves `neighbors` are.
+    """
+    dense = neighbors if among_all is None else among_all
+    dimension = _dimension(dense) if dimension is None else dimension
+    log_density = knn_log_density(dense, dimension, k)
     centers, labels = _peaks(log_density, neighbors.indices[:, :k])
     pairs, heights = _saddles(labels, centers, log_density, neighbors.indices, k)
     survivors, borders, final = _merged(log_density[centers], pairs, heights, 2 * z * k**-0.5)
@@ -202,24 +218,38 @@ def _merged(peaks: Floats, pairs: Ints, heights: Floats, margin: float) -> tuple
 
 
 def homogeneity_of_halves(
-    neighbors: Neighbors, truth: NDArray[np.integer], peaks: Callable[[Neighbors], Clusters], *, k: int, min_size: int
+    neighbors: Neighbors,
+    truth: NDArray[np.integer],
+    peaks: Callable[..., Clusters],
+    *,
+    k: int,
+    min_size: int,
+    among_all: Neighbors | None = None,
+    n: int | None = None,
 ) -> Floats:
     """Homogeneity of the density peaks of halves of the points, without clusters of fewer than half of min_size, and
     with all: (FEW, 2), NaN where a half has none. neighbors: `reach(MAXK)` of all points, or all there are.
+
+    among_all: of points that are drawn, `reach(max(k, 16))` among all n, of which the halves are.
     """
 
     def of(chosen: Ints) -> tuple[float, float]:
-        own = neighbors.among(chosen, MAXK)
-        if own.indices.shape[1] < max(k, _ID_RANK):
+        if among_all is None:
+            which, dense, own = chosen, None, neighbors.among(chosen, MAXK)
+        else:
+            which = np.flatnonzero(np.isin(among_all.points, chosen))
+            dense, own = among_all.among(chosen, max(k, _ID_RANK)), neighbors.among(which, MAXK)
+        known = min(one.indices.shape[1] for one in (own, dense) if one is not None)
+        if not len(which) or known < max(k, _ID_RANK):
             return np.nan, np.nan
         try:
-            labels = peaks(own).labels
+            labels = peaks(own, among_all=dense).labels
         except UndefinedError:
             return np.nan, np.nan
-        large, every = (homogeneity(truth[chosen], labels, min_size=size) for size in (-(-min_size // 2), 1))
+        large, every = (homogeneity(truth[which], labels, min_size=size) for size in (-(-min_size // 2), 1))
         return large.homogeneity, every.homogeneity
 
-    return halves(of, len(truth), FEW)
+    return halves(of, len(truth) if n is None else n, FEW)
 
 
 def hdbscan(

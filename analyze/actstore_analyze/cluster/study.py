@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.cluster import measure as clustering
-from actstore_analyze.cluster.measure import MAXK, Clusters
+from actstore_analyze.cluster.measure import MAXK, Clusters, others
 from actstore_analyze.gap.sides import IMAGE, TEXT, sides
 from actstore_analyze.neighbors import Neighbors, nearest
 from actstore_analyze.published import curves
@@ -23,6 +23,10 @@ from actstore_analyze.study.units import PLACE, Unit, defined, described, enough
 
 __all__ = ["TOGETHER", "Cluster"]
 TOGETHER = "text + image"  # the role of the union of both modalities, as The Narrow Gate clusters it
+DRAWN = (
+    "Of the vectors that are drawn the densities are among all; peaks and borders are theirs alone, and the size of a "
+    "small cluster is that of their share."
+)
 Floats = NDArray[np.float64]
 
 
@@ -74,7 +78,7 @@ class Cluster(OfNeighbors):
         chosen = f"roles {', '.join(self.roles)}" if self.roles else f"text: {self.text}; image: {self.image}"
         return (
             f"Clusters: {how}. Distance: {METRICS[self.metric]}. Homogeneity = 1 - H(label | cluster) / H(label). "
-            f"{FEW_HALVES + ' ' if self.has_interval else ''}"
+            f"{DRAWN + ' ' if self.queries else ''}{FEW_HALVES + ' ' if self.has_interval else ''}"
             f"Rows: {self.sql}; {chosen}. {self.source}"
         )
 
@@ -87,7 +91,19 @@ class Cluster(OfNeighbors):
     def of(cls, store: Store, *, roles: Sequence[str] | None = None, label: str | None = None, **other: Any) -> Self:
         """The call with its roles and layers checked; without roles, modality is the label, else label."""
         chosen = () if roles is None else known_roles(store, roles)
-        return super().of(store, roles=chosen, label=label or ("label" if chosen else "modality"), **other)
+        call = super().of(store, roles=chosen, label=label or ("label" if chosen else "modality"), **other)
+        if call.queries is not None and call.method == "hdbscan":
+            raise ActstoreError("--queries is of density peaks; with HDBSCAN select fewer rows")
+        if call.queries is not None and call.queries <= call.rank:
+            raise ActstoreError(
+                f"{call.queries} queries are no clusters of {call.rank} neighbours; draw more (--queries)"
+            )
+        return call
+
+    @property
+    def rank(self) -> int:
+        """The farthest neighbour that densities and the dimension need."""
+        return max(self.k, 16)
 
     def _published(self, model: str) -> pl.DataFrame | None:
         """Of both modalities together."""
@@ -97,7 +113,7 @@ class Cluster(OfNeighbors):
         """Both modalities, or the roles, under each condition and at every layer."""
         found = list(self._groups(store, say))
         for group in found:
-            enough(group, max(self.k, 16))
+            enough(group, self.rank)
         return [Unit(group, layer) for group in found for layer in self.layers]
 
     def _groups(self, store: Store, say: Say) -> list[Group]:
@@ -123,22 +139,25 @@ class Cluster(OfNeighbors):
 
     def _row(self, store: Store, unit: Unit, k: int, one: Neighborhood) -> pl.DataFrame:
         place = described(store, unit, None, 1).select(*PLACE, pl.lit(k).alias("k"))
-        found, drawn, reason = None, None, one.fewer(max(self.k, 16))
-        if reason is None and self.has_interval:
-            neighbors, reason = defined(unit, lambda: nearest(one.x, self._most(len(one.x)), metric=self.metric))
-            if neighbors is not None:
-                own = neighbors.first(min(MAXK, len(one.x) - 1))
-                found, reason = defined(unit, lambda: self._peaks(own))
-            if found is not None and neighbors is not None:
+        found, drawn, reason = None, None, one.fewer(self.rank)
+        truth = one.labels if one.queries is None else one.labels[one.queries]
+        min_size = -(-self.min_size * len(truth) // len(one.x))
+        if reason is None and (self.has_interval or one.queries is not None):
+            both, reason = defined(unit, lambda: self._neighbors(one))
+            if both is not None:
+                own, among_all = both
+                near = own.first(min(MAXK, own.indices.shape[1]))
+                found, reason = defined(unit, lambda: self._peaks(near, among_all=among_all))
+            if found is not None and self.has_interval:
                 drawn = clustering.homogeneity_of_halves(
-                    neighbors, one.labels, self._peaks, k=self.k, min_size=self.min_size
+                    own, truth, self._peaks, k=self.k, min_size=min_size, among_all=among_all, n=len(one.x)
                 )
         elif reason is None:
             found, reason = defined(unit, lambda: self._clusters(one))
-        labels = np.full(len(one.x), -1) if found is None else found.labels
-        large, every = (clustering.homogeneity(one.labels, labels, min_size=size) for size in (self.min_size, 1))
-        low, high = _ends(large.homogeneity, None if drawn is None else drawn[:, 0], len(one.x))
-        low_all, high_all = _ends(every.homogeneity, None if drawn is None else drawn[:, 1], len(one.x))
+        labels = np.full(len(truth), -1) if found is None else found.labels
+        large, every = (clustering.homogeneity(truth, labels, min_size=size) for size in (min_size, 1))
+        low, high = _ends(large.homogeneity, None if drawn is None else drawn[:, 0], len(truth))
+        low_all, high_all = _ends(every.homogeneity, None if drawn is None else drawn[:, 1], len(truth))
         return place.with_columns(
             homogeneity=pl.lit(large.homogeneity),
             low=pl.lit(low, pl.Float64),
@@ -150,7 +169,7 @@ class Cluster(OfNeighbors):
             low_all=pl.lit(low_all, pl.Float64),
             high_all=pl.lit(high_all, pl.Float64),
             clusters=pl.lit(len(np.unique(labels[labels >= 0]))),
-            large=pl.lit(int((np.bincount(labels[labels >= 0], minlength=1) >= self.min_size).sum())),
+            large=pl.lit(int((np.bincount(labels[labels >= 0], minlength=1) >= min_size).sum())),
             noise=pl.lit(float((labels < 0).mean())),
             dimension=pl.lit(None if found is None else found.dimension, dtype=pl.Float64),
             method=pl.lit(self.method),
@@ -161,12 +180,20 @@ class Cluster(OfNeighbors):
             reason=pl.lit(reason, pl.String),
         )  # fmt: skip
 
-    def _most(self, n: int) -> int:
-        """How many neighbours are enough for the clusters of n vectors and of halves of them."""
-        return min(max(reach(MAXK), self.k), n - 1)
+    def _neighbors(self, one: Neighborhood) -> tuple[Neighbors, Neighbors | None]:
+        """Of each vector the neighbours that are enough for its clusters, and for those of halves; of drawn ones among
+        themselves, and among all.
+        """
+        most = max(reach(MAXK) if self.has_interval else MAXK, self.k)
+        if one.queries is None:
+            return one.nearest(min(most, len(one.x) - 1), self.metric), None
+        x, groups = one.x[one.queries], None if one.groups is None else one.groups[one.queries]
+        own = nearest(x, max(self.k, min(most, others(len(x), groups))), metric=self.metric, groups=groups)
+        dense = reach(self.rank) if self.has_interval else self.rank
+        return own, one.nearest(max(self.rank, min(dense, others(len(one.x), one.groups))), self.metric)
 
-    def _peaks(self, neighbors: Neighbors) -> Clusters:
-        return clustering.density_peaks_from(neighbors, z=self.z, k=self.k, halo=self.halo)
+    def _peaks(self, neighbors: Neighbors, *, among_all: Neighbors | None) -> Clusters:
+        return clustering.density_peaks_from(neighbors, z=self.z, k=self.k, halo=self.halo, among_all=among_all)
 
     def _clusters(self, one: Neighborhood) -> Clusters:
         if self.method == "adp":

@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from actstore_analyze.charts import charts, lines
-from actstore_analyze.charts.charts import counts, has_interval, short, titled
+from actstore_analyze.charts.charts import counts, has_interval, queried, short, titled
 
 __all__ = ["dimension"]
 
@@ -20,7 +20,7 @@ def dimension(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFrame]
     )
     drawn = table.select(charts.series(), "role", "layer", value=value, low=low, high=high, text=text)
     band = "95 % interval" if has_interval(table) else "one standard error"
-    note = f"n = {counts(table)} samples, {table['metric'][0]} distance; band: {band}"
+    note = f"n = {counts(table)} samples{queried(table, 'error')}, {table['metric'][0]} distance; band: {band}"
     axis = lines.halves(
         [end for one in (table, *tables) for end in one.select(pl.max_horizontal(value, _ends(one)[1])).to_series()]
     )

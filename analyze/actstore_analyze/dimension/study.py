@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.dimension.measure import gride_from
-from actstore_analyze.neighbors import Neighbors, nearest
+from actstore_analyze.neighbors import Neighbors
 from actstore_analyze.study.intervals import HALVES, halves, of_halves, positive, reach
 from actstore_analyze.study.neighborhood import Neighborhood, OfNeighbors, sized
 from actstore_analyze.study.selection import Say, choose, groups, known_roles
@@ -50,7 +50,6 @@ class Dimension(OfNeighbors):
     rank: int = 16
     metric: str = "euclidean"
     positions: int | None = None
-    seed: int = 0
     interval: str = "subsamples"
 
     measure: ClassVar[str] = "dimension"
@@ -126,7 +125,7 @@ class Dimension(OfNeighbors):
         neighbors = None
         if len(one.x) > self.rank:
             most = min(reach(self.rank), len(one.x) - 1) if self.has_interval else self.rank
-            neighbors, undefined = defined(unit, lambda: nearest(one.x, most, metric=self.metric, groups=one.groups))
+            neighbors, undefined = defined(unit, lambda: one.nearest(most, self.metric))
             reason = reason or undefined
         if neighbors is None:
             return Found(nothing, nothing, nothing, one.size), reason
@@ -139,5 +138,6 @@ class Dimension(OfNeighbors):
     def _half(self, neighbors: Neighbors, chosen: NDArray[np.int64]) -> float:
         """The dimension of some of the samples, by their neighbours among themselves; NaN where these are too few."""
         own = neighbors.among(chosen, self.rank)
-        found = None if own.indices.shape[1] < self.rank else gride_from(own, self.rank)["id"][-1]
+        enough = len(own.indices) > 0 and own.indices.shape[1] == self.rank
+        found = gride_from(own, self.rank)["id"][-1] if enough else None
         return float("nan") if found is None else float(found)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.format.header import span
 from actstore.store import Store
-from actstore_analyze.neighbors import Neighbors, nearest
+from actstore_analyze.neighbors import Neighbors
 from actstore_analyze.overlap.measure import data_chance_level, data_overlap_from
 from actstore_analyze.study.counterparts import Compared, counterpart, matched
 from actstore_analyze.study.intervals import HALVES, halves, of_halves, reach, share
@@ -56,7 +56,6 @@ class DataOverlap(Compared, OfNeighbors):
     k: int = 30
     metric: str = "euclidean"
     positions: int | None = None
-    seed: int = 0
     interval: str = "subsamples"
 
     measure: ClassVar[str] = "data_overlap"
@@ -151,13 +150,13 @@ class DataOverlap(Compared, OfNeighbors):
         """role, condition, layer, depth, overlap, low, high, se, positions, chance, with_..., neighbors, metric, n, ...
 
         low, high: the 95 % interval, of halves of the samples; NULL with --unique or --group, and where halves have no
-        k neighbours. se is over samples, where these have several positions.
+        k neighbours. se is over samples, where these have several positions or are drawn.
         overlap is NaN where it is not defined: all vectors of either are the same, or too few are unique in both.
         """
         others = [x for x, _ in vectors(self.other(store), unit.other)]
         repeated = others * len(unit.own.group.positions) if len(others) == 1 else others
         pairs = zip(vectors(store, unit.own), repeated, unit.own.group.positions, strict=True)
-        found, reasons, by_sample = [], [], BySample(unit.own.group.n)
+        found, reasons, by_sample = [], [], BySample(unit.own.group.n, drawn=self.queries is not None)
         of: list[Floats] = []
         for (x, _), z, rows in pairs:
             one = self.neighborhood([x, z], rows)
@@ -168,11 +167,12 @@ class DataOverlap(Compared, OfNeighbors):
             reasons.append(reason)
             found.append((float("nan") if shares is None else float(shares.mean()), chance, one.size))
             if shares is not None:
-                by_sample.add(one.kept, shares)
+                by_sample.add(one.asked, shares)
         mean, _, counted = mean_and_error([value for value, _, _ in found])
         se = by_sample.error()
         error = of_halves(np.mean(of, axis=0), unit.own.group.n) if of else float("nan")
-        low, high = (None, None) if np.isnan(error) else share(mean, error, unit.own.group.n)
+        n = min(unit.own.group.n, self.queries or unit.own.group.n)
+        low, high = (None, None) if np.isnan(error) else share(mean, error, n)
         chance, _, _ = mean_and_error([level for _, level, _ in found])
         return described(store, unit.own, se, counted).select(
             *PLACE,
@@ -202,15 +202,14 @@ class DataOverlap(Compared, OfNeighbors):
         both, reason = None, reason or ("all vectors of the other are the same" if constant(z) else None)
         if reason is None:
             most = min(reach(self.k), len(one.x) - 1) if self.has_interval else self.k
-            both, reason = defined(unit, lambda: (self._nearest(one.x, most, one), self._nearest(z, most, one)))
+            both, reason = defined(
+                unit, lambda: (one.nearest(most, self.metric), one._replace(x=z).nearest(most, self.metric))
+            )
         chance = said_where(unit, lambda: data_chance_level(len(one.x), self.k, groups=one.groups))
         return both, chance, reason
 
     def _half(self, own: Neighbors, other: Neighbors, chosen: NDArray[np.int64]) -> float:
         """The overlap of some of the samples, by their neighbours among themselves; NaN where these are too few."""
         both = own.among(chosen, self.k), other.among(chosen, self.k)
-        enough = min(side.indices.shape[1] for side in both) == self.k
+        enough = len(both[0].indices) > 0 and min(side.indices.shape[1] for side in both) == self.k
         return float(data_overlap_from(*both).mean()) if enough else float("nan")
-
-    def _nearest(self, x: Vectors, most: int, one: Neighborhood) -> Neighbors:
-        return nearest(x, most, metric=self.metric, groups=one.groups)

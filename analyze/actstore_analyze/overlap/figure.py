@@ -6,7 +6,17 @@ import altair as alt
 import polars as pl
 
 from actstore_analyze.charts import charts, lines
-from actstore_analyze.charts.charts import chance, counts, decimals, error_band, has_interval, heading, pale, series
+from actstore_analyze.charts.charts import (
+    chance,
+    counts,
+    decimals,
+    error_band,
+    has_interval,
+    heading,
+    pale,
+    queried,
+    series,
+)
 from actstore_analyze.published.curves import other_chance
 
 __all__ = ["ceiling", "data_overlap", "overlap"]
@@ -31,7 +41,7 @@ def overlap(
         rules={**level, **theirs},
         behind=behind,
     )
-    note = f"n = {counts(table)} samples, {table['metric'][0]} distance{_band(table)}"
+    note = f"n = {counts(table)} samples{queried(table)}, {table['metric'][0]} distance{_band(table)}"
     titled: alt.LayerChart = chart.properties(
         title=heading(title, [note, *pale(reference if behind.height else None), *remark])
     )
@@ -115,7 +125,8 @@ def data_overlap(table: pl.DataFrame, *, title: str, tables: Sequence[pl.DataFra
         ceiling=ceiling([table, *tables]),
         rules=charts.chance(table),
     )
-    note = f"n = {counts(table)} samples, {table['metric'][0]} distance; with {_partner(table)}{_band(table)}"
+    sampled = f"n = {counts(table)} samples{queried(table)}"
+    note = f"{sampled}, {table['metric'][0]} distance; with {_partner(table)}{_band(table)}"
     titled: alt.LayerChart = chart.properties(title=heading(title, note))
     return titled
 

@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from actstore.errors import ActstoreError
 from actstore.store import Store
-from actstore_analyze.neighbors import Neighbors, nearest
+from actstore_analyze.neighbors import Neighbors
 from actstore_analyze.overlap.measure import averaged, chance_level, highest, label_overlap_from, label_overlap_without
 from actstore_analyze.published import curves
 from actstore_analyze.study.intervals import JACKKNIFE, jackknifed
@@ -50,7 +51,6 @@ class Overlap(OfNeighbors):
     metric: str = "euclidean"
     weights: str = "uniform"
     positions: int | None = None
-    seed: int = 0
     interval: str = "jackknife"
 
     measure: ClassVar[str] = "overlap"
@@ -59,6 +59,8 @@ class Overlap(OfNeighbors):
     @classmethod
     def of(cls, store: Store, *, roles: Sequence[str] | None = None, **other: Any) -> Self:
         """The call with its roles and layers checked; without any: those of the paper's figure, all layers."""
+        if other.get("queries") and other.get("weights") == "class":
+            raise ActstoreError("queries are drawn of all samples, and may miss a class; leave --weights class out")
         usual = figure_roles(store) or None
         return super().of(store, roles=known_roles(store, usual if roles is None else roles), **other)
 
@@ -115,26 +117,28 @@ class Overlap(OfNeighbors):
 
         low, high: the 95 % interval of the jackknife over samples, each left out with its part in the others' overlaps;
         NULL with weights of classes, --unique or --group, and where there are fewer than k + 3. se is over samples,
-        where these have several positions, their own overlaps alone.
+        where these have several positions or are drawn, their own overlaps alone; with --queries the last column says
+        of how many.
         overlap is NaN where it is not defined: all vectors of the layer are the same, or too few are unique.
         """
-        found, reasons, by_sample = [], [], BySample(unit.group.n)
+        found, reasons, by_sample = [], [], BySample(unit.group.n, drawn=self.queries is not None)
         without: list[Floats] = []
+        queried = None
         for one in self.neighborhoods(store, unit):
             neighbors, chance, reason = self._neighbors(one, unit)
             shares = None if neighbors is None else label_overlap_from(neighbors.first(self.k), one.labels)
             if neighbors is not None and neighbors.indices.shape[1] > self.k:
                 without.append(label_overlap_without(neighbors, one.labels))
+                queried = None if one.queries is None else np.isin(np.arange(unit.group.n), one.queries)
             reasons.append(reason)
-            found.append(
-                (float("nan") if shares is None else averaged(shares, one.labels, self.weights), chance, one.size)
-            )
+            own = one.labels if one.queries is None else one.labels[one.queries]
+            found.append((float("nan") if shares is None else averaged(shares, own, self.weights), chance, one.size))
             if shares is not None:
-                by_sample.add(one.kept, shares)
+                by_sample.add(one.asked, shares)
         mean, _, counted = mean_and_error([value for value, _, _ in found])
         chance, _, _ = mean_and_error([level for _, level, _ in found])
         whole = counted > 0 and len(without) == counted
-        low, high = jackknifed(mean, np.mean(without, axis=0)) if whole else (None, None)
+        low, high = jackknifed(mean, np.mean(without, axis=0), queried) if whole else (None, None)
         se = by_sample.error(None if self.weights == "uniform" else labels(unit.group.positions[0]))
         return described(store, unit, se, counted).with_columns(
             *sized(size for _, _, size in found),
@@ -168,7 +172,7 @@ class Overlap(OfNeighbors):
         if reason is not None:
             return None, chance, reason
         more = self.has_interval and len(one.x) > self.k + 2
-        found, reason = defined(unit, lambda: nearest(one.x, self.k + more, metric=self.metric, groups=one.groups))
+        found, reason = defined(unit, lambda: one.nearest(self.k + more, self.metric))
         return found, chance, reason
 
 

@@ -1,7 +1,7 @@
 """95 % intervals: of shares, and of statistics of samples, which are what is independent; their positions are not."""
 
 from collections.abc import Callable
-from math import exp, isqrt, log, nan, sqrt
+from math import exp, hypot, isqrt, log, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -93,17 +93,21 @@ def of_mean(values: Floats) -> Bounds:
     return bootstrapped(lambda drawn: ordered[drawn].mean(axis=1), ordered)
 
 
-def jackknifed(value: float, without: Floats) -> Bounds:
+def jackknifed(value: float, without: Floats, queried: NDArray[np.bool] | None = None) -> Bounds:
     """Of a share [0, 1] of n samples, where each has a part in what others count, as neighbours have: from the shares
     without each of them (n,), the interval of the jackknife, normal on the scale of logits; Wilson's at 0 and 1.
 
+    queried (n,): the samples of which it is the share, where these are some; the others have their part as neighbours
+    alone, and each kind varies about its own mean.
     Of a mean over samples that have no part in each other it is the usual interval of that mean:
 
     >>> x = np.repeat([0.0, 1.0], [40, 60])
     >>> [round(end, 3) for end in jackknifed(x.mean(), (x.sum() - x) / 99)], [round(end, 3) for end in wilson(60, 100)]
     ([0.501, 0.692], [0.502, 0.691])
     """
-    return share(value, left_out(without), len(without))
+    if queried is None:
+        return share(value, left_out(without), len(without))
+    return share(value, hypot(left_out(without[queried]), left_out(without[~queried])), int(queried.sum()))
 
 
 def left_out(without: Floats) -> float:

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.store import Store
-from actstore_analyze.neighbors import firsts
+from actstore_analyze.neighbors import Neighbors, firsts, nearest
 from actstore_analyze.study.study import Prepared, WithInterval
 from actstore_analyze.study.units import Classes, Unit, Vectors, constant, labels, vectors
 
@@ -22,6 +22,7 @@ class Neighborhood(NamedTuple):
     """The vectors (n, d) of one position that are measured, with labels and groups (n,), each None without such.
 
     kept (n,): which of the position's rows they are; copies: vectors equal to an earlier one, measured or not.
+    queries (m,): those whose neighbours are looked for among all n; None where they all are.
     """
 
     x: Vectors
@@ -29,6 +30,16 @@ class Neighborhood(NamedTuple):
     groups: Numbers | None
     kept: Numbers
     copies: int
+    queries: Numbers | None = None
+
+    @property
+    def asked(self) -> Numbers:
+        """Which of the position's rows have neighbours."""
+        return self.kept if self.queries is None else self.kept[self.queries]
+
+    def nearest(self, k: int, metric: str) -> Neighbors:
+        """The k nearest neighbours of those that are asked for."""
+        return nearest(self.x, k, metric=metric, groups=self.groups, queries=self.queries)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -47,11 +58,14 @@ class OfNeighbors(WithInterval, Prepared):
     """A measure of nearest neighbours.
 
     unique: only the first of equal vectors is measured; group: a column whose equal values keep rows from being
-    neighbours, such as the picture of several questions.
+    neighbours, such as the picture of several questions; queries: so many samples are drawn by the seed, and their
+    neighbours among all looked for.
     """
 
     unique: bool = False
     group: str | None = None
+    queries: int | None = None
+    seed: int = 0
 
     def neighborhoods(self, store: Store, unit: Unit) -> Iterator[Neighborhood]:
         """The vectors of each position of a unit, as they are measured."""
@@ -67,7 +81,19 @@ class OfNeighbors(WithInterval, Prepared):
         copies = len(rows) - len(kept)
         kept = kept if self.unique else np.arange(len(rows))
         groups = None if self.group is None else rows["group"].to_numpy()[kept]
-        return Neighborhood(self.prepared(given[0][kept]), labels(rows)[kept], groups, kept, copies)
+        x = self.prepared(given[0][kept])
+        return Neighborhood(x, labels(rows)[kept], groups, kept, copies, self._drawn(kept, len(rows)))
+
+    def _drawn(self, kept: Numbers, n: int) -> Numbers | None:
+        """Which of the rows kept of n are queries: at every position of a role the same, as far as they are kept."""
+        if self.queries is None or self.queries >= len(kept):
+            return None
+        order = np.random.default_rng(self.seed).permutation(n)
+        return np.searchsorted(kept, np.sort(order[np.isin(order, kept)][: self.queries]))
+
+    def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The table, and how many samples were drawn, where they were."""
+        return rows if self.queries is None else rows.with_columns(queries=pl.min_horizontal("n", self.queries))
 
     @property
     def has_interval(self) -> bool:
@@ -84,7 +110,8 @@ class OfNeighbors(WithInterval, Prepared):
     @property
     def preparation(self) -> str | None:
         """In words, None for vectors as they are."""
-        return ", ".join(filter(None, [super().preparation, self.apart])) or None
+        drawn = f"from {self.queries:,} of them, drawn with seed {self.seed}" if self.queries else None
+        return ", ".join(filter(None, [super().preparation, self.apart, drawn])) or None
 
     def remarks(self, table: pl.DataFrame) -> Iterator[str]:
         """Roles in which vectors are copies of others; where all are one vector, the measure says it by NaN."""
@@ -108,11 +135,11 @@ class OfNeighbors(WithInterval, Prepared):
 class BySample:
     """Values of samples, each met at several positions: what their mean over samples may be off by.
 
-    Positions of one sample are not independent, so that they are averaged first.
+    Positions of one sample are not independent, so that they are averaged first. drawn: whether samples are queries.
     """
 
-    def __init__(self, n: int) -> None:
-        self._sums, self._met = np.zeros(n), np.zeros(n)
+    def __init__(self, n: int, *, drawn: bool = False) -> None:
+        self._sums, self._met, self._least = np.zeros(n), np.zeros(n), 1 if drawn else 2
 
     def add(self, kept: Numbers, values: NDArray[np.floating]) -> None:
         """The values (m,) of the samples `kept` (m,) at one position."""
@@ -120,8 +147,8 @@ class BySample:
         self._met[kept] += 1
 
     def error(self, classes: Classes | None = None) -> float | None:
-        """The standard error over samples, or of the mean over classes; None unless one was met several times."""
-        if self._met.max(initial=0) < 2 or (self._met > 0).sum() < 2:
+        """The standard error over samples, or of the mean over classes; None of samples met once but where drawn."""
+        if self._met.max(initial=0) < self._least or (self._met > 0).sum() < 2:
             return None
         met = self._met > 0
         values = self._sums[met] / self._met[met]

@@ -12,7 +12,7 @@ from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.gap.measure import bounds, cosine_counts, quartiles, shares
 from actstore_analyze.knockout.differences import left
 from actstore_analyze.neighbors import nearest
-from actstore_analyze.overlap.measure import data_overlap_from
+from actstore_analyze.overlap.measure import data_overlap_from, label_overlap_from, label_overlap_without
 from actstore_analyze.study.intervals import (
     by_sample,
     difference,
@@ -35,6 +35,16 @@ def data_overlap(rng, n, noise):
     value = float(data_overlap_from(*(side.first(10) for side in both)).mean())
     found = halves(lambda chosen: data_overlap_from(*(side.among(chosen, 10) for side in both)).mean(), n)
     return value, *share(value, of_halves(found, n), n)
+
+
+def queried(rng, n, d, queries):
+    """Label overlap of some samples among all."""
+    y = rng.integers(0, 3, n)
+    x = rng.standard_normal((n, d)) + 2 * np.eye(d)[y]
+    asked = np.sort(rng.permutation(n)[:queries])
+    found = nearest(x, 11, queries=asked)
+    value = float(label_overlap_from(found.first(10), y).mean())
+    return value, *jackknifed(value, label_overlap_without(found, y), np.isin(np.arange(n), asked))
 
 
 def dimension(rng, n, d):
@@ -103,6 +113,8 @@ def overlaps(rng, n, d, noise):
 CASES = {
     "data overlap, n = 60": (data_overlap, 60, 0.7),
     "data overlap, n = 200": (data_overlap, 200, 0.7),
+    "overlap of 40 among 400": (queried, 400, 5, 40),
+    "overlap of 60 among 600": (queried, 600, 5, 60),
     "dimension 3, n = 200": (dimension, 200, 3),
     "dimension 8, n = 100": (dimension, 100, 8),
     "gap, unmatched, n = 60": (gap, 60, "unmatched"),
