@@ -15,8 +15,8 @@ from actstore.store import Store
 CARD = ("model", "architecture", "family", "recipe_name", "revision", "dtype", "attention", "blocked", "device", "seed")
 
 
-def summary(store: Store) -> str:
-    """Some lines: run card, progress, layers, bytes."""
+def summary(store: Store, place: str | None = None) -> str:
+    """Some lines: run card, progress, layers, bytes; place: where others find it."""
     counts = store.sql(
         "select count(*) filter (status = 'ok') as ok, count(*) filter (status = 'failed') as failed from samples"
     )
@@ -25,7 +25,7 @@ def summary(store: Store) -> str:
     wide = thumbnails.pixels(thumbnails.newest(results))
     image_from = store.header.image_from
     lines = {
-        "store": f"{store} (format {store.header.format}, created {store.header.created})",
+        "store": f"{place or store} (format {store.header.format}, created {store.header.created})",
         **{name: store.run[name] for name in CARD if store.run.get(name) is not None},
         **({"imported": f"from {made['source']}, as {made['as']}"} if (made := _imported(store)) else {}),
         **({"pulled": _pulled(pulled)} if (pulled := store.header.pulled) else {}),

@@ -1,29 +1,59 @@
 """actstore push, actstore pull: a store to a URL, and back."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from actstore.commands.options import OutputPath, Url, folder_argument, names, numbers
 
+if TYPE_CHECKING:
+    from actstore.maintain.pushing import Push
+
 
 @click.command()
 @folder_argument
 @click.argument("url", type=Url())
-def push(store: Path, url: str) -> None:
-    """Send a store to object storage: s3://, gs:// or az://, with the credentials of the environment.
+@click.option("--results/--no-results", default=True, show_default=True, help="Saved results, too.")
+@click.option("--private", is_flag=True, help="Hub: a data set that is made is yours alone.")
+@click.option("--license", "license_name", metavar="NAME", help="Hub: on the card, such as cc-by-4.0.")
+@click.option("--card", is_flag=True, help="Hub: replace a card that somebody has written or changed.")
+def push(store: Path, url: str, results: bool, private: bool, license_name: str | None, card: bool) -> None:
+    """Send a store to object storage (s3://, gs://, az://) or, as a data set, to the Hub (hf://datasets/OWNER/NAME).
 
     Only what is not there is sent: what was interrupted goes on, and of a store that grew what is new is sent. Readers
-    see the store once all of it is there, and later each new part whole. Saved results go along.
+    see the store once all of it is there, and later each new part whole. Credentials are those of the environment, or
+    of hf auth login.
 
     \b
     Example:
       actstore push demo/fusion s3://my-bucket/fusion
+      actstore push demo/fusion hf://datasets/ME/fusion --license cc-by-4.0
     """
-    from actstore.maintain.pushing import push as send
+    if url.startswith("hf:"):
+        sent = _to_hub(store, url, saved=results, private=private, license_name=license_name, card=card)
+    elif private or license_name or card:
+        raise click.UsageError("--private, --license and --card are of the Hub: hf://datasets/OWNER/NAME")
+    else:
+        from actstore.maintain.pushing import push as send
 
-    sent = send(store, url)
-    click.echo(f"{url}: {sent.files} files sent ({sent.bytes / 1e6:.1f} MB), {sent.commits} parts new there", err=True)
+        sent = send(store, url, saved=results)
+    left = "" if results else "; saved results stay here"
+    click.echo(
+        f"{url}: {sent.files} files sent ({sent.bytes / 1e6:.1f} MB), {sent.commits} parts new there{left}", err=True
+    )
+
+
+def _to_hub(store: Path, url: str, *, saved: bool, private: bool, license_name: str | None, card: bool) -> "Push":
+    from actstore.commands.info import summary
+    from actstore.maintain.publishing import publish
+    from actstore.store import open as open_store
+
+    about = summary(open_store(store), url)
+    sent = publish(store, url, about=about, saved=saved, private=private, license_name=license_name, card=card)
+    if sent.kept_card:
+        click.echo(f"{url}: its README.md is somebody's own, and stays; --card puts actstore's in its place", err=True)
+    return sent
 
 
 @click.command()

@@ -1,16 +1,14 @@
-"""Pushing: a store in a folder, sent to a URL, so that readers there see a store at any time, or none yet."""
+"""Pushing: a store in a folder, sent to object storage, so that readers there see a store at any time, or none yet."""
 
 import secrets
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from actstore.errors import ActstoreError
-from actstore.format import checkpoint, commits, records, results
+from actstore.format import records
 from actstore.format.commits import File
 from actstore.format.lens import FOLDER as LENS
 from actstore.format.names import (
@@ -25,15 +23,14 @@ from actstore.format.names import (
     TABLES,
     VOCABULARY,
 )
+from actstore.maintain import parcel
 from actstore.progress import bar
-from actstore.read.mirror import RESULTS_BYTES
-from actstore.storage import anywhere, local, objects
+from actstore.storage import anywhere, objects
 from actstore.store import Store
 
 __all__ = ["Push", "push"]
 
 AT_ONCE = 8  # files on their way
-SMALL_RESULT = 2**20  # bytes of a result that goes along with the tables
 
 
 @dataclass(frozen=True)
@@ -45,19 +42,18 @@ class Push:
     commits: int
 
 
-def push(store: Path, url: str) -> Push:
-    """Send what is not at the URL yet.
+def push(store: Path, url: str, *, saved: bool = True) -> Push:
+    """Send what is not at the URL yet; saved: saved results, too.
 
     Files come first, each compared with its committed checksum as it is sent, then the records, the header last of all:
     what was interrupted goes on where it was, and nobody reads half a part.
     Raises ActstoreError where another store lies, where another writer was first, and for a server that would let two
     writers overwrite each other; CorruptError for a file that is damaged here.
     """
-    opened, storage = Store(store), anywhere.opened(url)
+    (opened, lines), storage = parcel.opened(store), anywhere.opened(url)
     if storage.web:
         raise ActstoreError(
-            f"{storage.url}: takes no files; push to s3://, gs:// or az://, and to the Hub by its own tool: "
-            "hf upload OWNER/NAME STORE --repo-type dataset"
+            f"{storage.url}: takes no files; push to s3://, gs:// or az://, or to the Hub: hf://datasets/OWNER/NAME"
         )
     known = _is_there(opened, storage)
     if not known:
@@ -66,14 +62,16 @@ def push(store: Path, url: str) -> Push:
             _create(storage, name, opened.checked(name).read_bytes(), "choose another prefix, or remove what is there")
     there = storage.listed(PARTS) | storage.listed(RESULTS)  # names that no other bytes have
     there |= storage.listed(LENS) if known else {}
-    files = _files(opened)
+    files = {name: file for name, file in parcel.files(opened, saved=saved).items() if name not in (PLAN, VOCABULARY)}
     fresh = {name: file for name, file in files.items() if there.get(name) != file.size}
     with bar(len(fresh), "files") as progress, ThreadPoolExecutor(AT_ONCE) as pool:
         for _ in pool.map(lambda one: _send(storage, store, *one), fresh.items()):
             progress.advance()
     _check_arrived(storage, {name: file for name, file in fresh.items() if name.startswith(PARTS)})
-    fresh_records = _records(opened, storage)
-    _write_derived(opened, storage)
+    fresh_records = _create_records(storage, lines)
+    storage.write(CHECKPOINT, parcel.index_of(opened, lines))
+    with parcel.packed(opened, saved=saved) as path:
+        storage.write(TABLES, path)
     if not known:
         _create(storage, HEADER, opened.header.dump(), "another store was pushed there meanwhile")
     return Push(len(fresh), sum(file.size for file in fresh.values()), fresh_records)
@@ -112,17 +110,6 @@ def _create(storage: objects.Storage, name: str, content: bytes, instead: str) -
         raise ActstoreError(f"{error}; {instead}") from None
 
 
-def _files(opened: Store) -> dict[str, File]:
-    """Every file that is sent but for plan, vocabulary and records: of parts that are read, of the lens, results."""
-    found = {name: file for name, file in opened.header.files.items() if name not in (PLAN, VOCABULARY)}
-    for commit in opened.commits:
-        found |= {f"{PARTS}/{commit.part}/{name}": file for name, file in commit.files.items()}
-    for path in local.listed(opened.path / RESULTS):
-        if match := results.NAME.fullmatch(path.name):
-            found[f"{RESULTS}/{path.name}"] = File(path.stat().st_size, match["crc32c"])
-    return found
-
-
 def _send(storage: objects.Storage, store: Path, name: str, file: File) -> None:
     file.check(store / name, whole=True)
     storage.write(name, store / name)
@@ -134,45 +121,10 @@ def _check_arrived(storage: objects.Storage, sent: dict[str, File]) -> None:
         raise ActstoreError(f"{storage.url}/{lost}: was sent, and is not listed in its size; push again")
 
 
-def _records(opened: Store, storage: objects.Storage) -> int:
-    """Create the records that are not there, those of batches first; returns how many."""
+def _create_records(storage: objects.Storage, lines: Mapping[str, bytes]) -> int:
+    """Create the records that are not there, in their order; returns how many."""
     there = {name.rpartition("/")[2] for name in storage.listed(COMMITS)}
-    fresh = [name for name in commits.names(opened.path) if name not in there]
-    for name in fresh:
-        content = records.content_of(opened.path / COMMITS / name, RECORD_BYTES)
+    fresh = {name: content for name, content in lines.items() if name not in there}
+    for name, content in fresh.items():
         _create(storage, f"{COMMITS}/{name}", content, "another writer committed it there")
     return len(fresh)
-
-
-def _write_derived(opened: Store, storage: objects.Storage) -> None:
-    """The checkpoint, of every record, and one file of all tables: what opens a store in a few requests."""
-    folder = opened.path / COMMITS
-    lines = {name: records.content_of(folder / name, RECORD_BYTES) for name in commits.names(opened.path)}
-    storage.write(CHECKPOINT, checkpoint.content_of(lines, opened.header.crc32c))
-    with _packed(opened) as path:
-        storage.write(TABLES, path)
-
-
-@contextmanager
-def _packed(opened: Store) -> Iterator[Path]:
-    """A tar of all tables, and of small results, under their names in the store."""
-    names = [PLAN, VOCABULARY]
-    names += [f"{PARTS}/{commit.part}/{name}" for commit in opened.commits for name in commits.TABLES]
-    left = RESULTS_BYTES
-    for name, file in sorted(_files(opened).items(), key=lambda one: one[1].size):
-        if name.startswith(f"{RESULTS}/") and file.size <= min(SMALL_RESULT, left):
-            names.append(name)
-            left -= file.size
-    with TemporaryDirectory(prefix="actstore-") as folder:
-        path = Path(folder, TABLES)
-        with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as bundle:
-            for name in names:
-                bundle.add(opened.path / name, name, filter=_nobody)
-        yield path
-
-
-def _nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The member without who packed it, and when."""
-    member.uid = member.gid = member.mtime = 0
-    member.uname = member.gname = ""
-    return member

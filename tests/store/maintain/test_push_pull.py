@@ -207,7 +207,7 @@ def test_a_folder_of_something_else_is_left_alone(made, served, tmp_path):
 
 
 def test_a_web_server_takes_nothing(made, served):
-    with pytest.raises(ActstoreError, match="takes no files; push to s3://.*hf upload OWNER/NAME"):
+    with pytest.raises(ActstoreError, match="takes no files; push to s3://.*or to the Hub: hf://"):
         push(made, f"{served.url}/b/s")
 
 

@@ -7,33 +7,23 @@ import sys
 
 import numpy as np
 import pytest
-from huggingface_hub import close_session, constants, file_download
+from huggingface_hub import constants
 
 import actstore
-import leading
 import making
 from actstore.commands.main import run
 from actstore.errors import ActstoreError, CorruptError, NotAStoreError
 from actstore.maintain.pulling import pull
-from actstore.maintain.pushing import push
-from buckets import Fault, bucket
-from hubs import ID, TOKEN, hub
+from buckets import Fault
+from hubs import ID, TOKEN, pointed
 
 URL = f"hf://datasets/{ID}"
 
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    with bucket("cdn") as cdn, hub(cdn) as found:
-        leading.point(monkeypatch, cdn, tmp_path / "cache")
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        for module in (constants, file_download):
-            for name, value in vars(module).items():  # what HF_ENDPOINT was when they were imported
-                if isinstance(value, str) and value.startswith("https://huggingface.co"):
-                    monkeypatch.setattr(module, name, value.replace("https://huggingface.co", found.url))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # tests are, elsewhere
+    with pointed(monkeypatch, tmp_path / "cache") as found:
         yield found
-        close_session()
 
 
 @pytest.fixture
@@ -148,10 +138,10 @@ def test_damage_is_an_error(served, made):
         store.residual(ids, 0)
 
 
-def test_nothing_is_pushed(made, served):
-    served.push(made.path)
-    with pytest.raises(ActstoreError, match="takes no files.*hf upload OWNER/NAME STORE --repo-type dataset"):
-        push(made.path, URL)
+def test_a_hub_that_is_not_there_is_one_line(served, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ActstoreError, match=f"{URL}: .*refused; nothing is known of what is there"):
+        actstore.open(URL)
 
 
 def test_the_command_line_finds_the_hub_of_the_environment(served, made, tmp_path):
