@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from actstore import process
+from actstore.commands.cache import cache
 from actstore.commands.options import Number, OutputPath, folder_argument, output_options, store_argument
 from actstore.commands.plugins import Commands
 from actstore.commands.results import results
@@ -49,7 +50,7 @@ def cli() -> None:
     """
 
 
-for command in (results, push, pull):
+for command in (results, push, pull, cache):
     cli.add_command(command)
 
 

@@ -50,7 +50,8 @@ def opened(url: str) -> "Mirror":
     content, crc32c = _header(storage)
     name = f"{hashlib.sha256(storage.url.encode()).hexdigest()[:16]}-{crc32c}"  # a new store at an old place is another
     called = NOT_NAMES.sub("_", storage.url.rpartition("/")[2])
-    mirror = Mirror(storage, cache.folder() / "stores" / name / called)
+    mirror = Mirror(storage, cache.folder() / cache.STORES / name / called)
+    mirror.keep(f"../{cache.URL}", storage.url.encode())
     mirror.keep(HEADER, content)
     cache.clear(mirror.folder)
     mirror.refresh(crc32c)

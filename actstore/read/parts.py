@@ -73,6 +73,7 @@ class Part:
         mirror: "Mirror | None" = None,
     ) -> None:
         self.store, self.commit, self.format, self.own, self.mirror = store, commit, form, own, mirror
+        self._checked: set[str] = set()  # tables
 
     @cached_property
     def folder(self) -> Path:
@@ -92,15 +93,21 @@ class Part:
         """Where a file of the part is in the store."""
         return f"{PARTS}/{self.commit.part}/{name}"
 
-    @cached_property
+    @property
     def rows_path(self) -> Path:
         """rows.parquet, checked once."""
-        return self.path("rows.parquet")
+        return self._once("rows.parquet")
 
-    @cached_property
+    @property
     def samples_path(self) -> Path:
         """samples.parquet, checked once."""
-        return self.path("samples.parquet")
+        return self._once("samples.parquet")
+
+    def _once(self, name: str) -> Path:
+        if self.mirror is not None or name not in self._checked:  # a mirror knows what it checked, and what has gone
+            self.path(name)
+            self._checked.add(name)
+        return self.folder / name
 
     def samples(self) -> pl.DataFrame:
         """The samples of the part, in the order of its attention arrays."""
