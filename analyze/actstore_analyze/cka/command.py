@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from actstore.commands.options import Place
-from actstore_analyze.commands import drawn, layers, measured, roles, show
+from actstore_analyze.commands import drawn, interval, layers, measured, roles, show
 
 
 @click.command()
@@ -19,6 +19,7 @@ from actstore_analyze.commands import drawn, layers, measured, roles, show
     "--with-layers", callback=layers, metavar="LAYER,...", help="Layers of the other side; without it all that it has."
 )
 @click.option("--unbiased", is_flag=True, help="Not larger for having few samples and many dimensions.")
+@interval
 @drawn("the draw")
 def cka(store: Path | str, **asked: Any) -> None:
     """Linear CKA of every layer with every layer: which layer of that model is like which of this.

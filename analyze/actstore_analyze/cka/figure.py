@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from actstore_analyze.charts.charts import counts, decimals, heading
+from actstore_analyze.charts.charts import counts, decimals, has_interval, heading
 from actstore_analyze.charts.heat import heat
 
 __all__ = ["cka"]
@@ -32,6 +32,9 @@ def _panel(pair: pl.DataFrame) -> alt.LayerChart:
     best = pl.when(other).then(value).max().over("layer") == value
     sides = "layer", pl.lit(its), "with_layer", decimals(value)
     text = pl.format("{}, layer {} with {}, layer {}: {}", pl.lit(own), *sides)
+    if has_interval(pair):
+        ends = pl.format(", 95 % interval {} to {}", decimals(pl.col("low")), decimals(pl.col("high")))
+        text = pl.concat_str(text, ends.fill_null(""))
     drawn = pair.select(
         row="layer", column="with_layer", value=value, marked=(best & other).fill_null(value=False), text=text
     )  # fmt: skip

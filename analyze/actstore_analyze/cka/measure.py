@@ -1,21 +1,23 @@
 """Linear centred kernel alignment (CKA), from sums over blocks of samples.
 
 Kornblith, Norouzi, Lee and Hinton, Similarity of Neural Network Representations Revisited (ICML 2019); unbiased, with
-the estimator of Song et al., Feature Selection via Dependence Maximization (JMLR 2012). Both need of n samples the
-products of two Gram matrices alone, which add up over blocks of them: no d x d and no n x n matrix is held.
+the estimator of Song et al., Feature Selection via Dependence Maximization (JMLR 2012). Both, and both without any one
+of the samples, need of n samples the row sums of products of two Gram matrices alone, which add up over blocks of them:
+no d x d and no n x n matrix is held.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from math import atanh, sqrt, tanh
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
+from actstore_analyze.study.intervals import Bounds, left_out, normal
 
-__all__ = ["COLUMNS", "Sums", "centred", "check", "linear_cka", "mean"]
+__all__ = ["COLUMNS", "Sums", "bounds", "centred", "check", "fewest", "linear_cka", "mean"]
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.number]
@@ -28,54 +30,127 @@ MOST_LEFT = 1e-12  # of the variance, where nothing but rounding is left of it
 
 @dataclass(frozen=True)
 class Sums:
-    """What of samples i, j enters CKA, for L layers of x and M of y, both centred; those of parts add up.
+    """What of n samples enters CKA, for L layers of x and M of y, both centred: of sample i sums over all samples j.
 
-    xy (L, M), xx (L, 1), yy (M,): sums over i and j of (x_i . x_j)(y_i . y_j), or of one side's squared;
-    ab (L, M), aa (L, 1), bb (M,): over i of |x_i|^2 |y_i|^2, or of one side's squared; a (L, 1), b (M,): of |x_i|^2 and
-    |y_i|^2. Any shapes do that go together as these.
+    xy (n, L, M), xx (n, L, 1), yy (n, 1, M): of (x_i . x_j)(y_i . y_j), or of one side's squared;
+    xb, ay (n, L, M), xa (n, L, 1), by (n, 1, M): of (x_i . x_j)|y_j|^2, |x_j|^2 (y_i . y_j), or of one side's two;
+    a (n, L, 1), b (n, 1, M): no sums, |x_i|^2 and |y_i|^2;
+    x3y, x2y2, xy3 (L, M), x4 (L, 1), y4 (1, M): over i, too, of powers of the two products.
     """
 
     xy: Floats
     xx: Floats
     yy: Floats
-    ab: Floats
-    aa: Floats
-    bb: Floats
+    xb: Floats
+    ay: Floats
+    xa: Floats
+    by: Floats
     a: Floats
     b: Floats
+    x3y: Floats
+    x2y2: Floats
+    xy3: Floats
+    x4: Floats
+    y4: Floats
 
     @classmethod
-    def of(cls, rows: Block, others: Iterable[Block] = ()) -> Self:
-        """Of a block of samples with itself and with other blocks: pairs of blocks are given once, and count twice."""
-        (x, y), a, b = rows, _norms(rows[0]), _norms(rows[1])
-        xy, xx, yy = np.zeros((len(x), len(y))), np.zeros((len(x), 1)), np.zeros(len(y))
-        within = ((1, (_some(x, at), _some(y, at))) for at in range(0, len(x[0]), COLUMNS))
-        for times, (x_other, y_other) in chain(within, ((2, other) for other in others)):
-            of_x = _grams(x, x_other)
-            of_y = of_x if y is x else _grams(y, y_other)
-            xy += times * (of_x @ of_y.T)
-            xx += times * np.einsum("ij,ij->i", of_x, of_x)[:, None]
-            yy += times * np.einsum("ij,ij->i", of_y, of_y)
-        squares, sums = (a * a).sum(1, keepdims=True), a.sum(1, keepdims=True)
-        return cls(xy, xx, yy, a @ b.T, squares, (b * b).sum(1), sums, b.sum(1))
+    def of(cls, block: Callable[[int, int], Block], shape: tuple[int, int, int], step: int | None = None) -> Self:
+        """Of n samples, of which block(start, stop) gives some; shape: (n, L, M).
+
+        step: as many samples, and COLUMNS more, are held at a time; without it all.
+        """
+        n, n_x, n_y = shape
+        step = step or n
+        both, own, other = (n, n_x, n_y), (n, n_x, 1), (n, 1, n_y)
+        of_rows = both, own, other, both, both, own, other, own, other
+        sums = cls(*map(np.zeros, (*of_rows, both[1:], both[1:], both[1:], own[1:], other[1:])))
+        for start in range(0, n, step):
+            stop = min(start + step, n)
+            x, y = block(start, stop)
+            rows = slice(start, stop)
+            sums.a[rows, :, 0], sums.b[rows, 0] = _norms(x), _norms(y)
+            for at in range(0, stop - start, COLUMNS):
+                sums._add(rows, (x, y), (_some(x, at), _some(y, at)))
+            for at in range(stop, n, COLUMNS):
+                columns = slice(at, min(at + COLUMNS, n))
+                sums._add(rows, (x, y), block(columns.start, columns.stop), columns)
+        return sums
+
+    def _add(self, rows: slice, own: Block, other: Block, columns: slice | None = None) -> None:
+        """A block set beside another; columns: which samples that is, of which the same pairs count, too."""
+        x_norms, y_norms = (_norms(side) for side in other)
+        of_x = _grams(own[0], other[0])
+        of_y = of_x if own[1] is own[0] else _grams(own[1], other[1])
+        self._count(rows, of_x, of_y, x_norms, y_norms)
+        self._count_powers(of_x, of_y, 1 if columns is None else 2)
+        if columns is not None:
+            turned_x, turned_y = (np.ascontiguousarray(grams.swapaxes(1, 2)) for grams in (of_x, of_y))
+            self._count(columns, turned_x, turned_y, self.a[rows, :, 0], self.b[rows, 0])
+
+    def _count(self, at: slice, of_x: Floats, of_y: Floats, a: Floats, b: Floats) -> None:
+        """Products (L, rows, columns) and (M, rows, columns), norms of the columns (columns, L) and (columns, M)."""
+        self.xy[at] += of_x.transpose(1, 0, 2) @ of_y.transpose(1, 2, 0)
+        self.xx[at, :, 0] += np.einsum("lij,lij->il", of_x, of_x)
+        self.yy[at, 0] += np.einsum("mij,mij->im", of_y, of_y)
+        self.xb[at] += (of_x @ b).transpose(1, 0, 2)
+        self.ay[at] += (of_y @ a).transpose(1, 2, 0)
+        self.xa[at, :, 0] += np.einsum("lij,jl->il", of_x, a)
+        self.by[at, 0] += np.einsum("mij,jm->im", of_y, b)
+
+    def _count_powers(self, of_x: Floats, of_y: Floats, times: int) -> None:
+        x, y = (one.reshape(len(one), -1) for one in (of_x, of_y))
+        x2, y2 = x**2, y**2
+        for total, one, other in ((self.x3y, x2 * x, y), (self.x2y2, x2, y2), (self.xy3, x, y2 * y)):
+            total += times * (one @ other.T)
+        self.x4[:, 0] += times * np.einsum("ij,ij->i", x2, x2)
+        self.y4[0] += times * np.einsum("ij,ij->i", y2, y2)
 
     @property
     def varies(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether the vectors of either side differ, (L, 1) and (M,)."""
-        return self.xx > MOST_LEFT * self.a**2, self.yy > MOST_LEFT * self.b**2
+        """Whether the vectors of either side differ, (L, 1) and (1, M)."""
+        return self.xx.sum(0) > MOST_LEFT * self.a.sum(0) ** 2, self.yy.sum(0) > MOST_LEFT * self.b.sum(0) ** 2
 
-    def cka(self, n: int | NDArray[np.int64], *, unbiased: bool = False) -> Floats:
-        """CKA (L, M) of n samples: 1 for the same up to rotation and scale; NaN where a side does not vary.
+    def cka(self, *, unbiased: bool = False) -> Floats:
+        """CKA (L, M): 1 for the same up to rotation and scale; NaN where a side does not vary.
 
         Unbiased, it is 0 on average for independent sides however large d is, and can be below 0; it takes n > 3.
         """
-        xy, xx, yy = self.xy, self.xx, self.yy
-        if unbiased:
-            xy = _unbiased(xy, self.ab, self.a, self.b, n)
-            xx, yy = _unbiased(xx, self.aa, self.a, self.a, n), _unbiased(yy, self.bb, self.b, self.b, n)
-        xx, yy = (np.where(own > MOST_LEFT * every**2, own, np.nan) for own, every in ((xx, self.a), (yy, self.b)))
-        found = np.asarray(xy / np.sqrt(xx * yy))
-        return np.where(np.abs(found - 1) < MOST_LEFT, 1, found)  # the same, but for rounding
+        return _cka(*self._alike(unbiased=unbiased))
+
+    def without(self, *, unbiased: bool = False) -> Floats:
+        """CKA (n, L, M) of the others, without each sample: exactly that, centred anew; of n > 4, where unbiased."""
+        a, b, n = self.a, self.b, len(self.a)
+        pairs = [
+            _without(self.xy, self.xb, self.ay, a, b),
+            _without(self.xx, self.xa, self.xa, a, a),
+            _without(self.yy, self.by, self.by, b, b),
+        ]
+        own = n / (n - 1)
+        return _cka(*_alike(pairs, a.sum(0) - own * a, b.sum(0) - own * b, n - 1, unbiased=unbiased))
+
+    def of_pairs(self, *, unbiased: bool = False) -> Floats:
+        """The part (L, M) of the variance of CKA that is of pairs of samples, beyond what either does to it alone.
+
+        CKA is linear in h_ij, what the products of the pair i, j do to it; of those what is left without the means of
+        rows and columns, off the diagonal, is the pair's own.
+        """
+        a, b, n = self.a, self.b, len(self.a)
+        xy, xx, yy = self._alike(unbiased=unbiased)
+        by_xy, by_xx, by_yy = 1 / np.sqrt(xx * yy), -xy / (2 * xx * np.sqrt(xx * yy)), -xy / (2 * yy * np.sqrt(xx * yy))
+        sums = {(3, 1): self.x3y, (2, 2): self.x2y2, (1, 3): self.xy3, (4, 0): self.x4, (0, 4): self.y4}
+        off = {powers: of - (a ** powers[0] * b ** powers[1]).sum(0) for powers, of in sums.items()}
+        squares = by_xx**2 * off[4, 0] + by_yy**2 * off[0, 4] + (by_xy**2 + 2 * by_xx * by_yy) * off[2, 2]
+        squares += 2 * by_xy * (by_xx * off[3, 1] + by_yy * off[1, 3])
+        rows = (by_xy * (self.xy - a * b) + by_xx * (self.xx - a * a) + by_yy * (self.yy - b * b)) / (n - 2)
+        total, mean = rows.sum(0), rows.sum(0) / (n - 1)
+        means = 2 * (n - 2) * (rows**2).sum(0) + n * (n - 1) * mean**2 + 2 * total**2 - 4 * (n - 1) * mean * total
+        return np.asarray(2 * np.maximum(squares - means, 0))
+
+    def _alike(self, *, unbiased: bool) -> tuple[Floats, Floats, Floats]:
+        a, b = self.a, self.b
+        pairs = [(xy.sum(0), (one * other).sum(0)) for xy, one, other in
+                 ((self.xy, a, b), (self.xx, a, a), (self.yy, b, b))]  # fmt: skip
+        return _alike(pairs, a.sum(0), b.sum(0), len(a), unbiased=unbiased)
 
 
 def linear_cka(x: Vectors, y: Vectors, *, unbiased: bool = False) -> float:
@@ -92,15 +167,38 @@ def linear_cka(x: Vectors, y: Vectors, *, unbiased: bool = False) -> float:
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise ActstoreError(f"CKA compares vectors (n, d) of the same samples, not {x.shape} with {y.shape}")
     check(len(x), unbiased=unbiased)
-    both = [centred(x, mean([x]))], [centred(y, mean([y]))]
-    return float(Sums.of(both).cka(len(x), unbiased=unbiased)[0, 0])
+    left, right = centred(x, mean([x])), centred(y, mean([y]))
+    sums = Sums.of(lambda start, stop: ([left[start:stop]], [right[start:stop]]), (len(x), 1, 1))
+    return float(sums.cka(unbiased=unbiased)[0, 0])
+
+
+def bounds(value: float, without: Floats, of_pairs: float = 0.0, *, unbiased: bool = False) -> Bounds:
+    """The 95 % interval of CKA, from what it is without each sample (n,): normal on the scale of Fisher's z.
+
+    of_pairs: the part of the variance that is of pairs, which the jackknife counts twice (Efron and Stein 1981); the
+    half of what it counts, at most. What is the same up to rotation and scale is 1 whatever the samples.
+
+    >>> bounds(1.0, np.ones(9)), bounds(0.0, np.linspace(-0.01, 0.01, 9), unbiased=True)[0] < 0
+    ((1.0, 1.0), True)
+    """
+    if value == 1:
+        return 1.0, 1.0
+    variance = left_out(without) ** 2
+    error = sqrt(max(variance - of_pairs, variance / 2))
+    low, high = map(tanh, normal(atanh(value), error / (1 - value**2)))
+    return (low if unbiased else max(low, 0.0)), high
 
 
 def check(n: int, *, unbiased: bool) -> None:
     """Raise ActstoreError for too few samples."""
-    fewest = 4 if unbiased else 2
-    if n < fewest:
-        raise ActstoreError(f"{'unbiased ' * unbiased}CKA needs {fewest} samples; these are {n}: select more rows")
+    if n < fewest(unbiased=unbiased):
+        kind = f"{'unbiased ' * unbiased}CKA"
+        raise ActstoreError(f"{kind} needs {fewest(unbiased=unbiased)} samples; these are {n}: select more rows")
+
+
+def fewest(*, unbiased: bool) -> int:
+    """Samples that CKA needs."""
+    return 4 if unbiased else 2
 
 
 def mean(parts: Iterable[Vectors]) -> Floats:
@@ -124,16 +222,49 @@ def _some(x: Layers, start: int) -> Layers:
 
 
 def _grams(x: Layers, other: Layers) -> Floats:
-    """The products (L, rows x columns) of vectors of two blocks, at each layer."""
-    return np.stack([(one @ another.T).astype(np.float64).ravel() for one, another in zip(x, other, strict=True)])
+    """The products (L, rows, columns) of vectors of two blocks, at each layer."""
+    return np.stack([(one @ another.T).astype(np.float64) for one, another in zip(x, other, strict=True)])
 
 
 def _norms(x: Layers) -> Floats:
-    """Squared norms (L, rows)."""
-    return np.stack([np.einsum("ij,ij->i", one, one, dtype=np.float64) for one in x])
+    """Squared norms (rows, L)."""
+    return np.stack([np.einsum("ij,ij->i", one, one, dtype=np.float64) for one in x], axis=1)
 
 
-def _unbiased(xy: Floats, ab: Floats, a: Floats, b: Floats, n: int | NDArray[np.int64]) -> Floats:
+def _without(xy: Floats, xb: Floats, ay: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """The sums over i and j of products, and over i of both norms, without each sample.
+
+    Without i all vectors are by x_i / (n - 1) further from their mean: x_j . x_k becomes, of those left, (x_j + x_i /
+    (n - 1)) . (x_k + x_i / (n - 1)).
+    """
+    n, part = len(xy), 1 / (len(xy) - 1)
+    own, both = 1 + part, a * b
+    products = xy.sum(0) - 2 * own * xy + own**2 * both
+    norms = both.sum(0) + 2 * part * (xb + ay) + part**2 * (4 * xy + a * b.sum(0) + b * a.sum(0))
+    return products, norms + (n * part**4 - own**4) * both
+
+
+def _alike(
+    pairs: Sequence[tuple[Floats, Floats]], a: Floats, b: Floats, n: int, *, unbiased: bool
+) -> tuple[Floats, Floats, Floats]:
+    """How alike x is to y, x to x and y to y, of the sums of products and of both norms of each; a, b: sums of norms.
+
+    NaN of a side that does not vary with itself.
+    """
+    norms = (a, b), (a, a), (b, b)
+    xy, xx, yy = (
+        _unbiased(*pair, *its, n) if unbiased else pair[0] for pair, its in zip(pairs, norms, strict=True)
+    )  # fmt: skip
+    xx, yy = (np.where(own > MOST_LEFT * every**2, own, np.nan) for own, every in ((xx, a), (yy, b)))
+    return xy, xx, yy
+
+
+def _cka(xy: Floats, xx: Floats, yy: Floats) -> Floats:
+    found = np.asarray(xy / np.sqrt(xx * yy))
+    return np.where(np.abs(found - 1) < MOST_LEFT, 1, found)  # the same, but for rounding
+
+
+def _unbiased(xy: Floats, ab: Floats, a: Floats, b: Floats, n: int) -> Floats:
     """Song et al. 2012, eq. 5, times n (n - 3): the diagonals of the Gram matrices are left out.
 
     Of centred vectors each row of one sums to 0, so that without its diagonal it sums to -|x_i|^2.

@@ -1,7 +1,7 @@
 """Linear CKA between all layers of a role and all layers of another, or of the same, in one store or two."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -10,21 +10,26 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.store import Store
-from actstore_analyze.cka.measure import COLUMNS, Sums, centred, check, mean
+from actstore_analyze.cka.measure import COLUMNS, Sums, bounds, centred, check, fewest, mean
 from actstore_analyze.study import held
 from actstore_analyze.study.counterparts import Compared, counterpart, matched
+from actstore_analyze.study.intervals import Bounds
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_layers
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, depth
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, WithInterval, depth
 from actstore_analyze.study.units import sampled
 
 __all__ = ["Cka"]
 
 BLOCK_BYTES = 1 << 30  # vectors of a block of samples, at all layers of both sides
+JACKKNIFE = (
+    "Interval: 95 %, of the jackknife over samples, each left out and the others centred anew, less what is of pairs, "
+    "which it counts twice (Efron and Stein 1981); normal on the scale of Fisher's z."
+)
 
-Means = list[NDArray[np.float64]]
+Floats = NDArray[np.float64]
 Layers = list[NDArray[np.float32]]
 
-PAIR = {
+SCHEMA = {
     "role": pl.String,
     "condition": pl.String,
     "layer": pl.Int32,
@@ -34,32 +39,29 @@ PAIR = {
     "with_condition": pl.String,
     "with_layer": pl.Int32,
     "with_depth": pl.Float64,
-    "position": pl.Int32,
+    "cka": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "positions": pl.Int32,
+    "unbiased": pl.Boolean,
     "n": pl.Int64,
+    "reason": pl.String,
 }
 
 
-class Side(NamedTuple):
-    """A role under a condition, at one position: its rows, one for each sample, and the mean (d,) at each layer."""
-
-    role: str
-    condition: str
-    position: int
-    rows: pl.DataFrame
-    means: Means
-
-
 class Unit(NamedTuple):
-    """Samples of a pair of sides, from `start` on, to be set beside themselves and all that follow."""
+    """A role under a condition and what it is compared with: the same samples, in one order, at each position.
 
-    own: Side
-    other: Side
-    start: int
+    step: how many samples, at all layers, are in memory at a time; other is own where both are the same.
+    """
+
+    own: Group
+    other: Group
     step: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cka(Compared):
+class Cka(WithInterval, Compared):
     """A call of `actstore cka`: CKA of each role at each layer with its counterpart at each of `with_layers`.
 
     The counterpart is the same role of the same store under the same condition, but for what with_... says.
@@ -69,6 +71,7 @@ class Cka(Compared):
     unbiased: bool = False
     positions: int | None = None
     seed: int = 0
+    interval: str = "jackknife"
 
     measure: ClassVar[str] = "cka"
 
@@ -115,36 +118,23 @@ class Cka(Compared):
         return (
             f"Linear centred kernel alignment{estimator} (Kornblith et al. 2019) of the vectors of the same samples "
             f"with {self.partner}, each layer with each. Vectors: {RESIDUAL}. A role with several positions in a "
-            f"sample is measured at each and averaged. Rows: {self.sql}."
+            f"sample is measured at each and averaged. {JACKKNIFE + ' ' if self.has_interval else ''}Rows: {self.sql}."
         )
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
-        """Pairs of roles, conditions and positions, in blocks of samples that fit into memory."""
+        """Pairs of roles under a condition, their samples in the order in which the own rows lie in the store."""
         other = self.other(store)
         n_layers = len(self.layers) + len(self.with_layers)
         vectors = 4 * (len(self.layers) * store.header.d_model + len(self.with_layers) * other.header.d_model)
-        step = max(1, BLOCK_BYTES // (vectors + 8 * n_layers * COLUMNS) - COLUMNS)
-        return [
-            Unit(own, its, start, step)
-            for own, its in self._sides(store, other, say)
-            for start in range(0, own.rows.height, step)
-        ]
-
-    def _sides(self, store: Store, other: Store, say: Say) -> Iterator[tuple[Side, Side]]:
-        """Both sides at each position, in the order in which the own rows lie in the store."""
+        step = max(1, BLOCK_BYTES // (vectors + 16 * n_layers * COLUMNS) - COLUMNS)
+        found = []
         for group in groups(choose(store, self.sql, self.roles, None, say=say), self.roles, say=say):
-            own, its = self._pair(other, group, say)
-            check(own.n, unbiased=self.unbiased)
-            own, its = sampled(own, self.positions, self.seed), sampled(its, self.positions, self.seed)
-            for place, rows in enumerate(own.positions):
-                order = rows["row_id"].arg_sort()
-                beside = its.positions[place if len(its.positions) > 1 else 0]
-                mine, theirs = rows.select("row_id")[order], beside.select("row_id")[order]
-                first = Side(own.role, own.condition, place, mine, _means(store, mine, self.layers))
-                if other is store and mine.equals(theirs) and self.layers == self.with_layers:
-                    yield first, first
-                else:
-                    yield first, Side(its.role, its.condition, place, theirs, _means(other, theirs, self.with_layers))
+            pair = self._pair(other, group, say)
+            check(pair[0].n, unbiased=self.unbiased)
+            order = pair[0].positions[0]["row_id"].arg_sort()
+            own, its = (_ordered(sampled(side, self.positions, self.seed), order) for side in pair)
+            found.append(Unit(own, its, step))
+        return found
 
     def _pair(self, other: Store, group: Group, say: Say) -> tuple[Group, Group]:
         role, condition = self.with_role or group.role, self.with_condition or group.condition
@@ -153,66 +143,95 @@ class Cka(Compared):
         return matched(group, counterpart(other, role, condition, say), say)
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """Sums of a block of samples with itself and with those that follow: a row for each pair of layers."""
-        other, (own, its) = self.other(store), (unit.own, unit.other)
+        """role, condition, layer, depth, with_..., cka, low, high, positions, unbiased, n, reason: a row for each pair
+        of layers.
 
-        def block(start: int, stop: int) -> tuple[Layers, Layers]:
-            x = _vectors(store, own, self.layers, start, stop)
-            return x, x if its is own else _vectors(other, its, self.with_layers, start, stop)
-
-        n = own.rows.height
-        end = min(unit.start + unit.step, n)
-        sums = Sums.of(block(unit.start, end), (block(at, min(at + COLUMNS, n)) for at in range(end, n, COLUMNS)))
-        where = None if self.with_store is None else Path(self.with_store).name
-        pairs = [
-            (own.role, own.condition, layer, depth(store, layer), where, its.role, its.condition, with_layer,
-             depth(other, with_layer), own.position, n)
-            for layer in self.layers for with_layer in self.with_layers
-        ]  # fmt: skip
-        found = {name: np.broadcast_to(value, sums.xy.shape).ravel() for name, value in vars(sums).items()}
-        return pl.DataFrame(pairs, schema=PAIR, orient="row").with_columns(
-            **{k: pl.Series(v) for k, v in found.items()}
-        )
-
-    def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """role, condition, layer, depth, with_..., cka, positions, unbiased, n, reason: a row for each pair of layers.
-
+        low, high: the 95 % interval, of the jackknife over samples; NULL where one cannot be left out.
         cka is NaN where it is not defined: all vectors of either are the same, as `reason` says.
         """
-        sums = rows.group_by(*PAIR, maintain_order=True).sum()
-        values = Sums(**{one.name: sums[one.name].to_numpy() for one in fields(Sums)})
-        cka = pl.Series("cka", values.cka(sums["n"].to_numpy(), unbiased=self.unbiased)).fill_nan(None)
-        own, other = (pl.Series(one) for one in values.varies)
-        place = [name for name in PAIR if name not in ("position", "n")]
-        found = pl.col("cka")
-        return sums.with_columns(cka, own=own, other=other).group_by(*place, maintain_order=True).agg(
-            found.mean().fill_null(float("nan")),
-            positions=found.count().cast(pl.Int32),
-            unbiased=pl.lit(self.unbiased),
-            n=pl.col("n").first(),
-            reason=pl.when(found.count() == 0).then(_why(pl.col("own").any(), pl.col("other").any())),
-        )  # fmt: skip
+        other, (own, its) = self.other(store), (unit.own, unit.other)
+        sides = [(len(self.layers), 1), (1, len(self.with_layers))]
+        total, counted = np.zeros(()), np.zeros((sides[0][0], sides[1][1]), int)
+        varies = [np.zeros(shape, bool) for shape in sides]
+        for number in range(len(own.positions)):
+            sums = self._sums(store, other, unit, number)
+            each = self._each(sums)
+            known = ~np.isnan(each[0])
+            total, counted = total + np.where(known, each, 0), counted + known
+            varies = [np.logical_or(*pair) for pair in zip(varies, sums.varies, strict=True)]
+        mean = total / np.where(counted, counted, np.nan)
+        where = None if self.with_store is None else Path(self.with_store).name
+        found = []
+        for i, j in np.ndindex(counted.shape):
+            at, there = self.layers[i], self.with_layers[j]
+            place = own.role, own.condition, at, depth(store, at), where, its.role, its.condition, there
+            why = None if counted[i, j] else _why(own, its, (at, there), (varies[0][i, 0], varies[1][0, j]))
+            ends = self._ends(mean[:, i, j], int(counted[i, j]))
+            found.append((*place, depth(other, there), mean[0, i, j], *ends, counted[i, j], self.unbiased, own.n, why))
+        return pl.DataFrame(found, schema=SCHEMA, orient="row")
+
+    def _sums(self, store: Store, other: Store, unit: Unit, place: int) -> Sums:
+        """Of the vectors at one position."""
+        own = _Side.of(store, unit.own, place, self.layers)
+        its = _Side.of(other, unit.other, place, self.with_layers, like=own if other is store else None)
+
+        def block(start: int, stop: int) -> tuple[Layers, Layers]:
+            x = own.centred(start, stop)
+            return x, x if its is own else its.centred(start, stop)
+
+        return Sums.of(block, (unit.own.n, len(self.layers), len(self.with_layers)), unit.step)
+
+    def _each(self, sums: Sums) -> Floats:
+        """CKA (1, L, M), and where an interval is asked for what is of pairs, and CKA without each sample (n, L, M)."""
+        value = sums.cka(unbiased=self.unbiased)[None]
+        if not self.has_interval or len(sums.a) <= fewest(unbiased=self.unbiased):
+            return value
+        of_pairs = sums.of_pairs(unbiased=self.unbiased)[None]
+        return np.concatenate([value, of_pairs, sums.without(unbiased=self.unbiased)])
+
+    def _ends(self, each: Floats, positions: int) -> Bounds | tuple[None, None]:
+        """The interval from means over positions, of which what is of pairs counts as if each had other pairs."""
+        if len(each) == 1 or np.isnan(each).any():
+            return None, None
+        value, of_pairs, *without = each
+        return bounds(value, np.array(without), of_pairs / positions, unbiased=self.unbiased)
 
 
-def _why(own: pl.Expr, other: pl.Expr) -> pl.Expr:
+class _Side(NamedTuple):
+    """A role at one position, whose mean (d,) at each layer is known."""
+
+    store: Store
+    rows: pl.DataFrame
+    layers: tuple[int, ...]
+    means: list[Floats]
+
+    @classmethod
+    def of(
+        cls, store: Store, group: Group, place: int, layers: tuple[int, ...], like: "_Side | None" = None
+    ) -> "_Side":
+        """A side of the same store with the same rows and layers is itself. The mean is taken a part at a time."""
+        rows = group.positions[place if len(group.positions) > 1 else 0].select("row_id")
+        if like is not None and rows.equals(like.rows) and layers == like.layers:
+            return like
+        step = max(1, BLOCK_BYTES // (4 * store.header.d_model))
+        means = [mean(held.residual(store, piece, layer) for piece in rows.iter_slices(step)) for layer in layers]
+        return cls(store, rows, layers, means)
+
+    def centred(self, start: int, stop: int) -> Layers:
+        """Vectors (rows, d) of some samples at each layer, less the mean of all."""
+        rows = self.rows[start:stop]
+        pairs = zip(self.layers, self.means, strict=True)
+        return [centred(held.residual(self.store, rows, layer), its) for layer, its in pairs]
+
+
+def _ordered(group: Group, order: pl.Series) -> Group:
+    """The group with its samples in another order."""
+    return Group(group.role, group.condition, [rows[order] for rows in group.positions])
+
+
+def _why(own: Group, its: Group, layers: tuple[int, int], vary: tuple[bool, bool]) -> str:
     """Why there is no CKA of a pair, of whose sides the vectors differ or not."""
-    same = "all vectors of '{}' at layer {} are the same"
-    return (
-        pl.when(~own)
-        .then(pl.format(same, pl.col("role").first(), pl.col("layer").first()))
-        .when(~other)
-        .then(pl.format(same, pl.col("with_role").first(), pl.col("with_layer").first()))
-        .otherwise(pl.lit("unbiased, the variance of one side comes to 0 or less"))
-    )
-
-
-def _vectors(store: Store, side: Side, layers: Sequence[int], start: int, stop: int) -> Layers:
-    """Centred vectors (rows, d) of some samples at each layer."""
-    rows = side.rows[start:stop]
-    return [centred(held.residual(store, rows, layer), its) for layer, its in zip(layers, side.means, strict=True)]
-
-
-def _means(store: Store, rows: pl.DataFrame, layers: Sequence[int]) -> Means:
-    """The mean (d,) of the vectors of rows at each layer, a part of them at a time."""
-    step = max(1, BLOCK_BYTES // (4 * store.header.d_model))
-    return [mean(held.residual(store, piece, layer) for piece in rows.iter_slices(step)) for layer in layers]
+    for group, layer, varies in zip((own, its), layers, vary, strict=True):
+        if not varies:
+            return f"all vectors of '{group.role}' at layer {layer} are the same"
+    return "unbiased, the variance of one side comes to 0 or less"

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actstore import ActstoreError
-from actstore_analyze.cka import Sums, linear_cka
-from actstore_analyze.cka.measure import centred
+from actstore_analyze.cka import Sums, linear_cka, measure
+from actstore_analyze.cka.measure import bounds, centred
 
 
 def naive(x, y):
@@ -66,20 +66,61 @@ def test_few_samples_of_many_dimensions_look_alike_only_where_it_is_biased():
     assert abs(linear_cka(x, y, unbiased=True)) < 0.1
 
 
-def test_blocks_add_up():
-    """Layers of both sides, in blocks of 7 samples beside those that follow."""
-    (x, y), (z, _) = sides(), sides(d=3, seed=1)
-    layers, others = [[centred(one, one.mean(0)) for one in side] for side in ((x, z), (y, x, z))]
+def many(n=60):
+    """Sums of two layers beside three, in blocks of 7 samples beside those that follow, and these layers."""
+    (x, y), (z, _) = sides(n), sides(n, d=3, seed=1)
+    own, others = (x, z), (y, x, z)
+    layers = [[centred(one, one.mean(0)) for one in side] for side in (own, others)]
 
-    def block(start, stop=None):
-        return [one[start:stop] for one in layers], [one[start:stop] for one in others]
+    def block(start, stop):
+        return [one[start:stop] for one in layers[0]], [one[start:stop] for one in layers[1]]
 
-    starts = range(0, 60, 7)
-    parts = [Sums.of(block(at, at + 7), (block(to, to + 7) for to in starts if to > at)) for at in starts]
-    whole = Sums(*(sum(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
-    for kind, own in ((False, naive), (True, unbiased)):
-        expected = [[own(a, b) for b in (y, x, z)] for a in (x, z)]
-        np.testing.assert_allclose(whole.cka(60, unbiased=kind), expected, rtol=1e-4, atol=1e-6)
+    return Sums.of(block, (n, 2, 3), step=7), own, others
+
+
+@pytest.mark.parametrize(("kind", "of_two"), [(False, naive), (True, unbiased)])
+def test_blocks_add_up(kind, of_two, monkeypatch):
+    monkeypatch.setattr(measure, "COLUMNS", 4)
+    sums, own, others = many()
+    expected = [[of_two(a, b) for b in others] for a in own]
+    np.testing.assert_allclose(sums.cka(unbiased=kind), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "of_two"), [(False, naive), (True, unbiased)])
+def test_without_a_sample_it_is_that_of_the_others(kind, of_two, monkeypatch):
+    monkeypatch.setattr(measure, "COLUMNS", 4)
+    sums, own, others = many(n=18)
+    found = sums.without(unbiased=kind)
+    assert found.shape == (18, 2, 3)
+    for i in range(18):
+        expected = [[of_two(np.delete(a, i, 0), np.delete(b, i, 0)) for b in others] for a in own]
+        np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [False, True])
+def test_what_is_of_pairs_is_what_no_sum_over_their_two_samples_explains(kind, monkeypatch):
+    monkeypatch.setattr(measure, "COLUMNS", 4)
+    n, (sums, own, others) = 18, many(n=18)
+    off = ~np.eye(n, dtype=bool)
+    either = np.array([np.eye(n)[i] + np.eye(n)[j] for i, j in np.argwhere(off)])
+    for (i, j), found in np.ndenumerate(sums.of_pairs(unbiased=kind)):
+        x, y = (one - one.mean(0) for one in (own[i], others[j]))
+        k, m = x @ x.T, y @ y.T
+        of = (lambda a, b: n * (n - 3) * hsic(a, b)) if kind else (lambda a, b: ((a @ a.T) * (b @ b.T)).sum())
+        norms = of(x, x), of(y, y)
+        h = (
+            k * m / np.sqrt(norms[0] * norms[1])
+            - of(x, y) / np.sqrt(norms[0] * norms[1]) * (k**2 / norms[0] + m**2 / norms[1]) / 2
+        )
+        left = np.linalg.lstsq(either, h[off], rcond=None)[1]
+        assert found == pytest.approx(2 * left.item() if left.size else 0, rel=1e-3, abs=1e-9)
+
+
+def test_intervals_stay_where_cka_can_be():
+    far = 0.02 + np.linspace(-0.01, 0.01, 30)
+    assert bounds(0.02, far)[0] == 0 > bounds(0.02, far, unbiased=True)[0]
+    low, high = bounds(0.999, 0.999 + np.linspace(-0.0004, 0.0004, 30))
+    assert low < 0.999 < high < 1
 
 
 def test_a_side_that_does_not_vary_has_none():

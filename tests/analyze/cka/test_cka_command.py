@@ -9,7 +9,7 @@ import pytest
 import actstore
 from actstore.commands.main import run
 from actstore_analyze.charts import charts
-from actstore_analyze.cka import figure, linear_cka, measure, study
+from actstore_analyze.cka import Sums, figure, linear_cka, measure, study
 from labelled import DIGITS, LAYERS, POSITIONS, N, make_store, sample_ids, vectors
 
 
@@ -65,17 +65,47 @@ def test_blocks_and_processes_change_nothing(store, capsys, monkeypatch):
     whole = study.Cka.of(actstore.open(store), roles=["image"]).table(actstore.open(store), say=print)
     monkeypatch.setattr(study, "COLUMNS", 5)
     monkeypatch.setattr(measure, "COLUMNS", 5)
-    monkeypatch.setattr(study, "BLOCK_BYTES", (4 * 8 + 8 * 5) * 2 * len(LAYERS) * 12)
+    monkeypatch.setattr(study, "BLOCK_BYTES", (4 * 8 + 16 * 5) * 2 * len(LAYERS) * 12)
     call = study.Cka.of(actstore.open(store), roles=["image"])
     units = call.units(actstore.open(store), say=print)
-    assert [(unit.start, unit.step) for unit in units[:9]] == [(start, 7) for start in range(0, N, 7)]
+    assert [unit.step for unit in units] == [7]
     pieces = call.table(actstore.open(store), say=print)
-    assert pieces.drop("cka").equals(whole.drop("cka"))
-    np.testing.assert_allclose(pieces["cka"], whole["cka"], rtol=1e-5, atol=1e-6)
+    values = ["cka", "low", "high"]
+    assert pieces.drop(values).equals(whole.drop(values))
+    np.testing.assert_allclose(pieces[values], whole[values], rtol=1e-5, atol=1e-5)
     monkeypatch.undo()
     status, rows, _ = command(capsys, store, "--roles", "image,eoi", "--jobs", 2)
     assert status == 0
     assert [row["cka"] for row in rows if row["role"] == "image"] == pytest.approx(whole["cka"].to_list(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [[], ["--unbiased"]])
+def test_intervals_are_of_samples_left_out_at_all_positions_of_a_role(store, capsys, kind):
+    _, rows, _ = command(capsys, store, "--roles", "image", "--layers", "1,2", *kind)
+    row = next(row for row in rows if (row["layer"], row["with_layer"]) == (1, 2))
+    one, two = (vectors("image", at, POSITIONS) for at in (1, 2))
+    left = [
+        np.mean([linear_cka(*(np.delete(x[:, k], i, 0) for x in (one, two)), unbiased=bool(kind))
+                 for k in range(POSITIONS)]) for i in range(N)
+    ]  # fmt: skip
+    pairs = [
+        Sums.of(lambda start, stop, k=k: [[x[start:stop, k] - x[:, k].mean(0)] for x in (one, two)], (N, 1, 1))
+        .of_pairs(unbiased=bool(kind)).item() for k in range(POSITIONS)
+    ]  # fmt: skip
+    error = np.sqrt((N - 1) / N * np.square(left - np.mean(left)).sum() - np.sum(pairs) / POSITIONS**2)
+    ends = np.tanh(np.arctanh(row["cka"]) + np.array([-1.959964, 1.959964]) * error / (1 - row["cka"] ** 2))
+    assert (row["low"], row["high"]) == pytest.approx((ends[0] if kind else max(ends[0], 0), ends[1]), abs=1e-4)
+    same = next(row for row in rows if row["layer"] == row["with_layer"])
+    assert (same["low"], same["high"]) == (1, 1)
+    _, rows, _ = command(capsys, store, "--roles", "image", "--layers", "1,2", *kind, "--no-interval")
+    assert {row["low"] for row in rows} == {row["high"] for row in rows} == {None}
+
+
+def test_too_few_samples_to_leave_one_out_have_no_interval(store, capsys):
+    asked = ("--roles", "image", "--layers", "1,2")
+    for n, kind, has in ((2, [], False), (3, [], True), (4, ["--unbiased"], False), (5, ["--unbiased"], True)):
+        _, rows, _ = command(capsys, store, f"from rows where sample_id < 's00{n}'", *asked, *kind)
+        assert ({row["n"] for row in rows}, any(row["low"] is not None for row in rows)) == ({n}, has)
 
 
 def test_another_store_of_another_width_whose_samples_are_in_another_order(store, tmp_path, capsys):
@@ -122,7 +152,7 @@ def test_figure(store, tmp_path, capsys):
     marks = charts.svg(figure.cka(table, title="tiny"), "a")
     best = table.filter(pl.col("layer") == 2, pl.col("with_layer") != 2).sort("cka")["with_layer"][-1]
     value = table.filter(layer=2, with_layer=best)["cka"][0]
-    assert marks.count(f"image, layer 2 with image, layer {best}: {value:.3f}") >= 1
+    assert marks.count(f"image, layer 2 with image, layer {best}: {value:.3f}, 95 % interval ") >= 1
     assert "ring: the layer that a row is most like" in marks
 
 

@@ -7,6 +7,9 @@ a measure is from what it means. docs/reference/measures.md has the figures of 5
 import numpy as np
 import pytest
 
+from actstore_analyze.cka import Sums
+from actstore_analyze.cka.measure import bounds as cka_bounds
+from actstore_analyze.cka.measure import centred
 from actstore_analyze.cluster.measure import density_peaks_from, homogeneity, homogeneity_of_halves
 from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.gap.measure import bounds, cosine_counts, quartiles, shares
@@ -61,6 +64,17 @@ def gap(rng, n, pairs):
     median = quartiles(counts).median
     own = np.arange(n)
     return median, *bounds(counts, shares(text, image, median, (own, own), pairs=pairs).error)
+
+
+def cka(rng, n, d, noise, unbiased):
+    """Of ten classes, and of the same turned, with noise: all of it is noise, if that is None."""
+    x = rng.standard_normal((n, d)) + 2 * np.eye(10, max(d, 10))[rng.integers(0, 10, n), :d]
+    y = x @ np.random.default_rng(1).standard_normal((d, d)) / d**0.5
+    y = y + noise * rng.standard_normal((n, d)) if noise is not None else rng.standard_normal((n, d))
+    both = [centred(side, side.mean(0)) for side in (x, y)]
+    sums = Sums.of(lambda start, stop: ([both[0][start:stop]], [both[1][start:stop]]), (n, 1, 1))
+    value, of_pairs = (float(of(unbiased=unbiased)[0, 0]) for of in (sums.cka, sums.of_pairs))
+    return value, *cka_bounds(value, sums.without(unbiased=unbiased)[:, 0, 0], of_pairs, unbiased=unbiased)
 
 
 def cluster(rng, n, d, apart):
@@ -119,6 +133,12 @@ CASES = {
     "dimension 8, n = 100": (dimension, 100, 8),
     "gap, unmatched, n = 60": (gap, 60, "unmatched"),
     "gap, matched, n = 100": (gap, 100, "matched"),
+    "CKA, n = 60, d = 8": (cka, 60, 8, 1.0, False),
+    "CKA, n = 200, d = 8, nearly alike": (cka, 200, 8, 0.3, False),
+    "CKA, n = 60, d = 300": (cka, 60, 300, 1.0, False),
+    "unbiased CKA, n = 100, d = 16": (cka, 100, 16, 2.0, True),
+    "unbiased CKA, n = 60, d = 300": (cka, 60, 300, 1.0, True),
+    "unbiased CKA, n = 100, d = 100, independent": (cka, 100, 100, None, True),
     "cluster, n = 400, far apart": (cluster, 400, 3, 4.5),
     "cluster, n = 400, apart": (cluster, 400, 3, 4.0),
     "cluster, n = 400": (cluster, 400, 3, 3.5),
