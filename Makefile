@@ -58,7 +58,7 @@ test-oldest: ## run the usual tests once with the oldest versions that pyproject
 	  "$$(grep ^torch== .ci/constraints.txt)" -e '.[dev]'
 	$(OLDEST)/bin/uv pip freeze --python $(OLDEST)/bin/python > $(OLDEST)/versions.txt
 	@echo "versions: $(OLDEST)/versions.txt; what fails here and not in make test needs a newer one in pyproject.toml"
-	$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -W default::DeprecationWarning
 
 $(VENV)/.docs: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet $(PINNED) -e '.[docs]'

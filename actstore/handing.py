@@ -42,7 +42,7 @@ def how_to_install(error: ModuleNotFoundError) -> str | None:
     """A missing module and the pip line that brings it, or None for one that no extra brings.
 
     >>> how_to_install(ModuleNotFoundError(name="openai"))
-    "openai; install it with: pip install 'openai>=1.50'"
+    "openai; install it with: pip install 'openai>=1.56'"
     """
     module = (error.name or "").split(".")[0]
     extra = EXTRAS.get(module)
@@ -53,7 +53,7 @@ def pip_line(extra: str) -> str:
     """What pip installs for an extra of this package, by the names that every index has.
 
     >>> pip_line("sae")
-    "pip install 'sae-lens>=6'"
+    "pip install 'sae-lens>=6.52'"
     """
     needed = [line.partition(";") for line in requires("actstore") or ()]
     own = [f"'{name.strip()}'" for name, _, marker in needed if f"extra == '{extra}'" in marker.replace('"', "'")]

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import cast
 
 import torch
-from transformers import ChameleonProcessor
+from transformers import BatchFeature, ChameleonProcessor
 
 from actstore_extract.families.family import Family
+from actstore_extract.families.sample import LayoutError, Prompt
 from actstore_extract.families.wrapped import Wrapped
 
 
@@ -21,6 +22,15 @@ class Chameleon(Family):
     wrapped = True
     # Without it the processor ends what is no chat with the separator of chats, and `last` would be that token.
     process_options = {"return_for_text_completion": True}  # noqa: RUF012
+
+    def process(self, model: Wrapped, prompt: Prompt) -> BatchFeature:
+        """LayoutError where the processor ends what is no chat with the separator of chats all the same."""
+        given = super().process(model, prompt)
+        separator = str(model.tokenizer.sep_token)
+        is_own = prompt.chat or prompt.text.rstrip().endswith(separator)
+        if not is_own and given["input_ids"][0, -1] == model.tokenizer.sep_token_id:
+            raise LayoutError(f"the processor puts {separator} behind the text, as Transformers before 5.23 does")
+        return given
 
     def n_image_tokens(self, model: Wrapped, inputs: Mapping[str, torch.Tensor]) -> int:  # noqa: ARG002
         """1024 in the published models."""

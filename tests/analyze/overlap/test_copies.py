@@ -132,5 +132,5 @@ def test_wrong_groups_end_in_one_line(store, capsys, words, message):
 
 def test_too_few_unique_vectors_have_no_value(store, capsys):
     table, err = measured(capsys, "overlap", store, "--roles", "eoi", "-k", 60, "--unique")
-    assert table.select(pl.col("overlap").fill_nan(None), "n").rows() == [(None, 60)]
+    assert table.select(pl.col("overlap").cast(float).fill_nan(None), "n").rows() == [(None, 60)]
     assert "60 are measured" in err

@@ -420,4 +420,4 @@ def test_wrong_calls_end_in_one_line(store, scope, capsys, arguments, message):
 def test_without_sae_lens_the_command_says_what_to_install(store, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sae_lens", None)
     assert run(["sae", str(store), "--saes", "some-release", "--sae-id", "layer_{layer}/x"]) == 1
-    assert "pip install 'sae-lens>=6'" in capsys.readouterr().err
+    assert "pip install 'sae-lens>=6.52'" in capsys.readouterr().err
