@@ -31,6 +31,7 @@ EXTRAS = {
     "peft": "train",
     "sae_lens": "sae",
     "openai": "judge",
+    "distributed": "dask",
     "h5py": "anndata",
     "huggingface_hub": "hub",
     "obstore": "remote",

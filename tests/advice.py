@@ -8,8 +8,11 @@ import click
 from actstore.commands.main import cli
 
 OPTION = re.compile(r"(?<![\w/-])--[a-z][a-z-]*[a-z]\b(?!-)")
-# Of pip, hf and torchrun.
-FOREIGN = {"--index-url", "--local-dir", "--no-deps", "--nproc-per-node", "--repo-type", "--upgrade"}
+# Of pip, hf, torchrun and dask.
+FOREIGN = {
+    *("--index-url", "--local-dir", "--no-deps", "--nproc-per-node", "--repo-type", "--upgrade"),
+    *("--nthreads", "--no-dashboard"),
+}
 
 
 @cache

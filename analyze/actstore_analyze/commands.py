@@ -73,8 +73,14 @@ def roles(usual: str) -> Callable[[Command], Command]:
     )
 
 
+def _an_engine(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
+    from actstore_analyze.study.engines import checked
+
+    return None if name is None else checked(name)
+
+
 def measured(command: Command) -> Command:
-    """STORE, SQL, --layers, --jobs, --force, --figure, --format and --output."""
+    """STORE, SQL, --layers, --jobs, --executor, --force, --figure, --format and --output."""
     shared = (
         store_argument,
         click.argument("sql", default="from rows"),
@@ -85,6 +91,12 @@ def measured(command: Command) -> Command:
             help="Layers, such as 0,4..8 (0: embeddings), or -1, the last; without it all that it can be measured at.",
         ),
         click.option("--jobs", default=1, show_default=True, type=COUNT, help="Processes that share the work."),
+        click.option(
+            "--executor",
+            callback=_an_engine,
+            metavar="ENGINE",
+            help="Who shares it instead: dask://HOST:PORT, processes, or MODULE:FUNCTION that returns an Executor.",
+        ),
         click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer."),
         click.option("--figure", type=OutputPath(), help="Draw it, as .png, .svg or .pdf."),
         output_options,

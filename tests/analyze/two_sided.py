@@ -87,6 +87,20 @@ def killed_once(store, unit):
     return number**2
 
 
+def counted(_, unit):
+    """A table of a unit, whose file says how often it was asked."""
+    mark, number = unit
+    with mark.open("a") as file:
+        file.write(f"{number}\n")
+    return pl.DataFrame({"number": [number], "root": [number**0.5]})
+
+
+def slow(store, unit):
+    """The same, in its time."""
+    time.sleep(0.3)
+    return counted(store, unit)
+
+
 def resting(_, unit):
     """A unit that takes ten minutes, with a lock in hand; the file that it names says that it began."""
     with multiprocessing.Lock():

@@ -146,6 +146,8 @@ class Maker:
             ]
         if name == "jobs":
             return [flag, self.draw.choice(["1"] * 9 + ["2"])]  # which imports everything anew
+        if name == "executor":
+            return [flag, self.draw.choice(["nowhere:pool", "json:loads", "dask://nobody", ""])]
         if name in ("judge", "base_url"):
             return [flag, {"judge": "nobody", "base_url": "http://127.0.0.1:9"}[name]]
         if isinstance(kind, click.Choice):

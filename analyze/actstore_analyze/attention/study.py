@@ -14,7 +14,7 @@ from actstore.store import Store
 from actstore_analyze.attention import bands
 from actstore_analyze.attention.measure import cross_modal_from_mass, singled_out
 from actstore_analyze.published import curves
-from actstore_analyze.study import executor, held
+from actstore_analyze.study import held
 from actstore_analyze.study.intervals import jackknifed
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, PerLayer, WithInterval, depth, n_layers
@@ -212,7 +212,7 @@ class CrossModal(WithInterval, PerLayer):
         units = self.units(store, say=lambda _: None) if self.has_interval else []
         units = [unit for unit in units if unit.layer >= store.header.image_from]
         ends = pl.DataFrame(schema={**{one: table.schema[one] for one in BAND}, "low": pl.Float64, "high": pl.Float64})
-        found = executor.mapped(store, partial(_ends, named=named), units, jobs=self.jobs)
+        found = self.mapped(store, partial(_ends, named=named), units)
         joined = table.join(pl.concat([ends, *found]), on=BAND, how="left", maintain_order="left")
         return joined.select(pl.exclude("n"), "n")
 

@@ -16,7 +16,7 @@ from actstore_analyze.overlap.measure import chance_level
 from actstore_analyze.overlap.study import say_highest
 from actstore_analyze.published import curves
 from actstore_analyze.score.study import ALL, Scored
-from actstore_analyze.study import answers, executor, said
+from actstore_analyze.study import answers, said
 from actstore_analyze.study.conditions import NONE, samples_under
 from actstore_analyze.study.intervals import Z, wilson
 from actstore_analyze.study.knocked import Knocked, knocked
@@ -153,7 +153,7 @@ class Knockout(WithInterval):
         conditions, right = knocked(store), answers.right(store, self.label) or self.label
         units = self.units(store, say=say)
         chance = chance_level(labels(units[0].group.positions[0])) if units else None
-        overlaps = executor.mapped(store, self.left, units, jobs=self.jobs)
+        overlaps = self.mapped(store, self.question.left, units)
         asked = samples_under([one.condition for one in conditions], self.sql)
         told = [_right(store, asked, right), _probabilities(store, asked, right)]
         found = pl.concat(

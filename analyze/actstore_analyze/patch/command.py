@@ -13,6 +13,7 @@ OWN = (
     "sql",
     "layers",
     "jobs",
+    "executor",
     "force",
     "figure",
     "reference",

@@ -1,4 +1,4 @@
-"""The same function over many units, here or in a pool of processes."""
+"""The same function over many units: here, in a pool of processes, or in an engine's."""
 
 import multiprocessing
 import os
@@ -6,7 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.synchronize import Event
@@ -16,9 +16,12 @@ from actstore.errors import ActstoreError, ActstoreWarning
 from actstore.progress import bar
 from actstore.store import Store
 from actstore.store import open as open_store
+from actstore_analyze.study import abroad, engines
+from actstore_analyze.study.kept import Kept
 
 __all__ = ["mapped"]
 
+POLL = 2.0  # seconds after which an engine is asked whether it goes on
 T = TypeVar("T")
 Value = tuple[int, Any]  # of the unit at that index
 
@@ -39,33 +42,90 @@ def mapped(
     units: Sequence[Any],
     *,
     jobs: int = 1,
-    executor: Executor | None = None,
+    executor: Executor | str | None = None,
 ) -> list[T]:
     """function(store, unit) of each unit, in their order, by `jobs` processes that open the store themselves.
+
+    What was done before an error or an interruption is kept, if it is a table or a text, and the same call goes on.
 
     The function and the units are pickled for other processes; a module's function and a method of a dataclass can be.
     Where a process dies, the units that are left are done one at a time, which is warned of; raises ActstoreError where
     one dies again.
-    executor: whose processes do it instead, here or on other machines that see the store at the same path.
+    executor: whose processes do it instead, here or on other machines that see the store at the same path; or a name,
+    as `engines` has them. Raises ActstoreError where they go, and where they would not have the same table.
     """
-    work = partial(_in_worker, function, store.place, store.state)
-    if executor is not None:
-        values: Iterator[Value] = enumerate(executor.map(work, units))
-    elif min(jobs, len(units)) > 1:
-        values = _shared(work, units, min(jobs, len(units)))
-    else:
-        values = ((index, function(store, unit)) for index, unit in enumerate(units))
-    found: dict[int, T] = {}
-    with bar(len(units), "units") as progress:
-        for index, value in values:
-            found[index] = value
-            progress.advance()
-    return [found[index] for index in range(len(units))]
+    if executor == engines.PROCESSES:
+        jobs, executor = jobs if jobs > 1 else os.cpu_count() or 1, None
+    elif executor is not None and jobs > 1:
+        raise ActstoreError("--jobs are processes of this machine; an executor has its own workers")
+    with Kept(store, function, units) as kept, bar(len(units), "units") as progress:
+        if kept.recalled:
+            warnings.warn(
+                f"{kept.recalled} of {len(units)} units were done by a call that was interrupted",
+                ActstoreWarning,
+                stacklevel=2,
+            )
+            progress.advance(kept.recalled)
+        left = {index: unit for index, unit in enumerate(units) if index not in kept.values}
+        try:
+            for index, value in _values(store, function, left, jobs, executor):
+                kept.add(index, value)
+                progress.advance()
+        except engines.EngineError as error:
+            kept.write()
+            raise ActstoreError(
+                f"{error}; {kept.count} of {len(units)} units are kept, and the same call goes on from there"
+            ) from None
+    return [kept.values[index] for index in range(len(units))]
 
 
-def _shared(work: Callable[[Any], Any], units: Sequence[Any], workers: int) -> Iterator[Value]:
+def _values(
+    store: Store,
+    function: Callable[[Store, Any], Any],
+    units: dict[int, Any],
+    jobs: int,
+    executor: Executor | str | None,
+) -> Iterator[Value]:
+    if executor is not None and units:
+        return _elsewhere(executor, {index: abroad.call(function, store, unit) for index, unit in units.items()})
+    if min(jobs, len(units)) > 1:
+        return _shared(partial(_in_worker, function, store.place, store.state), units, min(jobs, len(units)))
+    return ((index, function(store, unit)) for index, unit in units.items())
+
+
+def _elsewhere(executor: Executor | str, calls: Mapping[int, abroad.Call]) -> Iterator[Value]:
+    """Values from an engine's workers as they are done; it is said where these are of several kinds."""
+    kinds: set[str] = set()
+    with engines.opened(executor) as engine:
+        futures = {engine.executor.submit(abroad.run, *call): index for index, call in calls.items()}
+        left = {*futures}
+        try:
+            while left:
+                done, left = wait(left, timeout=POLL, return_when=FIRST_COMPLETED)
+                for future in done:
+                    try:
+                        value, kind = future.result()
+                    except engine.errors as error:
+                        raise engines.EngineError(f"{engine.name}: {engine.said(error)}") from None
+                    kinds.add(kind)
+                    yield futures[future], value
+                if not done:
+                    engine.check()
+        finally:
+            for future in left:
+                future.cancel()
+    if len(kinds) > 1:
+        warnings.warn(
+            f"workers have CPUs of several kinds ({'; '.join(sorted(kinds))}): means and sums may differ in their last "
+            "digits from those of one kind",
+            ActstoreWarning,
+            stacklevel=2,
+        )
+
+
+def _shared(work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) -> Iterator[Value]:
     """Values from several processes; from one, which has all of the memory, what is left when one of them died."""
-    left = dict(enumerate(units))
+    left = dict(units)
     try:
         for index, value in _pooled(work, dict(left), workers):
             del left[index]

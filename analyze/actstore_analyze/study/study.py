@@ -3,10 +3,10 @@
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ EVERYTHING = "from rows"
 UNWRITTEN = (
     "sql",
     "jobs",
+    "executor",
     "with_state",
     "vector_state",
     "blocked",
@@ -32,6 +33,7 @@ UNWRITTEN = (
     "prompt_text",
 )  # fields that are no options
 NO_INTERVAL = "none"
+WORKERS = ("jobs", "executor")  # fields that are no part of the question
 FIRST = ("roles", "layers")  # options that a command line begins with
 RESIDUAL = "the residual stream; layer 0 is the embeddings, layer l the output of the l-th block, before any final norm"
 METRICS = {
@@ -40,18 +42,20 @@ METRICS = {
     "cosine": "1 - cosine similarity of the vectors",
 }
 Vectors = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study(ABC):
-    """What is asked of a store. The fields, but jobs, are the parameters of the saved result.
+    """What is asked of a store. The fields, but jobs and executor, are the parameters of the saved result.
 
-    jobs: processes that share the work, where it can be; the table does not depend on it.
+    jobs: processes that share the work, where it can be; the table does not depend on it. executor: whose do it.
     """
 
     layers: tuple[int, ...]
     sql: str = EVERYTHING
     jobs: int = field(default=1, compare=False)
+    executor: str | None = field(default=None, compare=False)
 
     measure: ClassVar[str]
     verb: ClassVar[str | None] = None  # the command, where it has another name
@@ -79,7 +83,7 @@ class Study(ABC):
     @property
     def parameters(self) -> dict[str, Any]:
         """As they are kept with the result."""
-        named = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "jobs"}
+        named = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in WORKERS}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in named.items()}
 
     @property
@@ -140,6 +144,15 @@ class Study(ABC):
             words += [] if value in (None, ()) else [flag] if value is True else [flag, text]
         words += ["--no-interval"] if getattr(self, "interval", "") == NO_INTERVAL else []
         return shlex.join(words)
+
+    @property
+    def question(self) -> Self:
+        """The call without who does the work: what workers are given, so that they are asked the same by all."""
+        return replace(self, jobs=1, executor=None)
+
+    def mapped(self, store: Store, function: Callable[[Store, Any], T], units: Sequence[Any]) -> list[T]:
+        """function(store, unit) of each unit, by those who do the work."""
+        return executor.mapped(store, function, units, jobs=self.jobs, executor=self.executor)
 
     @abstractmethod
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
@@ -210,7 +223,7 @@ class PerLayer(Study):
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """All units, measured and put together, but for those that hold nothing at their layer, which is said."""
-        found = executor.mapped(store, self._rows, self.units(store, say=say), jobs=self.jobs)
+        found = self.mapped(store, self.question._rows, self.units(store, say=say))
         held.say_left_out(store, self.layers, say)
         rows = [one for one in found if isinstance(one, pl.DataFrame)]
         if not rows:
