@@ -75,10 +75,16 @@ def figure(result: Result) -> Drawing:
 
 
 def explore(
-    store: Store | Path | str, query: str = "from rows", roles: str | Sequence[str] = (), *, limit: int = 5_000
+    store: Store | Path | str | Sequence[Store | Path | str],
+    query: str = "from rows",
+    roles: str | Sequence[str] = (),
+    *,
+    limit: int = 5_000,
 ) -> show.Explored:
-    """The points of a store in the plane, as `store.explore` shows them in a notebook; `save` writes one .html."""
-    return show.explore(_opened(store), query, roles, limit=limit)
+    """The points of a store in the plane, as `store.explore` shows them in a notebook, or of several, two beside each
+    other; `save` writes one .html.
+    """
+    return show.explore([_opened(one) for one in _each(store)], query, roles, limit=limit)
 
 
 def write_report(
@@ -93,9 +99,7 @@ def write_report(
 
     only: measures, or saved results by their names; everything without any. title: in place of the models' names.
     """
-    each, where = ([stores] if isinstance(stores, Store | Path | str) else stores), path_of(path, "a page")
-    if not isinstance(each, Sequence) or not each:
-        raise ActstoreError(f"a page is about one store or a list of some, not {short(stores)}")
+    each, where = _each(stores), path_of(path, "a page")
     asked = {name: text(one, name) for name, one in {"reference": reference, "title": title}.items() if one is not None}
     page.write([_opened(one) for one in each], where, only=names(only, "only"), say=say, **asked)
     return where
@@ -123,6 +127,14 @@ class Measures:
 
     def __dir__(self) -> list[str]:
         return measures()
+
+
+def _each(stores: Store | Path | str | Sequence[Store | Path | str]) -> Sequence[Store | Path | str]:
+    if isinstance(stores, Store | Path | str):
+        return [stores]
+    if not isinstance(stores, Sequence) or not stores:
+        raise ActstoreError(f"a page is about one store or a list of some, not {short(stores)}")
+    return stores
 
 
 def _opened(store: Store | Path | str) -> Store:

@@ -13,6 +13,8 @@ FLAGS = (
     *("--disable-gpu-rasterization", "--disable-accelerated-2d-canvas"),
 )
 
+READY = "body[data-ready=yes]"  # of the explorer, when all is drawn
+
 
 def needed():
     """Marks of a module that drives it: continuous integration installs both, and fails where they are missing."""
@@ -31,3 +33,28 @@ def launched():
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield started
         started.close()
+
+
+class Seen:
+    """A page in a context of its own; what went wrong in it, and whom else it asked."""
+
+    def __init__(self, browser, own, **options):
+        self.page = browser.new_context(viewport={"width": 1300, "height": 850}, **options).new_page()
+        self.page.set_default_timeout(60_000)
+        self.errors, self.elsewhere = [], []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.page.on("request", lambda asked: None if asked.url.startswith(own) else self.elsewhere.append(asked.url))
+
+    def at(self, point, panel="first"):
+        """Where a point of a panel of the explorer is on the screen."""
+        x, y = self.page.evaluate(f"explorer.{panel}.scatter.getScreenPosition({point})")
+        box = self.page.locator(f".plot >> nth={['first', 'second'].index(panel)}").bounding_box()
+        return box["x"] + x, box["y"] + y
+
+    def alpha(self):
+        """How strongly each cell of the picture is painted, row after row, but for the point's own."""
+        return self.page.evaluate(
+            "(() => { const c = document.querySelector('.pic canvas'); const d = c.getContext('2d')"
+            ".getImageData(0, 0, c.width, c.height).data; return [...d].filter((_, i) => i % 4 === 3); })()"
+        )

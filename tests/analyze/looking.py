@@ -48,8 +48,11 @@ def picture(i):
     return drawn.getvalue()
 
 
-def make(path, *, kept=True):
-    """One batch of N samples, the last of which failed; without what `kept` keeps, vectors of `eoi` alone."""
+def make(path, *, kept=True, image_from=0):
+    """One batch of N samples, the last of which failed; without what `kept` keeps, vectors of `eoi` alone.
+
+    image_from: the layer at which image tokens come in.
+    """
     names = [f"s{i:02}" for i in range(N)]
     plan = pl.DataFrame(
         {
@@ -69,6 +72,7 @@ def make(path, *, kept=True):
         run=CARD,
         vocabulary=VOCABULARY,
         lens=lenses.made() if kept else None,
+        image_from=image_from,
     )
     done = N - 1
     roles = AT if kept else {"eoi": (5,)}
@@ -100,7 +104,7 @@ def make(path, *, kept=True):
         0,
         samples=pl.DataFrame(samples),
         rows=pl.DataFrame(rows, schema=["sample_id", "role", "k", "position", "token_id", "modality"], orient="row"),
-        residual={role: vectors(role)[:, : done * len(AT[role])] for role in roles},
+        residual={role: _from(vectors(role), role, image_from)[:, : done * len(AT[role])] for role in roles},
         attention={"mass": _failed(mass())} if kept else {},
         attention_dtype="float32",
     )
@@ -111,6 +115,11 @@ def make(path, *, kept=True):
             thumbnails.MEASURE, pl.DataFrame(webp, schema=thumbnails.COLUMNS, orient="row"), {"pixels": 96}
         )
     return actstore.open(path)
+
+
+def _from(x, role, layer):
+    x[:layer] = np.nan if role == "image" else x[:layer]
+    return x
 
 
 def _failed(attention):

@@ -1,17 +1,17 @@
 """The explorer's page: files that a server sends, or one file that holds all it may ask for."""
 
 import json
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from actstore.errors import ActstoreError
 from actstore.format.given import suffix_of
+from actstore_analyze.report.explore import kept
+from actstore_analyze.report.explore.kept import Choice
 from actstore_analyze.report.explore.resources import Resources
 from actstore_analyze.report.explore.view import NEAREST
 
@@ -20,9 +20,10 @@ __all__ = ["FILES", "Choice", "checked", "choices", "estimate", "framed", "saved
 FILES = {
     "explore.html": "text/html; charset=utf-8",
     "explore.css": "text/css; charset=utf-8",
-    "explore.js": "text/javascript; charset=utf-8",
-    "card.js": "text/javascript; charset=utf-8",
-    "vendor/regl-scatterplot.min.js": "text/javascript; charset=utf-8",
+    **dict.fromkeys(
+        ("elements.js", "card.js", "groups.js", "panel.js", "explore.js", "vendor/regl-scatterplot.min.js"),
+        "text/javascript; charset=utf-8",
+    ),
 }
 # regl makes draw functions of text; a page by itself asks nobody for anything.
 POLICY = (
@@ -30,10 +31,10 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 POINT_BYTES = 90  # of its row of the table
+CLUSTER_BYTES = 3  # of a point's code at a layer
+WORD_BYTES = 16  # with its probability
 MOST_BYTES = 200_000_000
 SAMPLE_BYTES = 700  # of JSON, beside its attention
-
-Choice = tuple[str, str, str]  # store, role, condition
 
 
 @cache
@@ -51,13 +52,7 @@ def checked(path: Path) -> Path:
 
 def choices(resources: Resources) -> list[Choice]:
     """Every view that has points."""
-    return [
-        (one["name"], role, condition)
-        for one in resources.described
-        for role in one["roles"]
-        for condition in one["conditions"]
-        if resources.has(one["name"], role, condition)
-    ]
+    return [(one["name"], role, condition) for one in resources.described for role, condition in one["views"]]
 
 
 def framed(page: str, height: int, allowed: str = "") -> str:
@@ -69,12 +64,13 @@ def framed(page: str, height: int, allowed: str = "") -> str:
 def estimate(resources: Resources, choices: Sequence[Choice], layers: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """Bytes of a saved page, roughly, by what they are for."""
     points = sum(
-        resources.view(*choice).rows.height * (len(layers[choice[0]]) * (8 + 4 * NEAREST) * 4 // 3 + POINT_BYTES)
+        resources.view(*choice).rows.height
+        * (len(layers[choice[0]]) * ((8 + 4 * NEAREST) * 4 // 3 + CLUSTER_BYTES) + POINT_BYTES)
         for choice in choices
     )
     samples, attention = 0, 0
     for title in dict.fromkeys(title for title, *_ in choices):
-        numbers = _samples(resources, [one for one in choices if one[0] == title])
+        numbers = kept.samples(resources, [one for one in choices if one[0] == title])
         first = resources.sample(title, numbers[0])
         heats = [picture["heat"] for picture in first["pictures"] if picture["heat"]]
         cells = sum(heat["grid"][0] * heat["grid"][1] for heat in heats) * len(layers[title])
@@ -85,7 +81,11 @@ def estimate(resources: Resources, choices: Sequence[Choice], layers: Mapping[st
         for title in dict.fromkeys(title for title, *_ in choices)
         for webp in resources.records[title].thumbnails.webp(resources.names(title)).values()
     )
-    return {"points": points, "samples": samples, "attention": attention, "pictures": pictures}
+    words = sum(
+        WORD_BYTES * len(layers[title]) * (views * kept.WORDS + cells)
+        for title, views, cells in kept.worded(resources, choices, layers)
+    )
+    return {"points": points, "samples": samples, "attention": attention, "pictures": pictures, "words": words}
 
 
 def saved(
@@ -97,8 +97,12 @@ def saved(
     state: Mapping[str, object] | None = None,
 ) -> str:
     """The page with all it may ask for: these views at these layers of each store, all if none are said, in one
-    projection; `state` is what it shows first, as its address has it."""
-    kept = _kept(resources, choices, layers or {}, method)
+    projection; `state` is what it shows first, as its address has it.
+
+    Raises QueryError for wrong SQL in it, ActstoreError for a page of over 200 MB.
+    """
+    seen = {name: str(value) for name, value in (state or {}).items()}
+    found = kept.kept(resources, choices, layers or {}, method, seen)
     page = static("explore.html")
     for name in FILES:
         if name.endswith(".css"):
@@ -106,9 +110,9 @@ def saved(
         elif name.endswith(".js"):
             body = static(name).replace("</script", "<\\/script")
             page = page.replace(f'<script src="static/{name}"></script>', f"<script>{body}</script>")
-    data = json.dumps(
-        {"kept": kept, "state": urlencode(dict(state or {}))}, separators=(",", ":"), allow_nan=False
-    ).replace("<", "\\u003c")
+    data = json.dumps({"kept": found, "state": urlencode(seen)}, separators=(",", ":"), allow_nan=False).replace(
+        "<", "\\u003c"
+    )
     policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     page = page.replace("<head>", f"<head>{policy}", 1)
     page = page.replace("<!--KEPT-->", f'<script type="application/json" id="kept">{data}</script>')
@@ -117,64 +121,3 @@ def saved(
             f"the page would have {size / 1e6:.0f} MB: take fewer points, layers or roles (--limit, --layers, --roles)"
         )
     return page
-
-
-def _kept(
-    resources: Resources, choices: Sequence[Choice], layers: Mapping[str, Sequence[int]], method: str
-) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    chosen = list(dict.fromkeys(title for title, *_ in choices))
-    described = []
-    for one in resources.described:
-        if one["name"] in chosen:
-            own = [choice for choice in choices if choice[0] == one["name"]]
-            points = [layer for layer in one["layers"] if layer in (layers.get(one["name"]) or one["layers"])]
-            described.append(
-                one
-                | {
-                    "path": "",
-                    "roles": list(dict.fromkeys(role for _, role, _ in own)),
-                    "conditions": list(dict.fromkeys(condition for *_, condition in own)),
-                    "layers": points,
-                    "methods": [method],
-                    "features": [],
-                }
-            )
-    found["stores"] = described
-    for one in described:
-        title = quote(one["name"], safe="")
-        own = [choice for choice in choices if choice[0] == one["name"]]
-        for _, role, condition in own:
-            base = f"{title}/{quote(role, safe='')}/{quote(condition, safe='')}"
-            found[f"{base}/table"] = resources.get(f"{base}/table")
-            for layer in one["layers"]:
-                found[f"{base}/{method}/{layer}/xy"] = _text(resources.get(f"{base}/{method}/{layer}/xy"))
-                found[f"{base}/{method}/{layer}/share"] = resources.get(f"{base}/{method}/{layer}/share")
-                found[f"{base}/near/{layer}"] = _text(resources.get(f"{base}/near/{layer}"))
-        for number in _samples(resources, own):
-            one_sample = resources.sample(one["name"], number)
-            for picture in one_sample["pictures"]:
-                _thinned(picture["heat"], resources.stores[one["name"]].layers, one["layers"])
-                if picture["at"] is not None:
-                    path = f"{title}/picture/{picture['at']}"
-                    found[path] = found.get(path) or _text(resources.get(path))
-            found[f"{title}/sample/{number}"] = one_sample
-    return found
-
-
-def _thinned(heat: dict[str, Any] | None, all_layers: Sequence[int], layers: Sequence[int]) -> None:
-    """Leave the attention at these layers alone; in the same order as the layers of the page."""
-    if heat is not None:
-        heat["layers"] = [one for layer, one in zip(all_layers, heat["layers"], strict=True) if layer in layers]
-
-
-def _samples(resources: Resources, choices: Sequence[Choice]) -> list[int]:
-    """The samples of the plan that points of these views are of."""
-    found: set[int] = set()
-    for title, role, condition in choices:
-        found.update(resources.samples(title, resources.view(title, role, condition)))
-    return sorted(found)
-
-
-def _text(data: bytes) -> str:
-    return b64encode(data).decode()

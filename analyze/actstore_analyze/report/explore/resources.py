@@ -1,17 +1,21 @@
 """Resources: what the explorer's page asks for by path. A server and a saved page answer the same paths.
 
-stores                              JSON: names, models, roles, conditions, layers, projections
+stores                              JSON: names, models, views (role and condition), layers, depth, projections
 STORE/sample/I                      JSON: a sample of the plan: columns, what was said, pictures with their attention
 STORE/picture/I                     WebP
+STORE/words/LAYER/I                 JSON: by the logit lens, the likeliest word at each image token of a sample
 STORE/ROLE/CONDITION/table          JSON: of each point its sample, and the columns it can be coloured by
 STORE/ROLE/CONDITION/where?SQL      JSON: the points that SQL chooses
 STORE/ROLE/CONDITION/METHOD/LAYER/xy        float32 (n, 2)
 STORE/ROLE/CONDITION/METHOD/LAYER/share     JSON: of the variance, null where none is said
 STORE/ROLE/CONDITION/near/LAYER/I           JSON: nearest points in the full space, and their distances
 STORE/ROLE/CONDITION/near/LAYER             uint32 (n, k): those of all points, for a saved page
+STORE/ROLE/CONDITION/clusters/LAYER         JSON: the clusters at a layer, as a column to colour by
+STORE/ROLE/CONDITION/lens/LAYER/I           JSON: by the logit lens, the likeliest words at a point
 STORE/ROLE/CONDITION/features/LAYER/I       JSON: the strongest SAE features, and where in the image they are active
 """
 
+import re
 import threading
 from base64 import b64encode
 from collections.abc import Sequence
@@ -26,18 +30,23 @@ from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
 from actstore_analyze.report.explore import projection
+from actstore_analyze.report.explore.peaks import MOST_CLUSTERED, clustered
 from actstore_analyze.report.explore.pictures import image_names, places_of
 from actstore_analyze.report.explore.records import Records
-from actstore_analyze.report.explore.sample import Sample
+from actstore_analyze.report.explore.sample import KEPT_BY, Sample
 from actstore_analyze.report.explore.view import View
+from actstore_analyze.report.explore.words import likeliest
 from actstore_analyze.sae.formats import Sized
 from actstore_analyze.sae.source import Source
 from actstore_analyze.study.selection import counted
+from actstore_analyze.study.study import n_layers
 from actstore_analyze.study.subjects import subjects
 
-__all__ = ["MissingError", "Resources"]
+__all__ = ["WORDS", "MissingError", "Resources"]
 
 FEATURES = 8
+WORDS = 5  # of the lens at a point
+FEW = 100  # samples, that SQL names one by one
 
 
 class MissingError(ActstoreError):
@@ -82,25 +91,37 @@ class Resources:
     @cached_property
     def described(self) -> list[dict[str, Any]]:
         """What there is to choose from."""
-        return [
-            {
-                "name": title,
-                "path": str(store),
-                "model": str(store.run.get("model") or ""),
-                "roles": [role for role in self.roles or store.roles if role in store.roles],
-                "conditions": self._conditions(store),
-                "layers": _whole(store),
-                "methods": projection.methods(),
-                "features": list(self._points(store)),
-                "pictures": bool(self.records[title].thumbnails.sizes),
-            }
-            for title, store in self.stores.items()
-        ]
+        return [self._described(title, store, self._views_of(store)) for title, store in self.stores.items()]
 
-    @staticmethod
-    def _conditions(store: Store) -> list[str]:
-        found = store.sql("select distinct condition from samples order by condition = 'none' desc, condition")
-        return [str(name) for name in found["condition"]]
+    def _described(self, title: str, store: Store, views: list[tuple[str, str]]) -> dict[str, Any]:
+        return {
+            "name": title,
+            "path": str(store),
+            "model": str(store.run.get("model") or ""),
+            "views": [list(view) for view in views],
+            "roles": list(dict.fromkeys(role for role, _ in views)),
+            "conditions": sorted({condition for _, condition in views}, key=lambda name: (name != "none", name)),
+            "layers": _whole(store),
+            "depth": n_layers(store),
+            "width": store.header.d_model,
+            "methods": projection.methods(),
+            "features": list(self._points(store)),
+            "lens": f"not kept: {KEPT_BY['lens']}" if store.header.lens is None else True,
+            "pictures": bool(self.records[title].thumbnails.sizes),
+        }
+
+    def _views_of(self, store: Store) -> list[tuple[str, str]]:
+        """Role and condition of the query's rows, in the order of the store's roles, the model as it is first."""
+        found = store.sql(
+            f"select distinct role, condition from rows where row_id in (select row_id from (\n{self.query}\n)) "
+            "order by condition = 'none' desc, condition"
+        )
+        return [
+            (role, condition)
+            for role in self.roles or store.roles
+            for own, condition in found.iter_rows()
+            if own == role and role in store.roles
+        ]
 
     @cached_property
     def records(self) -> dict[str, Records]:
@@ -117,13 +138,6 @@ class Resources:
             self._views[key] = View(store, role, condition, self.query, self.most)
         return self._views[key]
 
-    def has(self, title: str, role: str, condition: str) -> bool:
-        """Whether the query has any points of a role under a condition."""
-        try:
-            return self.view(title, role, condition).rows.height > 0
-        except ActstoreError:
-            return False
-
     def layers(self, title: str, wanted: Sequence[int] | None = None) -> list[int]:
         """Those of a store that are wanted, all if none are said; ActstoreError for one that it has not."""
         kept, wanted = _whole(self.stores[title]), counted(self.stores[title], wanted)
@@ -138,6 +152,8 @@ class Resources:
             return self.sample(title, int(number))
         if kind == "picture" and number.isdecimal():
             return self.picture(title, int(number))
+        if kind == "words" and (asked := re.fullmatch(r"(\d+)/(\d+)", number)):
+            return self.words(title, int(asked[1]), int(asked[2]))
         role, _, more = rest.partition("/")
         condition, _, what = more.partition("/")
         return self._of_view(title, self.view(title, unquote(role), unquote(condition)), what)
@@ -153,6 +169,10 @@ class Resources:
             case ["near", layer, point] if self._has(view, layer, point):
                 indices, distances = view.near(int(layer), int(point))
                 return {"indices": indices.tolist(), "distances": np.round(distances, 4).tolist()}
+            case ["clusters", layer] if self._has(view, layer) and view.rows.height <= MOST_CLUSTERED:
+                return clustered(view, int(layer))
+            case ["lens", layer, point] if self._has(view, layer, point):
+                return self.lens(view, int(layer), [int(point)])[0]
             case ["features", layer, point] if self._has(view, layer, point):
                 return self.features(view, int(layer), int(point))
             case [method, layer, "xy"] if method in projection.METHODS and self._has(view, layer):
@@ -201,6 +221,7 @@ class Resources:
             "position": rows["position"].to_list(),
             "columns": view.columns,
             "label": view.label,
+            "clusters": rows.height <= MOST_CLUSTERED,
         }
 
     def sample(self, title: str, number: int) -> dict[str, Any]:
@@ -215,9 +236,10 @@ class Resources:
             "said": [[word, round(p, 4)] for word, p in found.said],
             "text": found.text,
             "pictures": [
-                {"name": one.name, "at": at.get(one.name), "heat": _heat(found, i)}
+                {"name": one.name, "at": at.get(one.name), "heat": _heat(found, i, _whole(self.stores[title]))}
                 for i, one in enumerate(found.pictures)
             ],
+            "words": self._worded(self.stores[title]) and len(found.pictures) == 1,
             "missing": {
                 name: found.missing[name] for name in ("pictures", "attention", "said") if name in found.missing
             },
@@ -253,18 +275,59 @@ class Resources:
     def _grids(self, view: View, sae: Sized, layer: int, point: int, best: Any) -> list[list[float] | None]:
         """Of each of these features its activations on the cells of the one picture; None where that is not known."""
         row = view.rows.row(point, named=True)
-        if "image" not in view.store.roles or not len(best):
-            return [None] * len(best)
-        rows = view.store.sql(
-            f"select row_id, position from rows where role = 'image' and sample_id = {literal(row['sample_id'])} "
-            f"and condition = {literal(row['condition'])} order by k"
-        )
+        rows = _image_rows(view.store, row["sample_id"], row["condition"])
         places = places_of(row, rows["position"].to_list())
-        if len(places) != 1 or places[0] is None or layer < view.store.header.image_from:
+        if not len(best) or len(places) != 1 or places[0] is None or layer < view.store.header.image_from:
             return [None] * len(best)
         active = np.asarray(sae.encode(view.store.residual(rows, layer)))[:, best]
         found: list[list[float] | None] = [np.round(cells.astype(float), 4).tolist() for cells in active.T]
         return found
+
+    @staticmethod
+    def lens(view: View, layer: int, points: Sequence[int]) -> list[list[tuple[str, float]]]:
+        """The likeliest words at some points, with their probabilities."""
+        return _rounded(likeliest(view.store, view.vectors(layer)[list(points)], WORDS))
+
+    @staticmethod
+    def _worded(store: Store) -> bool:
+        return store.header.lens is not None and "image" in store.roles
+
+    def image_rows(self, title: str, numbers: Sequence[int]) -> pl.DataFrame:
+        """The rows of the image tokens of some samples of the plan, with the number of each sample, `at`."""
+        store, keys = self.stores[title], ["sample_id", "condition"]
+        if "image" not in store.roles:
+            return pl.DataFrame(schema={"row_id": pl.Int64, "at": pl.UInt32})
+        wanted = self.records[title].numbers.filter(pl.col("at").is_in(numbers))
+        few = f" and sample_id in ({', '.join(map(literal, wanted['sample_id']))})" if len(numbers) < FEW else ""
+        rows = store.sql(f"select row_id, sample_id, condition, k from rows where role = 'image'{few}")
+        return rows.join(wanted, on=keys, how="inner").sort("at", "k").select("row_id", "at")
+
+    def all_words(self, title: str, layer: int, numbers: Sequence[int]) -> list[tuple[int, list[tuple[str, float]]]]:
+        """Of samples of the plan that keep image tokens, the likeliest word at each, with its probability."""
+        store, rows = self.stores[title], self.image_rows(title, numbers)
+        if not (self._worded(store) and rows.height):
+            return []
+        said = [each for (each,) in _rounded(likeliest(store, store.residual(rows, layer), 1))]
+        found: dict[int, list[tuple[str, float]]] = {}
+        for at, one in zip(rows["at"], said, strict=True):
+            found.setdefault(at, []).append(one)
+        return list(found.items())
+
+    def words(self, title: str, layer: int, number: int) -> list[tuple[str, float]]:
+        """The same of one; MissingError for a layer or a sample that is not there."""
+        if layer not in _whole(self.stores[title]) or number >= self.stores[title].plan.height:
+            raise MissingError(f"{title}/words/{layer}/{number}")
+        return dict(self.all_words(title, layer, [number])).get(number, [])
+
+
+def _image_rows(store: Store, sample_id: str, condition: str) -> pl.DataFrame:
+    """The rows of a sample's image tokens, one after the other; none where role `image` is not kept."""
+    where = f"sample_id = {literal(sample_id)} and condition = {literal(condition)}"
+    return store.sql(f"select row_id, position from rows where role = 'image' and {where} order by k")
+
+
+def _rounded(said: list[list[tuple[str, float]]]) -> list[list[tuple[str, float]]]:
+    return [[(word, round(p, 4)) for word, p in one] for one in said]
 
 
 def _whole(store: Store) -> list[int]:
@@ -272,13 +335,16 @@ def _whole(store: Store) -> list[int]:
     return [layer for layer in store.layers if layer >= store.header.image_from] or list(store.layers)
 
 
-def _heat(found: Sample, number: int) -> dict[str, Any] | None:
-    """The attention on a picture by layer, in bytes from its least to its largest; null where nothing reads a layer."""
+def _heat(found: Sample, number: int, chosen: Sequence[int]) -> dict[str, Any] | None:
+    """The attention on a picture at these layers, in bytes from its least to its largest; null at one that nothing
+    reads."""
     heat = found.pictures[number].heat
     if heat is None:
         return None
     layers: list[dict[str, object] | None] = []
-    for values in heat.values:
+    for layer, values in zip(found.layers, heat.values, strict=True):
+        if layer not in chosen:
+            continue
         low, high = float(values.min()), float(values.max())
         if not np.isfinite([low, high]).all():
             layers.append(None)

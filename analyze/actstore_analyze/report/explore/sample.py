@@ -15,10 +15,10 @@ from actstore.read.parts import Part
 from actstore.read.tokens import as_read
 from actstore.sql.views import literal
 from actstore.store import Store
-from actstore_analyze.lens.measure import read
 from actstore_analyze.report.explore.pictures import NONE, Thumbnails, image_names, places_of, why_beside
+from actstore_analyze.report.explore.words import likeliest
 
-__all__ = ["Grid", "Heat", "Picture", "Sample", "Token", "sample", "with_pictures"]
+__all__ = ["KEPT_BY", "Grid", "Heat", "Picture", "Sample", "Token", "sample", "with_pictures"]
 
 MOST_POSITIONS = 40  # columns of the lens' grid
 NO_CONDITION = "none"
@@ -177,26 +177,20 @@ def _tokens(store: Store, rows: pl.DataFrame) -> list[Token]:
 
 def _lens(store: Store, rows: pl.DataFrame) -> Grid | None:
     """The lens at the sample's positions; of many those that are no plain image token, and the first of the others."""
-    lens = store.lens
     kept = rows.filter(pl.col("position").is_not_null() & pl.col("role").is_in(store.roles)).unique("position")
     plain = kept.with_columns(image=(pl.col("modality") == "image").fill_null(value=False))
     if store.layers[0] < store.header.image_from:  # where the image's positions hold nothing
         plain = plain.filter(~pl.col("image"))
-    if lens is None or not plain.height:
+    if store.header.lens is None or not plain.height:
         return None
     chosen = plain.sort("image", "position").head(MOST_POSITIONS).sort("position")
     vectors = np.stack([store.residual(chosen, layer) for layer in store.layers])
-    found = read(lens, vectors, k=1)
-    names = dict(store.vocabulary.iter_rows())
-    flat = pl.Series(
-        [names.get(int(token), f"<{token}>") for token in found.tokens[..., 0].reshape(-1)], dtype=pl.String
-    )
-    words = as_read(flat, store.vocabulary["token"]).to_list()
+    said = likeliest(store, vectors.reshape(-1, vectors.shape[-1]), 1)
     n = chosen.height
     return Grid(
         positions=tuple(chosen["position"].to_list()),
-        tokens=[words[i * n : (i + 1) * n] for i in range(len(store.layers))],
-        probabilities=found.probabilities[..., 0],
+        tokens=[[word for ((word, _),) in said[i * n : (i + 1) * n]] for i in range(len(store.layers))],
+        probabilities=np.array([p for ((_, p),) in said]).reshape(len(store.layers), n),
     )
 
 

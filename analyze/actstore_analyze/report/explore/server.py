@@ -82,13 +82,14 @@ def application(resources: Resources, token: str) -> Starlette:
 
     async def whole(request: Request) -> Response:
         asked = dict(request.query_params)
-        choice = asked.get("store", ""), asked.get("role", ""), asked.get("condition", "")
+        panels = [(asked.get(f"store{n}"), asked.get(f"role{n}"), asked.get(f"condition{n}")) for n in ("", "2")]
 
         def made() -> bytes:
-            if choice[0] not in resources.stores:
-                raise MissingError(choice[0])
-            resources.view(*choice)
-            return page.saved(resources, [choice], method=asked.get("method", "pca"), state=asked).encode()
+            shown = [tuple(map(str, one)) for one in panels if any(one) or one == panels[0]]
+            choices = [one for one in page.choices(resources) if one in shown]
+            if len(choices) < len({*shown}):
+                raise MissingError(" and ".join("/".join(one) for one in shown))
+            return page.saved(resources, choices, method=asked.get("method", "pca"), state=asked).encode()
 
         response = await _answered(made)
         response.headers["Content-Disposition"] = 'attachment; filename="explore.html"'

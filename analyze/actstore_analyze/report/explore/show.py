@@ -51,7 +51,7 @@ def show(store: Store, sample_id: str, condition: str = "none") -> Shown:
 
 @dataclass(frozen=True)
 class Explored:
-    """Points of a store in the plane: a page that a notebook shows, and that asks nobody for anything."""
+    """Points of some stores in the plane: a page that a notebook shows, and that asks nobody for anything."""
 
     resources: Resources
 
@@ -77,17 +77,19 @@ class Explored:
             from actstore_analyze.report.explore.widget import Widget
         except ModuleNotFoundError as error:
             raise ActstoreError(f"a widget needs {how_to_install(error)}") from None
-        (store,) = self.resources.stores.values()
-        return Widget(store, page=self.page)
+        return Widget(self.resources.stores, page=self.page)
 
     def _repr_html_(self) -> str:
         return page.framed(self.page, 760, "allow-scripts")
 
 
-def explore(store: Store, query: str = "from rows", roles: str | Sequence[str] = (), *, limit: int = 5_000) -> Explored:
-    """The points of some roles of a store, all if none are said, at most `limit` of each.
+def explore(
+    store: Store | Sequence[Store], query: str = "from rows", roles: str | Sequence[str] = (), *, limit: int = 5_000
+) -> Explored:
+    """The points of some roles of a store, or of several, all if none are said, at most `limit` of each.
 
-    Raises QueryError for wrong SQL, ActstoreError for a role that the store has not, and for a page of over 200 MB.
+    Raises QueryError for wrong SQL, ActstoreError for a role that a store has not, and for a page of over 200 MB.
     """
     most = whole(limit, "limit", least=1)
-    return Explored(Resources([store], text_of(query), roles=names(roles, "roles"), most=most))
+    stores = [store] if isinstance(store, Store) else list(store)
+    return Explored(Resources(stores, text_of(query), roles=names(roles, "roles"), most=most))

@@ -182,4 +182,6 @@ def _column(values: pl.Series) -> dict[str, Any] | None:
     elif len(names) <= MOST_COLOURS // 2:
         names = sorted(names)
     at = {name: i for i, name in enumerate(names)}
-    return {"names": names, "codes": [at.get(text, len(names) - 1) for text in texts]}
+    codes = [at.get(text, len(names) - 1) for text in texts]
+    missing = values.is_null()
+    return {"names": names, "codes": codes} | ({"none": codes[missing.arg_max() or 0]} if missing.any() else {})

@@ -12,9 +12,9 @@ import looking
 from actstore.errors import ActstoreError
 from actstore_analyze.report.explore import page as pages
 from actstore_analyze.report.explore.resources import Resources
+from browsing import READY, Seen
 from served import TOKEN, serving
 
-READY = "body[data-ready=yes]"
 if not os.environ.get("CI"):
     pytest.importorskip("starlette")
 pytestmark = browsing.needed()
@@ -35,31 +35,6 @@ def browser():
 def address(resources):
     with serving(resources) as port:
         yield f"http://127.0.0.1:{port}/"
-
-
-class Seen:
-    """A page in a context of its own; what went wrong in it, and whom else it asked."""
-
-    def __init__(self, browser, own, **options):
-        self.page = browser.new_context(viewport={"width": 1300, "height": 850}, **options).new_page()
-        self.page.set_default_timeout(60_000)
-        self.errors, self.elsewhere = [], []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
-        self.page.on("request", lambda asked: None if asked.url.startswith(own) else self.elsewhere.append(asked.url))
-
-    def at(self, point):
-        """Where a point is on the screen."""
-        x, y = self.page.evaluate(f"explorer.scatter.getScreenPosition({point})")
-        box = self.page.locator("#plot").bounding_box()
-        return box["x"] + x, box["y"] + y
-
-    def alpha(self):
-        """How strongly each cell of the picture is painted, row after row, but for the point's own."""
-        return self.page.evaluate(
-            "(() => { const c = document.querySelector('.pic canvas'); const d = c.getContext('2d')"
-            ".getImageData(0, 0, c.width, c.height).data; return [...d].filter((_, i) => i % 4 === 3); })()"
-        )
 
 
 @pytest.fixture
@@ -112,7 +87,7 @@ def _opens_by_itself(browser, path, *, point, layer):
     alone.page.wait_for_selector("#card svg polyline")
     assert alone.alpha().index(214) == 12 % 4
     assert alone.page.evaluate("document.querySelector('.pic img').naturalWidth") == 8
-    alone.page.focus("#plot")
+    alone.page.focus(".plot")
     alone.page.keyboard.press("ArrowRight")
     alone.page.wait_for_function("document.querySelector('#at').textContent === '1'")
     alone.page.wait_for_function("document.querySelector('#scale-said').textContent.includes('layer 1')")
@@ -163,7 +138,7 @@ def test_what_is_selected_in_a_widget_comes_back_to_python(browser, resources, t
         ([3], "scatter.select([3])"),
         ([], "scatter.deselect()"),
     ):
-        frame.evaluate(f"void explorer.{expression}")
+        frame.evaluate(f"void explorer.first.{expression}")
         seen.page.wait_for_function(f"kept.row_ids && kept.row_ids.length === {len(chosen)}")
         widget.row_ids = seen.page.evaluate("kept.row_ids")
         rows = resources.view(*pages.choices(Resources([store], roles=["eoi"]))[0]).rows
@@ -192,7 +167,7 @@ def test_a_lasso_counts_and_wrong_sql_says_why(seen):
     page.mouse.up()
     page.keyboard.up("Shift")
     page.wait_for_selector("#selection:not([hidden])")
-    chosen = page.evaluate("explorer.selected")
+    chosen = page.evaluate("explorer.selected.points")
     assert {*inside} <= {*chosen}
     assert page.inner_text("#selection b") == f"{len(chosen)} selected"
     counts = page.locator("#selection .number").all_inner_texts()
@@ -205,9 +180,9 @@ def test_a_lasso_counts_and_wrong_sql_says_why(seen):
     page.fill("#where", "")
     page.press("#where", "Enter")
     page.wait_for_function("document.querySelector('#said').textContent === '23 of 23 points'")
-    page.click("#legend button >> nth=0")
+    page.click(".legend button >> nth=0")
     page.wait_for_function("document.querySelector('#said').textContent === '16 of 23 points'")
-    assert page.inner_text("#legend button >> nth=0") == "<b>"
+    assert page.inner_text(".legend button >> nth=0") == "<b>"
 
 
 @pytest.mark.slow
@@ -240,7 +215,7 @@ def test_a_hundred_thousand_points_in_a_file_are_too_many_and_in_the_page_are_dr
         seen.page.goto(f"http://127.0.0.1:{port}/?token={TOKEN}")
         seen.page.wait_for_selector(READY)
         assert seen.page.inner_text("#said") == "100,000 of 100,000 points"
-        seen.page.evaluate("explorer.choose(7)")
+        seen.page.evaluate("explorer.choose(explorer.first, 7)")
         seen.page.wait_for_selector("#card svg polyline")
         assert seen.errors == []
         seen.page.context.close()

@@ -128,6 +128,14 @@ def test_a_sample_has_its_attention_in_bytes(resources):
         assert [*b64decode(one["cells"])] == [255 if cell == (5 + layer) % 4 else 0 for cell in range(4)]
 
 
+def test_attention_is_that_of_the_layers_which_the_page_has(tmp_path):
+    later = Resources([looking.make(tmp_path / "s", image_from=1)])
+    assert later.get("stores")[0]["layers"] == [1, 2]
+    before, last = later.get("tiny/sample/5")["pictures"][0]["heat"]["layers"]
+    assert [*b64decode(before["cells"])] == [255 if cell == (5 + 1) % 4 else 0 for cell in range(4)]
+    assert last is None
+
+
 @pytest.mark.parametrize(
     ("sql", "chosen"),
     [

@@ -6,6 +6,7 @@ function render({ model, el }) {
   frame.srcdoc = model.get("page");
   const hear = ({ source, data }) => {
     if (source !== frame.contentWindow || !data || !Array.isArray(data.selected)) return;
+    model.set("store", String(data.store));
     model.set("row_ids", data.selected.map(String));
     model.save_changes();
   };

@@ -1,0 +1,203 @@
+"use strict";
+// Points of one role of one store under one condition, in the plane. A page has one such panel, or two.
+const CLUSTERS = "*clusters"; // in the place of a column: the clusters of the points at a layer
+const MOST_RINGS = 400;
+
+class Panel {
+  constructor(view) {
+    this.view = view;
+    Object.assign(this, { title: null, role: null, condition: null, table: null, clusters: null, shown: null, rings: [], way: [], drawn: 0, drawing: 0 });
+    const pick = (name) => make("select", { "aria-label": name, className: name, onchange: (event) => this.view.busy(() => this.view.change(this, name === "store" ? "title" : name, event.target.value)) });
+    this.picks = { title: pick("store"), role: pick("role"), condition: pick("condition") };
+    this.head = make("div", { className: "head" },
+      ...Object.entries(this.picks).map(([name, select]) => make("label", { className: `of-${name}` }, `${name === "title" ? "store" : name} `, select)));
+    this.canvas = make("canvas", { className: "plot", tabindex: 0, "aria-label": "points in the plane" });
+    this.marks = svg("svg", { class: "marks", "aria-hidden": "true" });
+    this.legendBox = make("div", { className: "legend" });
+    this.tip = make("div", { className: "tip", hidden: "" });
+    this.note = make("div", { className: "note" });
+    this.field = make("div", { className: "field" }, this.canvas, this.marks, this.legendBox, this.note, this.tip);
+    this.box = make("section", { className: "panel" }, this.head, this.field);
+  }
+  get store() { return encodeURIComponent(this.title); }
+  base() { return `${this.store}/${encodeURIComponent(this.role)}/${encodeURIComponent(this.condition)}`; }
+  info() { return this.view.stores.find((one) => one.name === this.title); }
+  get layer() { return this.view.layerOf(this); }
+  at() { return this.info().layers.indexOf(this.layer); }
+  column() { return this.view.colour === CLUSTERS ? this.clusters : this.table.columns[this.view.colour]; }
+
+  choose(wanted) { // of what there is, what is wanted, else what is usual
+    const { stores } = this.view, usual = { title: stores[0].name, role: "eoi", condition: "none" };
+    const pick = (name, values) => {
+      const liked = [wanted[name], this[name], usual[name]].find((one) => values.includes(one));
+      this[name] = liked ?? values[0];
+      this.picks[name].replaceChildren(...values.map((one) => option(one, this[name])));
+    };
+    pick("title", stores.map((one) => one.name));
+    const { roles, conditions, views } = this.info();
+    pick("role", roles);
+    pick("condition", views ? conditions.filter((one) => views.some(([role, condition]) => role === this.role && condition === one)) : conditions);
+    this.picks.condition.parentElement.hidden = conditions.length < 2;
+  }
+  async open() { // its table; what the points looked like is forgotten
+    this.table = await resource(`${this.base()}/table`);
+    for (const column of Object.values(this.table.columns)) {
+      if (!column.numbers) continue;
+      const known = column.numbers.filter((value) => value !== null);
+      column.low = known.reduce((a, b) => Math.min(a, b), Infinity); column.high = known.reduce((a, b) => Math.max(a, b), -Infinity);
+      column.share = (value) => (column.high > column.low ? (value - column.low) / (column.high - column.low) : 0.5);
+    }
+    Object.assign(this, { shown: null, clusters: null, rings: [], way: [], samples: new Map(), drawn: 0 });
+    this.table.sample_id.forEach((name, i) => { if (!this.samples.has(name)) this.samples.set(name, []); this.samples.get(name).push(i); });
+    if (!this.scatter) this.begin();
+    this.scatter.deselect({ preventEvent: true });
+    this.scatter.unfilter({ preventEvent: true });
+  }
+  begin() {
+    const { canvas, field, view } = this, size = () => { const { width, height } = field.getBoundingClientRect(); return { width, height }; };
+    const active = dark() ? "#ffffff" : "#000000";
+    const scatter = this.scatter = RS.createScatterplot({ canvas, ...size(), backgroundColor: ground(), pointColorActive: active, pointColorHover: active, pointSizeSelected: 4, lassoInitiator: false, spatialIndexUseWorker: false, actionKeyMap: { lasso: "shift", merge: "cmd", rotate: "alt" } });
+    this.sized = new ResizeObserver(() => {
+      const { width, height } = size(), fit = Math.min(1, width / height);
+      scatter.set({ width, height });
+      if (this.last && Math.abs(fit - this.fit) > 1e-3) this.lay(false); // a narrow field shows less of what lies beside
+      this.redraw();
+    });
+    this.sized.observe(field);
+    scatter.subscribe("select", ({ points }) => (points.length === 1 ? view.choose(this, points[0]) : view.select(this, points)));
+    scatter.subscribe("deselect", () => view.clear());
+    scatter.subscribe("view", () => this.redraw());
+    scatter.subscribe("pointOver", (i) => { this.tell(i); view.point(this, i); });
+    scatter.subscribe("pointOut", () => { this.tip.hidden = true; view.point(this, null); });
+  }
+  end() { this.sized?.disconnect(); this.scatter?.destroy(); this.box.remove(); }
+
+  // Which points of another panel a point is linked with: those of its sample, or its own token under another condition.
+  linked(other, i) {
+    const own = other.samples.get(this.table.sample_id[i]) ?? [], at = this.table.position[i];
+    if (this.title !== other.title || this.role !== other.role || at === null) return own;
+    return own.filter((j) => other.table.position[j] === at);
+  }
+  async near(layer, i) { // in the full space
+    if (!KEPT) return resource(`${this.base()}/near/${layer}/${i}`);
+    const { all, k } = await this.allNear(layer);
+    return { indices: Array.from(all.subarray(i * k, (i + 1) * k)), distances: null };
+  }
+  async allNear(layer) { // the k nearest of every point, one after the other
+    const all = new Uint32Array(await resource(`${this.base()}/near/${layer}`));
+    return { all, k: all.length / this.table.n };
+  }
+  thumb(i, more) {
+    const { table } = this, column = this.column(), value = valueOf(column, i);
+    const made = make("button", { className: "thumb", title: [table.sample_id[i], value, more].filter(Boolean).join(", ") });
+    if (table.picture[i] !== null) made.append(this.image(table.picture[i], {}));
+    made.append(make("span", {}, value || table.sample_id[i]));
+    made.style.borderColor = colourOf(column, i);
+    made.onclick = () => this.view.choose(this, i);
+    made.onpointerenter = () => { this.rings = [i]; this.redraw(); this.view.point(this, i); };
+    made.onpointerleave = () => { this.rings = []; this.redraw(); this.view.point(this, null); };
+    return made;
+  }
+  image(at, props) { return picture(`${this.store}/picture/${at}`, props); }
+
+  async xy(layer) {
+    const flat = new Float32Array(await resource(`${this.base()}/${this.view.method}/${layer}/xy`)), n = flat.length / 2;
+    const x = new Float32Array(n), y = new Float32Array(n);
+    for (let i = 0; i < n; i++) { x[i] = flat[2 * i] / 2.6; y[i] = flat[2 * i + 1] / 2.6; }
+    return { x, y };
+  }
+  async draw(moving) { // false where something else is drawn meanwhile
+    const drawing = ++this.drawing, { layer, view } = this;
+    const plane = await this.xy(layer), share = await resource(`${this.base()}/${view.method}/${layer}/share`);
+    const clusters = view.colour === CLUSTERS ? await resource(`${this.base()}/clusters/${layer}`) : null;
+    if (drawing !== this.drawing) return false;
+    this.clusters = clusters;
+    view.alike(this);
+    const column = this.column(), n = plane.x.length, z = new Float32Array(n);
+    for (let i = 0; i < n; i++) z[i] = !column ? 0 : column.codes ? shade(column, column.codes[i]) : column.numbers[i] === null ? 0 : column.share(column.numbers[i]);
+    this.scatter.set({ pointColor: !column ? [GREY] : column.codes ? COLOURS : GRADIENT, colorBy: column ? "valueA" : null, pointSize: Math.max(2.5, Math.min(7, 280 / Math.sqrt(n))), opacity: n > 5000 ? 0.5 : 0.85 });
+    this.last = { ...plane, z, zDataType: column?.numbers ? "continuous" : "categorical" };
+    await this.lay(moving && this.drawn === n);
+    if (drawing !== this.drawing) return false;
+    this.drawn = n;
+    const one = !plane.x.some((v) => v !== 0) && !plane.y.some((v) => v !== 0);
+    const said = one ? "all points are one here" : share === null ? `${view.method}: distances mean little, neighbours come from the full space` : `PCA: ${(100 * share).toFixed(0)} % of the variance`;
+    this.note.replaceChildren(...[view.depthSaid(this), clusters?.how, !column && view.colour !== CLUSTERS ? `no column ${view.colour} here` : "", said].filter(Boolean).map((line) => make("div", {}, line)));
+    this.legend();
+    this.redraw();
+    return true;
+  }
+  lay(transition) { // what was last asked for, as large as it fits; one drawing after the other
+    this.waiting = { transition };
+    this.laying ??= (async () => {
+      while (this.waiting) {
+        const { clientWidth: wide, clientHeight: high } = this.field, { x, y, z, zDataType } = this.last, { transition: moves } = this.waiting;
+        const fit = this.fit = Math.min(1, wide / high);
+        this.waiting = null;
+        await this.scatter.draw({ x: x.map((v) => v * fit), y: y.map((v) => v * fit), z }, { transition: moves, transitionDuration: 500, transitionEasing: "cubicInOut", zDataType, preventFilterReset: true });
+      }
+      this.laying = null;
+    })();
+    return this.laying;
+  }
+  legend() {
+    const column = this.column(), { view, legendBox } = this, leads = this === view.first;
+    if (!column || (!leads && !column.how && !column.more)) { legendBox.replaceChildren(); return; }
+    if (column.numbers) {
+      const scale = make("div", { className: "scale" }); scale.style.background = `linear-gradient(${[...GRADIENT].reverse().join(",")})`;
+      legendBox.replaceChildren(make("span", {}, column.high.toPrecision(4)), scale, make("span", {}, column.low.toPrecision(4)));
+      return;
+    }
+    legendBox.replaceChildren(...column.names.map((name, code) => {
+      const dot = make("span", { className: "dot" }); dot.style.background = COLOURS[shade(column, code)];
+      if (!leads) return make("span", { className: "entry" }, dot, name);
+      return make("button", { className: "entry", "aria-pressed": String(!view.hidden.has(code)), title: "hide or show; twice: it alone", onclick: () => view.hide(code), ondblclick: () => view.alone(code) }, dot, name);
+    }));
+  }
+  visible() { // by SQL and the legend
+    const column = this.column(), { hidden } = this.view, found = [];
+    for (let i = 0; i < this.table.n; i++) if ((!this.shown || this.shown.has(i)) && !(column?.codes && hidden.has(column.codes[i]))) found.push(i);
+    return found;
+  }
+  filter(found) {
+    this.kept = found;
+    return found.length === this.table.n ? this.scatter.unfilter() : this.scatter.filter(found);
+  }
+  mark(points) { // as chosen
+    if (points.length) this.scatter.select(points, { preventEvent: true }); else this.scatter.deselect({ preventEvent: true });
+  }
+  async path(i) { // the way of a point through the layers
+    this.way = []; this.redraw();
+    if (i === null) return;
+    const way = [], asked = this.asked = {};
+    for (const layer of this.info().layers) {
+      if (this.view.method !== "pca" && layer !== this.layer) continue; // others may not be computed yet, which takes long
+      const { x, y } = await this.xy(layer);
+      if (asked !== this.asked) return;
+      way.push([x[i], y[i], layer]);
+    }
+    this.way = way; this.redraw();
+  }
+  place(x, y) { // pixels of the field; the camera's matrix is in columns
+    const { clientWidth: wide, clientHeight: high } = this.field, v = this.scatter.get("cameraView"), [p, q] = [x * this.fit, y * this.fit];
+    const [a, b] = [v[0] * p + v[4] * q + v[12], v[1] * p + v[5] * q + v[13]];
+    return [(wide * ((a * high) / wide + 1)) / 2, high * (0.5 - b / 2)];
+  }
+  redraw() {
+    const way = this.way.map(([x, y, layer]) => [...this.place(x, y), layer]), step = Math.ceil(way.length / 8);
+    this.marks.replaceChildren(
+      ...(way.length > 1 ? [svg("polyline", { points: way.map(([x, y]) => `${x},${y}`).join(" ") })] : []),
+      ...(way.length > 1 ? way.flatMap(([x, y, layer], i) => [
+        svg("circle", { cx: x, cy: y, r: layer === this.layer ? 0 : 2.2, class: "step" }),
+        ...(i % step || layer === this.layer ? [] : [svg("text", { x: x + 5, y: y - 4 }, String(layer))])]) : []),
+      ...this.rings.slice(0, MOST_RINGS).map((i) => {
+        const [x, y] = this.scatter.getScreenPosition(i);
+        return svg("circle", { cx: x, cy: y, r: 8, class: "ring" });
+      }));
+  }
+  tell(i) {
+    const [x, y] = this.scatter.getScreenPosition(i), { table, tip } = this;
+    tip.replaceChildren(...(table.picture[i] !== null ? [this.image(table.picture[i], {})] : []), `${table.sample_id[i]} · ${valueOf(this.column(), i)}`);
+    tip.style.left = `${Math.max(0, Math.min(x + 12, this.field.clientWidth - 160))}px`; tip.style.top = `${Math.min(y + 12, this.field.clientHeight - 90)}px`; tip.hidden = false;
+  }
+}
