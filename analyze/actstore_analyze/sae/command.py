@@ -34,18 +34,16 @@ def autoencoders(command: Command, *, required: bool = True) -> Command:
     return command
 
 
-def controlled(command: Command) -> Command:
-    """--untrained and --seed: of the controls."""
+def controlled(of: str) -> Callable[[Command], Command]:
+    """--untrained and --seed: `of` what."""
     untrained = click.option(
         "--untrained",
         metavar="STORE",
         type=Place(),
         help="The same samples run with an untrained adapter, a control more: extract them with a copy of the model.",
     )
-    seed = click.option(
-        "--seed", default=0, show_default=True, type=SEED, help="Seed of the rotation and of the Gaussian vectors."
-    )
-    return untrained(seed(command))
+    seed = click.option("--seed", default=0, show_default=True, type=SEED, help=f"Seed of {of}.")
+    return lambda command: untrained(seed(command))
 
 
 @click.command()
@@ -59,7 +57,9 @@ def controlled(command: Command) -> Command:
     type=click.Choice(["example", "token"]),
     help="Each sample counts the same, as in the paper's code, or each token.",
 )
-@controlled
+@click.option("--positions", type=COUNT, metavar="N", help="Of each sample only N vectors, drawn by --seed.")
+@click.option("--no-controls", is_flag=True, help="Without rotated and Gaussian vectors: three times as fast.")
+@controlled("the draw, of the rotation and of the Gaussian vectors")
 @referenced
 def sae(store: Path | str, **asked: Any) -> None:
     """Reconstruction by sparse autoencoders: error, sparsity and cosine by role, order of the prompt and layer.
@@ -136,7 +136,7 @@ JUDGED = ("judge", "prompt", "base_url", "images", "controls", "at_once", "tries
     help="strict: a strong match, as the paper; any: built as its code asks; or a text with {descriptions} in it.",
 )
 @click.option("--controls", is_flag=True, help="Ask about controls too: another's image, other vectors.")
-@controlled
+@controlled("the rotation and of the Gaussian vectors")
 @referenced
 def describe(
     store: Path | str,

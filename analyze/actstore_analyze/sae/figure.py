@@ -64,6 +64,7 @@ def rebuilt(
     note = (
         f"n = {counts(table.filter(control='none'))} vectors of {counts(table, 'samples')} samples, "
         f"averaged per {table['average'][0]}; {counts(table, 'n_features')} features"
+        + (f"; at most {counts(table, 'positions')} drawn of each sample" if "positions" in table.columns else "")
     )
     columns = [alt.vconcat(*panels[i::COLUMNS], spacing=22) for i in range(COLUMNS)]
     chart: alt.HConcatChart = alt.hconcat(*columns, spacing=24).properties(
@@ -109,9 +110,12 @@ def _panel(
 ) -> alt.LayerChart:
     value = pl.col(column).fill_nan(None)
     first, last = lines.ends(drawn["layer"])
+    off = pl.col(f"{column}_se") if f"{column}_se" in drawn.columns else pl.lit(None, pl.Float64)
+    said = pl.format("{}, {}, layer {}: {}", "group", "words", "layer", value.round_sig_figs(4))
+    error = pl.format(" ± {} (se)", off.round_sig_figs(2)).fill_null("")
     shown = drawn.select(
         "group", "words", "layer", value.alias("value"), control=pl.col("control") != "none",
-        text=pl.format("{}, {}, layer {}: {}", "group", "words", "layer", value.round_sig_figs(4)),
+        text=pl.concat_str(said, error),
     )  # fmt: skip
     chart = alt.Chart(shown)
     x = alt.X(

@@ -13,12 +13,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from actstore.errors import ActstoreError, nearest
 from actstore.storage.local import crc32c
+from actstore_analyze.sae.active import above, active, decoded
 from actstore_analyze.sae.configuration import Configuration
 from actstore_analyze.sae.hook import Hook, refused_of
-from actstore_analyze.sae.measure import Autoencoder
+from actstore_analyze.sae.measure import Autoencoder, Rebuilt
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -44,6 +46,9 @@ class Sized(Autoencoder, Protocol):
     @property
     def n_features(self) -> int:
         """Features, active or not."""
+
+    def rebuild(self, x: NDArray[np.floating], /) -> Rebuilt:
+        """As `decode` after `encode`, with the number of active features of each vector (n,)."""
 
 
 class Entry(Protocol):
@@ -222,6 +227,7 @@ class _Lens:
         self._sae = sae.eval()
         self.d_in, self.n_features = int(sae.cfg.d_in), int(sae.cfg.d_sae)
         _finite(owner, ((name, self._numbers(value)) for name, value in sae.state_dict().items()))
+        self._decoder = self._affine()
 
     def encode(self, x: NDArray[np.floating], /) -> Features:
         import torch
@@ -234,6 +240,22 @@ class _Lens:
 
         with torch.no_grad():
             return self._numbers(self._sae.decode(torch.from_numpy(np.asarray(features, np.float32))))
+
+    def rebuild(self, x: NDArray[np.floating], /) -> Rebuilt:
+        features = self.encode(x)
+        if self._decoder is None:
+            return np.count_nonzero(features, axis=1), self.decode(features)
+        return decoded(active(features), *self._decoder)
+
+    def _affine(self) -> tuple[Features, Features] | None:
+        """The weights (n_features, d) and bias (d,) that decoding is, None where it is more: it is tried."""
+        if self._sae.cfg.normalize_activations != "none":
+            return None
+        weights, bias = (self._numbers(getattr(self._sae, name).detach()) for name in ("W_dec", "b_dec"))
+        tried = np.zeros((4, self.n_features), np.float32)
+        tried[np.arange(4), np.arange(4) % self.n_features] = 1 + np.arange(4)
+        same = np.allclose(self.decode(tried), tried @ weights + bias, rtol=1e-4, atol=1e-6)
+        return (weights, bias) if same else None
 
     @staticmethod
     def _numbers(tensor: Any) -> Features:
@@ -294,18 +316,26 @@ class JumpRelu:
     """An autoencoder whose features count above their threshold (Gemma Scope), without sae-lens and torch."""
 
     def __init__(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
-        self._weights = weights
+        self.weights = weights
         self.d_in, self.n_features = weights["W_enc"].shape
 
     def encode(self, x: NDArray[np.floating], /) -> Features:
         """Features (n, n_features) of vectors (n, d)."""
-        raw = np.asarray(x, np.float32) @ self._weights["W_enc"] + self._weights["b_enc"]
-        return np.where(raw > np.maximum(self._weights["threshold"], 0), raw, np.float32(0))
+        features: Features = self._active(x).toarray()
+        return features
 
     def decode(self, features: NDArray[np.floating], /) -> Features:
         """Vectors (n, d) of features."""
-        rebuilt: Features = np.asarray(features, np.float32) @ self._weights["W_dec"] + self._weights["b_dec"]
+        rebuilt: Features = np.asarray(features, np.float32) @ self.weights["W_dec"] + self.weights["b_dec"]
         return rebuilt
+
+    def rebuild(self, x: NDArray[np.floating], /) -> Rebuilt:
+        """How many features are active on each vector (n,), and the vectors of them (n, d)."""
+        return decoded(self._active(x), self.weights["W_dec"], self.weights["b_dec"])
+
+    def _active(self, x: NDArray[np.floating]) -> csr_array:
+        raw = np.asarray(x, np.float32) @ self.weights["W_enc"]
+        return above(raw, self.weights["b_enc"], np.maximum(self.weights["threshold"], 0))
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,7 @@ __all__ = [
     "OF_TEXT",
     "Group",
     "alone",
+    "drawn",
     "groups_of",
     "points_of",
     "roles_of",
@@ -40,7 +41,7 @@ READ_BYTES, ENCODE_BYTES = 1 << 28, 1 << 27
 class Group:
     """Rows of one role, order of the prompt and condition; `query` gives their row_id, sample_id, example and weight.
 
-    example numbers the samples 0..samples-1 in the order of their rows.
+    example numbers the samples 0..samples-1 in the order of their rows. rows: those of them that were drawn, or None.
     """
 
     role: str
@@ -49,6 +50,7 @@ class Group:
     n: int
     samples: int
     query: str = field(repr=False)
+    rows: pl.DataFrame | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return ", ".join(part for part in (self.role, self.prompt_order, self.condition) if part)
@@ -144,6 +146,21 @@ def groups_of(store: Store, sql: str, roles: Sequence[str], average: str = "exam
     return sorted(found, key=lambda group: list(roles).index(group.role))
 
 
+def drawn(store: Store, group: Group, positions: int | None, seed: int) -> Group:
+    """The group with at most so many rows of each sample, drawn without replacement; those weigh as all of its rows."""
+    if positions is None:
+        return group
+    rows = store.sql(group.query).with_columns(pl.col("weight").cast(pl.Float64))  # 1.0 is a decimal in SQL
+    drawn = rows.with_columns(key=np.random.default_rng(seed).random(rows.height)).filter(
+        pl.col("key").rank("ordinal").over("sample_id") <= positions
+    )
+    weights = rows.group_by("sample_id").agg(whole=pl.col("weight").sum())
+    weighed = drawn.join(weights, on="sample_id", maintain_order="left").with_columns(
+        weight=pl.col("whole") / pl.len().over("sample_id")
+    )
+    return replace(group, n=weighed.height, rows=weighed.drop("key", "whole"))
+
+
 def untrained_groups(
     path: str | None, groups: Sequence[Group], sql: str, average: str = "example"
 ) -> list[tuple[Store, Group]]:
@@ -170,6 +187,7 @@ def vectors(
     """Rows of a group with their vectors at a layer, in pieces whose features fit in memory."""
     width = store.header.d_model
     step = max(1, ENCODE_BYTES // (4 * max(width, n_features)))
-    for rows, x in held.batches(store, group.query, layer, size=max(1, READ_BYTES // (4 * width))):
+    own = group.query if group.rows is None else group.rows
+    for rows, x in held.batches(store, own, layer, size=max(1, READ_BYTES // (4 * width))):
         for start in range(0, rows.height, step):
             yield rows[start : start + step], x[start : start + step]

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from functools import cached_property, reduce
+from operator import add
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+Rebuilt = tuple[NDArray[np.integer], NDArray[np.floating]]
+ROWS = 1024  # vectors rebuilt at a time: each row of the decoder is read once for them, which stay in the cache
+CACHE_BYTES = 1 << 18  # float64 rows of a block
 
 
 class Autoencoder(Protocol):
@@ -35,6 +39,16 @@ class Autoencoder(Protocol):
 
     def decode(self, features: NDArray[np.floating], /) -> NDArray[np.floating]:
         """Vectors of features."""
+
+
+@runtime_checkable
+class Rebuilding(Autoencoder, Protocol):
+    """An autoencoder that rebuilds vectors by their active features alone."""
+
+    n_features: int
+
+    def rebuild(self, x: NDArray[np.floating], /) -> Rebuilt:
+        """Active features of each vector (n,), and the vectors rebuilt (n, d)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +72,10 @@ class Reconstruction:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What `reconstruction` needs of some vectors; those of several parts add up with `+`."""
+    """What `reconstruction` needs of some vectors; those of several parts add up with `+`.
+
+    of_samples (5, samples): weight, squared error, active features, cosine and relative error of each sample's vectors.
+    """
 
     n: int
     weight: float
@@ -69,6 +86,7 @@ class Sums:
     active: float
     cosine: float
     relative_error: float
+    of_samples: Floats | None = None
 
     def __add__(self, other: "Sums") -> "Sums":
         if (self.n_features, len(self.mean)) != (other.n_features, len(other.mean)):
@@ -89,7 +107,33 @@ class Sums:
             active=self.active + other.active,
             cosine=self.cosine + other.cosine,
             relative_error=self.relative_error + other.relative_error,
+            of_samples=None
+            if self.of_samples is None or other.of_samples is None
+            else self.of_samples + other.of_samples,
         )
+
+    def errors(self) -> dict[str, float | None]:
+        """The standard error over samples of each average but fvu, of whose variance a sample's part is not known; None
+        of fewer than two.
+
+        That of a ratio of sums over samples, by linearisation (Cochran 1977, 6.4): of equal weights the usual one.
+        """
+        every = np.zeros((5, 0)) if self.of_samples is None else self.of_samples
+        known = every[:, every[0] > 0]
+        if known.shape[1] < 2:
+            return dict.fromkeys(("squared_error", "mse", "l0", "l0_fraction", "cosine", "relative_error"))
+        weight, totals = known[0], known[1:]
+        n = len(weight)
+        apart = totals - totals.sum(axis=1, keepdims=True) / weight.sum() * weight
+        squared, active, cosine, relative = np.sqrt(n / (n - 1) * np.vecdot(apart, apart)) / weight.sum()
+        return {
+            "squared_error": float(squared),
+            "mse": float(squared) / len(self.mean),
+            "l0": float(active),
+            "l0_fraction": float(active) / self.n_features,
+            "cosine": float(cosine),
+            "relative_error": float(relative),
+        }
 
     def finish(self) -> Reconstruction:
         """The averages."""
@@ -133,38 +177,73 @@ def reconstruction(x: NDArray[np.number], sae: Autoencoder, *, batch: int = 4096
     return total.finish()
 
 
-def sums(x: NDArray[np.number], sae: Autoencoder, weights: Floats | None = None) -> Sums:
+def sums(
+    x: NDArray[np.number],
+    sae: Autoencoder,
+    weights: Floats | None = None,
+    *,
+    samples: NDArray[np.integer] | None = None,
+    n_samples: int = 0,
+) -> Sums:
     """The sums of one part of the vectors (n, d) with weights (n,), 1 by default; add those of the parts and `finish`.
 
     With weights 1 / (vectors of its example) for each vector, the averages are those of the examples' averages.
+    samples (n,): which of n_samples each vector is of, for their standard errors.
+    Vectors are rebuilt in float32, of active features alone where the autoencoder can, and compared in float64.
     """
-    given = parse(x)
-    features = sae.encode(given)
-    rebuilt = np.asarray(sae.decode(features), np.float64)
-    points = given.astype(np.float64)
+    points = parse(x)
+    w = _weights(points, weights)
+    zero = np.flatnonzero(~points.any(axis=1))
+    if len(zero):
+        raise UndefinedError(f"row {zero[0]} is a zero vector: its relative error has no meaning; leave it out")
+    parts = [slice(start, start + ROWS) for start in range(0, len(points), ROWS)]
+    found = [_sums(points[part], w[part], sae, None if samples is None else samples[part], n_samples) for part in parts]
+    return reduce(add, found)
+
+
+def _sums(
+    points: NDArray[np.floating], w: Floats, sae: Autoencoder, samples: NDArray[np.integer] | None, n_samples: int
+) -> Sums:
+    """Of ROWS vectors at most."""
+    if isinstance(sae, Rebuilding):
+        (active, rebuilt), n_features = sae.rebuild(points), sae.n_features
+    else:
+        features = sae.encode(points)
+        active, rebuilt, n_features = np.count_nonzero(features, axis=1), sae.decode(features), features.shape[1]
     if rebuilt.shape != points.shape:
         raise ActstoreError(
             f"vectors of shape {points.shape} come back as {rebuilt.shape}; take the autoencoder of this model"
         )
-    lengths, rebuilt_lengths = np.linalg.norm(points, axis=1), np.linalg.norm(rebuilt, axis=1)
-    if not lengths.all():
-        raise UndefinedError(
-            f"row {int(np.argmin(lengths))} is a zero vector: its relative error has no meaning; leave it out"
-        )
-    w = _weights(points, weights)
-    errors = np.square(points - rebuilt).sum(axis=1)
-    products = np.vecdot(points, rebuilt)
-    mean = w @ points / w.sum()
+    mean = np.einsum("n,nd->d", w, points, dtype=np.float64) / w.sum()
+    lengths, rebuilt_lengths, products, errors, apart = np.empty((5, len(points)))
+    step = max(1, CACHE_BYTES // (8 * points.shape[1]))
+    for start in range(0, len(points), step):
+        part = slice(start, start + step)
+        own, other = points[part].astype(np.float64), rebuilt[part].astype(np.float64)
+        lengths[part], rebuilt_lengths[part] = np.vecdot(own, own), np.vecdot(other, other)
+        products[part] = np.vecdot(own, other)
+        other -= own
+        errors[part] = np.vecdot(other, other)
+        own -= mean
+        apart[part] = np.vecdot(own, own)
+    lengths, rebuilt_lengths = np.sqrt(lengths), np.sqrt(rebuilt_lengths)
+    cosines = products / np.where(rebuilt_lengths == 0, 1, lengths * rebuilt_lengths)
+    relative = np.sqrt(errors) / lengths
+    of_samples = None
+    if samples is not None:
+        each = (np.ones(len(points)), errors, active, cosines, relative)
+        of_samples = np.array([np.bincount(samples, w * one, n_samples) for one in each])
     return Sums(
         n=len(points),
         weight=float(w.sum()),
-        n_features=features.shape[1],
+        n_features=n_features,
         mean=mean,
-        scatter=float(w @ np.square(points - mean).sum(axis=1)),
+        scatter=float(w @ apart),
         squared_error=float(w @ errors),
-        active=float(w @ np.count_nonzero(features, axis=1)),
-        cosine=float(w @ (products / np.where(rebuilt_lengths == 0, 1, lengths * rebuilt_lengths))),
-        relative_error=float(w @ (np.sqrt(errors) / lengths)),
+        active=float(w @ active),
+        cosine=float(w @ cosines),
+        relative_error=float(w @ relative),
+        of_samples=of_samples,
     )
 
 

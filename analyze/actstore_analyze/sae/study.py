@@ -17,7 +17,16 @@ from actstore.store import Store
 from actstore.store import open as open_store
 from actstore_analyze.published import stated
 from actstore_analyze.sae.formats import Sized
-from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, say_models, untrained_groups, vectors
+from actstore_analyze.sae.groups import (
+    Group,
+    drawn,
+    groups_of,
+    points_of,
+    roles_of,
+    say_models,
+    untrained_groups,
+    vectors,
+)
 from actstore_analyze.sae.measure import Moments, Sums, moments, rotation, sums
 from actstore_analyze.sae.source import source
 from actstore_analyze.study import held
@@ -59,6 +68,8 @@ class Rebuilt(PerLayer):
     roles: tuple[str, ...]
     average: str = "example"
     seed: int = 0
+    positions: int | None = None
+    no_controls: bool = False
     untrained: str | None = None
     untrained_state: str | None = None
 
@@ -95,6 +106,7 @@ class Rebuilt(PerLayer):
     def title(self) -> str:
         """What was measured, as a heading."""
         asked = ["Reconstruction by sparse autoencoders", f"averaged per {self.average}"]
+        asked += [f"{self.positions} vectors of each sample"] if self.positions else []
         return ", ".join([*asked, *([self.sql] if self.sql != EVERYTHING else [])])
 
     @property
@@ -109,15 +121,25 @@ class Rebuilt(PerLayer):
     @property
     def methods(self) -> str:
         """How it was computed."""
-        untrained = f"; untrained: the same samples in {self.untrained}" if self.untrained else ""
+        controls = [
+            f"rotated by one random orthogonal matrix (seed {self.seed})",
+            f"Gaussian vectors of the group's mean and covariance, at most {MOST_GAUSSIANS:,}",
+        ]
+        controls = [] if self.no_controls else controls
+        controls += [f"untrained: the same samples in {self.untrained}"] if self.untrained else []
+        said = f"Controls: {'; '.join(controls)}. " if controls else ""
+        of_each = (
+            f"Of each sample at most {self.positions} vectors, drawn with seed {self.seed}; standard errors are over "
+            "samples. "
+            if self.positions
+            else ""
+        )
         return (
             "Reconstruction by sparse autoencoders (Venhoff et al., How Visual Representations Map to Language Feature "
             f"Space): autoencoders {self.saes}{f' {self.sae_id}' if self.sae_id else ''}, {HOOKS[self.hook]}. "
             "Squared error E: summed over dimensions, as the equation; mse: per dimension, as the paper's figure. "
             "Relative error: |x - x'| / |x|; fvu: squared error over variance. "
-            f"{AVERAGED[self.average]} Controls: rotated by one random orthogonal matrix (seed {self.seed}); Gaussian "
-            f"vectors of the group's mean and covariance, at most {MOST_GAUSSIANS:,}{untrained}. Rows: {self.sql}. "
-            f"Vectors: {RESIDUAL}."
+            f"{AVERAGED[self.average]} {of_each}{said}Rows: {self.sql}. Vectors: {RESIDUAL}."
         )
 
     def command(self, store: Path | str) -> str:
@@ -137,27 +159,51 @@ class Rebuilt(PerLayer):
         return list(self.layers)
 
     def rows(self, store: Store, unit: int) -> pl.DataFrame:
-        """SCHEMA and average, at one layer. control: none, or one of CONTROLS; fvu is NaN where vectors are equal."""
+        """SCHEMA and average, at one layer. control: none, or one of CONTROLS; fvu is NaN where vectors are equal.
+
+        With positions the standard errors over samples, too, of all METRICS but fvu; NULL of Gaussian vectors.
+        """
         sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model)
         groups = groups_of(store, self.sql, self.roles, self.average)
-        groups = [group for group in groups if held.holds(store, group.query, unit)]
+        groups = [self._drawn(store, group) for group in groups if held.holds(store, group.query, unit)]
         if not groups:
             raise held.NothingHeldError(held.left_out(store))
         found, undefined = [], []
         for group in groups:
             try:
-                found += [(group, *one) for one in measured(store, group, unit, sae, self.seed)]
+                found += [(group, *one) for one in self._measured(store, group, unit, sae)]
             except UndefinedError as error:
                 undefined.append((group, str(error)))
         found += [
-            (group, "untrained", _summed(partial(_plain, sae), other, group, unit, sae))
-            for other, group in untrained_groups(self.untrained, groups, self.sql, self.average)
+            (group, "untrained", _summed(partial(_plain, sae, group), other, group, unit, sae))
+            for other, group in (
+                (other, self._drawn(other, group))
+                for other, group in untrained_groups(self.untrained, groups, self.sql, self.average)
+            )
         ]
         where = (unit, depth(store, unit))
         rows = [(*_row(group, control, where, total), None) for group, control, total in found]
         rows += [(*_nothing(group, where, sae.n_features), reason) for group, reason in undefined]
         schema = {**SCHEMA, "reason": pl.String}
-        return pl.DataFrame(rows, schema=schema, orient="row").with_columns(average=pl.lit(self.average))
+        table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(average=pl.lit(self.average))
+        return table if self.positions is None else table.hstack(self._errors(found, len(undefined)))
+
+    def _drawn(self, store: Store, group: Group) -> Group:
+        return drawn(store, group, self.positions, self.seed)
+
+    def _measured(self, store: Store, group: Group, layer: int, sae: Sized) -> Iterator[tuple[str, Sums]]:
+        if self.no_controls:
+            return iter([("none", _summed(partial(_plain, sae, group), store, group, layer, sae))])
+        return measured(store, group, layer, sae, self.seed)
+
+    def _errors(self, found: Sequence[tuple[Group, str, Sums]], undefined: int) -> pl.DataFrame:
+        """The columns of standard errors, and how many vectors of each sample were drawn."""
+        errors = [total.errors() for _, _, total in found]
+        columns = {
+            f"{name}_se": [one[name] for one in errors] + [None] * undefined for name in METRICS if name != "fvu"
+        }
+        schema = dict.fromkeys(columns, pl.Float64)
+        return pl.DataFrame(columns, schema=schema).with_columns(positions=pl.lit(self.positions))
 
 
 @dataclass(frozen=True)
@@ -182,18 +228,19 @@ def measured(store: Store, group: Group, layer: int, sae: Sized, seed: int) -> I
 
     def part(rows: pl.DataFrame, x: Vectors) -> Part:
         weights = rows["weight"].to_numpy()
-        return Part(_plain(sae, rows, x), sums(x @ turn, sae, weights), moments(x, weights))
+        return Part(_plain(sae, group, rows, x), _plain(sae, group, rows, x @ turn), moments(x, weights))
 
     whole = _summed(part, store, group, layer, sae)
     yield "none", whole.plain
     yield "rotated", whole.rotated
     if group.n > 1:
-        drawn = whole.moments.draw(min(group.n, MOST_GAUSSIANS), seed)
-        yield "gaussian", reduce(add, (sums(x.astype(np.float32), sae) for x in drawn))
+        made = whole.moments.draw(min(group.n, MOST_GAUSSIANS), seed)
+        yield "gaussian", reduce(add, (sums(x.astype(np.float32), sae) for x in made))
 
 
-def _plain(sae: Sized, rows: pl.DataFrame, x: Vectors) -> Sums:
-    return sums(x, sae, rows["weight"].to_numpy())
+def _plain(sae: Sized, group: Group, rows: pl.DataFrame, x: Vectors) -> Sums:
+    examples = None if group.rows is None else rows["example"].to_numpy().astype(np.int64)
+    return sums(x, sae, rows["weight"].to_numpy(), samples=examples, n_samples=group.samples)
 
 
 def _summed(
