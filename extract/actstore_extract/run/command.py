@@ -1,6 +1,6 @@
 """Commands of the model side."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,12 @@ def _say(text: str) -> None:
     metavar="K/N",
     help="The K-th of N shares, counted from 1; without it the place under torchrun, MPI or Slurm (steps, job arrays).",
 )
+@click.option(
+    "--devices",
+    type=COUNT,
+    metavar="N",
+    help="N processes on this machine, each with a GPU of its own (or, with --device cpu, its part of the CPU).",
+)
 @click.option("--no-check", is_flag=True, help="Without the self-check of the model (check = false in the recipe).")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the recipe.")
 def extract(
@@ -55,6 +61,7 @@ def extract(
     dtype: str | None,
     batch_size: int | None,
     share: str | None,
+    devices: int | None,
     no_check: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -70,6 +77,7 @@ def extract(
       actstore extract digits-fusion demo/cut --set 'conditions=["eoi-knockout"]'
       actstore extract my-recipe.toml runs/mine --device cuda --set samples.path=/data/imagenet
       actstore extract my-recipe.toml runs/mine --share 3/16
+      actstore extract my-recipe.toml runs/mine --devices 4
     """
     from actstore_extract.recipe.recipe import load
 
@@ -78,6 +86,10 @@ def extract(
     asked = load(recipe, changes)  # before torch is loaded, which takes seconds
     if arithmetic:
         _print_arithmetic(asked, batch_size)
+        return
+    if devices is not None and devices > 1 and not estimate:
+        words = [f"--batch-size={batch_size}"] if batch_size else []
+        _on_devices(devices, asked, store, [recipe, str(store), *words, *_set(changes)], device, share)
         return
     from actstore_extract.run.estimate import estimate as estimate_of
     from actstore_extract.run.ranks import share_of
@@ -98,6 +110,48 @@ def extract(
     if done.left:
         _say(f"{store}: {done.left} parts are being written by other processes; the same command says how far they are")
     end(Status.IN_PART if done.failed or done.left else Status.DONE)
+
+
+def _set(changes: Sequence[str]) -> list[str]:
+    return [word for change in changes for word in ("--set", change)]
+
+
+def _on_devices(n: int, asked: "Recipe", store: Path, words: Sequence[str], device: str, share: str | None) -> None:
+    """Run the command with these words on each of `n` devices, and end as one of them that did it all would."""
+    import torch
+
+    from actstore_extract.run.devices import assigned, run
+    from actstore_extract.run.ranks import check_alone, share_of
+
+    check_alone(n, asked.model.device_map)
+    ranks = assigned(n, share_of(share), device, torch.cuda.device_count())
+    failed = _failed(store)
+    with _interruptible(store):
+        statuses = run(ranks, ["extract", *words], _say)
+    died = [f"{rank.share.number} ({status})" for rank, status in zip(ranks, statuses, strict=True) if status < 0]
+    if died:
+        _say(f"{store}: ended by signals: share {', '.join(died)}; the others have taken what they left")
+    if _is_done(store):
+        end(Status.IN_PART if _failed(store) > failed else Status.DONE)
+    else:
+        end(Status(max((status for status in statuses if status in {*Status}), default=0) or Status.IN_PART))
+
+
+def _is_done(store: Path) -> bool:
+    from actstore.format.names import HEADER
+    from actstore.store import open as open_store
+
+    return (store / HEADER).exists() and not open_store(store).remaining
+
+
+def _failed(store: Path) -> int:
+    """Samples of a store that failed; none where there is no store yet."""
+    from actstore.format.names import HEADER
+    from actstore.store import open as open_store
+
+    if not (store / HEADER).exists():
+        return 0
+    return int(open_store(store).sql("select count(*) from samples where status = 'failed'").item())
 
 
 @contextmanager

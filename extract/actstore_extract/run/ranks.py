@@ -10,7 +10,7 @@ import torch
 
 from actstore.errors import ActstoreError
 
-__all__ = ["RankError", "Share", "device_of", "share_of"]
+__all__ = ["RankError", "Share", "check_alone", "device_of", "share_of"]
 
 # Names by which a starter of processes says which of how many this one is, on all machines and on this one.
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -74,6 +74,21 @@ def share_of(asked: str | None = None) -> Share:
         return Share(int(found[1]), int(found[2]), "--share")
     by = " in ".join(filter(None, [place.by, f"a job array of {of}" if of > 1 else ""]))
     return Share(index * place.world + place.rank + 1, of * place.world, by)
+
+
+def check_alone(n: int, device_map: str | Mapping[str, int | str] | None) -> None:
+    """Raise RankError where `n` processes cannot be started: some were, or a device map would give each all GPUs."""
+    place = _place()
+    if place.local_world > 1:
+        raise RankError(
+            f"--devices {n} in one of {place.local_world} processes that {place.by} started on this machine: leave it "
+            "out, or start one process for each machine"
+        )
+    if device_map is not None:
+        raise RankError(
+            f"device_map = {device_map!r} spreads a model over the GPUs of a machine, and --devices {n} are as many "
+            "models: leave one of them out"
+        )
 
 
 def device_of(asked: str, device_map: str | Mapping[str, int | str] | None = None) -> str:

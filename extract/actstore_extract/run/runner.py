@@ -1,11 +1,9 @@
 """The runner: creates a store from a recipe or goes on with it, until every batch of the plan is committed."""
 
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +43,7 @@ from actstore_extract.run.ranks import Share, device_of, share_of
 from actstore_extract.run.resume import check_same, check_samples, recipe_of
 from actstore_extract.run.said import tokens_of
 from actstore_extract.run.settings import settings
+from actstore_extract.run.signals import terminated
 from actstore_extract.samples import Samples
 from actstore_extract.shipped import located, origin
 
@@ -238,7 +237,7 @@ class Run:
         own = self.recipe.capture.batch_size
         batch_size = self.batch_size or (own if own != before else int(store.run["batch_size"]))
         started = time.monotonic()
-        with _terminated():
+        with terminated():
             commits = self._take(store, self.share.own, batch_size)
             commits += self._take(store, self.share.others, batch_size) if self.share.of > 1 else []
         left = len(store.remaining)
@@ -422,21 +421,3 @@ class Run:
     def _generation(self) -> dict[str, Any]:
         """The options under which texts are generated, where they are."""
         return {"generation": in_force(self.model, self.generation)} if self.generates else {}
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM, as Slurm and torchrun send it, ends a run as Ctrl-C does: the batch in hand is dropped."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
