@@ -327,8 +327,12 @@ def gc(store: Path, older_than: float, dry_run: bool, complete: bool) -> None:
 
 @cli.command()
 @folder_argument
-@click.option("--size", default=134.0, show_default=True, type=Number(0), help="Megabytes of a merged part.")
-def compact(store: Path, size: float) -> None:
+@click.option(
+    "--size",
+    type=Number(0),
+    help="Megabytes of a merged part; without it 134, or a 500th of a store larger than 67 GB.",
+)
+def compact(store: Path, size: float | None) -> None:
     """Merge small parts into large ones: fewer files, the same rows under the same row_id.
 
     Others may read and write meanwhile. The disk holds both copies until actstore gc removes what was replaced, a day
@@ -341,7 +345,7 @@ def compact(store: Path, size: float) -> None:
     from actstore.maintain import compaction
 
     merged = 0
-    for commit in compaction.compact(store, part_bytes=int(size * 1e6)):
+    for commit in compaction.compact(store, part_bytes=None if size is None else int(size * 1e6)):
         merged += 1
         click.echo(f"{commit.name}: {len(commit.replaces)} parts, {commit.bytes / 1e6:.1f} MB")
     click.echo(f"{store}: {merged} merged parts written; none is left to merge", err=True)

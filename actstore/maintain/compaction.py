@@ -16,14 +16,22 @@ from actstore.store import Store
 from actstore.write.batch import Batch, Values
 from actstore.write.drafts import Draft
 
-PART_BYTES = 2**27  # what the parts of a large store have; on disk
+PART_BYTES = 2**27  # on disk
+PARTS = 500  # of a store that has more of that size
 ATTENTION = "attention/"
 
 Kind = tuple[object, ...]
 
 
-def compact(path: Path, *, part_bytes: int = PART_BYTES) -> Iterator[Commit]:
+def part_bytes_of(store: Store) -> int:
+    """What the parts of a store have when it is compacted: about 128 MB, or so much that there are some 500."""
+    return max(PART_BYTES, -(-sum(commit.bytes for commit in store.commits) // PARTS))
+
+
+def compact(path: Path, *, part_bytes: int | None = None) -> Iterator[Commit]:
     """Merge parts of less than half of `part_bytes` into parts of at most that; yields each compaction when it is done.
+
+    Without `part_bytes` it is that of `part_bytes_of`.
 
     Any number of writers, readers and compactions may be at work: who loses a race looks again at what there is.
     """
@@ -31,7 +39,7 @@ def compact(path: Path, *, part_bytes: int = PART_BYTES) -> Iterator[Commit]:
     while True:
         number = commits.next_compaction(path)  # before the rest is read: who publishes in between has taken the number
         store = Store(path)
-        chosen = next(groups(store, part_bytes), None)
+        chosen = next(groups(store, part_bytes_of(store) if part_bytes is None else part_bytes), None)
         if chosen is None:
             checkpoint.write(path, store.header)
             return
@@ -41,7 +49,7 @@ def compact(path: Path, *, part_bytes: int = PART_BYTES) -> Iterator[Commit]:
             continue
 
 
-def groups(store: Store, part_bytes: int = PART_BYTES) -> Iterator[list[Part]]:
+def groups(store: Store, part_bytes: int) -> Iterator[list[Part]]:
     """Two or more small parts that can become one part of at most `part_bytes`, as often as there are such."""
     open_groups: dict[Kind, list[Part]] = {}
     for part in store.parts:

@@ -14,6 +14,9 @@ from actstore_extract.roles import ImageSpan, Layout, Positions, Role
 
 __all__ = ["Answer", "Content", "Taken", "content", "samples_per_part"]
 
+PARTS = 4_000  # of a large run
+PART_BYTES = 2**29  # before compression; three wait in memory to be written
+
 Array = NDArray[np.generic]
 
 
@@ -183,8 +186,12 @@ def _attention(found: Sequence[Taken | str]) -> dict[str, Array]:
     return joined
 
 
-def samples_per_part(content: Content, batch_size: int) -> int:
-    """How many samples make a part of about 128 MB: whole batches, at least one, at most 2,048 samples."""
+def samples_per_part(content: Content, batch_size: int, n_samples: int) -> int:
+    """How many of `n_samples` make a part of about 128 MB: whole batches, at least one, at most 2,048 samples.
+
+    Of a large run they are more, up to 512 MB, so that it has some 4,000 parts: each leaves a record for ever.
+    """
     each = max(1, content.bytes // content.done)
-    whole = min(SHARD_BYTES // each, PART_SAMPLES) // batch_size * batch_size
+    of_large = min(-(-n_samples // PARTS), PART_BYTES // each)
+    whole = min(max(SHARD_BYTES // each, of_large), PART_SAMPLES) // batch_size * batch_size
     return max(batch_size, whole)

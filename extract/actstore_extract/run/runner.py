@@ -347,7 +347,7 @@ class Run:
         for what in missing(self.recipe.capture, content):
             self.say(f"{what}: {self.model.facts()['architecture']} has none here; nothing is stored for it")
         lens = self.lens(content, batch_size)
-        size = self.recipe.capture.part_samples or samples_per_part(content, batch_size)
+        size = self.recipe.capture.part_samples or samples_per_part(content, batch_size, self.planned.height)
         batch = pl.int_range(self.planned.height, eager=True) // size
         try:
             return actstore.create(

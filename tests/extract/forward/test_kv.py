@@ -264,7 +264,7 @@ def test_estimate_and_parts_count_keys_and_values(store: actstore.Store) -> None
     content = run.probe(2)
     each = content.bytes // content.done
     assert each == 2 * (7 * (5 + 1) * 64 + 2 * 6 * (18 + 1) * 64) + 0
-    assert samples_per_part(content, 2) == min(2**27 // each, 2048) // 2 * 2
+    assert samples_per_part(content, 2, 6) == min(2**27 // each, 2048) // 2 * 2
 
 
 def test_needs_count_keys_and_values() -> None:

@@ -89,6 +89,23 @@ def test_merged_parts_are_as_large_as_wanted(tmp_path):
     assert all(commit.bytes <= 2.5 * size for commit in actstore.open(store.path).commits)
 
 
+def test_a_large_store_has_few_parts_and_files(tmp_path, monkeypatch):
+    """As one of many terabytes, of which nothing is small: its parts are larger, some 500 (here: 5)."""
+    store = making.store(tmp_path / "s", 40)
+    monkeypatch.setattr(compaction, "PART_BYTES", store.commits[0].bytes)
+    assert list(compaction.groups(store, compaction.PART_BYTES)) == []
+    monkeypatch.setattr(compaction, "PARTS", 5)
+    list(compaction.compact(store.path))
+    after = actstore.open(store.path)
+    assert 5 <= len(after.parts) <= 10  # what has half of the size, or more, is left
+    assert same(contents(after), contents(making.store(tmp_path / "other", 40)))
+    assert list(compaction.compact(store.path)) == []
+    sizes = [commit.bytes for commit in after.commits]
+    assert max(sizes) <= compaction.part_bytes_of(store)
+    for path in orphans.find(store.path, older_than=0):
+        assert path.replaced  # what gc removes a day later
+
+
 def test_attention_of_other_lengths_is_padded_and_of_other_heads_left_apart(tmp_path):
     store = making.create(tmp_path / "s", 4)
     for batch, change in enumerate([lambda a: a, lambda a: a[..., :3], lambda a: a[:, :, :1], lambda a: a[:, :, :1]]):
