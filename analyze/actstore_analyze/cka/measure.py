@@ -8,14 +8,14 @@ no d x d and no n x n matrix is held.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import atanh, sqrt, tanh
+from math import sqrt
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
-from actstore_analyze.study.intervals import Bounds, left_out, normal
+from actstore_analyze.study.intervals import Bounds, correlation, left_out
 
 __all__ = ["COLUMNS", "Sums", "bounds", "centred", "check", "fewest", "linear_cka", "mean"]
 
@@ -181,11 +181,8 @@ def bounds(value: float, without: Floats, of_pairs: float = 0.0, *, unbiased: bo
     >>> bounds(1.0, np.ones(9)), bounds(0.0, np.linspace(-0.01, 0.01, 9), unbiased=True)[0] < 0
     ((1.0, 1.0), True)
     """
-    if value == 1:
-        return 1.0, 1.0
     variance = left_out(without) ** 2
-    error = sqrt(max(variance - of_pairs, variance / 2))
-    low, high = map(tanh, normal(atanh(value), error / (1 - value**2)))
+    low, high = correlation(value, sqrt(max(variance - of_pairs, variance / 2)))
     return (low if unbiased else max(low, 0.0)), high
 
 

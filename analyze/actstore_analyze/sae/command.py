@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from actstore.commands.options import COUNT, SEED, Number, Place
-from actstore_analyze.commands import end_of, judged, measured, published, referenced, roles, say, show
+from actstore_analyze.commands import end_of, interval, judged, measured, published, referenced, roles, say, show
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -60,6 +60,7 @@ def controlled(of: str) -> Callable[[Command], Command]:
 @click.option("--positions", type=COUNT, metavar="N", help="Of each sample only N vectors, drawn by --seed.")
 @click.option("--no-controls", is_flag=True, help="Without rotated and Gaussian vectors: three times as fast.")
 @controlled("the draw, of the rotation and of the Gaussian vectors")
+@interval
 @referenced
 def sae(store: Path | str, **asked: Any) -> None:
     """Reconstruction by sparse autoencoders: error, sparsity and cosine by role, order of the prompt and layer.

@@ -32,6 +32,7 @@ PANELS = (
     ("cosine", "Direction", "cosine of x and x′"),
 )
 
+UNKNOWN = pl.lit(None, pl.Float64)
 SHADES = (0.5, 0.2)  # of published points, in the order of their groups
 
 OF_MATCHES = {
@@ -65,6 +66,7 @@ def rebuilt(
         f"n = {counts(table.filter(control='none'))} vectors of {counts(table, 'samples')} samples, "
         f"averaged per {table['average'][0]}; {counts(table, 'n_features')} features"
         + (f"; at most {counts(table, 'positions')} drawn of each sample" if "positions" in table.columns else "")
+        + ("; bands: 95 % intervals" if _has_intervals(table) else "")
     )
     columns = [alt.vconcat(*panels[i::COLUMNS], spacing=22) for i in range(COLUMNS)]
     chart: alt.HConcatChart = alt.hconcat(*columns, spacing=24).properties(
@@ -110,12 +112,12 @@ def _panel(
 ) -> alt.LayerChart:
     value = pl.col(column).fill_nan(None)
     first, last = lines.ends(drawn["layer"])
-    off = pl.col(f"{column}_se") if f"{column}_se" in drawn.columns else pl.lit(None, pl.Float64)
-    said = pl.format("{}, {}, layer {}: {}", "group", "words", "layer", value.round_sig_figs(4))
-    error = pl.format(" ± {} (se)", off.round_sig_figs(2)).fill_null("")
+    low, high = (pl.col(f"{column}_{end}") if _has_intervals(drawn) else UNKNOWN for end in ("low", "high"))
+    text = pl.format("{}, {}, layer {}: {}", "group", "words", "layer", value.round_sig_figs(4))
+    interval = pl.format(" (95 % interval {} to {})", low.round_sig_figs(4), high.round_sig_figs(4)).fill_null("")
     shown = drawn.select(
-        "group", "words", "layer", value.alias("value"), control=pl.col("control") != "none",
-        text=pl.concat_str(said, error),
+        "group", "words", "layer", value.alias("value"), low.alias("low"), high.alias("high"),
+        control=pl.col("control") != "none", text=pl.concat_str(text, interval),
     )  # fmt: skip
     chart = alt.Chart(shown)
     x = alt.X(
@@ -134,7 +136,16 @@ def _panel(
         alt.Chart(curve).mark_point(size=110, opacity=shade, color=lines.GREY, filled=True).encode(x, y, *hover)
         for shade, (_, curve) in zip(SHADES, behind.group_by("series", maintain_order=True), strict=False)
     ]
-    return alt.LayerChart(layer=[*wide, line, point], width=WIDTH, height=HEIGHT, title=named)
+    band = chart.transform_filter("!datum.control").mark_area(opacity=0.18, clip=True).encode(
+        x, alt.Y("low:Q"), alt.Y2("high:Q"), colour
+    )  # fmt: skip
+    bands = [band] if shown["low"].count() else []
+    return alt.LayerChart(layer=[*wide, line, point, *bands], width=WIDTH, height=HEIGHT, title=named)
+
+
+def _has_intervals(table: pl.DataFrame) -> bool:
+    """Results of versions before have none."""
+    return "fvu_low" in table.columns
 
 
 def _scales(drawn: pl.DataFrame) -> tuple[alt.Color, alt.Shape, alt.StrokeDash]:

@@ -17,6 +17,7 @@ __all__ = [
     "Moments",
     "Reconstruction",
     "Sums",
+    "apart",
     "gaussian_like",
     "moments",
     "reconstruction",
@@ -72,10 +73,7 @@ class Reconstruction:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What `reconstruction` needs of some vectors; those of several parts add up with `+`.
-
-    of_samples (5, samples): weight, squared error, active features, cosine and relative error of each sample's vectors.
-    """
+    """What `reconstruction` needs of some vectors; those of several parts add up with `+`."""
 
     n: int
     weight: float
@@ -86,7 +84,6 @@ class Sums:
     active: float
     cosine: float
     relative_error: float
-    of_samples: Floats | None = None
 
     def __add__(self, other: "Sums") -> "Sums":
         if (self.n_features, len(self.mean)) != (other.n_features, len(other.mean)):
@@ -107,33 +104,7 @@ class Sums:
             active=self.active + other.active,
             cosine=self.cosine + other.cosine,
             relative_error=self.relative_error + other.relative_error,
-            of_samples=None
-            if self.of_samples is None or other.of_samples is None
-            else self.of_samples + other.of_samples,
         )
-
-    def errors(self) -> dict[str, float | None]:
-        """The standard error over samples of each average but fvu, of whose variance a sample's part is not known; None
-        of fewer than two.
-
-        That of a ratio of sums over samples, by linearisation (Cochran 1977, 6.4): of equal weights the usual one.
-        """
-        every = np.zeros((5, 0)) if self.of_samples is None else self.of_samples
-        known = every[:, every[0] > 0]
-        if known.shape[1] < 2:
-            return dict.fromkeys(("squared_error", "mse", "l0", "l0_fraction", "cosine", "relative_error"))
-        weight, totals = known[0], known[1:]
-        n = len(weight)
-        apart = totals - totals.sum(axis=1, keepdims=True) / weight.sum() * weight
-        squared, active, cosine, relative = np.sqrt(n / (n - 1) * np.vecdot(apart, apart)) / weight.sum()
-        return {
-            "squared_error": float(squared),
-            "mse": float(squared) / len(self.mean),
-            "l0": float(active),
-            "l0_fraction": float(active) / self.n_features,
-            "cosine": float(cosine),
-            "relative_error": float(relative),
-        }
 
     def finish(self) -> Reconstruction:
         """The averages."""
@@ -177,33 +148,39 @@ def reconstruction(x: NDArray[np.number], sae: Autoencoder, *, batch: int = 4096
     return total.finish()
 
 
-def sums(
-    x: NDArray[np.number],
-    sae: Autoencoder,
-    weights: Floats | None = None,
-    *,
-    samples: NDArray[np.integer] | None = None,
-    n_samples: int = 0,
-) -> Sums:
+def sums(x: NDArray[np.number], sae: Autoencoder, weights: Floats | None = None) -> Sums:
     """The sums of one part of the vectors (n, d) with weights (n,), 1 by default; add those of the parts and `finish`.
 
     With weights 1 / (vectors of its example) for each vector, the averages are those of the examples' averages.
-    samples (n,): which of n_samples each vector is of, for their standard errors.
     Vectors are rebuilt in float32, of active features alone where the autoencoder can, and compared in float64.
     """
+    return reduce(add, (one[0] for one in _pieces(x, sae, np.zeros(len(x), np.int64), weights)))
+
+
+def apart(
+    x: NDArray[np.number], sae: Autoencoder, parts: NDArray[np.integer], weights: Floats | None = None
+) -> dict[int, Sums]:
+    """As `sums`, of the vectors of each part apart; parts (n,): the number of the part that a vector is of."""
+    found: dict[int, Sums] = {}
+    for piece in _pieces(x, sae, parts, weights):
+        found |= {part: found[part] + own if part in found else own for part, own in piece.items()}
+    return found
+
+
+def _pieces(
+    x: NDArray[np.number], sae: Autoencoder, parts: NDArray[np.integer], weights: Floats | None
+) -> Iterator[dict[int, Sums]]:
     points = parse(x)
     w = _weights(points, weights)
     zero = np.flatnonzero(~points.any(axis=1))
     if len(zero):
         raise UndefinedError(f"row {zero[0]} is a zero vector: its relative error has no meaning; leave it out")
-    parts = [slice(start, start + ROWS) for start in range(0, len(points), ROWS)]
-    found = [_sums(points[part], w[part], sae, None if samples is None else samples[part], n_samples) for part in parts]
-    return reduce(add, found)
+    for start in range(0, len(points), ROWS):
+        rows = slice(start, start + ROWS)
+        yield _sums(points[rows], w[rows], sae, parts[rows])
 
 
-def _sums(
-    points: NDArray[np.floating], w: Floats, sae: Autoencoder, samples: NDArray[np.integer] | None, n_samples: int
-) -> Sums:
+def _sums(points: NDArray[np.floating], w: Floats, sae: Autoencoder, parts: NDArray[np.integer]) -> dict[int, Sums]:
     """Of ROWS vectors at most."""
     if isinstance(sae, Rebuilding):
         (active, rebuilt), n_features = sae.rebuild(points), sae.n_features
@@ -214,37 +191,42 @@ def _sums(
         raise ActstoreError(
             f"vectors of shape {points.shape} come back as {rebuilt.shape}; take the autoencoder of this model"
         )
-    mean = np.einsum("n,nd->d", w, points, dtype=np.float64) / w.sum()
+    names, part_of = np.unique(parts, return_inverse=True)
+    weight = np.bincount(part_of, w)
+    means = np.empty((len(names), points.shape[1]))
+    for part in range(len(names)):
+        own = np.flatnonzero(part_of == part)
+        means[part] = np.einsum("n,nd->d", w[own], points[own], dtype=np.float64) / weight[part]
     lengths, rebuilt_lengths, products, errors, apart = np.empty((5, len(points)))
     step = max(1, CACHE_BYTES // (8 * points.shape[1]))
     for start in range(0, len(points), step):
-        part = slice(start, start + step)
-        own, other = points[part].astype(np.float64), rebuilt[part].astype(np.float64)
-        lengths[part], rebuilt_lengths[part] = np.vecdot(own, own), np.vecdot(other, other)
-        products[part] = np.vecdot(own, other)
-        other -= own
-        errors[part] = np.vecdot(other, other)
-        own -= mean
-        apart[part] = np.vecdot(own, own)
+        rows = slice(start, start + step)
+        x, other = points[rows].astype(np.float64), rebuilt[rows].astype(np.float64)
+        lengths[rows], rebuilt_lengths[rows] = np.vecdot(x, x), np.vecdot(other, other)
+        products[rows] = np.vecdot(x, other)
+        other -= x
+        errors[rows] = np.vecdot(other, other)
+        x -= means[part_of[rows]]
+        apart[rows] = np.vecdot(x, x)
     lengths, rebuilt_lengths = np.sqrt(lengths), np.sqrt(rebuilt_lengths)
     cosines = products / np.where(rebuilt_lengths == 0, 1, lengths * rebuilt_lengths)
-    relative = np.sqrt(errors) / lengths
-    of_samples = None
-    if samples is not None:
-        each = (np.ones(len(points)), errors, active, cosines, relative)
-        of_samples = np.array([np.bincount(samples, w * one, n_samples) for one in each])
-    return Sums(
-        n=len(points),
-        weight=float(w.sum()),
-        n_features=n_features,
-        mean=mean,
-        scatter=float(w @ apart),
-        squared_error=float(w @ errors),
-        active=float(w @ active),
-        cosine=float(w @ cosines),
-        relative_error=float(w @ relative),
-        of_samples=of_samples,
-    )
+    each = (apart, errors, active, cosines, np.sqrt(errors) / lengths)
+    totals = np.array([np.bincount(part_of, w * values) for values in each])
+    counts = np.bincount(part_of)
+    return {
+        int(name): Sums(
+            n=int(counts[i]),
+            weight=float(weight[i]),
+            n_features=n_features,
+            mean=means[i],
+            scatter=float(totals[0, i]),
+            squared_error=float(totals[1, i]),
+            active=float(totals[2, i]),
+            cosine=float(totals[3, i]),
+            relative_error=float(totals[4, i]),
+        )
+        for i, name in enumerate(names)
+    }
 
 
 def _weights(points: NDArray[np.floating], weights: Floats | None) -> Floats:

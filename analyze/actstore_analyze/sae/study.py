@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from itertools import chain
 from operator import add
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -27,11 +28,12 @@ from actstore_analyze.sae.groups import (
     untrained_groups,
     vectors,
 )
-from actstore_analyze.sae.measure import Moments, Sums, moments, rotation, sums
+from actstore_analyze.sae.measure import Moments, apart, moments, rotation, sums
+from actstore_analyze.sae.parts import GROUPED, Parts, part_of
 from actstore_analyze.sae.source import source
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, depth
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, WithInterval, depth
 
 __all__ = ["CONTROLS", "METRICS", "Rebuilt"]
 
@@ -52,13 +54,13 @@ SCHEMA = {
     **dict.fromkeys(("role", "prompt_order", "condition", "control"), pl.String),
     "layer": pl.Int32,
     "depth": pl.Float64,
-    **dict.fromkeys(METRICS, pl.Float64),
+    **dict.fromkeys((f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")), pl.Float64),
     **dict.fromkeys(("n", "samples", "n_features"), pl.Int64),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rebuilt(PerLayer):
+class Rebuilt(WithInterval, PerLayer):
     """A call of `actstore sae`: reconstruction by the autoencoder of each layer."""
 
     saes: str
@@ -72,6 +74,7 @@ class Rebuilt(PerLayer):
     no_controls: bool = False
     untrained: str | None = None
     untrained_state: str | None = None
+    interval: str = "jackknife"
 
     measure: ClassVar[str] = "sae"
 
@@ -129,17 +132,15 @@ class Rebuilt(PerLayer):
         controls += [f"untrained: the same samples in {self.untrained}"] if self.untrained else []
         said = f"Controls: {'; '.join(controls)}. " if controls else ""
         of_each = (
-            f"Of each sample at most {self.positions} vectors, drawn with seed {self.seed}; standard errors are over "
-            "samples. "
-            if self.positions
-            else ""
+            f"Of each sample at most {self.positions} vectors, drawn with seed {self.seed}. " if self.positions else ""
         )
         return (
             "Reconstruction by sparse autoencoders (Venhoff et al., How Visual Representations Map to Language Feature "
             f"Space): autoencoders {self.saes}{f' {self.sae_id}' if self.sae_id else ''}, {HOOKS[self.hook]}. "
             "Squared error E: summed over dimensions, as the equation; mse: per dimension, as the paper's figure. "
             "Relative error: |x - x'| / |x|; fvu: squared error over variance. "
-            f"{AVERAGED[self.average]} {of_each}{said}Rows: {self.sql}. Vectors: {RESIDUAL}."
+            f"{AVERAGED[self.average]} {of_each}{said}{GROUPED + ' ' if self.has_interval else ''}Rows: {self.sql}. "
+            f"Vectors: {RESIDUAL}."
         )
 
     def command(self, store: Path | str) -> str:
@@ -161,7 +162,8 @@ class Rebuilt(PerLayer):
     def rows(self, store: Store, unit: int) -> pl.DataFrame:
         """SCHEMA and average, at one layer. control: none, or one of CONTROLS; fvu is NaN where vectors are equal.
 
-        With positions the standard errors over samples, too, of all METRICS but fvu; NULL of Gaussian vectors.
+        ..._low, ..._high: the 95 % interval over samples; NULL of a single one, and of Gaussian vectors. With positions
+        also their number.
         """
         sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model)
         groups = groups_of(store, self.sql, self.roles, self.average)
@@ -175,43 +177,42 @@ class Rebuilt(PerLayer):
             except UndefinedError as error:
                 undefined.append((group, str(error)))
         found += [
-            (group, "untrained", _summed(partial(_plain, sae, group), other, group, unit, sae))
+            (group, "untrained", _summed(partial(_plain, sae), other, group, unit, sae))
             for other, group in (
                 (other, self._drawn(other, group))
                 for other, group in untrained_groups(self.untrained, groups, self.sql, self.average)
             )
         ]
         where = (unit, depth(store, unit))
-        rows = [(*_row(group, control, where, total), None) for group, control, total in found]
+        rows = [(*self._row(group, control, where, total), None) for group, control, total in found]
         rows += [(*_nothing(group, where, sae.n_features), reason) for group, reason in undefined]
         schema = {**SCHEMA, "reason": pl.String}
         table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(average=pl.lit(self.average))
-        return table if self.positions is None else table.hstack(self._errors(found, len(undefined)))
+        return table if self.positions is None else table.with_columns(positions=pl.lit(self.positions))
 
     def _drawn(self, store: Store, group: Group) -> Group:
         return drawn(store, group, self.positions, self.seed)
 
-    def _measured(self, store: Store, group: Group, layer: int, sae: Sized) -> Iterator[tuple[str, Sums]]:
+    def _measured(self, store: Store, group: Group, layer: int, sae: Sized) -> Iterator[tuple[str, Parts]]:
         if self.no_controls:
-            return iter([("none", _summed(partial(_plain, sae, group), store, group, layer, sae))])
+            return iter([("none", _summed(partial(_plain, sae), store, group, layer, sae))])
         return measured(store, group, layer, sae, self.seed)
 
-    def _errors(self, found: Sequence[tuple[Group, str, Sums]], undefined: int) -> pl.DataFrame:
-        """The columns of standard errors, and how many vectors of each sample were drawn."""
-        errors = [total.errors() for _, _, total in found]
-        columns = {
-            f"{name}_se": [one[name] for one in errors] + [None] * undefined for name in METRICS if name != "fvu"
-        }
-        schema = dict.fromkeys(columns, pl.Float64)
-        return pl.DataFrame(columns, schema=schema).with_columns(positions=pl.lit(self.positions))
+    def _row(self, group: Group, control: str, where: tuple[int, float], total: Parts) -> tuple[object, ...]:
+        whole = total.whole
+        averages = whole.finish()
+        ends = total.intervals(METRICS) if self.has_interval and control != "gaussian" else {}
+        values = [(getattr(averages, name), *ends.get(name, (None, None))) for name in METRICS]
+        of = (group.role, group.prompt_order, group.condition, control)
+        return (*of, *where, *chain.from_iterable(values), averages.n, group.samples, whole.n_features)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one part of a group adds: its sums, those of its rotation, and its moments."""
+    """What some vectors of a group add: their sums, those of their rotation, and their moments."""
 
-    plain: Sums
-    rotated: Sums
+    plain: Parts
+    rotated: Parts
     moments: Moments
 
     def __add__(self, other: "Part") -> "Part":
@@ -219,28 +220,27 @@ class Part:
 
 
 Vectors = NDArray[np.float32]
-Total = TypeVar("Total", Part, Sums)
+Total = TypeVar("Total", Part, Parts)
 
 
-def measured(store: Store, group: Group, layer: int, sae: Sized, seed: int) -> Iterator[tuple[str, Sums]]:
+def measured(store: Store, group: Group, layer: int, sae: Sized, seed: int) -> Iterator[tuple[str, Parts]]:
     """The sums of a group, of the same vectors rotated, and of Gaussian ones (MOST_GAUSSIANS at most); one pass."""
     turn = rotation(sae.d_in, seed).astype(np.float32)
 
     def part(rows: pl.DataFrame, x: Vectors) -> Part:
         weights = rows["weight"].to_numpy()
-        return Part(_plain(sae, group, rows, x), _plain(sae, group, rows, x @ turn), moments(x, weights))
+        return Part(_plain(sae, rows, x), _plain(sae, rows, x @ turn), moments(x, weights))
 
     whole = _summed(part, store, group, layer, sae)
     yield "none", whole.plain
     yield "rotated", whole.rotated
     if group.n > 1:
         made = whole.moments.draw(min(group.n, MOST_GAUSSIANS), seed)
-        yield "gaussian", reduce(add, (sums(x.astype(np.float32), sae) for x in made))
+        yield "gaussian", Parts({0: reduce(add, (sums(x.astype(np.float32), sae) for x in made))})
 
 
-def _plain(sae: Sized, group: Group, rows: pl.DataFrame, x: Vectors) -> Sums:
-    examples = None if group.rows is None else rows["example"].to_numpy().astype(np.int64)
-    return sums(x, sae, rows["weight"].to_numpy(), samples=examples, n_samples=group.samples)
+def _plain(sae: Sized, rows: pl.DataFrame, x: Vectors) -> Parts:
+    return Parts(apart(x, sae, part_of(rows).to_numpy(), rows["weight"].to_numpy()))
 
 
 def _summed(
@@ -257,10 +257,5 @@ def _summed(
 def _nothing(group: Group, where: tuple[int, float], n_features: int) -> tuple[object, ...]:
     """A row of vectors that no reconstruction is defined of."""
     of = (group.role, group.prompt_order, group.condition, "none")
-    return (*of, *where, *[float("nan")] * len(METRICS), group.n, group.samples, n_features)
-
-
-def _row(group: Group, control: str, where: tuple[int, float], total: Sums) -> tuple[object, ...]:
-    found = total.finish()
-    of = (group.role, group.prompt_order, group.condition, control)
-    return (*of, *where, *(getattr(found, name) for name in METRICS), found.n, group.samples, total.n_features)
+    values = (float("nan"), None, None) * len(METRICS)
+    return (*of, *where, *values, group.n, group.samples, n_features)

@@ -1,7 +1,7 @@
 """95 % intervals: of shares, and of statistics of samples, which are what is independent; their positions are not."""
 
 from collections.abc import Callable
-from math import exp, hypot, isqrt, log, nan, sqrt
+from math import atanh, exp, hypot, isqrt, log, nan, sqrt, tanh
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ __all__ = [
     "Z",
     "bootstrapped",
     "by_sample",
+    "correlation",
     "difference",
     "halves",
     "jackknifed",
@@ -174,14 +175,26 @@ def _expit(x: float) -> float:
     return 1 / (1 + exp(-x)) if x > 0 else exp(x) / (1 + exp(x))
 
 
-def positive(value: float, error: float) -> Bounds:
+def positive(value: float, error: float, z: float = Z) -> Bounds:
     """Of a number above 0 with its standard error: normal on the scale of logarithms.
 
     >>> [round(end, 2) for end in positive(10.0, 1.0)]
     [8.22, 12.17]
     """
-    factor = exp(Z * error / value)
+    factor = exp(z * error / value)
     return value / factor, value * factor
+
+
+def correlation(value: float, error: float, z: float = Z) -> Bounds:
+    """Of a number between -1 and 1 with its standard error: normal on the scale of Fisher's z; itself at the ends.
+
+    >>> [round(end, 3) for end in correlation(0.9, 0.05)]
+    [0.74, 0.963]
+    """
+    if abs(value) >= 1:
+        return value, value
+    centre, half = atanh(value), z * error / (1 - value**2)
+    return tanh(centre - half), tanh(centre + half)
 
 
 def normal(value: float, error: float) -> Bounds:

@@ -15,7 +15,7 @@ from actstore.commands.main import run
 from actstore.errors import ActstoreError
 from actstore_analyze.sae import groups
 from actstore_analyze.sae.formats import JumpRelu
-from actstore_analyze.sae.measure import reconstruction, rotated
+from actstore_analyze.sae.measure import reconstruction, rotated, sums
 from actstore_analyze.sae.source import source
 from actstore_analyze.sae.study import METRICS
 from scoped import FEATURES, D, assert_metrics, command, make_scope, make_store, vectors, weights
@@ -46,8 +46,9 @@ def test_groups_and_layers(store, scope, capsys):
         ("text", "image-text", 2, 3, 2, 10),
         ("text", "text", 2, 6, 2, 10),
     ]
-    expected = "role prompt_order condition control layer depth squared_error mse relative_error fvu cosine l0 "
-    assert " ".join(table.columns) == expected + "l0_fraction n samples n_features average"
+    place = ["role", "prompt_order", "condition", "control", "layer", "depth"]
+    columns = [*place, *METRICS, "n", "samples", "n_features", "average"]
+    assert [name for name in table.columns if not name.endswith(("_low", "_high"))] == columns
     assert_metrics(own.row(0, named=True), reconstruction(vectors("image", 1), JumpRelu(weights(0))))
     assert_metrics(own.row(5, named=True), reconstruction(vectors("text", 2)[3:], JumpRelu(weights(1))))
 
@@ -59,8 +60,8 @@ def test_usual_roles_are_those_that_sql_leaves(store, scope, capsys):
 
 def test_an_average_of_examples_is_the_mean_of_their_averages(store, scope, capsys):
     _, table, _ = command(capsys, "sae", store, "--saes", scope, "--roles", "image", "--layers", 1)
-    x, sae = vectors("image", 1), JumpRelu(weights(0))
-    examples = [asdict(reconstruction(part, sae)) for part in (x[:3], x[3:])]
+    x = vectors("image", 1)
+    examples = [asdict(reconstruction(part, JumpRelu(weights(0)))) for part in (x[:3], x[3:])]
     row = table.filter(control="none").row(0, named=True)
     for name in ("squared_error", "mse", "l0", "l0_fraction", "cosine", "relative_error"):
         assert row[name] == pytest.approx(np.mean([example[name] for example in examples])), name
@@ -69,14 +70,38 @@ def test_an_average_of_examples_is_the_mean_of_their_averages(store, scope, caps
     assert row["fvu"] == pytest.approx(row["squared_error"] / np.average(apart, weights=weight), rel=1e-5)
 
 
+@pytest.mark.parametrize("average", ["example", "token"])
+def test_intervals_are_of_samples_left_out(tmp_path, scope, capsys, average):
+    """Seven samples of 1 to 7 vectors: each is a part of its own, whose vectors are left out together."""
+    counts = range(1, 8)
+    sample = np.repeat(counts, counts)
+    plan = pl.DataFrame({"sample_id": [f"s{i}" for i in counts]})
+    made = actstore.create(tmp_path / "seven", plan=plan, layers=[1], d_model=D, dtype="float32")
+    x = np.random.default_rng(5).standard_normal((1, len(sample), D)).astype(np.float32)
+    made.write(0, samples=plan, rows=plan[sample - 1].with_columns(role=pl.lit("image")), residual={"image": x})
+    asked = ("sae", tmp_path / "seven", "--saes", scope, "--average", average)
+    table = command(capsys, *asked)[1]
+    row, turned = (table.filter(control=name).row(0, named=True) for name in ("none", "rotated"))
+    weight = 1 / sample if average == "example" else np.ones(len(sample))
+    left = [sums(x[0][sample != i], JumpRelu(weights(0)), weight[sample != i]).finish() for i in counts]
+    for name in METRICS:
+        without = np.array([getattr(one, name) for one in left])
+        error = np.sqrt(6 / 7 * np.square(without - without.mean()).sum()) * 2.446912  # Student's t of 6
+        to, back, by = (np.arctanh, np.tanh, 1 - row[name] ** 2) if name == "cosine" else (np.log, np.exp, row[name])
+        ends = back(to(row[name]) + np.array([-1, 1]) * error / by)
+        assert [row[f"{name}_low"], row[f"{name}_high"]] == pytest.approx(ends, rel=1e-4), name
+        assert turned[f"{name}_low"] < turned[name] < turned[f"{name}_high"]
+    plain = command(capsys, *asked, "--no-interval")[1]
+    assert (table["fvu_low"].is_null().to_list(), plain["fvu_low"].null_count()) == ([False, False, True], 3)
+
+
 def test_conditions_stand_apart(tmp_path, scope, capsys):
     units = pl.DataFrame({"sample_id": ["a", "a", "b", "b"], "condition": ["none", "cut"] * 2})
     made = actstore.create(tmp_path / "cut", plan=units, layers=[1], d_model=D, dtype="float32")
     x = np.random.default_rng(0).standard_normal((1, 4, D)).astype(np.float32)
     samples = units.with_columns(status=pl.lit("ok"))
     made.write(0, samples=samples, rows=units.with_columns(role=pl.lit("image")), residual={"image": x})
-    _, table, _ = command(capsys, "sae", tmp_path / "cut", "--saes", scope)
-    own = table.filter(control="none")
+    own = command(capsys, "sae", tmp_path / "cut", "--saes", scope)[1].filter(control="none")
     assert own.select("condition", "n", "samples").rows() == [("cut", 2, 2), ("none", 2, 2)]
     assert_metrics(own.row(0, named=True), reconstruction(x[0, 1::2], JumpRelu(weights(0))))
     assert_metrics(own.row(1, named=True), reconstruction(x[0, ::2], JumpRelu(weights(0))))
@@ -101,7 +126,7 @@ def test_gaussian_control_has_the_shape_of_the_group(store, scope, monkeypatch):
     opened = actstore.open(store)
     (group,) = groups.groups_of(opened, "from rows", ["image"], "token")
     monkeypatch.setattr("actstore_analyze.sae.study.min", lambda *_: 40_000, raising=False)
-    found = {name: total.finish() for name, total in measured(opened, group, 2, source(str(scope)).load(2, D), 3)}
+    found = {name: total.whole.finish() for name, total in measured(opened, group, 2, source(str(scope)).load(2, D), 3)}
     x = np.random.default_rng(0).multivariate_normal(
         vectors("image", 2).mean(axis=0), np.cov(vectors("image", 2).T), 40_000, method="eigh", check_valid="ignore"
     )
@@ -123,7 +148,7 @@ def test_gaussian_control_weighs_vectors_as_the_average_does(tmp_path, scope, mo
     opened = actstore.open(made.path)
     (group,) = groups.groups_of(opened, "from rows", ["image"], "example")
     monkeypatch.setattr("actstore_analyze.sae.study.min", lambda *_: 40_000, raising=False)
-    found = {name: total.finish() for name, total in measured(opened, group, 2, source(str(scope)).load(2, D), 3)}
+    found = {name: total.whole.finish() for name, total in measured(opened, group, 2, source(str(scope)).load(2, D), 3)}
     weight = np.repeat([1 / n for n in lengths], lengths)
     shapes = [
         (np.average(x, axis=0, weights=w), np.cov(x.T, aweights=w, ddof=0) * len(x) / (len(x) - 1))
@@ -161,8 +186,9 @@ def test_small_pieces_and_two_processes_give_the_same(store, scope, capsys, monk
     monkeypatch.setattr(groups, "READ_BYTES", 8 * D)
     monkeypatch.setattr(groups, "ENCODE_BYTES", 4 * FEATURES)
     _, pieces, _ = command(capsys, *asked)
-    for name in METRICS:
-        assert pieces[name].to_list() == pytest.approx(together[name].to_list(), rel=1e-5, abs=1e-6), name
+    for name in (*METRICS, *(f"{metric}_low" for metric in METRICS)):
+        values, expected = (table[name].drop_nulls().to_list() for table in (pieces, together))
+        assert values == pytest.approx(expected, rel=1e-4, abs=1e-6), name
 
 
 def test_the_second_call_is_recalled_until_the_weights_change(store, scope, capsys):

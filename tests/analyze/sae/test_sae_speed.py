@@ -6,7 +6,7 @@ import pytest
 import scoped
 from actstore_analyze.sae import active, formats, measure
 from actstore_analyze.sae.formats import JumpRelu, LensFolder
-from actstore_analyze.sae.measure import reconstruction, sums
+from actstore_analyze.sae.measure import reconstruction
 from actstore_analyze.sae.study import METRICS
 
 
@@ -148,28 +148,15 @@ def test_some_positions_of_each_sample(store, scope, capsys, tmp_path, average):
     for name in ("squared_error", "mse", "l0", "l0_fraction", "cosine", "relative_error"):
         values = [getattr(one, name) for one in means]
         assert row[name] == pytest.approx(np.average(values, weights=weights)), name
-        apart = np.array(weights) * (np.array(values) - np.average(values, weights=weights))
-        assert row[f"{name}_se"] == pytest.approx(np.sqrt(2 * (apart**2).sum()) / sum(weights), rel=1e-6), name
+        error = abs(np.diff(values)[0]) / 2 * 12.7062  # of two samples, each left out; Student's t of 1
+        to, back, by = (np.arctanh, np.tanh, 1 - row[name] ** 2) if name == "cosine" else (np.log, np.exp, row[name])
+        ends = back(to(row[name]) + np.array([-1, 1]) * error / by)
+        assert [row[f"{name}_low"], row[f"{name}_high"]] == pytest.approx(ends, rel=1e-4), name
     assert "at most 4 drawn of each sample" in picture.read_text("utf-8")
     _, every, _ = scoped.command(capsys, *ask)
     _, enough, _ = scoped.command(capsys, *ask, "--positions", 5)
     assert enough.select(METRICS).row(0) == pytest.approx(every.select(METRICS).row(0))
-    assert "mse_se" not in every.columns
-
-
-def test_the_standard_error_is_that_of_a_mean_over_samples():
-    """Of one vector a sample, of equal weights, it is the usual one; parts add up."""
-    x, sae = np.random.default_rng(0).standard_normal((60, 48)).astype(np.float32), JumpRelu(wide(1))
-    whole = sums(x, sae, samples=np.arange(60), n_samples=60)
-    each = [reconstruction(x[i : i + 1], sae) for i in range(60)]
-    for name, error in whole.errors().items():
-        values = np.array([getattr(one, name) for one in each])
-        assert error == pytest.approx(values.std(ddof=1) / np.sqrt(60), rel=1e-5), name
-    parts = sums(x[:7], sae, samples=np.arange(7), n_samples=60)
-    parts += sums(x[7:], sae, samples=np.arange(7, 60), n_samples=60)
-    assert parts.errors() == pytest.approx(whole.errors())
-    alone = sums(x[:7], sae, samples=np.zeros(7, np.int64), n_samples=1)
-    assert set(alone.errors().values()) == set(sums(x, sae).errors().values()) == {None}
+    assert "positions" not in every.columns
 
 
 def test_controls_of_drawn_vectors_stand_beside_them(store, scope, capsys):
@@ -178,5 +165,6 @@ def test_controls_of_drawn_vectors_stand_beside_them(store, scope, capsys):
     assert table["control"].to_list() == ["none", "rotated", "gaussian", "untrained"]
     assert table["n"].to_list() == [4] * 4
     own, _, gaussian, untrained = table.iter_rows(named=True)
-    assert gaussian["mse_se"] is None
+    assert gaussian["mse_low"] is None
+    assert own["mse_low"] is not None
     assert untrained["mse"] == own["mse"]

@@ -5,6 +5,7 @@ a measure is from what it means. docs/reference/measures.md has the figures of 5
 """
 
 import numpy as np
+import polars as pl
 import pytest
 
 from actstore_analyze.cka import Sums
@@ -16,6 +17,9 @@ from actstore_analyze.gap.measure import bounds, cosine_counts, quartiles, share
 from actstore_analyze.knockout.differences import left
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.overlap.measure import data_overlap_from, label_overlap_from, label_overlap_without
+from actstore_analyze.sae.formats import JumpRelu
+from actstore_analyze.sae.measure import apart
+from actstore_analyze.sae.parts import Parts, part_of
 from actstore_analyze.study.intervals import (
     by_sample,
     difference,
@@ -28,6 +32,15 @@ from actstore_analyze.study.intervals import (
     reach,
     share,
     student,
+)
+
+HALF = JumpRelu(
+    {
+        "W_enc": np.eye(6, dtype=np.float32),
+        "W_dec": 0.8 * np.eye(6, dtype=np.float32),
+        **dict.fromkeys(("b_enc", "b_dec"), np.zeros(6, np.float32)),
+        "threshold": np.full(6, 0.3, np.float32),
+    }
 )
 
 
@@ -94,6 +107,17 @@ def attention(rng, n, spread):
     return value, *jackknifed(value, (share_of.sum() - share_of) / (whole.sum() - whole))
 
 
+def rebuilt(rng, n, metric):
+    """Of samples of one to nine vectors that are alike, by features of which some samples have more."""
+    count = rng.integers(1, 10, n)
+    example = np.repeat(np.arange(n), count)
+    sample = rng.standard_normal((n, 6)) * rng.gamma(2, 0.5, (n, 1))
+    x = (sample[example] + 0.5 * rng.standard_normal((len(example), 6))).astype(np.float32)
+    rows = pl.DataFrame({"example": example})
+    found = Parts(apart(x, HALF, part_of(rows).to_numpy(), 1 / count[example]))
+    return getattr(found.whole.finish(), metric), *found.intervals([metric])[metric]
+
+
 def mean(rng, n, a, b):
     """Of probabilities of a word, most of them near 0 or near 1: the lens, and a knockout's."""
     values = rng.beta(a, b, n)
@@ -142,6 +166,11 @@ CASES = {
     "cluster, n = 400, far apart": (cluster, 400, 3, 4.5),
     "cluster, n = 400, apart": (cluster, 400, 3, 4.0),
     "cluster, n = 400": (cluster, 400, 3, 3.5),
+    "fvu, n = 60": (rebuilt, 60, "fvu"),
+    "squared error, n = 150": (rebuilt, 150, "squared_error"),
+    "relative error, n = 40": (rebuilt, 40, "relative_error"),
+    "cosine, n = 150": (rebuilt, 150, "cosine"),
+    "l0, n = 40": (rebuilt, 40, "l0"),
     "attention, n = 60": (attention, 60, 0.3),
     "attention, n = 200": (attention, 200, 1.0),
     "difference of shares, n = 40": (rights, 40, 0.9, 0.1),
