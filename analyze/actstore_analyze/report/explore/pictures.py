@@ -91,12 +91,23 @@ def why_beside(size: tuple[int, int], grid: tuple[int, int], run: Mapping[str, A
             f"the model's grid has {rows} x {columns} cells, the picture {width} x {height} pixels: its processor cut, "
             "padded or stretched it, so the grid stands beside it"
         )
-    settings = run.get("settings")
-    settings = settings if isinstance(settings, Mapping) else {}
-    named = {str(key).partition(": ")[2]: value for key, value in settings.items() if "processor" in str(key)}
+    named = _processor(run)
     if named.get("do_center_crop") and _least(named, "crop_size") < _least(named, "size"):
         return "the model's processor cuts the picture's margins off, so the grid stands beside it"
     return None
+
+
+def _processor(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by which pictures were prepared, such as size.height: those in force, else of the files."""
+    if isinstance(run.get("processor"), Mapping):
+        return {
+            f"{name}.{key}" if key else name: value
+            for name, given in run["processor"].items()
+            for key, value in (given.items() if isinstance(given, Mapping) else [("", given)])
+        }
+    settings = run.get("settings")
+    settings = settings if isinstance(settings, Mapping) else {}
+    return {str(key).partition(": ")[2]: value for key, value in settings.items() if "processor" in str(key)}
 
 
 def _least(settings: Mapping[str, Any], name: str) -> float:

@@ -102,6 +102,7 @@ class Resources:
             "roles": list(dict.fromkeys(role for role, _ in views)),
             "conditions": sorted({condition for _, condition in views}, key=lambda name: (name != "none", name)),
             "layers": _whole(store),
+            "columns": store.sql("from rows limit 0").columns,
             "depth": n_layers(store),
             "width": store.header.d_model,
             "methods": projection.methods(),

@@ -159,12 +159,14 @@ def opened(browser, address):
 
 
 def shares(chosen, layer):
-    """Of each class, the mean share of a point's 14 nearest, as far as they are chosen, that have it, too."""
+    """Of each class, the mean share of a point's 14 nearest, as far as they are chosen, that have it, too; of the
+    nearest of these as many as it has others."""
     labels = [None if i % 7 == 6 else besides.CLASSES[i % 3] for i in range(40)]
     near = nearest(besides.vectors(range(40), "last", "none", LAYERS)[LAYERS.index(layer)], 14).indices
     found = {}
     for i in chosen:
-        known = [labels[j] == labels[i] for j in near[i] if j in chosen]
+        others = sum(labels[j] == labels[i] for j in chosen) - 1
+        known = [labels[j] == labels[i] for j in near[i] if j in chosen][:others]
         if labels[i] is not None and known:
             found.setdefault(labels[i], []).append(np.mean(known))
     return {name: np.mean(values) for name, values in found.items()}
@@ -184,20 +186,27 @@ def test_it_is_seen_at_which_layer_classes_part(opened):
     page.wait_for_selector(".groups .lines")
     found = counted(page)
     assert [*found] == ["cat", "dog", "owl"]  # not those without a label
+    assert page.locator(".entry").all_inner_texts() == ["cat", "dog", "none", "owl"]
     for layer in LAYERS:
         expected = shares(range(40), layer)
         assert {name: found[name][layer] for name in found} == pytest.approx(expected, abs=0.006)
     page.fill("#where", "label in ('cat', 'dog') and size < 30")
     page.press("#where", "Enter")
     page.wait_for_selector(".groups p >> text=nearest that are shown")
+    assert page.locator(".entry").all_inner_texts() == ["cat", "dog"]
     chosen = [i for i in range(30) if i % 3 < 2 and i % 7 != 6]
     found = counted(page)
     for layer in LAYERS:
         expected = shares(chosen, layer)
         assert {name: found[name][layer] for name in found} == pytest.approx(expected, abs=0.006)
     page.evaluate("explorer.choose(explorer.first, 4)")
-    page.wait_for_selector("#card h2 >> text=s04")
+    page.wait_for_selector("#card h3 >> text=neighbours with its label, by layer (k = 10, as many as there are others)")
+    page.wait_for_selector("#card svg polyline")
     assert page.locator(".groups").count() == 0
+    drawn = page.locator("#card svg[aria-label] title").all_text_contents()
+    near = [nearest(besides.vectors(range(40), "last", "none", LAYERS)[at], 10).indices[4] for at in range(3)]
+    expected = [np.mean([j % 3 == 1 and j % 7 != 6 for j in one]) for one in near]
+    assert [float(one.rpartition(" ")[2]) for one in drawn] == pytest.approx(expected, abs=0.006)
 
 
 @pytest.mark.slow

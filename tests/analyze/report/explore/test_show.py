@@ -123,5 +123,9 @@ def test_the_store_itself_shows_it_and_says_why_one_failed(store, capsys):
 def test_a_grid_lies_on_the_picture_only_where_the_model_saw_all_of_it(size, settings, said):
     card = {"settings": {f"vision/preprocessor_config.json: {key}": value for key, value in settings.items()}}
     found = why_beside(size, (24, 24), card)
+    in_force = {"do_center_crop": True, "crop_size": {"height": 168, "width": 168}, "size": {"shortest_edge": 168}}
+    assert (why_beside(size, (24, 24), card | {"processor": in_force}) is None) == (size != (96, 64))
+    in_force["size"] = {"shortest_edge": 192}
+    assert "margins" in why_beside((96, 96), (24, 24), {"processor": in_force})
     assert (found is None) == (said is None)
     assert said is None or said in found

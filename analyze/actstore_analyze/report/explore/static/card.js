@@ -64,24 +64,28 @@ class Card {
     const near = await panel.near(layer, point), here = () => asked === this.asked && layer === panel.layer;
     if (!here()) return;
     const thumbs = near.indices.map((j, rank) => panel.thumb(j, near.distances ? `distance ${near.distances[rank]}` : ""));
-    const shares = make("div");
+    const shares = make("div"), k = this.labelled(column) ? this.counted(column, near.indices.length) : 0;
     this.around.replaceChildren(
       make("h3", {}, `nearest at layer ${layer} in the full space (euclidean, of ${panel.table.n.toLocaleString("en")})`), make("div", { className: "thumbs" }, ...thumbs),
-      ...(this.labelled(column) ? [make("h3", {}, `neighbours with its ${this.view.colour}, by layer (k = ${near.indices.length})`), shares] : []));
+      ...(k ? [make("h3", {}, `neighbours with its ${this.view.colour}, by layer (k = ${k}${k < near.indices.length ? ", as many as there are others" : ""})`), shares] : []));
     await this.besides(near, here);
+    if (here() && k) await this.curve(shares, column, k, asked);
     if (here()) await this.lens(layer, here);
     const features = panel.info().features.includes(layer) ? await resource(`${panel.base()}/features/${layer}/${point}`) : [];
     if (!here()) return;
     this.showFeatures(features);
-    if (this.labelled(column)) await this.curve(shares, column, asked);
   }
   labelled(column) { return column?.codes && this.view.colour !== CLUSTERS; } // clusters of one layer are not those of another
-  async curve(box, column, asked) { // layer by layer: of a large store each takes a while
+  counted(column, most) { // of its nearest as many as there are others of its kind, or all
+    const { point } = this, others = column.codes.filter((one) => one === column.codes[point]).length - 1;
+    return Math.min(most, others);
+  }
+  async curve(box, column, k, asked) { // layer by layer: of a large store each takes a while
     const { panel, point } = this, { layers } = panel.info(), values = layers.map(() => null);
     for (const [i, layer] of layers.entries()) {
       const near = await panel.near(layer, point);
       if (asked !== this.asked || !box.isConnected) return;
-      values[i] = near.indices.filter((j) => column.codes[j] === column.codes[point]).length / Math.max(near.indices.length, 1);
+      values[i] = near.indices.slice(0, k).filter((j) => column.codes[j] === column.codes[point]).length / k;
       if (i === layers.length - 1 || i % 8 === 7) box.replaceChildren(curve(layers, values, panel.at()));
     }
   }

@@ -48,13 +48,16 @@ function picture(path, props) { // an <img>; its bytes come later
 const rowId = ([batch, i]) => (BigInt(batch) * 4294967296n + BigInt(i)).toString();
 const option = (name, chosen, shown = name) => { const made = make("option", { value: name }, shown); made.selected = name === chosen; return made; };
 const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
+const foreground = () => (dark() ? "#ffffff" : "#000000");
 const ground = () => getComputedStyle(document.documentElement).getPropertyValue("--back").trim();
 
 // Okabe and Ito's colours, then others that differ in hue and lightness; the last, grey, is of what has no value.
-const COLOURS = [
+const DEEP = [
   "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#b8a400", "#882255", "#6a3d9a", "#a6761d",
   "#1b9e77", "#e7298a", "#4d4d9f", "#66a61e", "#c51b7d", "#2c7fb8", "#8c510a", "#9e9ac8", "#b15928", "#888888",
 ];
+const LIGHT = DEEP.map((one) => `#${[1, 3, 5].map((at) => Math.round(0.68 * parseInt(one.slice(at, at + 2), 16) + 0.32 * 255).toString(16).padStart(2, "0")).join("")}`);
+let COLOURS = dark() ? LIGHT : DEEP;
 const GRADIENT = Array.from({ length: 64 }, (_, i) => { // dark blue to yellow, even in lightness
   const t = i / 63, mix = (a, b, c) => Math.round(t < 0.5 ? a + (b - a) * 2 * t : b + (c - b) * (2 * t - 1));
   return `#${[mix(58, 38, 253), mix(28, 140, 200), mix(113, 141, 37)].map((v) => v.toString(16).padStart(2, "0")).join("")}`;

@@ -168,6 +168,7 @@ class Explorer {
     $("method").replaceChildren(...methods.map((one) => option(one, this.method)));
     if (!layers.includes(this.layer)) this.layer = layers.at(-1);
     $("layer").max = layers.length - 1;
+    $("where").title = `columns: ${this.first.info().columns.join(", ")}`;
     this.chosen = null; this.selected = null; this.showSelection(); this.shut();
     await this.draw(false);
     await this.choosing();
@@ -178,6 +179,7 @@ class Explorer {
       $("where").classList.add("bad"); this.say(error.message, true); return;
     }
     $("said").classList.remove("bad");
+    this.first.legend();
     await this.filter(); this.remember();
   }
   busy(task) { // one after the other; the page is ready when all of it is drawn
@@ -247,7 +249,11 @@ class Explorer {
     if (wanted.second) await this.widen(wanted.second);
     this.listen();
     $("beside").hidden = this.stores.reduce((n, one) => n + one.views.length, 0) < 2;
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { for (const { scatter } of this.panels()) scatter.set({ backgroundColor: ground() }); this.draw(false); });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      COLOURS = dark() ? LIGHT : DEEP;
+      for (const { scatter } of this.panels()) scatter.set({ backgroundColor: ground(), pointColorActive: foreground(), pointColorHover: foreground() });
+      this.draw(false);
+    });
     await this.opened();
     const panel = wanted.panel === 2 ? this.second : this.first, key = wanted.point;
     const i = key && panel ? panel.table.row_id.findIndex(([batch, at]) => batch === key[0] && at === key[1]) : -1;

@@ -28,6 +28,7 @@ class Groups {
   async count(panel, column, box, here) {
     const { layers } = panel.info(), seen = new Set(panel.kept), sizes = column.names.map(() => 0), shares = column.names.map(() => layers.map(() => null));
     for (const i of seen) sizes[column.codes[i]] += 1;
+    const most = Math.min(...sizes.filter((n) => n > 1)) - 1;
     let k = 0;
     for (const [at, layer] of layers.entries()) {
       const { all, k: each } = await panel.allNear(layer), sums = column.names.map(() => [0, 0]);
@@ -35,7 +36,7 @@ class Groups {
       k = each;
       for (const i of seen) {
         let known = 0, same = 0;
-        for (let j = i * each; j < (i + 1) * each; j++) {
+        for (let j = i * each; j < (i + 1) * each && known < sizes[column.codes[i]] - 1; j++) {
           if (!seen.has(all[j])) continue;
           known += 1;
           if (column.codes[all[j]] === column.codes[i]) same += 1;
@@ -45,9 +46,9 @@ class Groups {
       sums.forEach(([sum, n], code) => { shares[code][at] = n ? sum / n : null; });
     }
     const rows = column.names.flatMap((name, code) => (sizes[code] > 1 && code !== column.none ? [this.row(panel, column, name, code, shares[code], (sizes[code] - 1) / Math.max(1, seen.size - 1))] : []));
-    const part = seen.size < panel.table.n ? ` that are shown` : "";
+    const part = seen.size < panel.table.n ? " that are shown" : "", few = most < k ? " (of a value of fewer points, as many as it has others)" : "";
     box.replaceChildren(make("h3", {}, this.heading(panel)), make("div", { className: "lines" }, ...rows, this.axis(layers)),
-      make("p", { className: "hint" }, `the mean share of each point's ${k} nearest${part} in the full space; dotted: by chance; the number is that of layer ${panel.layer}`));
+      make("p", { className: "hint" }, `the mean share among each point's ${k} nearest${part} in the full space${few}; dotted: by chance; the number: at layer ${panel.layer}`));
   }
   axis(layers) {
     const W = 190, step = Math.ceil(layers.length / 7), x = (i) => 3 + (i * (W - 6)) / Math.max(layers.length - 1, 1);

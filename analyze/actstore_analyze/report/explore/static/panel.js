@@ -2,6 +2,7 @@
 // Points of one role of one store under one condition, in the plane. A page has one such panel, or two.
 const CLUSTERS = "*clusters"; // in the place of a column: the clusters of the points at a layer
 const MOST_RINGS = 400;
+const FARTHEST = 4; // times the mean distance from the middle: what lies beyond is outside, until one zooms out
 
 class Panel {
   constructor(view) {
@@ -47,7 +48,7 @@ class Panel {
       column.low = known.reduce((a, b) => Math.min(a, b), Infinity); column.high = known.reduce((a, b) => Math.max(a, b), -Infinity);
       column.share = (value) => (column.high > column.low ? (value - column.low) / (column.high - column.low) : 0.5);
     }
-    Object.assign(this, { shown: null, clusters: null, rings: [], way: [], samples: new Map(), drawn: 0 });
+    Object.assign(this, { shown: null, clusters: null, rings: [], way: [], samples: new Map(), drawn: 0, reach: [1, 1] });
     this.table.sample_id.forEach((name, i) => { if (!this.samples.has(name)) this.samples.set(name, []); this.samples.get(name).push(i); });
     if (!this.scatter) this.begin();
     this.scatter.deselect({ preventEvent: true });
@@ -55,12 +56,10 @@ class Panel {
   }
   begin() {
     const { canvas, field, view } = this, size = () => { const { width, height } = field.getBoundingClientRect(); return { width, height }; };
-    const active = dark() ? "#ffffff" : "#000000";
-    const scatter = this.scatter = RS.createScatterplot({ canvas, ...size(), backgroundColor: ground(), pointColorActive: active, pointColorHover: active, pointSizeSelected: 4, lassoInitiator: false, spatialIndexUseWorker: false, actionKeyMap: { lasso: "shift", merge: "cmd", rotate: "alt" } });
+    const scatter = this.scatter = RS.createScatterplot({ canvas, ...size(), backgroundColor: ground(), pointColorActive: foreground(), pointColorHover: foreground(), pointSizeSelected: 4, lassoInitiator: false, spatialIndexUseWorker: false, actionKeyMap: { lasso: "shift", merge: "cmd", rotate: "alt" } });
     this.sized = new ResizeObserver(() => {
-      const { width, height } = size(), fit = Math.min(1, width / height);
-      scatter.set({ width, height });
-      if (this.last && Math.abs(fit - this.fit) > 1e-3) this.lay(false); // a narrow field shows less of what lies beside
+      scatter.set(size());
+      if (this.last && Math.abs(this.fits() - this.fit) > 1e-3) this.lay(false);
       this.redraw();
     });
     this.sized.observe(field);
@@ -103,7 +102,7 @@ class Panel {
   async xy(layer) {
     const flat = new Float32Array(await resource(`${this.base()}/${this.view.method}/${layer}/xy`)), n = flat.length / 2;
     const x = new Float32Array(n), y = new Float32Array(n);
-    for (let i = 0; i < n; i++) { x[i] = flat[2 * i] / 2.6; y[i] = flat[2 * i + 1] / 2.6; }
+    for (let i = 0; i < n; i++) { x[i] = flat[2 * i]; y[i] = flat[2 * i + 1]; }
     return { x, y };
   }
   async draw(moving) { // false where something else is drawn meanwhile
@@ -116,23 +115,29 @@ class Panel {
     const column = this.column(), n = plane.x.length, z = new Float32Array(n);
     for (let i = 0; i < n; i++) z[i] = !column ? 0 : column.codes ? shade(column, column.codes[i]) : column.numbers[i] === null ? 0 : column.share(column.numbers[i]);
     this.scatter.set({ pointColor: !column ? [GREY] : column.codes ? COLOURS : GRADIENT, colorBy: column ? "valueA" : null, pointSize: Math.max(2.5, Math.min(7, 280 / Math.sqrt(n))), opacity: n > 5000 ? 0.5 : 0.85 });
+    const farthest = (values) => values.reduce((most, v) => Math.max(most, Math.min(Math.abs(v), FARTHEST)), 0);
+    this.reach = [Math.max(this.reach[0], farthest(plane.x)), Math.max(this.reach[1], farthest(plane.y))];
     this.last = { ...plane, z, zDataType: column?.numbers ? "continuous" : "categorical" };
     await this.lay(moving && this.drawn === n);
     if (drawing !== this.drawing) return false;
     this.drawn = n;
     const one = !plane.x.some((v) => v !== 0) && !plane.y.some((v) => v !== 0);
+    const outside = plane.x.filter((v, i) => Math.max(Math.abs(v), Math.abs(plane.y[i])) > FARTHEST).length;
     const said = one ? "all points are one here" : share === null ? `${view.method}: distances mean little, neighbours come from the full space` : `PCA: ${(100 * share).toFixed(0)} % of the variance`;
-    this.note.replaceChildren(...[view.depthSaid(this), clusters?.how, !column && view.colour !== CLUSTERS ? `no column ${view.colour} here` : "", said].filter(Boolean).map((line) => make("div", {}, line)));
+    this.note.replaceChildren(...[view.depthSaid(this), clusters?.how, !column && view.colour !== CLUSTERS ? `no column ${view.colour} here` : "", outside ? `${outside} far outside: the wheel zooms out` : "", said].filter(Boolean).map((line) => make("div", {}, line)));
     this.legend();
     this.redraw();
     return true;
+  }
+  fits() { // how large all points of the layers that were shown are seen
+    const { clientWidth: wide, clientHeight: high } = this.field, [x, y] = this.reach;
+    return 0.94 * Math.min(wide / high / x, 1 / y);
   }
   lay(transition) { // what was last asked for, as large as it fits; one drawing after the other
     this.waiting = { transition };
     this.laying ??= (async () => {
       while (this.waiting) {
-        const { clientWidth: wide, clientHeight: high } = this.field, { x, y, z, zDataType } = this.last, { transition: moves } = this.waiting;
-        const fit = this.fit = Math.min(1, wide / high);
+        const { x, y, z, zDataType } = this.last, { transition: moves } = this.waiting, fit = this.fit = this.fits();
         this.waiting = null;
         await this.scatter.draw({ x: x.map((v) => v * fit), y: y.map((v) => v * fit), z }, { transition: moves, transitionDuration: 500, transitionEasing: "cubicInOut", zDataType, preventFilterReset: true });
       }
@@ -148,7 +153,9 @@ class Panel {
       legendBox.replaceChildren(make("span", {}, column.high.toPrecision(4)), scale, make("span", {}, column.low.toPrecision(4)));
       return;
     }
-    legendBox.replaceChildren(...column.names.map((name, code) => {
+    const known = new Set(column.codes.filter((_, i) => !this.shown || this.shown.has(i)));
+    legendBox.replaceChildren(...column.names.flatMap((name, code) => {
+      if (!known.has(code)) return [];
       const dot = make("span", { className: "dot" }); dot.style.background = COLOURS[shade(column, code)];
       if (!leads) return make("span", { className: "entry" }, dot, name);
       return make("button", { className: "entry", "aria-pressed": String(!view.hidden.has(code)), title: "hide or show; twice: it alone", onclick: () => view.hide(code), ondblclick: () => view.alone(code) }, dot, name);
@@ -184,11 +191,11 @@ class Panel {
     return [(wide * ((a * high) / wide + 1)) / 2, high * (0.5 - b / 2)];
   }
   redraw() {
-    const way = this.way.map(([x, y, layer]) => [...this.place(x, y), layer]), step = Math.ceil(way.length / 8);
+    const way = this.way.map(([x, y, layer]) => [...this.place(x, y), layer]), step = Math.ceil(way.length / 6);
     this.marks.replaceChildren(
       ...(way.length > 1 ? [svg("polyline", { points: way.map(([x, y]) => `${x},${y}`).join(" ") })] : []),
       ...(way.length > 1 ? way.flatMap(([x, y, layer], i) => [
-        svg("circle", { cx: x, cy: y, r: layer === this.layer ? 0 : 2.2, class: "step" }),
+        svg("circle", { cx: x, cy: y, r: layer === this.layer ? 0 : way.length > 12 ? 1.4 : 2.2, class: "step" }),
         ...(i % step || layer === this.layer ? [] : [svg("text", { x: x + 5, y: y - 4 }, String(layer))])]) : []),
       ...this.rings.slice(0, MOST_RINGS).map((i) => {
         const [x, y] = this.scatter.getScreenPosition(i);
