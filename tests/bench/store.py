@@ -155,6 +155,11 @@ def some_rows(root: Path, x: Bits, repeats: int) -> list[dict[str, Any]]:
 
 def touched(store: Store, rows: pl.DataFrame) -> int:
     """Bytes that reading these rows takes from the shards."""
+    return touched_by(partial(store.residual, rows, LAYER))
+
+
+def touched_by(call: Callable[[], object]) -> int:
+    """Bytes that a call reads from shards."""
     count = 0
     read = shards.os.pread
 
@@ -165,7 +170,7 @@ def touched(store: Store, rows: pl.DataFrame) -> int:
 
     shards.os.pread = counting
     try:
-        store.residual(rows, LAYER)
+        call()
     finally:
         shards.os.pread = read
     return count
