@@ -37,7 +37,7 @@ from actstore.sql.own import Parameters, frame, rows_of
 from actstore.sql.query import select
 from actstore.sql.tables import Tables
 from actstore.storage.urls import check_folder
-from actstore.write import batch
+from actstore.write import batch, unrecorded
 from actstore.write.drafts import Draft
 
 if TYPE_CHECKING:
@@ -435,7 +435,7 @@ class Store:
 def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A001  (actstore.open reads as it should)
     """Open a store for reading and writing, or, at a URL (s3, gs, az, https, hf), for reading.
 
-    Raises NotAStoreError, FormatError or CorruptError; ActstoreError for a URL that cannot be read.
+    Raises NotAStoreError, FormatError or CorruptError; ActstoreError for a URL. Warns of parts without a record.
 
     limits: what one SQL question or array may take; ten minutes and half of the machine's memory if not given.
     """
@@ -443,6 +443,8 @@ def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A
         raise ActstoreError(f"limits are actstore.Limits(seconds=..., gigabytes=...), not {limits!r}")
     place = place_of(path, "a store")
     if isinstance(place, Path):
-        return Store(place, limits)
+        store = Store(place, limits)
+        unrecorded.warn(place)
+        return store
     mirror = mirrored(place)
     return Store(mirror.folder, limits, mirror=mirror)

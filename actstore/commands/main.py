@@ -272,10 +272,11 @@ def verify(store: Path | str, samples: bool, style: str | None, output: Path | N
       actstore verify demo/fusion --samples --format csv
     """
     from actstore.commands.table import render
-    from actstore.maintain import damage, orphans
+    from actstore.maintain import damage
     from actstore.maintain import verify as verification
     from actstore.progress import bar
     from actstore.store import open as open_store
+    from actstore.write import unrecorded
 
     far = open_store(store) if is_url(store) else None
     folder = far.path if far else Path(store)
@@ -289,7 +290,7 @@ def verify(store: Path | str, samples: bool, style: str | None, output: Path | N
         instead = "remove what is named there; where a folder holds the store whole, push sends it again"
         advice = f"{instead}: actstore push FOLDER {store}" if far else None
         raise ActstoreError("\n".join(filter(None, [*said, unread, advice or damage.advice(folder, problems)])))
-    lost = [] if far else orphans.unnamed(folder)
+    lost = [] if far else unrecorded.complete(folder)
     for path in lost:
         click.echo(f"{path}: {UNNAMED}", err=True)
     good = f"all good but {len(lost)} parts without a record" if lost else "all good"

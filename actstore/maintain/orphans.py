@@ -9,14 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import polars as pl
-
-from actstore.errors import ActstoreError
 from actstore.format import commits
 from actstore.format.header import Header
 from actstore.format.names import COMMITS, PART_NAME, PARTS, RESULTS
-from actstore.format.tables import read_table
 from actstore.storage import local
+from actstore.write import unrecorded
 from actstore.write.drafts import claimed, is_live, is_published
 
 DRAFT_NAME = re.compile(r"\..+\.(json|parquet|duckdb)\.[0-9a-f]{8}(\.wal)?")  # as durable.draft_of makes them
@@ -29,7 +26,7 @@ GRACE_HOURS = 24.0  # for readers who opened the store before a compaction; no o
 class Orphan:
     """A folder or file that no commit names, no writer holds, and nobody touched for some hours.
 
-    Or one that a compaction replaced that many hours ago. complete: see `unnamed`; removed only when that is said.
+    Or one that a compaction replaced that many hours ago. complete: see `unrecorded`; removed only when said.
     """
 
     path: Path
@@ -50,35 +47,11 @@ def find(store: Path, *, older_than: float = 24.0) -> list[Orphan]:
     hidden = [path for folder in (COMMITS, RESULTS, ".") for path in local.listed(store / folder)]
     drafts = [path for path in hidden if DRAFT_NAME.fullmatch(path.name) and path.is_file()]
     kept = _committed(store, header)  # read after the locks were seen free: whoever held one has published by now
-    lost = unnamed(store)
+    lost = unrecorded.complete(store)
     measured = [_measure(one) for one in [*parts, *drafts] if one.name not in kept]
     found = [replace(one, complete=one.path in lost) for one in measured if one is not None]
     found += _replaced(store, header.crc32c, max(older_than, GRACE_HOURS))
     return sorted((one for one in found if one.hours >= older_than), key=lambda one: one.path)
-
-
-def unnamed(store: Path) -> list[Path]:
-    """Complete parts that no record names, of batches that no part of the store holds.
-
-    Their record was lost, or their writer died before it; nothing here tells which.
-    """
-    read, damaged = commits.readable(store, Header.load(store).crc32c, commits.names(store))
-    named = {commit.part for commit in read} | {path.name for name in damaged for path in _parts(store, name, None)}
-    there = {path.name for path in (store / PARTS).iterdir() if PART_NAME.fullmatch(path.name)}
-    unread = commits.superseded(read)
-    held = {batch for one in read if one.name not in unread and one.part in there for batch in one.batches}
-    found = [store / PARTS / name for name in sorted(there - named)]
-    return [path for path in found if not is_live(path) and _batches(path) - held]
-
-
-def _batches(folder: Path) -> set[int]:
-    """The batches of a part whose tables, which are written last, are whole; none of another."""
-    try:
-        rows, _ = (read_table(folder / name) for name in commits.TABLES)
-        numbers = set((rows["row_id"] // 2**32).to_list()) if folder.name.startswith("c") else {int(folder.name[1:9])}
-    except (ActstoreError, OSError, pl.exceptions.PolarsError):
-        return set()
-    return numbers
 
 
 def remove(orphan: Orphan) -> bool:
@@ -126,8 +99,7 @@ def _hours_since(written: str) -> float:
 
 def _parts(store: Path, record: str, part: str | None) -> list[Path]:
     """The folder of a record's part, if it is there; of a damaged record, which names none, all that may be its."""
-    there = [path for path in local.listed(store / PARTS) if path.name.startswith(f"{record[:9]}-")]
-    named = [store / PARTS / part] if part else there
+    named = [store / PARTS / part] if part else unrecorded.of(store, record)
     return [path for path in named if PART_NAME.fullmatch(path.name) and path.is_dir()]
 
 

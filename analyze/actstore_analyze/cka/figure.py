@@ -7,6 +7,7 @@ import polars as pl
 
 from actstore_analyze.charts.charts import counts, decimals, has_interval, heading
 from actstore_analyze.charts.heat import heat
+from actstore_analyze.charts.lines import LAYER
 
 __all__ = ["cka"]
 
@@ -38,7 +39,7 @@ def _panel(pair: pl.DataFrame) -> alt.LayerChart:
     drawn = pair.select(
         row="layer", column="with_layer", value=value, marked=(best & other).fill_null(value=False), text=text
     )  # fmt: skip
-    return heat(drawn, row_title=f"{own}, layer", column_title=f"{its}, layer", value_title="CKA")
+    return heat(drawn, row_title=f"{own}, {LAYER}", column_title=f"{its}, {LAYER}", value_title="CKA")
 
 
 def _named(role: str, condition: str, store: str | None) -> str:

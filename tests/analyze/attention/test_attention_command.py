@@ -94,7 +94,9 @@ def test_shares_of_the_mass_by_position(tmp_path, capsys):
             "at-9": f[9 - START], "last-image": f[-2], "eoi": f[-1], "internal image": 1 - f[9 - START] - f[-2] - f[-1],
         })  # fmt: skip
     assert [(row["position"], row["positions"]) for row in rows[:4]] == [(9, 1), (41, 1), (42, 1), (None, IMAGE - 2)]
-    assert re.search(r'aria-label="block 1, at-9: share 0\.\d{3} \(1 position\)', (tmp_path / "f.svg").read_text())
+    drawing = (tmp_path / "f.svg").read_text()
+    assert re.search(r'aria-label="block 1, at-9: share 0\.\d{3} \(1 position\)', drawing)
+    assert "X-axis titled 'block'" in drawing
 
 
 def test_blocks_without_attention_are_left_out_and_said(tmp_path, capsys):

@@ -126,14 +126,6 @@ def relative(x: torch.Tensor, y: torch.Tensor) -> float:
     return float((x - y).abs().max() / y.abs().max())
 
 
-def test_chameleon_refuses_a_processor_that_ends_texts_as_chats(chameleon: Model, monkeypatch) -> None:
-    monkeypatch.setattr(type(chameleon.kind), "process_options", {})
-    with pytest.raises(SampleError, match="puts <reserved08706> behind the text, as Transformers before 5.23 does"):
-        encode(chameleon, IMAGE_TEXT)
-    monkeypatch.undo()
-    assert encode(chameleon, "its own <reserved08706>").layout.length == 4
-
-
 def test_chameleon_layout(chameleon: Model) -> None:
     layout = encode(chameleon, IMAGE_TEXT).layout
     assert (layout.boi, layout.eoi, layout.image.tolist()) == (1, 18, list(range(2, 18)))

@@ -102,3 +102,11 @@ def test_images_that_the_processor_puts_in_front_itself() -> None:
     assert (layout.image.tolist(), layout.grid, words) == (list(range(8)), None, ["digit", "is", "a"])
     with pytest.raises(SampleError, match="the image of blip2 models is in front: begin the prompt with <image>"):
         model.encode(Prompt("s", "this <image> digit", tiny.image(0, (56, 56))))
+
+
+def test_a_processor_that_ends_what_is_no_chat_with_the_separator_of_chats_is_refused(monkeypatch):
+    model = tiny.model("chameleon")
+    assert model.encode(Prompt("s", "its own <reserved08706>")).layout.length == 4
+    monkeypatch.setattr(type(model.kind), "process_options", {})
+    with pytest.raises(SampleError, match="puts <reserved08706> behind the text, as Transformers before 5.23 does"):
+        model.encode(Prompt("s", "this digit is a"))

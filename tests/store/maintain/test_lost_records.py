@@ -1,6 +1,7 @@
 """A record that was lost: its part is whole, nothing in the store names it, and it may be the only copy."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -8,8 +9,11 @@ import pytest
 import actstore
 import making
 from actstore.commands import main
-from actstore.maintain import compaction, orphans
+from actstore.errors import DamagedWarning
+from actstore.format import commits
+from actstore.maintain import compaction
 from actstore.sql import connection
+from actstore.write import unrecorded
 
 
 def old(path):
@@ -42,16 +46,28 @@ def test_a_complete_part_without_a_record_is_told_and_kept(tmp_path, capfd):
     assert not part.exists()
 
 
+def test_a_copy_without_its_records_says_so_when_it_is_opened(tmp_path, capfd):
+    store = making.store(tmp_path / "s")
+    for name in commits.names(store.path):
+        (store.path / "commits" / name).unlink()
+    said = f"{store.path}: not read, for want of their commit records: {len(store.parts)} complete parts"
+    with pytest.warns(DamagedWarning, match=re.escape(said)):
+        assert actstore.open(store.path).sql("from rows").height == 0
+    status, words = ran(capfd, "query", store.path, "select count(*) from rows", "--format", "csv")
+    assert (status, words.count(said), f"actstore verify {store.path} names them" in words) == (0, 1, True)
+    assert words.count("0\n") == 1
+
+
 def test_the_only_copy_of_a_compaction_is_kept_without_its_record(tmp_path, capfd):
     store = making.store(tmp_path / "s")
     (merged,) = compaction.compact(store.path)
     part = store.path / "parts" / merged.part
     (store.path / "commits" / merged.name).unlink()
-    assert orphans.unnamed(store.path) == []  # what it replaced is still there
+    assert unrecorded.complete(store.path) == []  # what it replaced is still there
     for one in store.parts:
         shutil.rmtree(one.folder)
     old(part)
-    assert orphans.unnamed(store.path) == [part]
+    assert unrecorded.complete(store.path) == [part]
     assert f"kept {part}: complete" in ran(capfd, "gc", store.path)[1]
     assert part.is_dir()
 
@@ -66,7 +82,7 @@ def test_what_is_not_complete_or_was_made_again_is_removed(tmp_path, capfd, name
     (half / name).write_bytes((half / name).read_bytes()[:-9])
     for part in (again, half):
         old(part)
-    assert orphans.unnamed(store.path) == []
+    assert unrecorded.complete(store.path) == []
     assert ran(capfd, "gc", store.path)[1].count("removed ") == 2
 
 
@@ -75,7 +91,7 @@ def test_a_part_that_is_being_written_is_not_told(tmp_path):
     whole = making.store(tmp_path / "whole").parts[0].folder
     with store.draft(0) as draft:
         shutil.copytree(whole, draft.folder, dirs_exist_ok=True)
-        assert orphans.unnamed(store.path) == []
+        assert unrecorded.complete(store.path) == []
 
 
 def test_an_index_of_another_store_under_this_name_is_not_believed(tmp_path, monkeypatch, capfd):
