@@ -140,6 +140,16 @@ def test_a_disk_without_room_is_said_before(folder, tmp_path, cached, capsys, mo
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
+def test_a_disk_that_is_full_is_said_as_one(folder, tmp_path, disk_of, capsys, monkeypatch):
+    place = disk_of("32k")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**40))  # others filled it since
+    extracted(tmp_path, write(tmp_path / "a.gguf", folder), status=1)
+    end = f"a.gguf: {place}/actstore/gguf cannot be written: No space left on device"
+    assert said(capsys).splitlines()[-1].endswith(end)
+    assert not list(place.rglob("*.safetensors"))
+
+
 def test_quantised_weights_are_said(folder, tmp_path, cached):
     extracted(tmp_path, write(tmp_path / "a.gguf", folder, quantised=("ffn_gate", "ffn_up", "ffn_down")))
     assert actstore.open(tmp_path / "s").run["dequantised"] == "9 F32, 3 Q8_0"

@@ -292,7 +292,11 @@ def test_autoencoders_of_another_model_are_called_so(tmp_path, capsys, own, said
     (saes / "layer_1" / "cfg.json").write_text(json.dumps(config))
     status, found, err = measured(capsys, tmp_path / "own", saes)
     assert (status, list(found)) == (0, [1])
-    assert (f"{saes}: trained on {said}, the store is of {own}: figures mean something only if" in err) is differs
+    line = f"{saes}: trained on {said}, the store is of {own}: figures mean something only if"
+    assert (line in err) is differs
+    page = ["-o", str(tmp_path / "page.html"), "--no-browser"]
+    assert run(["explore", str(tmp_path / "own"), "--saes", str(saes), *page]) == 0
+    assert (line in capsys.readouterr().err) is differs
 
 
 def test_autoencoders_that_ship_are_of_their_model():

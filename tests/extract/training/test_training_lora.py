@@ -199,6 +199,18 @@ def test_files_are_for_those_whom_the_umask_lets_read(folder, trained, tmp_path,
     assert {path.stat().st_mode & 0o777 for path in out.glob("*model.safetensors")} == {0o640}
 
 
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_full_disk_is_said(folder, trained, disk_of, merge):
+    kept = trained / "checkpoint.state"
+    out = disk_of(f"{kept.stat().st_size + 2**15}") / "out"
+    out.mkdir()
+    shutil.copy(kept, out)
+    with pytest.raises(OSError, match="No space left on device") as found:
+        train_lora(trainings.lora_recipe(folder, *DRAWING), out, device="cpu", merge=merge)
+    assert found.value.filename == str(out)
+    assert not list(out.glob("*.safetensors"))
+
+
 def test_a_finished_training_writes_nothing(folder, trained):
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in trained.iterdir()}
     assert train_lora(trainings.lora_recipe(folder, *DRAWING), trained, device="cpu").finished

@@ -103,9 +103,12 @@ def explore(
     if saes is None and (sae_id or hook):
         raise click.UsageError("--sae-id and --hook are of autoencoders: name them with --saes")
     if saes is not None:
+        from actstore_analyze.sae.groups import say_models
         from actstore_analyze.sae.source import source
 
         read = source(saes, sae_id, hook)
+        for store in opened:
+            say_models(store, read, say)
     most = limit or (100_000 if output is None else 5_000)
     resources = Resources(opened, query or "from rows", roles=roles or [], saes=read, most=most)
     if output is not None:
