@@ -171,9 +171,13 @@ def check(path: Path) -> None:
         raise ActstoreError(f"{path}: a figure is written as {', '.join(SUFFIXES)}, not '{path.suffix}'")
 
 
-def svg(chart: Figure, prefix: str) -> str:
-    """The chart as SVG to stand inside a page: ids begin with `prefix`, so that several charts do not meet."""
-    return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", _svg(vega_lite(chart)))
+def svg(chart: Figure, prefix: str, *, smaller: Callable[[str], str] | None = None) -> str:
+    """The chart as SVG to stand inside a page: ids begin with `prefix`, so that several charts do not meet.
+
+    smaller: what makes another drawing of its Vega-Lite, such as `small.small`.
+    """
+    vega = vega_lite(chart)
+    return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", _svg(vega if smaller is None else smaller(vega)))
 
 
 def png(chart: Figure) -> bytes:

@@ -9,6 +9,7 @@ import polars as pl
 
 from actstore_analyze import registry
 from actstore_analyze.charts import charts
+from actstore_analyze.charts.small import small
 from actstore_analyze.overlap import figure as overlap
 from actstore_analyze.patch.steered import has_steers
 from actstore_analyze.published import curves as published
@@ -37,10 +38,13 @@ class Panel:
     columns: list[str]
     rows: list[list[str]]
     why: str = ""  # cells are undefined
+    whole: bool = False
 
     @property
     def wide(self) -> bool:
-        """Whether the drawing is too wide for a column."""
+        """Whether the drawing has a row of its own: it is said to, or too wide for a column."""
+        if self.whole:
+            return True
         width = re.search(r'<svg[^>]* width="(\d+)', self.svg)
         return width is not None and int(width[1]) > WIDE
 
@@ -72,7 +76,7 @@ def of_overlap(experiment: Experiment, curves: pl.DataFrame | None, folder: Path
     ]
     name = f"{experiment.name}-{number + 1}" if number else experiment.name
     panels = [
-        Panel(shown.subject.title, charts.svg(chart, f"f{number}p{i}"), *_wide(shown), _why(shown))
+        Panel(shown.subject.title, _svg(chart, f"f{number}p{i}", drawn), *_wide(shown), _why(shown))
         for i, (shown, chart) in enumerate(zip(experiment.shown, drawn, strict=True))
     ]
     pale = "" if curves is None else (
@@ -98,7 +102,7 @@ def of_measure(experiment: Experiment, folder: Path, number: int, name: str, ref
         measure.draw(shown.table, title=shown.subject.title, tables=tables, **behind) for shown in experiment.shown
     ]
     panels = [
-        Panel(shown.subject.title, charts.svg(chart, f"o{number}p{i}"), *_tidy(shown), _why(shown))
+        Panel(shown.subject.title, _svg(chart, f"o{number}p{i}", drawn), *_tidy(shown), _why(shown))
         for i, (shown, chart) in enumerate(zip(experiment.shown, drawn, strict=True))
     ]
     files = charts.save(charts.beside(drawn), _data(experiment), folder, name)
@@ -106,7 +110,10 @@ def of_measure(experiment: Experiment, folder: Path, number: int, name: str, ref
         named = {shown.subject.title: shown.table for shown in experiment.shown}
         one = measure.together(named, title=TOGETHER, references=[] if curve is None else [curve])
         joined = experiment.call.beside(named)
-        panels.insert(0, Panel(TOGETHER, charts.svg(one, f"o{number}t"), *_cells(experiment.call, joined)))
+        together = Panel(
+            TOGETHER, charts.svg(one, f"o{number}t"), *_cells(experiment.call, joined), whole=len(drawn) > FEW
+        )
+        panels.insert(0, together)
         files += charts.save(one, joined, folder, f"{name}-together")
     return Figure(
         title=experiment.title,
@@ -117,6 +124,11 @@ def of_measure(experiment: Experiment, folder: Path, number: int, name: str, ref
         sentences=sections.sentences(experiment),
         tables=sections.tables(experiment),
     )
+
+
+def _svg(chart: charts.Figure, prefix: str, all_of_them: Sequence[charts.Figure]) -> str:
+    """A panel's drawing, small where there are many."""
+    return charts.svg(chart, prefix, smaller=small if len(all_of_them) > FEW else None)
 
 
 def of_both_ways(both: pl.DataFrame, folder: Path, say: Say) -> Figure:

@@ -4,6 +4,7 @@ import pytest
 
 import browsing
 import knockouts
+import labelled
 import looking
 from actstore.commands.main import run
 
@@ -90,3 +91,29 @@ def test_a_name_shows_its_line_alone(page):
     assert 0 < sum(away) < len(away)
     names.first.click()
     assert not any(page.evaluate(f"{lines}.map((one) => one.classList.contains('away'))"))
+
+
+def test_many_stores_have_small_panels_whose_texts_can_be_read(browser, tmp_path):
+    """Four in a row on a wide page; what all of them say together has a row of its own."""
+    names = ["chameleon-7b", "emu3-gen", "llava-onevision", "pixtral-12b", "janus-1.3b"]
+    for name in names:
+        labelled.make_store(tmp_path / name, model=name)
+        assert run(["overlap", str(tmp_path / name), "-k", "5"]) == 0
+        assert run(["cluster", str(tmp_path / name), "--roles", "eoi,image", "-k", "5", "--no-interval"]) == 0
+    assert run(["report", *(str(tmp_path / name) for name in names), "-o", str(tmp_path / "r.html")]) == 0
+    opened = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    opened.goto(f"file://{tmp_path / 'r.html'}")
+    panels = opened.locator(".panels >> nth=0").locator(".panel")
+    tops = [panels.nth(i).bounding_box()["y"] for i in range(panels.count())]
+    assert [tops.count(top) for top in sorted({*tops})] == [4, 1]
+    clusters = opened.locator(".panels >> nth=1").locator(".panel")
+    assert (clusters.count(), clusters.nth(0).get_attribute("class")) == (6, "panel whole")
+    assert clusters.nth(0).bounding_box()["width"] > 3 * clusters.nth(1).bounding_box()["width"]
+    assert opened.evaluate(CUT) == []
+    sizes = opened.evaluate(
+        "[...document.querySelectorAll('.panels.many .panel:not(.whole) svg text')].map((text) => "
+        "parseFloat(text.getAttribute('font-size')) * text.ownerSVGElement.getScreenCTM().a)"
+    )
+    assert min(sizes) > 7.5
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 1280
+    opened.context.close()

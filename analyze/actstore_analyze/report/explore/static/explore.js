@@ -174,8 +174,10 @@ class Explorer {
     await this.choosing();
   }
   async choosing() { // by the SQL that is asked for
+    const path = `${this.first.base()}/where?${encodeURIComponent(this.where)}`;
+    if (KEPT && !(path in KEPT.kept)) this.where = ""; // what it chooses of another role is not in the file
     $("where").value = this.where; $("where").classList.remove("bad");
-    try { this.first.shown = this.where ? new Set(await resource(`${this.first.base()}/where?${encodeURIComponent(this.where)}`)) : null; } catch (error) {
+    try { this.first.shown = this.where ? new Set(await resource(path)) : null; } catch (error) {
       $("where").classList.add("bad"); this.say(error.message, true); return;
     }
     $("said").classList.remove("bad");
@@ -278,8 +280,8 @@ class Explorer {
       if (by && !["INPUT", "SELECT"].includes(event.target.tagName)) { event.preventDefault(); this.step(by); }
     });
     if (KEPT) {
-      $("where").disabled = true; $("where").value = this.where; $("where").placeholder = "a file by itself: SQL needs actstore explore";
-      $("file").hidden = true; $("link").hidden = true; this.where = "";
+      $("where").disabled = true; $("where").placeholder = "a file by itself: SQL needs actstore explore";
+      $("file").hidden = true; $("link").hidden = true;
     } else if (location.search) history.replaceState(null, "", `${location.pathname}${location.hash}`); // the token
   }
 }
