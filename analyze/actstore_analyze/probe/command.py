@@ -31,8 +31,9 @@ from actstore_analyze.commands import (
 def probe(store: Path | str, **asked: Any) -> None:
     """Linear probe: how well a label can be read from each role's vectors, by layer, on samples held out.
 
-    Logistic regression on standardised dimensions. The interval is 95 %, over samples; chance is the share of the
-    commonest label. Rows without a label are left out.
+    Logistic regression on standardised dimensions. The interval is 95 %, over samples: of this probe where --split
+    says what it was fitted on, else of what probes of other samples would give. chance is the share of the commonest
+    label. Rows without a label are left out.
 
     \b
     Example:

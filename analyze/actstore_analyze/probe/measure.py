@@ -15,8 +15,11 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import parse
 
-__all__ = ["Asked", "Probed", "asked_folded", "asked_held_out", "folded", "held_out"]
+__all__ = ["FOLDED", "Asked", "Probed", "asked_folded", "asked_held_out", "folded", "held_out"]
 
+FOLDED = (
+    4 / 3
+)  # times that of independent points is the variance of an accuracy over folds, which share training points
 MOST_STEPS = 1000
 FEW_VALUES = 2**22  # of fewer, threads wait for each other longer than they work, where others work, too
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from actstore.errors import ActstoreError, nearest
 from actstore.store import Store
-from actstore_analyze.probe.measure import Asked, asked_folded, asked_held_out
+from actstore_analyze.probe.measure import FOLDED, Asked, asked_folded, asked_held_out
 from actstore_analyze.study.intervals import by_sample
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, Prepared, WithInterval
@@ -27,6 +27,13 @@ __all__ = ["Probe"]
 
 USUAL_SPLIT = "split"
 SIDES = ("train", "test")
+OVER = "95 %, over samples: Wilson's, and where a sample has several positions the bootstrap's of samples' shares"
+OF_SPLIT = f"{OVER}; of this probe on other samples, not of one fitted on others"
+OF_FOLDS = f"{OVER}, with a third more variance, since folds share training samples"
+OLDER = {
+    "positions": "95 % Wilson; of several positions one standard error over them, as if these were independent",
+    "samples": OVER,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,7 @@ class Probe(WithInterval, Prepared):
     c: float = 1.0
     positions: int | None = None
     seed: int = 0
+    interval: str = "held out"
 
     measure: ClassVar[str] = "probe"
     always: ClassVar[tuple[str, ...]] = ("label",)
@@ -88,17 +96,18 @@ class Probe(WithInterval, Prepared):
     def methods(self) -> str:
         """How it was computed."""
         drawn = f"{self.folds} stratified folds drawn with seed {self.seed}, each held out once"
-        over = (
-            "95 %, over samples: Wilson's, and where a sample has several positions the bootstrap's of samples' shares"
-            if self.interval == "samples"
-            else "95 % Wilson; of several positions one standard error over them, as if these were independent"
-        )
         by = drawn if self.split is None else f"fitted where {self.split} is train, asked where it is test"
         return (
             f"Linear probe of “{self.label}”: logistic regression (scikit-learn) on standardised dimensions, "
-            f"C = {self.c:g}; {by}. Interval: {over}. A role with several positions in a sample has a probe for "
+            f"C = {self.c:g}; {by}. {self._interval}A role with several positions in a sample has a probe for "
             f"each position, and their mean is shown. Rows: {self.sql}. {self.source}"
         )
+
+    @property
+    def _interval(self) -> str:
+        of = OF_FOLDS if self.split is None else OF_SPLIT
+        said = of if self.has_interval else OLDER.get(self.interval)
+        return f"Interval: {said}. " if said else ""
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each at every layer."""
@@ -158,24 +167,35 @@ class Probe(WithInterval, Prepared):
             )
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
-        """role, condition, layer, depth, accuracy, low, high, chance, positions, n, classes: one row."""
-        asked = pl.concat(
-            self._asked(self.prepared(x), y, rows, unit)
-            for (x, y), rows in zip(vectors(store, unit), unit.group.positions, strict=True)
-        )
-        shares = asked.group_by("sample_id", maintain_order=True).agg(pl.col("right", "guessed").mean())
-        low, high = by_sample(shares["right"].to_numpy())
+        """role, condition, layer, depth, accuracy, low, high, chance, positions, held_out, n, classes: one row.
+
+        low, high: 95 % interval. Held out by a column, it is of this probe, on other samples; over folds of what probes
+        of other samples, as many, would give. NULL where none is asked for.
+        """
+        shares = self.shares(store, unit)
+        times = FOLDED if self.split is None else 1.0
+        low, high = by_sample(shares["right"].to_numpy(), times) if self.has_interval else (None, None)
         return described(store, unit, None, len(unit.group.positions)).select(
             *PLACE,
             accuracy=pl.lit(shares["right"].mean()),
-            low=pl.lit(low),
-            high=pl.lit(high),
+            low=pl.lit(low, pl.Float64),
+            high=pl.lit(high, pl.Float64),
             chance=pl.lit(shares["guessed"].mean()),
             positions="positions",
             held_out=pl.lit(shares.height),
             n="n",
             classes=pl.lit(unit.group.positions[0]["label"].n_unique()),
         )
+
+    def shares(self, store: Store, unit: Unit) -> pl.DataFrame:
+        """sample_id, right, guessed: of each sample held out the share of positions that a probe, and a guess, name
+        right.
+        """
+        asked = pl.concat(
+            self._asked(self.prepared(x), y, rows, unit)
+            for (x, y), rows in zip(vectors(store, unit), unit.group.positions, strict=True)
+        )
+        return asked.group_by("sample_id", maintain_order=True).agg(pl.col("right", "guessed").mean())
 
     def _asked(self, x: Vectors, y: Classes, rows: pl.DataFrame, unit: Unit) -> pl.DataFrame:
         """sample_id, right, guessed of the vectors held out at one position."""

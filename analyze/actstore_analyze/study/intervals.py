@@ -55,7 +55,7 @@ Floats = NDArray[np.float64]
 Statistic = Callable[[NDArray[np.int64]], Floats]
 
 
-def wilson(right: int, n: int, z: float = Z) -> Bounds:
+def wilson(right: float, n: float, z: float = Z) -> Bounds:
     """Wilson's score interval of a share, 95 % by default; sound for small n and for shares near 0 and 1.
 
     >>> [round(end, 4) for end in wilson(10, 10)], [round(end, 4) for end in wilson(45, 50)]
@@ -70,17 +70,20 @@ def wilson(right: int, n: int, z: float = Z) -> Bounds:
     return max(0.0, centre - half) if right else 0.0, min(1.0, centre + half) if right < n else 1.0
 
 
-def by_sample(shares: Floats) -> Bounds:
+def by_sample(shares: Floats, times: float = 1.0) -> Bounds:
     """Of the mean of samples' shares [0, 1] (n,), each of the sample's positions: samples are drawn, positions never.
 
-    Wilson's where every share is 0 or 1, as with one position in a sample.
+    Wilson's where every share is 0 or 1, as with one position in a sample. times: how much larger the variance of the
+    mean is than that of independent samples.
 
     >>> by_sample(np.array([1.0, 0.0, 1.0])) == wilson(2, 3)
     True
     """
     if np.isin(shares, (0, 1)).all():
-        return wilson(int(shares.sum()), len(shares))
-    return of_mean(shares)
+        return wilson(float(shares.sum()) / times, len(shares) / times)
+    mean = float(shares.mean())
+    low, high = (mean + sqrt(times) * (end - mean) for end in of_mean(shares))
+    return max(low, 0.0), min(high, 1.0)
 
 
 def of_mean(values: Floats) -> Bounds:
@@ -189,7 +192,7 @@ def correlation(value: float, error: float, z: float = Z) -> Bounds:
     """Of a number between -1 and 1 with its standard error: normal on the scale of Fisher's z; itself at the ends.
 
     >>> [round(end, 3) for end in correlation(0.9, 0.05)]
-    [0.74, 0.963]
+    [0.743, 0.963]
     """
     if abs(value) >= 1:
         return value, value

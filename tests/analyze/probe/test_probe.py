@@ -17,6 +17,7 @@ from actstore.commands.main import run
 from actstore.errors import ActstoreError
 from actstore_analyze.probe import measure
 from actstore_analyze.probe.measure import folded, held_out
+from actstore_analyze.probe.study import Probe
 from actstore_analyze.study.intervals import wilson
 from two_sided import N, command, make, vectors
 
@@ -60,6 +61,18 @@ def test_held_out_by_folds(store, capsys):
     said = cross_val_predict(model(), x, Y, cv=StratifiedKFold(4, shuffle=True, random_state=3))
     assert rows[0]["accuracy"] == pytest.approx((said == Y).mean())
     assert rows[0]["held_out"] == N
+    # a third more variance than that of independent samples: as if there were a quarter fewer
+    assert [rows[0]["low"], rows[0]["high"]] == pytest.approx(wilson(0.75 * (said == Y).sum(), 0.75 * N))
+
+
+def test_without_intervals_there_are_none(store, tmp_path, capsys):
+    asked = ("probe", store, SQL, "--roles", "eoi", "--layers", 1, "--no-interval")
+    _, rows, _ = command(capsys, *asked, "--figure", tmp_path / "f.svg")
+    assert (rows[0]["low"], rows[0]["high"]) == (None, None)
+    drawing = (tmp_path / "f.svg").read_text()
+    assert "interval" not in drawing
+    assert re.search(r'aria-label="eoi, layer 1: accuracy \d\.\d{3}, n = 20"', drawing)
+    assert "Interval" not in Probe.of(actstore.open(store), roles=["eoi"], interval="none").methods
 
 
 def test_positions_that_some_samples_lack_are_left_out(tmp_path, capsys):

@@ -17,6 +17,7 @@ from actstore_analyze.gap.measure import bounds, cosine_counts, quartiles, share
 from actstore_analyze.knockout.differences import left
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.overlap.measure import data_overlap_from, label_overlap_from, label_overlap_without
+from actstore_analyze.probe.measure import FOLDED, asked_folded, asked_held_out
 from actstore_analyze.sae.formats import JumpRelu
 from actstore_analyze.sae.measure import apart
 from actstore_analyze.sae.parts import Parts, part_of
@@ -118,6 +119,26 @@ def rebuilt(rng, n, metric):
     return getattr(found.whole.finish(), metric), *found.intervals([metric])[metric]
 
 
+def classes(rng, n, d, apart):
+    y = rng.integers(0, 3, n)
+    return rng.standard_normal((n, d)) + apart * np.eye(max(d, 3))[y, :d], y
+
+
+def folds(rng, n, d, apart):
+    """Accuracy of a probe over folds: of what other samples as many would give."""
+    right = asked_folded(*classes(rng, n, d, apart), folds=5).right
+    return right.mean(), *by_sample(right, FOLDED)
+
+
+def split(rng, n, d, apart):
+    """Accuracy of a probe on a test set, less that on very many samples: of this probe, whatever it was fitted on."""
+    (x, y), (others, theirs) = classes(rng, n, d, apart), classes(rng, 2000, d, apart)
+    train = np.arange(n + 2000) < n // 2
+    right = asked_held_out(np.vstack([x, others]), np.append(y, theirs), train).right
+    ends = by_sample(right[: n - n // 2])
+    return tuple(value - right[n - n // 2 :].mean() for value in (right[: n - n // 2].mean(), *ends))
+
+
 def mean(rng, n, a, b):
     """Of probabilities of a word, most of them near 0 or near 1: the lens, and a knockout's."""
     values = rng.beta(a, b, n)
@@ -166,6 +187,10 @@ CASES = {
     "cluster, n = 400, far apart": (cluster, 400, 3, 4.5),
     "cluster, n = 400, apart": (cluster, 400, 3, 4.0),
     "cluster, n = 400": (cluster, 400, 3, 3.5),
+    "probe, 5 folds, n = 100, d = 8": (folds, 100, 8, 1.5),
+    "probe, 5 folds, n = 60, d = 40": (folds, 60, 40, 3.0),
+    "probe, split, n = 60, d = 8": (split, 60, 8, 1.5),
+    "probe, split, n = 200, d = 40": (split, 200, 40, 1.5),
     "fvu, n = 60": (rebuilt, 60, "fvu"),
     "squared error, n = 150": (rebuilt, 150, "squared_error"),
     "relative error, n = 40": (rebuilt, 40, "relative_error"),
@@ -182,7 +207,14 @@ CASES = {
     "lens, n = 40": (mean, 40, 0.3, 0.7),
     "lens, n = 200": (mean, 200, 0.1, 0.9),
 }
-DEAR = {cluster: 60, data_overlap: 100, dimension: 100}  # data sets of what takes long; else
+DEAR = {
+    cluster: 60,
+    data_overlap: 100,
+    dimension: 100,
+    folds: 100,
+    split: 200,
+    gaps: 100,
+}  # data sets of what takes long; else
 
 
 def coverage(case, sets):
