@@ -52,6 +52,7 @@ __all__ = [
     "roles",
     "say",
     "show",
+    "subtracted",
 ]
 
 DRAWN = "it is drawn with --figure"
@@ -245,6 +246,16 @@ def interval(command: Command) -> Command:
     return click.option("--no-interval", is_flag=True, help="Leave out the 95 % intervals, which take their time.")(
         command
     )
+
+
+def subtracted(command: Command) -> Command:
+    """--minus of the measures whose differences between stores are told apart sample by sample."""
+    return click.option(
+        "--minus",
+        metavar="STORE",
+        type=Place(),
+        help="The difference from the same of this store, over the samples of both, with its interval.",
+    )(command)
 
 
 def drawn(of: str) -> Callable[[Command], Command]:

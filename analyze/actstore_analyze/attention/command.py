@@ -12,6 +12,7 @@ from actstore_analyze.commands import (
     names,
     referenced,
     show,
+    subtracted,
 )
 
 
@@ -32,8 +33,9 @@ from actstore_analyze.commands import (
 @click.option("--keep-initial", is_flag=True, help="Keep the tokens before the image, which draw attention anyway.")
 @click.option("--picture", type=click.IntRange(min=1), help="Which picture, of samples that have several.")
 @interval
+@subtracted
 @referenced
-def attention(store: Path | str, **asked: Any) -> None:
+def attention(store: Path | str, minus: Path | str | None, **asked: Any) -> None:
     """Cross-modal attention: which image positions the text attends to, by layer.
 
     Shares sum to 1 in every layer. What --names says (eoi, last-image, first-image, eol, at-P, or a role that is
@@ -49,7 +51,14 @@ def attention(store: Path | str, **asked: Any) -> None:
       actstore attention runs/mine --figure attention.png
       actstore attention runs/mine "from rows where split = 'test'" --layers 0..8 --threshold 0.05
       actstore attention runs/mine --names eol,at-1025,eoi
+      actstore attention runs/mine --minus runs/tuned
     """
     from actstore_analyze.attention import figure, study
 
+    if minus is not None:
+        from actstore_analyze.attention.minus import AttentionMinus
+        from actstore_analyze.charts.difference import difference
+
+        show(store, AttentionMinus, difference, minus=minus, **asked)
+        return
     show(store, study.CrossModal, figure.attention, **asked)

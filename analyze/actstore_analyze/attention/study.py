@@ -19,7 +19,7 @@ from actstore_analyze.study.intervals import jackknifed
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, PerLayer, WithInterval, depth, n_layers
 
-__all__ = ["INTERNAL", "CrossModal"]
+__all__ = ["INTERNAL", "CrossModal", "Unit", "masses", "names"]
 INTERNAL = "internal image"  # the positions that no single one of which draws much
 USUAL_THRESHOLD = 0.01
 MOST_SINGLED = 6  # besides those that are named: more bands than that do not read
@@ -193,10 +193,10 @@ class CrossModal(WithInterval, PerLayer):
         f = cross_modal_from_mass(
             _mass(store, unit)[None, None], unit.spans["last"][0] - unit.spans["first"][0], initial=0
         )
-        names, positions = _names(unit, f.shape[1])
+        called, positions = names(unit, f.shape[1])
         place = {"condition": unit.condition, "layer": unit.layer, "depth": depth(store, unit.layer)}
         return pl.DataFrame(
-            {"name": names, "position": positions, "share": f[0]},
+            {"name": called, "position": positions, "share": f[0]},
             schema={"name": pl.String, "position": pl.Int32, "share": pl.Float64},
         ).select(*(pl.lit(value).alias(name) for name, value in place.items()), pl.all(), n=pl.lit(unit.spans.height))
 
@@ -277,15 +277,15 @@ def _attending(store: Store, layers: Sequence[int]) -> list[int]:
 
 def _ends(store: Store, unit: Unit, *, named: Mapping[str, set[str]]) -> pl.DataFrame:
     """BAND, low, high of the bands at one layer."""
-    called, _ = _names(unit, unit.spans["last"][0] - unit.spans["first"][0] + 1)
+    called, _ = names(unit, unit.spans["last"][0] - unit.spans["first"][0] + 1)
     band = np.array([name if name in named[unit.condition] else INTERNAL for name in called])
-    names = np.unique(band)
-    each = np.concatenate([np.column_stack([mass[:, band == name].sum(axis=1) for name in names])
-                           for mass in _masses(store, unit)])  # fmt: skip
+    kinds = np.unique(band)
+    each = np.concatenate([np.column_stack([mass[:, band == name].sum(axis=1) for name in kinds])
+                           for _, mass in masses(store, unit)])  # fmt: skip
     sums, whole = each.sum(axis=0), each.sum()
     without = (sums - each) / (whole - each.sum(axis=1, keepdims=True)) if len(each) > 1 else each
     rows = []
-    for name, share, left in zip(names.tolist(), (sums / whole).tolist(), without.T, strict=True):
+    for name, share, left in zip(kinds.tolist(), (sums / whole).tolist(), without.T, strict=True):
         ends = jackknifed(share, left) if 0 < share < 1 and len(each) > 1 else (None, None)
         rows.append((unit.condition, unit.layer, name, *ends))
     return pl.DataFrame(
@@ -298,13 +298,15 @@ def _ends(store: Store, unit: Unit, *, named: Mapping[str, set[str]]) -> pl.Data
 def _mass(store: Store, unit: Unit) -> NDArray[np.float64]:
     """Attention (positions,) of all samples' text, summed over samples."""
     total = np.zeros(unit.spans["last"][0] - unit.spans["first"][0] + 1)
-    for mass in _masses(store, unit):
+    for _, mass in masses(store, unit):
         total += mass.sum(axis=0, dtype=np.float64)
     return total
 
 
-def _masses(store: Store, unit: Unit) -> Iterator[NDArray[np.floating]]:
-    """Attention (samples, positions) of samples' text, aligned at the first position looked at: a part at a time."""
+def masses(store: Store, unit: Unit) -> Iterator[tuple[list[str], NDArray[np.floating]]]:
+    """Samples, and the attention (samples, positions) of their text, aligned at the first position looked at: a part at
+    a time.
+    """
     layer = store.header.layer_index(unit.layer)
     length = unit.spans["last"][0] - unit.spans["first"][0] + 1
     found = 0
@@ -313,13 +315,14 @@ def _masses(store: Store, unit: Unit) -> Iterator[NDArray[np.floating]]:
         if not at.height or "attention/mass" not in part.commit.arrays:
             continue
         columns = at["first"].to_numpy()[:, None] + np.arange(length)
-        yield part.array("attention/mass").layer(layer)[at["at"].to_numpy()[:, None], columns]
+        mass = part.array("attention/mass").layer(layer)[at["at"].to_numpy()[:, None], columns]
+        yield at["sample_id"].to_list(), mass
         found += at.height
     if found < unit.spans.height:
         raise ActstoreError(f"layer {unit.layer}: attention mass is stored of {found} of {unit.spans.height} samples")
 
 
-def _names(unit: Unit, count: int) -> tuple[list[str], list[int]]:
+def names(unit: Unit, count: int) -> tuple[list[str], list[int]]:
     """The name of each position, and its place from the beginning of the sample, or of the image where that differs."""
     start = unit.start or 0
     places = list(range(start, start + count))

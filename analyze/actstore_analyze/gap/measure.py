@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, UndefinedError
 from actstore_analyze.neighbors import parse
-from actstore_analyze.study.intervals import left_out, normal
+from actstore_analyze.study.intervals import Z, left_out, normal
 
-__all__ = ["Quartiles", "Shares", "bounds", "cosine_counts", "cosine_gap", "quartiles", "shares"]
+__all__ = ["Quartiles", "Shares", "bounds", "cosine_counts", "cosine_gap", "median_without", "quartiles", "shares"]
 
 Counts = NDArray[np.int64]
 
@@ -43,11 +43,16 @@ class Shares:
         return Shares(self.texts + other.texts, self.images + other.images, self.own + other.own)
 
     @property
-    def error(self) -> float:
-        """The standard error of the share of all pairs, by the jackknife over samples."""
+    def without(self) -> NDArray[np.float64]:
+        """The share of all pairs without each sample (n,)."""
         whole = self.texts.sum(axis=1, keepdims=True)
         below, pairs = whole - self.texts - self.images + self.own
-        return left_out(below / np.maximum(pairs, 1))
+        return np.asarray(below / np.maximum(pairs, 1))
+
+    @property
+    def error(self) -> float:
+        """The standard error of the share of all pairs, by the jackknife over samples."""
+        return left_out(self.without)
 
 
 def cosine_gap(
@@ -168,6 +173,15 @@ def bounds(counts: Counts, error: float) -> tuple[float, float]:
     """
     low, high = _quantiles(counts, [min(max(end, 0.0), 1.0) for end in normal(0.5, error)])
     return low, high
+
+
+def median_without(counts: Counts, shares: Shares, median: float) -> NDArray[np.float64]:
+    """About the median of the cosines without each sample (n,): as far off as the share of pairs below it is, by how
+    many cosines there are within its interval.
+    """
+    low, high = bounds(counts, shares.error)
+    slope = (high - low) / (2 * Z * shares.error) if shares.error else 0.0
+    return np.asarray(median - slope * (shares.without - shares.without.mean()))
 
 
 def _quantiles(counts: Counts, at: Sequence[float]) -> list[float]:

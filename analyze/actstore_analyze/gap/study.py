@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, UndefinedError
 from actstore.store import Store
-from actstore_analyze.gap.measure import Quartiles, bounds, cosine_counts, quartiles, shares
+from actstore_analyze.gap.measure import Quartiles, Shares, bounds, cosine_counts, quartiles, shares
 from actstore_analyze.gap.sides import IMAGE, TEXT, Sides, sides
 from actstore_analyze.published import curves
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, Prepared, WithInterval, depth
 
-__all__ = ["Gap"]
+__all__ = ["Gap", "Unit"]
 T = TypeVar("T")
 PART_BYTES = 1 << 28  # of texts or images in memory at a time
 WOODRUFF = (
@@ -99,10 +99,10 @@ class Gap(WithInterval, Prepared):
         found, reason = Quartiles(*[float("nan")] * 3), None
         ends: tuple[float | None, float | None] = (None, None)
         try:
-            counts = sum(self._of_parts(store, unit, cosine_counts), np.zeros(1, np.int64))
+            counts = self.counts(store, unit)
             found = quartiles(counts)
             if self.has_interval and min(text.height, image.height) > 2:
-                ends = bounds(counts, self._error(store, unit, found.median))
+                ends = bounds(counts, self.shares(store, unit, found.median).error)
         except UndefinedError as error:
             reason = str(error)
         except held.NothingHeldError:
@@ -127,12 +127,18 @@ class Gap(WithInterval, Prepared):
             }
         )
 
-    def _error(self, store: Store, unit: Unit, median: float) -> float:
-        """The standard error of the share of pairs whose cosine is at most the median."""
+    def shares(self, store: Store, unit: Unit, median: float) -> Shares:
+        """How many pairs each sample is in, and in how many whose cosine is at most the median; samples in the order of
+        their keys.
+        """
         keys = pl.concat([unit.sides.text["key"], unit.sides.image["key"]]).rank("dense").to_numpy().astype(int) - 1
         samples = keys[: unit.sides.text.height], keys[unit.sides.text.height :]
         counted = partial(shares, most=median, samples=samples)
-        return reduce(add, self._of_parts(store, unit, counted)).error
+        return reduce(add, self._of_parts(store, unit, counted))
+
+    def counts(self, store: Store, unit: Unit) -> NDArray[np.int64]:
+        """How many pairs have their cosine in each bin."""
+        return sum(self._of_parts(store, unit, cosine_counts), np.zeros(1, np.int64))
 
     def _of_parts(self, store: Store, unit: Unit, count: Callable[..., T]) -> Iterator[T]:
         """What is counted of the cosines of each part of the texts with each of the images: two are in memory."""

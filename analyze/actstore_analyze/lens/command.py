@@ -11,6 +11,7 @@ from actstore_analyze.commands import (
     measured,
     roles,
     show,
+    subtracted,
 )
 
 
@@ -21,8 +22,9 @@ from actstore_analyze.commands import (
     "--label", metavar="COLUMN", help="Column of the right answers, of SQL or of the view rows  [default: label if any]"
 )
 @interval
+@subtracted
 @drawn("the draw")
-def lens(store: Path | str, **asked: Any) -> None:
+def lens(store: Path | str, minus: Path | str | None, **asked: Any) -> None:
     """Logit lens: what the model would say if its stream ended at each role's vectors, by layer.
 
     The model's final norm and unembedding on the stored vectors: the probability and the rank of the right answer's
@@ -34,7 +36,14 @@ def lens(store: Path | str, **asked: Any) -> None:
     Example:
       actstore lens demo/lens --roles eoi,last --figure lens.png
       actstore lens demo/lens "from rows where split = 'test'" --roles last --layers 4..6
+      actstore lens demo/lens --roles last --minus demo/trained
     """
     from actstore_analyze.lens import figure, study
 
+    if minus is not None:
+        from actstore_analyze.charts.difference import difference
+        from actstore_analyze.lens.minus import LensMinus
+
+        show(store, LensMinus, difference, minus=minus, **asked)
+        return
     show(store, study.LogitLens, figure.lens, **asked)

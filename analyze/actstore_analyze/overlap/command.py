@@ -16,6 +16,7 @@ from actstore_analyze.commands import (
     referenced,
     roles,
     show,
+    subtracted,
 )
 
 WITH = ("with_role", "with_layer", "with_condition", "with_store")
@@ -36,6 +37,7 @@ WITH = ("with_role", "with_layer", "with_condition", "with_store")
 )
 @interval
 @drawn("the draw")
+@subtracted
 @click.option("--with-role", metavar="ROLE", help="Data overlap instead, with another role.")
 @click.option("--with-layer", metavar="LAYER", type=int, help="Data overlap, with one layer.")
 @click.option("--with-condition", metavar="NAME", help="Data overlap, with another condition.")
@@ -44,7 +46,9 @@ WITH = ("with_role", "with_layer", "with_condition", "with_store")
 @neighborly
 @prepared
 @click.pass_context
-def overlap(context: click.Context, /, store: Path | str, label: str, weights: str, **asked: Any) -> None:
+def overlap(
+    context: click.Context, /, store: Path | str, label: str, weights: str, minus: Path | str | None, **asked: Any
+) -> None:
     """Label overlap: the share of each vector's k nearest neighbours that carry its label, by role and layer.
 
     With any of --with-role, -layer, -condition, -store, data overlap: the share of the neighbours that are its
@@ -62,9 +66,18 @@ def overlap(context: click.Context, /, store: Path | str, label: str, weights: s
       actstore overlap demo/fusion "from rows where split = 'test'" --roles eoi --metric cosine
       actstore overlap demo/fusion --roles eoi,last --with-layer 6
       actstore overlap demo/fusion --roles last-image --with-store demo/gated --with-role eoi
+      actstore overlap demo/fusion --roles eoi,last --minus demo/gated --figure difference.png
     """
     from actstore_analyze.overlap import between, figure, study
 
+    if minus is not None:
+        from actstore_analyze.charts.difference import difference
+        from actstore_analyze.overlap.minus import OverlapMinus
+
+        if any(asked.pop(name) is not None for name in WITH):
+            raise click.UsageError("--minus is of label overlaps; leave it out with --with-...")
+        show(store, OverlapMinus, difference, label=label, weights=weights, minus=minus, **asked)
+        return
     if all(asked[name] is None for name in WITH):
         show(
             store,

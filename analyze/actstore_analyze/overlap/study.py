@@ -125,7 +125,7 @@ class Overlap(OfNeighbors):
         without: list[Floats] = []
         queried = None
         for one in self.neighborhoods(store, unit):
-            neighbors, chance, reason = self._neighbors(one, unit)
+            neighbors, chance, reason = self.neighbors(one, unit)
             shares = None if neighbors is None else label_overlap_from(neighbors.first(self.k), one.labels)
             if neighbors is not None and neighbors.indices.shape[1] > self.k:
                 without.append(label_overlap_without(neighbors, one.labels))
@@ -160,7 +160,7 @@ class Overlap(OfNeighbors):
         """Whether they are asked for, samples count alike, and each can be left out alone."""
         return super().has_interval and self.weights == "uniform"
 
-    def _neighbors(self, one: Neighborhood, unit: Unit) -> tuple[Neighbors | None, float, str | None]:
+    def neighbors(self, one: Neighborhood, unit: Unit) -> tuple[Neighbors | None, float, str | None]:
         """The neighbours of each vector at one position, None if they are not defined, what chance would give, and why.
 
         One more than k, where the interval needs it: not where, one left out, all others are everybody's neighbours.

@@ -13,6 +13,7 @@ from actstore_analyze.commands import (
     prepared,
     roles,
     show,
+    subtracted,
 )
 
 
@@ -26,9 +27,10 @@ from actstore_analyze.commands import (
 @click.option("--folds", type=click.IntRange(min=2), help="Hold every sample out once, by so many folds  [default: 5]")
 @click.option("-c", default=1.0, show_default=True, type=Number(min=1e-9), help="Inverse of the L2 penalty.")
 @interval
+@subtracted
 @drawn("the folds and of the draw")
 @prepared
-def probe(store: Path | str, **asked: Any) -> None:
+def probe(store: Path | str, minus: Path | str | None, **asked: Any) -> None:
     """Linear probe: how well a label can be read from each role's vectors, by layer, on samples held out.
 
     Logistic regression on standardised dimensions. The interval is 95 %, over samples: of this probe where --split
@@ -39,7 +41,14 @@ def probe(store: Path | str, **asked: Any) -> None:
     Example:
       actstore probe demo/fusion --roles eoi,last-image,image-mean,last --label label --figure probe.png
       actstore probe demo/fusion "from rows where split = 'test'" --roles eoi --folds 5
+      actstore probe demo/fusion --roles eoi --minus demo/gated
     """
     from actstore_analyze.probe import figure, study
 
+    if minus is not None:
+        from actstore_analyze.charts.difference import difference
+        from actstore_analyze.probe.minus import ProbeMinus
+
+        show(store, ProbeMinus, difference, minus=minus, **asked)
+        return
     show(store, study.Probe, figure.probe, **asked)

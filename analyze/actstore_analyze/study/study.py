@@ -27,6 +27,7 @@ UNWRITTEN = (
     "jobs",
     "executor",
     "with_state",
+    "minus_state",
     "vector_state",
     "blocked",
     "interval",

@@ -309,3 +309,22 @@ def test_a_reference_that_cannot_be_drawn_is_said(tmp_path, capsys, monkeypatch,
     monkeypatch.chdir(tmp_path)
     _, _, err = command(capsys, "attention", make(tmp_path / "s"), *words)
     assert said in err
+
+
+def test_shares_less_those_of_another_store_leave_each_sample_out_of_both(tmp_path, capsys, monkeypatch):
+    here, plain = make(tmp_path / "here"), mass
+    monkeypatch.setitem(globals(), "mass", lambda layer: plain(layer) + 3 * np.eye(N, START + IMAGE + 1, 5))
+    there = make(tmp_path / "there")
+    sides = [plain(1)[:, START:].astype(float), mass(1)[:, START:].astype(float)]
+    monkeypatch.undo()
+    _, rows, _ = command(capsys, "attention", here, "--layers", 1, "--names", "last-image", "--minus", there)
+    at = IMAGE - 1
+    left = [np.array([np.delete(one[:, at], i).sum() / np.delete(one, i, axis=0).sum() for i in range(N)])
+            for one in sides]  # fmt: skip
+    change = np.subtract(*(one[:, at].sum() / one.sum() for one in sides))
+    half = 1.959964 * np.sqrt((N - 1) / N * np.square(np.subtract(*left) - np.subtract(*left).mean()).sum())
+    found = {row["name"]: row for row in rows}
+    row = found["last-image"]
+    ends = [row[name] for name in ("difference", "difference_low", "difference_high")]
+    assert ends == pytest.approx([change, change - half, change + half], rel=1e-4)
+    assert found["internal image"]["difference"] == pytest.approx(-change, rel=1e-4)

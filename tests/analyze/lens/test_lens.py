@@ -221,3 +221,22 @@ def test_a_store_without_a_lens(tmp_path, capsys):
     assert "no lens is stored; extract it with: actstore extract RECIPE STORE --set capture.lens=true" in (
         capsys.readouterr().err
     )
+
+
+def test_less_those_of_another_store_it_is_the_mean_of_samples_changes(store, tmp_path, capsys):
+    """Of the same model in bfloat16: paired, a difference is known far better than either value."""
+    there = tmp_path / "there"
+    extract(there, "capture.lens=true", 'capture.roles=["eoi", "image", "last"]', "model.dtype=bfloat16")
+    capsys.readouterr()
+    asked = ("--roles", "last", "--layers", "4,6")
+    own, other = table(capsys, store.path, *asked)[0], table(capsys, there, *asked)[0]
+    found, _ = table(capsys, store.path, *asked, "--minus", there)
+    for metric in ("probability", "entropy", "divergence"):
+        rows = found.filter(metric=metric)
+        assert rows["difference"].to_list() == pytest.approx((own[metric] - other[metric]).to_list(), abs=1e-6)
+        assert (rows["difference_low"] <= rows["difference"]).all()
+        assert (rows["difference"] <= rows["difference_high"]).all()
+    change = found.row(by_predicate=(pl.col("metric") == "probability") & (pl.col("layer") == 4), named=True)
+    assert change["difference_high"] - change["difference_low"] < (own["high"] - own["low"])[0] / 3
+    final = found.row(by_predicate=(pl.col("metric") == "divergence") & (pl.col("layer") == 6), named=True)
+    assert (final["difference_low"], final["difference"], final["difference_high"]) == (0, 0, 0)

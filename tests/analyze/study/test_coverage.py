@@ -13,7 +13,7 @@ from actstore_analyze.cka.measure import bounds as cka_bounds
 from actstore_analyze.cka.measure import centred
 from actstore_analyze.cluster.measure import density_peaks_from, homogeneity, homogeneity_of_halves
 from actstore_analyze.dimension.measure import gride_from
-from actstore_analyze.gap.measure import bounds, cosine_counts, quartiles, shares
+from actstore_analyze.gap.measure import bounds, cosine_counts, median_without, quartiles, shares
 from actstore_analyze.knockout.differences import left
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.overlap.measure import data_overlap_from, label_overlap_from, label_overlap_without
@@ -26,6 +26,8 @@ from actstore_analyze.study.intervals import (
     difference,
     halves,
     jackknifed,
+    left_out,
+    normal,
     of_halves,
     of_mean,
     paired,
@@ -78,6 +80,21 @@ def gap(rng, n, pairs):
     median = quartiles(counts).median
     own = np.arange(n)
     return median, *bounds(counts, shares(text, image, median, (own, own), pairs=pairs).error)
+
+
+def gaps(rng, n, pairs):
+    """The change of the median cosine by noise in the vectors: between two stores."""
+    shared, own = 0.7 * rng.standard_normal((n, 8)), np.arange(n)
+    sides = [shared + rng.standard_normal((n, 8)) + at for at in (0.4, 0.8)]
+    medians, left = [], []
+    for noise in (0, 1.0):
+        text, image = (side + noise * rng.standard_normal((n, 8)) for side in sides)
+        counts = cosine_counts(text, image, pairs=pairs)
+        medians.append(quartiles(counts).median)
+        of = shares(text, image, medians[-1], (own, own), pairs=pairs)
+        left.append(median_without(counts, of, medians[-1]))
+    change = medians[1] - medians[0]
+    return change, *normal(change, left_out(left[1] - left[0]))
 
 
 def cka(rng, n, d, noise, unbiased):
@@ -178,6 +195,8 @@ CASES = {
     "dimension 8, n = 100": (dimension, 100, 8),
     "gap, unmatched, n = 60": (gap, 60, "unmatched"),
     "gap, matched, n = 100": (gap, 100, "matched"),
+    "difference of gaps, unmatched, n = 60": (gaps, 60, "unmatched"),
+    "difference of gaps, matched, n = 100": (gaps, 100, "matched"),
     "CKA, n = 60, d = 8": (cka, 60, 8, 1.0, False),
     "CKA, n = 200, d = 8, nearly alike": (cka, 200, 8, 0.3, False),
     "CKA, n = 60, d = 300": (cka, 60, 300, 1.0, False),
