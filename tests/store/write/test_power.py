@@ -22,7 +22,6 @@ from actstore.storage import local
 from actstore.testing import Disk, restore
 
 LOSSES = 30  # of power, on ext4
-pytestmark = pytest.mark.filterwarnings("ignore:.*for want of their commit records:actstore.errors.DamagedWarning")
 
 
 @pytest.fixture
