@@ -36,9 +36,8 @@ from actstore.sql import query as queries
 from actstore.sql.own import Parameters, frame, rows_of
 from actstore.sql.query import select
 from actstore.sql.tables import Tables
-from actstore.storage.urls import check_folder
 from actstore.write import batch, unrecorded
-from actstore.write.drafts import Draft
+from actstore.write.drafts import Draft, begun
 
 if TYPE_CHECKING:
     from actstore.read.mirror import Mirror
@@ -152,8 +151,10 @@ class Store:
     @property
     def remaining(self) -> list[int]:
         """Batches of the plan that no writer has committed, as of now."""
+        if self.mirror:
+            self.mirror.refresh(self.header.crc32c)  # of all records at once: then none is asked for
         planned = self.plan["batch"].unique().sort().to_list()
-        return [number for number in planned if not self.is_committed(number)]
+        return [n for n in planned if n not in self._vectors.part_of and not commits.is_committed(self.path, n)]
 
     @cached_property
     def state(self) -> str:
@@ -164,7 +165,8 @@ class Store:
     def is_committed(self, number: int) -> bool:
         """Whether a batch is in the store, as of now."""
         number = whole(number, "a batch")
-        return number in self._vectors.part_of or commits.is_committed(self.path, number)
+        here = number in self._vectors.part_of or commits.is_committed(self.path, number)
+        return here or (self.mirror is not None and self.mirror.has_record(commits.name_of(number)))
 
     def sql(
         self, query: str, parameters: Parameters | None = None, *, tables: Mapping[str, Any] | None = None
@@ -310,8 +312,8 @@ class Store:
         return joined("actstore.store", "torch")(self)
 
     def draft(self, number: int) -> Draft:
-        """Begin a batch of the plan: a locked folder, to be finished by `write`; ActstoreError for a store at a URL."""
-        return Draft(check_folder(self.place), whole(number, "a batch", least=0))
+        """Begin a batch of the plan: a locked folder, to be finished by `write`; ActstoreError as for `write`."""
+        return begun(self.path, whole(number, "a batch", least=0), self.mirror)
 
     def write(
         self,
@@ -336,7 +338,7 @@ class Store:
         attention: key role -> (layers, samples, heads or 1, queries); mass -> (layers, samples, keys).
 
         Raises AlreadyCommittedError if another writer was first, PlanError or ActstoreError for tables and arrays that
-        do not fit, ActstoreError if the disk is full or cannot be written: in each case nothing is committed.
+        do not fit, ActstoreError if the disk or URL is full or cannot be written: in each case nothing is committed.
         """
         with draft or self.draft(number) as opened:
             assert opened.number == number, "a draft is of one batch"
@@ -433,10 +435,9 @@ class Store:
 
 
 def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A001  (actstore.open reads as it should)
-    """Open a store for reading and writing, or, at a URL (s3, gs, az, https, hf), for reading.
+    """Open a store for reading and writing, at a URL (s3, gs, az) too; at https:// and hf:// for reading.
 
     Raises NotAStoreError, FormatError or CorruptError; ActstoreError for a URL. Warns of parts without a record.
-
     limits: what one SQL question or array may take; ten minutes and half of the machine's memory if not given.
     """
     if not isinstance(limits, Limits | None):
@@ -446,5 +447,4 @@ def open(path: Path | str, *, limits: Limits | None = None) -> Store:  # noqa: A
         store = Store(place, limits)
         unrecorded.warn(place)
         return store
-    mirror = mirrored(place)
-    return Store(mirror.folder, limits, mirror=mirror)
+    return Store((mirror := mirrored(place)).folder, limits, mirror=mirror)

@@ -298,25 +298,28 @@ def verify(store: Path | str, samples: bool, style: str | None, output: Path | N
 
 
 @cli.command()
-@folder_argument
+@store_argument
 @click.option(
     "--older-than", default=24.0, show_default=True, type=Number(0), help="Hours since anything in it changed."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
 @click.option("--complete", is_flag=True, help="Remove complete parts, too, whose record was lost or never written.")
-def gc(store: Path, older_than: float, dry_run: bool, complete: bool) -> None:
+def gc(store: Path | str, older_than: float, dry_run: bool, complete: bool) -> None:
     """Remove what writers that died left behind; never what is committed or being written.
 
     Parts that a compaction replaced go too, 24 hours after it and no sooner, whatever --older-than says: readers who
-    opened the store before may still use them.
+    opened the store before may still use them. At a URL what no record names goes, 24 hours after it was sent.
 
     \b
     Example:
       actstore gc demo/fusion --dry-run
     """
+    if is_url(store):
+        _gc_at(str(store), older_than, dry_run=dry_run)
+        return
     from actstore.maintain import orphans
 
-    found = orphans.find(store, older_than=older_than)
+    found = orphans.find(Path(store), older_than=older_than)
     for orphan in found:
         if orphan.complete and not complete:
             click.echo(f"kept {orphan.path}: {UNNAMED}")
@@ -324,6 +327,18 @@ def gc(store: Path, older_than: float, dry_run: bool, complete: bool) -> None:
         done = "would remove" if dry_run else "removed" if orphans.remove(orphan) else "left, in use:"
         click.echo(visible(f"{done} {orphan.path} ({orphan.bytes / 1e6:.1f} MB)"))
     click.echo(f"{store}: {len(found)} orphans older than {older_than:g} hours", err=True)
+
+
+def _gc_at(url: str, older_than: float, *, dry_run: bool) -> None:
+    from actstore.maintain import leftovers
+
+    storage, found = leftovers.find(url, older_than=older_than)
+    for one in found:
+        if not dry_run:
+            leftovers.remove(storage, one)
+        done = "would remove" if dry_run else "removed"
+        click.echo(visible(f"{done} {url}/parts/{one.part} ({one.bytes / 1e6:.1f} MB)"))
+    click.echo(f"{url}: {len(found)} parts without a record older than {max(older_than, 24.0):g} hours", err=True)
 
 
 @cli.command()

@@ -14,7 +14,7 @@ from actstore.read.mirror import RESULTS_BYTES
 from actstore.storage import local
 from actstore.store import Store
 
-__all__ = ["files", "index_of", "opened", "packed", "results_of"]
+__all__ = ["files", "index_of", "lines", "opened", "packed", "results_of"]
 
 SMALL_RESULT = 2**20  # bytes of a result that goes along with the tables
 
@@ -25,8 +25,14 @@ def opened(path: Path) -> tuple[Store, dict[str, bytes]]:
     while True:
         names = commits.names(path)
         store = Store(path)
-        if commits.names(path) == names:
-            return store, {name: records.content_of(path / COMMITS / name, RECORD_BYTES) for name in names}
+        found = lines(path)
+        if [*found] == names:
+            return store, found
+
+
+def lines(path: Path) -> dict[str, bytes]:
+    """Every record in a folder by its name, those of batches first."""
+    return {name: records.content_of(path / COMMITS / name, RECORD_BYTES) for name in commits.names(path)}
 
 
 def files(store: Store, *, saved: bool) -> dict[str, File]:
@@ -43,9 +49,9 @@ def results_of(folder: Path) -> dict[str, File]:
     return {f"{RESULTS}/{one.name}": File(one.stat().st_size, match["crc32c"]) for one, match in named.items() if match}
 
 
-def index_of(store: Store, lines: Mapping[str, bytes]) -> bytes:
+def index_of(store: Store, every: Mapping[str, bytes]) -> bytes:
     """The checkpoint, of every record: what opens a store in a few requests."""
-    return checkpoint.content_of(lines, store.header.crc32c)
+    return checkpoint.content_of(every, store.header.crc32c)
 
 
 @contextmanager

@@ -1,9 +1,7 @@
 """Pushing: a store in a folder, sent to object storage, so that readers there see a store at any time, or none yet."""
 
-import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +26,7 @@ from actstore.progress import bar
 from actstore.storage import anywhere, objects
 from actstore.store import Store
 
-__all__ = ["Push", "push"]
+__all__ = ["Push", "push", "write_derived"]
 
 AT_ONCE = 8  # files on their way
 
@@ -57,7 +55,7 @@ def push(store: Path, url: str, *, saved: bool = True) -> Push:
         )
     known = _is_there(opened, storage)
     if not known:
-        _probe(storage)
+        objects.check_conditions(storage)
         for name in (PLAN, VOCABULARY):
             _create(storage, name, opened.checked(name).read_bytes(), "choose another prefix, or remove what is there")
     there = storage.listed(PARTS) | storage.listed(RESULTS)  # names that no other bytes have
@@ -69,12 +67,24 @@ def push(store: Path, url: str, *, saved: bool = True) -> Push:
             progress.advance()
     _check_arrived(storage, {name: file for name, file in fresh.items() if name.startswith(PARTS)})
     fresh_records = _create_records(storage, lines)
-    storage.write(CHECKPOINT, parcel.index_of(opened, lines))
-    with parcel.packed(opened, saved=saved) as path:
-        storage.write(TABLES, path)
+    _write_derived(opened, storage, lines, saved=saved)
     if not known:
         _create(storage, HEADER, opened.header.dump(), "another store was pushed there meanwhile")
     return Push(len(fresh), sum(file.size for file in fresh.values()), fresh_records)
+
+
+def write_derived(store: Store) -> None:
+    """Write anew what is derived of a store that was written to at its URL: the checkpoint, and all tables in one."""
+    assert store.mirror is not None, "a store at a URL"
+    store.mirror.gather()
+    lines = parcel.lines(store.path)
+    _write_derived(store, store.mirror.storage, lines, saved=False)
+
+
+def _write_derived(opened: Store, storage: objects.Storage, lines: Mapping[str, bytes], *, saved: bool) -> None:
+    storage.write(CHECKPOINT, parcel.index_of(opened, lines))
+    with parcel.packed(opened, saved=saved) as path:
+        storage.write(TABLES, path)
 
 
 def _is_there(opened: Store, storage: objects.Storage) -> bool:
@@ -86,21 +96,6 @@ def _is_there(opened: Store, storage: objects.Storage) -> bool:
     if records.parse(content, f"{storage.url}/{HEADER}", OWNED)["crc32c"] != opened.header.crc32c:
         raise ActstoreError(f"{storage.url} is another store than {opened.path}; push to another place")
     return True
-
-
-def _probe(storage: objects.Storage) -> None:
-    """Raise ActstoreError for a server that replaces what should have been there first."""
-    name = f"probe-{secrets.token_hex(4)}"
-    try:
-        storage.create(name, b"1")
-        with suppress(objects.PresentError):
-            storage.create(name, b"2")
-            raise ActstoreError(
-                f"{storage.url}: this server ignores If-None-Match: two writers would overwrite each other's records; "
-                "push to another one"
-            )
-    finally:
-        storage.remove([name])
 
 
 def _create(storage: objects.Storage, name: str, content: bytes, instead: str) -> None:

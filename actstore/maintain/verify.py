@@ -11,7 +11,7 @@ import polars as pl
 
 from actstore.errors import ActstoreError, CorruptError, of_system, refused
 from actstore.format import checkpoint, commits, plan, results
-from actstore.format.commits import Commit
+from actstore.format.commits import Commit, File
 from actstore.format.header import Header
 from actstore.format.names import CHECKPOINT, COMMITS, PARTS, PLAN, RESULTS
 from actstore.format.schema import KEY
@@ -75,12 +75,14 @@ def steps(path: Path) -> list[Step]:
 
 
 def steps_at(store: Store) -> list[Step]:
-    """Everything there is to check in a store at a URL, whose records were checked when it was opened."""
+    """Everything there is to check in a store at a URL; records are compared with those that this reader has."""
     assert store.mirror is not None
     compare = store.mirror.compare
     found = [Step(name, partial(compare, name, file)) for name, file in store.header.files.items()]
     for commit in store.commits:
         names = {f"{PARTS}/{commit.part}/{name}": file for name, file in commit.files.items()}
+        if store.mirror.storage.lists:
+            names |= {f"{COMMITS}/{commit.name}": File.of(store.path / COMMITS / commit.name)}
         found += [Step(name, partial(compare, name, file), commit.batches, commit.name) for name, file in names.items()]
     return found
 

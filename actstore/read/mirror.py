@@ -112,8 +112,8 @@ class Mirror:
 
     def refresh(self, header_crc32c: str) -> None:
         """Have every record that is there now in the folder, and no other."""
+        here = {path.name for path in local.listed(self.folder / COMMITS)}  # before what other processes add now
         listed = self.storage.listed(COMMITS) if self.storage.lists else None
-        here = {path.name for path in local.listed(self.folder / COMMITS)}
         names = {name.rpartition("/")[2]: size for name, size in (listed or {}).items()}
         names = {name: size for name, size in names.items() if COMMIT_NAME.fullmatch(name)}
         if listed is None or len(names.keys() - here) > FEW:
@@ -130,6 +130,15 @@ class Mirror:
             (self.folder / COMMITS / gone).unlink(missing_ok=True)
         with self._keeping():
             local.make_folders(self.folder / COMMITS)
+
+    def has_record(self, name: str) -> bool:
+        """Whether there is a record of this name, as of now; it is in the folder then."""
+        if not (self.folder / COMMITS / name).exists():
+            try:
+                self._keep_record(name, b"".join(self.storage.blocks(f"{COMMITS}/{name}", RECORD_BYTES)))
+            except objects.AbsentError:
+                return False
+        return True
 
     def _checkpoint(self, header_crc32c: str) -> dict[str, bytes]:
         """Records by name, as the checkpoint has them; none where there is none, or a damaged one beside a list."""

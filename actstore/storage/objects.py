@@ -6,10 +6,11 @@ if absent in place of a link), and that a stretch of bytes is one request.
 
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +24,17 @@ from actstore.storage.urls import checked
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-__all__ = ["AbsentError", "NoStretchesError", "Objects", "PresentError", "Storage", "client", "line", "opened"]
+__all__ = [
+    "AbsentError",
+    "NoStretchesError",
+    "Objects",
+    "PresentError",
+    "Storage",
+    "check_conditions",
+    "client",
+    "line",
+    "opened",
+]
 
 BLOCK = 2**22  # bytes of an object in memory at once
 RETRIES: "RetryConfig" = {"max_retries": 4, "retry_timeout": timedelta(seconds=15)}  # then somebody who waits is told
@@ -59,6 +70,9 @@ class Storage(Protocol):
 
     def listed(self, folder: str) -> dict[str, int]:
         """Sizes in bytes of what lies below `folder/`, by name; a request for each 1,000."""
+
+    def ages(self, folder: str) -> dict[str, float]:
+        """Hours since what lies below `folder/` was put, by name."""
 
     def blocks(self, name: str, most: int) -> Iterator[bytes]:
         """All of an object, block by block: one request.
@@ -113,6 +127,13 @@ class Objects:
         """See Storage."""
         with self._said(folder):
             return {one["path"]: one["size"] for page in obstore.list(self._store, folder) for one in page}
+
+    def ages(self, folder: str) -> dict[str, float]:
+        """See Storage."""
+        now = datetime.now(UTC)
+        with self._said(folder):
+            every = [one for page in obstore.list(self._store, folder) for one in page]
+        return {one["path"]: (now - one["last_modified"]).total_seconds() / 3600 for one in every}
 
     def blocks(self, name: str, most: int) -> Iterator[bytes]:
         """See Storage."""
@@ -185,6 +206,21 @@ class Objects:
             text = line(error)
             instead = self.credentials if UNKNOWN.search(text) else "nothing is known of what is there"
             raise ActstoreError(f"{where}: {text}; {instead}") from None
+
+
+def check_conditions(storage: Storage) -> None:
+    """Raise ActstoreError for a server that replaces what should have been there first."""
+    name = f"probe-{secrets.token_hex(4)}"
+    try:
+        storage.create(name, b"1")
+        with suppress(PresentError):
+            storage.create(name, b"2")
+            raise ActstoreError(
+                f"{storage.url}: this server ignores If-None-Match: two writers would overwrite each other's records; "
+                "take another one, or a folder"
+            )
+    finally:
+        storage.remove([name])
 
 
 def line(error: Exception) -> str:

@@ -47,9 +47,7 @@ def checked(url: str) -> str:
 
 
 def check_folder(place: Path | str) -> Path:
-    """The path of a folder; raises ActstoreError for a URL, where stores are read and not worked on."""
+    """The path of a folder; raises ActstoreError for a URL."""
     if is_url(place):
-        raise ActstoreError(
-            f"{place}: what lies there is read, and not changed; work on a folder (actstore pull), then actstore push"
-        )
+        raise ActstoreError(f"{place}: this is done in a folder (actstore pull), which is then sent (actstore push)")
     return Path(place)

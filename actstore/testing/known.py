@@ -49,7 +49,7 @@ def write(store: actstore.Store, *batches: int) -> None:
         store.write(batch, **content(batch))
 
 
-def check(path: Path, seen: Container[int] = ()) -> set[int]:
+def check(path: Path | str, seen: Container[int] = ()) -> set[int]:
     """The batches that a store holds; raises BrokenPromiseError unless each is there once and whole, as it was written.
 
     seen: batches whose numbers were compared before.

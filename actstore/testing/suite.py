@@ -4,13 +4,17 @@
 >>> assert not [outcome for outcome in outcomes if outcome.result == "broken"] # doctest: +SKIP
 """
 
+import os
+import secrets
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
+from actstore.storage.urls import checked
 from actstore.testing import storage, trials
 from actstore.testing.known import BrokenPromiseError
 from actstore.testing.storage import UntestableError
@@ -31,6 +35,17 @@ TRIALS: tuple[tuple[str, str, Trial, float], ...] = (  # promise, what is tried,
     ("P5", "writes to a full disk", trials.full_disk, 0.01),
     ("P5", "writes where none is allowed", trials.read_only, 0.01),
     ("P5", "second writers, foreign folders, newer formats", trials.refusals, 0.01),
+)
+
+
+FAR_TRIALS: tuple[tuple[str, str, str, float], ...] = (  # by name: their library is of an extra
+    ("P1", "writers killed, then resumed", "killed_writers", 0.4),
+    ("P2", "lists right after a write and a removal", "listings", 0.05),
+    ("P2", "reads beside a writer", "readers", 0.15),
+    ("P3", "races of 16 to create one object", "creates", 0.1),
+    ("P3", "races of three writers for 12 batches", "racing_writers", 0.2),
+    ("P4", "objects damaged", "damage", 0.1),
+    ("P5", "second writers, places without a store", "refusals", 0.0),
 )
 
 
@@ -58,6 +73,26 @@ def promises(folder: Path, *, seconds: float = 60.0, advance: Callable[[], None]
             advance()
     finally:
         shutil.rmtree(root, ignore_errors=True)
+    return found
+
+
+def promises_at(url: str, *, seconds: float = 60.0, advance: Callable[[], None] = lambda: None) -> list[Outcome]:
+    """Try P1 to P5 below a URL of object storage, where nothing is left afterwards; at least once each."""
+    from actstore.storage import anywhere
+    from actstore.testing import far
+    from actstore.write import outbox
+
+    root = f"{checked(url)}/actstore-promises-{secrets.token_hex(4)}"
+    storage = anywhere.opened(root)
+    outbox.check(storage)
+    found = []
+    with tempfile.TemporaryDirectory(prefix="actstore-") as cache, mock.patch.dict(os.environ, XDG_CACHE_HOME=cache):
+        try:
+            for number, (promise, what, name, share) in enumerate(FAR_TRIALS):
+                found.append(_outcome(promise, what, getattr(far, name)(f"{root}/{number}"), seconds * share))
+                advance()
+        finally:
+            storage.remove(storage.listed(""))
     return found
 
 

@@ -8,7 +8,6 @@ python -m actstore.testing.writer serve               does what `all` does for e
 import os
 import resource
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from actstore import ActstoreError, AlreadyCommittedError
 from actstore.testing import known
 
 
-def write_all(path: Path, seed: int) -> int:
+def write_all(path: str, seed: int) -> int:
     """Write what is left, in an order that the seed gives, and say each batch when it is acknowledged."""
     store = actstore.open(path)
     for batch in np.random.default_rng(seed).permutation(store.remaining).tolist():
@@ -29,7 +28,7 @@ def write_all(path: Path, seed: int) -> int:
     return 0
 
 
-def write_within(path: Path, n_bytes: int) -> int:
+def write_within(path: str, n_bytes: int) -> int:
     """Write where no file may grow beyond some bytes; the exit status."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
     try:
@@ -46,7 +45,7 @@ def serve() -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                write_all(Path(path), int(seed))
+                write_all(path, int(seed))
             finally:
                 os._exit(0)
         print("pid", pid, flush=True)
@@ -60,7 +59,7 @@ def main(what: str, *arguments: str) -> int:
         serve()
         return 0
     path, number = arguments
-    return {"all": write_all, "within": write_within}[what](Path(path), int(number))
+    return {"all": write_all, "within": write_within}[what](path, int(number))
 
 
 if __name__ == "__main__":

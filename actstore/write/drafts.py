@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from actstore import process
 from actstore.errors import ActstoreError
@@ -20,21 +20,28 @@ from actstore.format.tables import write_table
 from actstore.storage import local
 from actstore.write.batch import Batch
 
+if TYPE_CHECKING:
+    from actstore.read.mirror import Mirror
+    from actstore.write.outbox import Outbox
+
 SPARE_BYTES = 2**24  # for the tables and the record of a part
 NOTHING: Mapping[str, Sequence[int]] = MappingProxyType({})
 
 
 class Draft:
-    """A part being written: a folder of its own, locked so that gc and other writers leave it alone."""
+    """A part being written: a folder of its own, locked so that gc and other writers leave it alone.
 
-    def __init__(self, store: Path, number: int, kind: str = "b") -> None:
-        self.store, self.number = store, number
+    outbox: of a store at a URL, whose mirror is `store`.
+    """
+
+    def __init__(self, store: Path, number: int, kind: str = "b", *, outbox: "Outbox | None" = None) -> None:
+        self.store, self.number, self._outbox = store, number, outbox
         self.name = f"{kind}{number:08d}"  # b: of a batch; c: of a compaction
         self.folder = store / PARTS / f"{self.name}-{secrets.token_hex(4)}"
         process.check_forked()
         self._lock = -1
         try:
-            self.folder.mkdir()
+            self.folder.mkdir(parents=outbox is not None)
             self._lock = os.open(self.folder, os.O_RDONLY)
             with contextlib.suppress(OSError):  # some network file systems have no locks: there gc goes by age alone
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -66,7 +73,7 @@ class Draft:
             raise
         except OSError as error:
             raise ActstoreError(
-                f"{self.store}: {self._what} could not be written: {error.strerror or error}; nothing committed "
+                f"{self._where}: {self._what} could not be written: {error.strerror or error}; nothing committed "
                 "is harmed: mend that and run the same command again to go on"
             ) from error
         finally:
@@ -84,8 +91,9 @@ class Draft:
         }
         write_table(self.folder / "rows.parquet", content.rows)
         write_table(self.folder / "samples.parquet", content.samples)
-        local.sync_tree(self.folder)
-        local.sync(self.store / PARTS)
+        if self._outbox is None:
+            local.sync_tree(self.folder)
+            local.sync(self.store / PARTS)
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())
         commit = Commit(
             name=f"{self.name}.json",
@@ -101,8 +109,15 @@ class Draft:
             by=by,
         )
         commit.check_sizes(self.store)  # a gc that took this part for an orphan must not leave a record without files
-        commits.publish(self.store, commit)
+        if self._outbox is None:
+            commits.publish(self.store, commit)
+        else:
+            self._outbox.publish(commit)
         return commit
+
+    @property
+    def _where(self) -> Path | str:
+        return self._outbox.url if self._outbox else self.store
 
     @property
     def _what(self) -> str:
@@ -122,8 +137,19 @@ class Draft:
             return
         if not is_published(self.store, self.folder.name):
             shutil.rmtree(self.folder, ignore_errors=True)
+        elif self._outbox is not None:
+            self._outbox.keep_tables(self.folder)
         os.close(self._lock)
         self._lock = -1
+
+
+def begun(store: Path, number: int, mirror: "Mirror | None" = None) -> Draft:
+    """The draft of a batch; of a store at a URL, in its mirror. ActstoreError for a URL where none is written."""
+    if mirror is None:
+        return Draft(store, number)
+    from actstore.write.outbox import Outbox  # its library is of an extra
+
+    return Draft(store, number, outbox=Outbox(mirror))
 
 
 def is_published(store: Path, part: str) -> bool:

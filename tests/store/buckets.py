@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -49,6 +50,7 @@ class Bucket:
     ignores: bool = False
     ranges: bool = True  # whether stretches of an object are sent
     said: list[str] = field(default_factory=list)  # headers of requests
+    hours: dict[str, float] = field(default_factory=dict)  # since objects were put; none where nothing is said
 
     def took(self) -> list[Request]:
         """The requests since this was asked last."""
@@ -177,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         keys = sorted(key for key in self.bucket.objects if key.startswith(prefix) and key > after)
         shown = keys[: self.bucket.page]
         entries = "".join(
-            f"<Contents><Key>{escape(key)}</Key><LastModified>2026-11-29T00:00:00.000Z</LastModified>"
+            f"<Contents><Key>{escape(key)}</Key><LastModified>{_ago(self.bucket.hours.get(key, 0))}</LastModified>"
             f"<ETag>{escape(_tag(self.bucket.objects[key]))}</ETag><Size>{len(self.bucket.objects[key])}</Size></Contents>"
             for key in shown
         )
@@ -185,6 +187,10 @@ class _Handler(BaseHTTPRequestHandler):
         token = f"<NextContinuationToken>{escape(shown[-1])}</NextContinuationToken>" if more else ""
         text = f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}</ListBucketResult>"
         return 200, text.encode(), {"Content_Type": "application/xml"}
+
+
+def _ago(hours: float) -> str:
+    return (datetime.now(UTC) - timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def _tag(content: bytes) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actstore.commands.options import COUNT, folder_argument, output_options
+from actstore.commands.options import COUNT, folder_argument, output_options, store_argument
 from actstore.commands.plugins import Shelf
 from actstore.commands.statuses import Status, end
 from actstore.errors import visible
@@ -25,7 +25,7 @@ def _say(text: str) -> None:
 
 @click.command()
 @click.argument("recipe")
-@folder_argument
+@store_argument
 @click.option("--estimate", is_flag=True, help="Print rows, bytes and time, measured on some samples; write nothing.")
 @click.option(
     "--arithmetic",
@@ -53,7 +53,7 @@ def _say(text: str) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a key of the recipe.")
 def extract(
     recipe: str,
-    store: Path,
+    store: Path | str,
     estimate: bool,
     arithmetic: bool,
     limit: int | None,
@@ -67,6 +67,7 @@ def extract(
 ) -> None:
     """Run a recipe's model over its samples and keep what it says in STORE; the same call again goes on.
 
+    STORE is a folder, or a URL of object storage: s3://, gs://, az://.
     RECIPE is a file or the name of one that ships (actstore recipes).
 
     \b
@@ -116,7 +117,9 @@ def _set(changes: Sequence[str]) -> list[str]:
     return [word for change in changes for word in ("--set", change)]
 
 
-def _on_devices(n: int, asked: "Recipe", store: Path, words: Sequence[str], device: str, share: str | None) -> None:
+def _on_devices(
+    n: int, asked: "Recipe", store: Path | str, words: Sequence[str], device: str, share: str | None
+) -> None:
     """Run the command with these words on each of `n` devices, and end as one of them that did it all would."""
     import torch
 
@@ -137,33 +140,34 @@ def _on_devices(n: int, asked: "Recipe", store: Path, words: Sequence[str], devi
         end(Status(max((status for status in statuses if status in {*Status}), default=0) or Status.IN_PART))
 
 
-def _is_done(store: Path) -> bool:
-    from actstore.format.names import HEADER
-    from actstore.store import open as open_store
+def _is_done(store: Path | str) -> bool:
+    from actstore_extract.run.places import place
 
-    return (store / HEADER).exists() and not open_store(store).remaining
+    where = place(store)
+    return where.is_there and not where.open().remaining
 
 
-def _failed(store: Path) -> int:
+def _failed(store: Path | str) -> int:
     """Samples of a store that failed; none where there is no store yet."""
-    from actstore.format.names import HEADER
-    from actstore.store import open as open_store
+    from actstore_extract.run.places import place
 
-    if not (store / HEADER).exists():
+    where = place(store)
+    if not where.is_there:
         return 0
-    return int(open_store(store).sql("select count(*) from samples where status = 'failed'").item())
+    return int(where.open().sql("select count(*) from samples where status = 'failed'").item())
 
 
 @contextmanager
-def _interruptible(store: Path) -> Iterator[None]:
+def _interruptible(store: Path | str) -> Iterator[None]:
     """Ctrl-C and SIGTERM end a run between batches; what to do next is said."""
     try:
         yield
     except KeyboardInterrupt:
-        from actstore.store import open as open_store
+        from actstore_extract.run.places import place
 
-        if (store / "commits").is_dir():
-            opened = open_store(store)
+        where = place(store)
+        if where.is_there:
+            opened = where.open()
             done = sum(commit.samples for commit in opened.commits)
             _say(f"\n{store}: stopped; {done} of {opened.plan.height} samples are kept; the same command goes on")
         raise

@@ -7,7 +7,7 @@ from typing import Any
 
 import actstore
 from actstore.errors import visible
-from actstore.format.given import names, path_of, text, whole
+from actstore.format.given import names, path_of, place_of, text, whole
 from actstore.store import Store
 from actstore_extract.recipe.recipe import load, made
 from actstore_extract.run.ranks import share_of
@@ -26,7 +26,7 @@ def extract(
     share: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Store:
-    """Run a recipe's model over its samples and keep what it says in a store at `path`; the same call goes on.
+    """Run a recipe's model over its samples, and keep what it says in a store at `path` or URL; the same call goes on.
 
     recipe: a dictionary with the sections of a recipe, a TOML file, or the name of one that ships.
     changes: as `--set` has them, such as "samples.limit=100". share: "3/16", the third of sixteen.
@@ -37,7 +37,7 @@ def extract(
 
     >>> extract("digits-fusion", "demo/fusion", changes=["samples.limit=20"])            # doctest: +SKIP
     """
-    changed, where = names(changes, "changes"), path_of(path, "a store")
+    changed, where = names(changes, "changes"), place_of(path, "a store")
     mine = None if share is None else text(share, "share")
     size = None if batch_size is None else whole(batch_size, "batch_size", least=1)
     if isinstance(recipe, Mapping):

@@ -11,12 +11,9 @@ from typing import Any
 
 import polars as pl
 
-import actstore
-from actstore.creation.empty import check_free
 from actstore.errors import ActstoreError, AlreadyCommittedError
 from actstore.format.commits import Commit
 from actstore.format.lens import Lens
-from actstore.format.names import HEADER, INDEX
 from actstore.format.plan import prepare
 from actstore.progress import Bar, bar
 from actstore.store import Store
@@ -39,6 +36,7 @@ from actstore_extract.run.extractor import BATCHES_ENCODED, Extractor
 from actstore_extract.run.fingerprint import decoder_weights, fingerprint
 from actstore_extract.run.lens import lens_of
 from actstore_extract.run.notes import missing, notes
+from actstore_extract.run.places import Place, place
 from actstore_extract.run.ranks import Share, device_of, share_of
 from actstore_extract.run.resume import check_same, check_samples, recipe_of
 from actstore_extract.run.said import tokens_of
@@ -226,13 +224,14 @@ class Run:
             say=self.say,
         )
 
-    def extract(self, path: Path) -> Summary:
-        """Create the store at `path`, or go on with it; returns when nothing is left for this process to do.
+    def extract(self, path: Path | str) -> Summary:
+        """Create the store at `path` or URL, or go on with it; returns when nothing is left for this process to do.
 
         Of several that run it, each takes its share first, then what others have left.
         Raises PlanError if the store there was made from another recipe or other weights.
         """
-        store = self._open(path)
+        where = place(path)
+        store = self._open(where)
         before = store.run["recipe"]["capture"]["batch_size"]
         own = self.recipe.capture.batch_size
         batch_size = self.batch_size or (own if own != before else int(store.run["batch_size"]))
@@ -241,10 +240,10 @@ class Run:
             commits = self._take(store, self.share.own, batch_size)
             commits += self._take(store, self.share.others, batch_size) if self.share.of > 1 else []
         left = len(store.remaining)
-        if not left and (commits or not (path / INDEX).exists()):
-            actstore.open(path).write_index()
+        if not left:
+            where.finish(wrote=bool(commits))
         if not left and self.recipe.capture.thumbnails:
-            thumbnails.keep(actstore.open(path), self.samples, self.recipe.capture.thumbnails, self.say)
+            where.share(thumbnails.keep(where.open(), self.samples, self.recipe.capture.thumbnails, self.say))
         return Summary(
             samples=sum(commit.samples for commit in commits),
             failed=sum(int(commit.by["failed"]) for commit in commits),
@@ -316,10 +315,10 @@ class Run:
             except AlreadyCommittedError:
                 return None
 
-    def _open(self, path: Path) -> Store:
-        if not (path / HEADER).exists():
-            return self._create(path)
-        store = actstore.open(path)
+    def _open(self, where: Place) -> Store:
+        if not where.is_there:
+            return self._create(where)
+        store = where.open()
         self.there = store.run
         if made_by := recipe_of(store):  # what the recipe leaves open stays as it was
             if self.recipe.model.dtype is None:
@@ -330,12 +329,12 @@ class Run:
         check_samples(store, self.asked)
         return store
 
-    def _create(self, path: Path) -> Store:
+    def _create(self, where: Place) -> Store:
         batch_size = self.batch_size or self.recipe.capture.batch_size
         try:
-            check_free(path)  # before the model runs
+            where.check_free()  # before the model runs
         except ActstoreError:
-            if not (path / HEADER).exists():  # else another rank was first
+            if not where.is_there:  # else another rank was first
                 raise
         prepare(self.asked)  # refuses bad columns before the model runs
         check_answers(self.recipe.capture.answers, self.asked, limited=self.recipe.samples.limit is not None)
@@ -350,8 +349,7 @@ class Run:
         size = self.recipe.capture.part_samples or samples_per_part(content, batch_size, self.planned.height)
         batch = pl.int_range(self.planned.height, eager=True) // size
         try:
-            return actstore.create(
-                path,
+            return where.create(
                 plan=self.planned.with_columns(batch.alias("batch")),
                 layers=self.layers,
                 blocks=self.blocks,
@@ -364,8 +362,8 @@ class Run:
                 image_from=self.model.inject,
             )
         except ActstoreError:
-            if (path / HEADER).exists():  # another rank was first
-                return self._open(path)
+            if where.is_there:  # another rank was first
+                return self._open(where)
             raise
 
     def lens(self, content: Content, batch_size: int) -> Lens | None:

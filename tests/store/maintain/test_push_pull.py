@@ -116,7 +116,7 @@ def test_what_is_damaged_there_is_told_and_mended(made, served, capfd):
     served.objects[key] = whole[key][:-1] + bytes([whole[key][-1] ^ 1])
     assert run(["verify", URL]) == 1
     said = "".join(capfd.readouterr())
-    assert f"{URL}: 1 of 18 checks failed" in said
+    assert f"{URL}: 1 of 20 checks failed" in said
     assert key.removeprefix("runs/s/") in said
     assert f"actstore push FOLDER {URL}" in said
     del served.objects[key]
