@@ -10,21 +10,18 @@ from numpy.typing import NDArray
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.overlap.measure import label_overlap_from, label_overlap_without
 from actstore_analyze.study.conditions import NONE
-from actstore_analyze.study.intervals import Bounds, difference, jackknifed, of_mean, paired
+from actstore_analyze.study.differences import DIFFERENCE
+from actstore_analyze.study.intervals import Bounds, difference, jackknifed
 from actstore_analyze.study.units import constant
 
-__all__ = ["PAIRED", "TOLD", "Left", "left", "of_overlaps", "of_samples"]
+__all__ = ["PAIRED", "Left", "left", "of_overlaps"]
 
 Floats = NDArray[np.float64]
 PAIRED = (
     "Differences are from the model as it is, over the samples that ran under both, with their 95 % interval: of right "
-    "and wrong Bonett and Price's (2012), of probabilities the bootstrap's over samples, of overlaps the jackknife's."
+    "and wrong Bonett and Price's (2012), of other means the bootstrap's over samples, of overlaps the jackknife's."
 )
-SCHEMA = {"condition": pl.String, "metric": pl.String} | dict.fromkeys(
-    ("difference", "difference_low", "difference_high"), pl.Float64
-)
-
-TOLD = pl.DataFrame(schema={**dict.fromkeys(("condition", "sample_id", "metric"), pl.String), "value": pl.Float64})
+SCHEMA = {"condition": pl.String, "metric": pl.String} | dict.fromkeys(DIFFERENCE, pl.Float64)
 
 
 class Left(NamedTuple):
@@ -78,16 +75,4 @@ def of_overlaps(found: Sequence[Left]) -> pl.DataFrame:
             order = [place[name] for name in one.samples]
             change = one.value - plain.value
             rows.append((one.condition, "overlap", change, *difference(change, one.without - plain.without[order])))
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
-
-
-def of_samples(told: pl.DataFrame) -> pl.DataFrame:
-    """SCHEMA, of values of samples, as TOLD has them."""
-    plain = told.filter(pl.col("condition") == NONE).select("sample_id", "metric", before="value")
-    both = told.filter(pl.col("condition") != NONE).join(plain, on=["sample_id", "metric"], maintain_order="left")
-    rows = []
-    for (condition, metric), own in both.group_by("condition", "metric", maintain_order=True):
-        changes = (own["value"] - own["before"]).to_numpy()
-        bounds = paired if metric == "accuracy" else of_mean
-        rows.append((condition, metric, float(changes.mean()), *bounds(changes)))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.progress import bar
 from actstore.store import Store
-from actstore_analyze.knockout.differences import PAIRED, left, of_overlaps, of_samples
+from actstore_analyze.knockout.differences import PAIRED, left, of_overlaps
 from actstore_analyze.knockout.study import FOUND, as_found, averaged, means, say_copies, with_share
 from actstore_analyze.overlap.measure import chance_level
 from actstore_analyze.patch import measure as patching
 from actstore_analyze.patch.replayed import compared
 from actstore_analyze.study import answers
 from actstore_analyze.study.conditions import NONE
+from actstore_analyze.study.differences import of_samples
 from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.knocked import Knocked, as_knocked
 from actstore_analyze.study.said import SPACES

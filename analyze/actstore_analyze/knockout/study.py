@@ -10,7 +10,7 @@ import polars as pl
 from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
-from actstore_analyze.knockout.differences import PAIRED, TOLD, Left, left, of_overlaps, of_samples
+from actstore_analyze.knockout.differences import PAIRED, Left, left, of_overlaps
 from actstore_analyze.neighbors import firsts
 from actstore_analyze.overlap.measure import chance_level
 from actstore_analyze.overlap.study import say_highest
@@ -18,6 +18,7 @@ from actstore_analyze.published import curves
 from actstore_analyze.score.study import ALL, Scored
 from actstore_analyze.study import answers, said
 from actstore_analyze.study.conditions import NONE, samples_under
+from actstore_analyze.study.differences import TOLD, of_samples
 from actstore_analyze.study.intervals import Z, wilson
 from actstore_analyze.study.knocked import Knocked, knocked
 from actstore_analyze.study.selection import Say, choose, groups
@@ -60,7 +61,7 @@ class Knockout(WithInterval):
     label: str = "label"
     role: str = LAST
     k: int = 30
-    interval: str = "paired"
+    interval: str = "paired scores"
 
     measure: ClassVar[str] = "knockout"
     always: ClassVar[tuple[str, ...]] = ("k",)
@@ -147,18 +148,18 @@ class Knockout(WithInterval):
         spread, repeats, chance, n, by knockout and window.
 
         window: the last of `blocks`, 0 for the model as it is, NULL for others than the last; low and high: 95 %
-        interval, of repeats the mean of theirs; difference: from the model as it is, over the same samples, NULL of VQA
-        accuracy and CIDEr; spread: standard deviation over repeats (n - 1), NULL without any.
+        interval, of repeats the mean of theirs; difference: from the model as it is, over the same samples; spread:
+        standard deviation over repeats (n - 1), NULL without any.
         """
         conditions, right = knocked(store), answers.right(store, self.label) or self.label
         units = self.units(store, say=say)
         chance = chance_level(labels(units[0].group.positions[0])) if units else None
         overlaps = self.mapped(store, self.question.left, units)
         asked = samples_under([one.condition for one in conditions], self.sql)
-        told = [_right(store, asked, right), _probabilities(store, asked, right)]
-        found = pl.concat(
-            [as_found(overlaps, chance), *_scores(store, asked, say), _accuracy(store, asked, right), means(told[1])]
-        )
+        probabilities, scored = _probabilities(store, asked, right), _scored(store, asked, say)
+        told = [_right(store, asked, right), probabilities, *(own for _, own in scored)]
+        scores = [_as_found(table) for table, _ in scored]
+        found = pl.concat([as_found(overlaps, chance), *scores, _accuracy(store, asked, right), means(probabilities)])
         if not found.height:
             raise ActstoreError(f"nothing to measure in {store}: neither labels, nor answers, nor captions")
         differences = pl.concat([of_overlaps(overlaps), of_samples(pl.concat(told))])
@@ -190,26 +191,29 @@ def _table(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=FOUND, orient="row")
 
 
-def _scores(store: Store, asked: str, say: Say) -> list[pl.DataFrame]:
-    """What the model said, scored as far as the samples have references."""
+def _scored(store: Store, asked: str, say: Say) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
+    """What the model said, scored as far as the samples have references: the table of each task, and TOLD."""
     columns = store.sql(f"from ({asked}) limit 0").columns
     found = []
     for task, truth in TASKS.items():
         if truth not in columns:
             continue
         try:
-            scores = Scored.of(store, task=task, sql=asked).table(store, say=say)
+            call = Scored.of(store, task=task, sql=asked)
+            samples = call.samples(store, say=say)
+            found.append((call.scored(samples), call.told(samples)))
         except ActstoreError as error:
             say(f"no scores of task {task}: {error}")
-            continue
-        whole = scores.filter(pl.col("split") == ALL)
-        found.append(
-            whole.select(
-                "condition", "metric", pl.col("score").alias("value"), "low", "high",
-                pl.lit(None, pl.Float64).alias("chance"), "n",
-            )
-        )  # fmt: skip
     return found
+
+
+def _as_found(scores: pl.DataFrame) -> pl.DataFrame:
+    """FOUND, of scores."""
+    whole = scores.filter(pl.col("split") == ALL)
+    return whole.select(
+        "condition", "metric", pl.col("score").alias("value"), "low", "high",
+        pl.lit(None, pl.Float64).alias("chance"), "n",
+    )  # fmt: skip
 
 
 def _accuracy(store: Store, asked: str, label: str) -> pl.DataFrame:

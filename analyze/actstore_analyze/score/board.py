@@ -23,6 +23,7 @@ from actstore_analyze.study.subjects import Subject
 
 __all__ = ["Board", "boards"]
 
+TELLING = ("said", "truth", "differences")  # parameters that scores beside each other need not share
 ROW = 24  # pixels for each model
 NAMES = {
     "vqa": "VQA accuracy",
@@ -101,7 +102,8 @@ class Board:
     @property
     def data(self) -> pl.DataFrame:
         """The tables of all stores, one below the other; the model as it is before its conditions."""
-        return pl.concat(one.ordered.select(pl.lit(one.subject.title).alias("store"), pl.all()) for one in self.scores)
+        tables = (one.ordered.select(pl.lit(one.subject.title).alias("store"), pl.all()) for one in self.scores)
+        return pl.concat(tables, how="diagonal")
 
     @property
     def side_by_side(self) -> pl.DataFrame:
@@ -110,7 +112,7 @@ class Board:
         """
         places, ends = decimals(pl.col("score")), (decimals(pl.col(name)) for name in ("low", "high"))
         printed = pl.format(" [{}]", decimals(pl.col("published"))).fill_null("")
-        own = pl.concat(one.published for one in self.scores).select("published")
+        own = pl.concat(one.published.select("published") for one in self.scores)
         said = self.data.with_columns(own).with_columns(
             cell=pl.concat_str(pl.format("{} ({} to {})", places, *ends), printed)
         )
@@ -142,14 +144,14 @@ def boards(subjects: Sequence[Subject], *, takes: Callable[[Result], bool] = lam
     found: dict[str, list[Score]] = {}
     for subject in subjects:
         for call, table in _saved(subject, takes, say):
-            same = {name: value for name, value in call.parameters.items() if name not in ("said", "truth")}
+            same = {name: value for name, value in call.parameters.items() if name not in TELLING}
             found.setdefault(json.dumps(same, sort_keys=True), []).append(Score(subject, call, table))
     return sorted(map(Board, found.values()), key=lambda board: list(NAMES).index(board.scores[0].call.task))
 
 
 def _saved(subject: Subject, takes: Callable[[Result], bool], say: Say) -> list[tuple[Scored, pl.DataFrame]]:
     def again(parameters: dict[str, Any]) -> Scored:
-        call = (Reviewed if "judge" in parameters else Scored)(**parameters)
+        call = (Reviewed if "judge" in parameters else Scored)(**{"differences": False, **parameters})
         if call.task not in NAMES:
             raise ActstoreError(f"a task that this version does not know: {call.task}")
         return call

@@ -42,9 +42,10 @@ def score(
     """Score what the model said against columns of the plan, by condition and split, with 95 % intervals.
 
     Shares have Wilson's interval; means (vqa, cider) and F1 the bootstrap's over samples, with CIDEr's word weights
-    held as they are. Captions are scored split at white space and nothing else, as in the paper's code, and as tokens
-    of the Penn Treebank, COCO's practice (cider_ptb, cider_d_ptb). CIDEr weighs words within each split: its scores of
-    a split and of all do not add up.
+    held as they are. Under conditions, difference is that from the model as it is, over the same samples. Captions are
+    scored split at white space and nothing else, as in the paper's code, and as tokens of the Penn Treebank, COCO's
+    practice (cider_ptb, cider_d_ptb). CIDEr weighs words within each split: its scores of a split and of all do not add
+    up.
     MME is in points, 200 at most for a task; perception and cognition sum theirs. LLaVA-Bench's relative is the judge's
     ratings over those of the reference; its replies are kept in the store: a second run asks nothing, and with --force
     what had an unclear reply.

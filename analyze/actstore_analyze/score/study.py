@@ -13,6 +13,8 @@ import polars as pl
 from actstore.errors import ActstoreError, nearest
 from actstore.store import Store
 from actstore_analyze.score.tasks import MIRRORED, TASKS, Score, numbered
+from actstore_analyze.study.conditions import NONE
+from actstore_analyze.study.differences import DIFFERENCE, TOLD, of_samples
 from actstore_analyze.study.said import SPACES
 from actstore_analyze.study.selection import Say
 
@@ -26,7 +28,7 @@ _LIST = re.compile(r"\[\s*(['\"{\[]|$)")  # as Python or numpy write one
 
 SCHEMA = {
     **dict.fromkeys(("task", "metric", "condition", "split"), pl.String),
-    **dict.fromkeys(("score", "low", "high"), pl.Float64),
+    **dict.fromkeys(("score", "low", "high", *DIFFERENCE), pl.Float64),
     "n": pl.Int64,
     **dict.fromkeys(("said", "truth"), pl.String),
 }
@@ -40,6 +42,7 @@ class Scored:
     sql: str
     said: str
     truth: str
+    differences: bool = True
 
     measure: ClassVar[str] = "score"
 
@@ -82,19 +85,51 @@ class Scored:
         return shlex.join([*words, "--task", self.task, "--said", self.said, "--truth", self.truth])
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
-        """SCHEMA: for each condition all splits together, then each."""
+        """SCHEMA: for each condition all splits together, then each.
+
+        difference: from the model as it is, over the same samples, with its 95 % interval; NULL of that itself, of what
+        is no mean over samples, and of rows without a sample_id. Not there if every score is of the model as it is.
+        """
         samples = self.samples(store, say=say)
+        table = self.scored(samples)
+        if set(table["condition"]) == {NONE}:
+            return table.drop(DIFFERENCE)
+        found = [(ALL, samples), *samples.drop_nulls("split").group_by("split", maintain_order=True)]
+        differences = [
+            of_samples(self.told(own)).select(
+                pl.lit(name[0] if isinstance(name, tuple) else name).alias("split"), pl.all()
+            )
+            for name, own in found
+        ]
+        on = ["split", "condition", "metric"]
+        joined = table.drop(DIFFERENCE).join(pl.concat(differences), on=on, how="left", maintain_order="left")
+        return joined.select(table.columns)
+
+    def scored(self, samples: pl.DataFrame) -> pl.DataFrame:
+        """SCHEMA of samples, without differences."""
         parts = []
         for (condition,), own in samples.group_by("condition", maintain_order=True):
             parts.append((condition, ALL, own))
             splits = own.filter(pl.col("split").is_not_null())
             parts += [(condition, name, split) for (name,), split in splits.group_by("split", maintain_order=True)]
         rows = [
-            (self.task, found.metric, condition, split, *found[1:], own.height, self.said, self.truth)
+            (self.task, found.metric, condition, split, *found[1:], None, None, None, own.height, self.said, self.truth)
             for condition, split, own in parts
             for found in self._scores(own, f"{condition}, {split}")
         ]
         return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+    def told(self, samples: pl.DataFrame) -> pl.DataFrame:
+        """TOLD of samples: what is a mean over them, each by itself."""
+        each = TASKS[self.task].each
+        found = []
+        for (condition,), own in samples.group_by("condition", maintain_order=True):
+            if each is None or own["sample_id"].null_count() or own["sample_id"].is_duplicated().any():
+                continue
+            values = each(own["said"].to_list(), own["truth"].to_list())
+            names = own.select(pl.lit(str(condition)).alias("condition"), "sample_id")
+            found += [names.with_columns(metric=pl.lit(name), value=pl.Series(of)) for name, of in values.items()]
+        return pl.concat([TOLD, *found])
 
     def _scores(self, own: pl.DataFrame, where: str) -> list[Score]:
         try:
@@ -103,7 +138,7 @@ class Scored:
             raise ActstoreError(f"{where}: {error}") from None
 
     def samples(self, store: Store, *, say: Say) -> pl.DataFrame:
-        """condition, split, said, truth (a list) and what the task needs, of what was run and has both."""
+        """condition, sample_id, split, said, truth (a list) and what the task needs, of what was run and has both."""
         asked = store.sql(_query(self.sql))
         if "status" in asked.columns:
             asked = asked.filter(pl.col("status") == "ok")
@@ -121,6 +156,7 @@ class Scored:
         ]
         found = asked.select(
             condition=pl.col("condition") if "condition" in asked.columns else pl.lit("none"),
+            sample_id=pl.col("sample_id") if "sample_id" in asked.columns else pl.lit(None, pl.String),
             split=pl.col("split").cast(pl.String) if "split" in asked.columns else pl.lit(None, pl.String),
             said=pl.col(self.said).cast(pl.String).str.strip_chars(SPACES + "\n\t").str.normalize("NFC"),
             truth=pl.Series(truths, dtype=pl.List(pl.String)),

@@ -34,7 +34,8 @@ Scorer = Callable[[pl.DataFrame], list[Score]]
 
 @dataclass(frozen=True)
 class Task:
-    """How answers are scored, and the columns that may hold the truth, likeliest first.
+    """How answers are scored, and the columns that may hold the truth, likeliest first; each: what is a mean over
+    samples, sample by sample.
 
     `score` takes said, truth (lists), split, and the columns that it `needs`; llava-bench also what a judge said:
     rating and reference_rating.
@@ -43,6 +44,7 @@ class Task:
     score: Scorer
     columns: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    each: Callable[[Sequence[str], Truths], dict[str, NDArray[np.float64]]] | None = None
 
 
 def _of(score: Callable[[Sequence[str], Truths], list[Score]]) -> Scorer:
@@ -50,20 +52,26 @@ def _of(score: Callable[[Sequence[str], Truths], list[Score]]) -> Scorer:
     return lambda samples: score(samples["said"].to_list(), samples["truth"].to_list())
 
 
-def _vqa(said: Sequence[str], truths: Truths) -> list[Score]:
+def _means_of(each: Callable[[Sequence[str], Truths], dict[str, NDArray[np.float64]]]) -> Scorer:
+    return _of(lambda said, truths: [_mean(name, values) for name, values in each(said, truths).items()])
+
+
+def _shares_of(each: Callable[[Sequence[str], Truths], dict[str, NDArray[np.float64]]]) -> Scorer:
+    return _of(lambda said, truths: [_share(name, int(v.sum()), len(v)) for name, v in each(said, truths).items()])
+
+
+def _vqa(said: Sequence[str], truths: Truths) -> dict[str, NDArray[np.float64]]:
     ways = {"vqa_accuracy": vqa_accuracy, "vqa_of_all": vqa_of_all}
-    return [
-        _mean(name, np.array([way(*pair) for pair in zip(said, truths, strict=True)])) for name, way in ways.items()
-    ]
+    return {name: np.array([way(*pair) for pair in zip(said, truths, strict=True)]) for name, way in ways.items()}
 
 
-def _cider(said: Sequence[str], truths: Truths) -> list[Score]:
+def _cider(said: Sequence[str], truths: Truths) -> dict[str, NDArray[np.float64]]:
     variants, kinds = {"cider": "plain", "cider_d": "d"}, {"": "raw", "_ptb": "ptb"}
-    return [
-        _mean(f"{name}{ending}", cider_per_image(said, truths, variant=variant, tokens=tokens))
+    return {
+        f"{name}{ending}": cider_per_image(said, truths, variant=variant, tokens=tokens)
         for ending, tokens in kinds.items()
         for name, variant in variants.items()
-    ]
+    }
 
 
 def _pope(said: Sequence[str], truths: Truths) -> list[Score]:
@@ -83,9 +91,14 @@ def _pope(said: Sequence[str], truths: Truths) -> list[Score]:
     return [*scores[:3], Score("f1", found.f1, low, high), *scores[3:]]
 
 
-def _gqa(said: Sequence[str], truths: Truths) -> list[Score]:
+def _gqa(said: Sequence[str], truths: Truths) -> dict[str, NDArray[np.float64]]:
     right = [gqa_accuracy([one], [_only(truth)]) for one, truth in zip(said, truths, strict=True)]
-    return [_share("exact_match", int(sum(right)), len(right))]
+    return {"exact_match": np.array(right, np.float64)}
+
+
+def _pope_each(said: Sequence[str], truths: Truths) -> dict[str, NDArray[np.float64]]:
+    right = [pope([one], [_only(truth)]).accuracy for one, truth in zip(said, truths, strict=True)]
+    return {"accuracy": np.array(right, np.float64)}
 
 
 MIRRORED = "question_id"  # of lmms-lab/MME: the folder and name of the picture, which is not named otherwise
@@ -149,11 +162,11 @@ def _relative(samples: pl.DataFrame) -> list[Score]:
     return [relative, _mean("rating", own), _mean("reference_rating", reference), unclear]
 
 
-def _answers(said: Sequence[str], truths: Truths) -> list[Score]:
+def _answers(said: Sequence[str], truths: Truths) -> dict[str, NDArray[np.float64]]:
     """Equal to any of the answers, both sides normalised as for VQA."""
     pairs = zip(said, truths, strict=True)
     right = [normalised(one) in {normalised(truth) for truth in others} for one, others in pairs]
-    return [_share("accuracy", sum(right), len(right))]
+    return {"accuracy": np.array(right, np.float64)}
 
 
 def _only(truth: Sequence[str]) -> str:
@@ -171,11 +184,11 @@ def _mean(metric: str, values: NDArray[np.float64]) -> Score:
 
 
 TASKS = {
-    "vqa": Task(_of(_vqa), ("answers",)),
-    "cider": Task(_of(_cider), ("captions",)),
-    "pope": Task(_of(_pope), ("label", "answer")),
-    "gqa": Task(_of(_gqa), ("answer", "label")),
+    "vqa": Task(_means_of(_vqa), ("answers",), each=_vqa),
+    "cider": Task(_means_of(_cider), ("captions",), each=_cider),
+    "pope": Task(_of(_pope), ("label", "answer"), each=_pope_each),
+    "gqa": Task(_shares_of(_gqa), ("answer", "label"), each=_gqa),
     "mme": Task(_mme, ("label", "answer"), needs=("image",)),
     "llava-bench": Task(_relative, ("answer",), needs=("question", "context")),
-    "answers": Task(_of(_answers), ("label", "answer", "answers")),
+    "answers": Task(_shares_of(_answers), ("label", "answer", "answers"), each=_answers),
 }

@@ -154,6 +154,12 @@ def test_scores_where_there_are_references(tmp_path):
         votes = [vqa_accuracy(*pair) for pair in zip(texts, own["answers"].to_list(), strict=True)]
         assert values(found, "vqa_accuracy")[key] == pytest.approx(np.mean(votes))
         assert (np.mean(votes) > 0) == (name == "none")
+    of_eoi = found.filter(knockout="eoi-knockout", window=2)
+    for metric in ("vqa_accuracy", "cider"):
+        (row,) = of_eoi.filter(metric=metric).iter_rows(named=True)
+        before = values(found, metric)["none", 0]
+        assert row["difference"] == pytest.approx(row["value"] - before)
+        assert row["difference_low"] <= row["difference"] <= row["difference_high"] < 0
     draws = [
         cider(own["generated_text"].to_list(), own["captions"].to_list())
         for i in (1, 2)
