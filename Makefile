@@ -8,11 +8,12 @@ INPUTS ?= 100000
 WORKERS ?= 2
 MODELS ?= .venv-models
 OLDEST ?= .venv-oldest
+DADAPY ?= .venv-dadapy
 CALLS  ?= 10000
 SEED   ?= 0
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo demo-real test test-slow test-oldest docs dist models fuzz fuzz-commands lint bench bench-quick clean
+.PHONY: help demo demo-real test test-slow test-oldest docs dist models fuzz fuzz-commands lint bench bench-gpu bench-quick clean
 
 help: ## say what each word does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -94,11 +95,22 @@ lint: $(VENV)/.dev ## check format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## measure speed against baselines: a table, bench/bench.json and figures (up to an hour)
+$(VENV)/.rivals: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet $(PINNED) 'nnsight==0.8.1'
+	@touch $@
+
+$(DADAPY)/.made: tests/bench/dadapy.sh | $(BIN)/python
+	rm -rf $(DADAPY)
+	sh tests/bench/dadapy.sh $(BIN)/python $(DADAPY) && touch $@ || echo "DADApy cannot be installed; it is left out"
+
+bench: $(VENV)/.rivals $(DADAPY)/.made ## measure speed beside baselines and other tools: a table, bench/bench.json, bench/bench.png (a quarter of an hour)
 	$(BIN)/python tests/bench
+
+bench-gpu: $(VENV)/.dev ## measure extraction on a GPU, in less than eight minutes: a table, and bench-gpu.json
+	$(BIN)/python tests/bench/gpu.py --json bench-gpu.json
 
 bench-quick: $(VENV)/.dev ## the same with small sizes, in less than two minutes
 	$(BIN)/python tests/bench --quick
 
 clean: ## remove environments and what the demo, the benchmark and the documentation wrote
-	rm -rf $(VENV) $(MODELS) $(OLDEST) demo demo-real bench docs/_build docs/shown
+	rm -rf $(VENV) $(MODELS) $(OLDEST) $(DADAPY) demo demo-real bench docs/_build docs/shown

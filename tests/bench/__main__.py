@@ -1,8 +1,8 @@
 """Every benchmark, one table: python tests/bench [--quick] [--out FOLDER] [PROGRAM...]
 
 Each program runs in a process of its own, so that its memory is its own, one after the other. FOLDER gets bench.json
-(the rows, and the versions, cores, commit and commands that made them), bench.png and scaling.png. A program that fails
-is said and left out.
+(the rows, and the versions, cores, commit and commands that made them) and bench.png. A program that fails is said and
+left out; rivals that are not installed are, too: `make bench` installs them.
 """
 
 import argparse
@@ -17,9 +17,11 @@ import altair as alt
 import polars as pl
 from measuring import COLUMNS, machine, show
 
+from actstore.commands.table import render
+
 HERE = Path(__file__).parent
 ARROWS = {"more": "→", "less": "←"}  # which way is better
-PROGRAMS = ("startup", "store", "index", "measures", "extraction", "rivals", "replay")
+PROGRAMS = ("startup", "store", "index", "measures", "extraction", "rivals", "dadapy", "replay")
 
 
 def ran(program: str, quick: bool, out: Path) -> tuple[pl.DataFrame, str]:
@@ -42,7 +44,7 @@ def drawn(table: pl.DataFrame) -> alt.VConcatChart:
         state=pl.col("met").replace_strict({True: "goal met", False: "goal not met"}, default="no goal"),
     )
     charts = [_of_program(rows, rows["program"][0]) for rows in chosen.partition_by("program", maintain_order=True)]
-    return alt.vconcat(*charts).configure_axis(labelLimit=620).configure_view(stroke="#ddd")
+    return alt.vconcat(*charts)
 
 
 def _of_program(table: pl.DataFrame, name: str) -> alt.LayerChart:
@@ -99,6 +101,20 @@ def _over(lines: pl.DataFrame, axis: str, other: str) -> alt.Chart:
     )
 
 
+def met(table: pl.DataFrame) -> str:
+    """Print the rows that have a goal, with what was found; how many reached it."""
+    goals = table.filter(pl.col("met").is_not_null())
+    said = {True: "met", False: "not met"}
+    render(
+        goals.select(
+            "program", "what", "beside", "goal", found=pl.col("ratio").round_sig_figs(3),
+            met=pl.col("met").replace_strict(said, return_dtype=pl.String),
+        ),
+        "table",
+    )  # fmt: skip
+    return f"{goals['met'].sum()} of {goals.height} goals met"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     there = [name for name in PROGRAMS if (HERE / f"{name}.py").exists()]
@@ -119,11 +135,11 @@ def main() -> None:
     show(table)
     facts = {**machine(), "commands": commands, "seconds": round(time.monotonic() - started)}
     (asked.out / "bench.json").write_text(json.dumps({**facts, "rows": table.to_dicts()}, indent=1))
-    drawn(table).save(asked.out / "bench.png", scale_factor=2)
-    if table["points"].is_not_null().any():
-        scaling(table).save(asked.out / "scaling.png", scale_factor=2)
-    goals = table.filter(pl.col("met").is_not_null())
-    print(f"{goals['met'].sum()} of {goals.height} goals met; {asked.out}/bench.json, {asked.out}/bench.png")
+    charts = [drawn(table), *([scaling(table)] if table["points"].is_not_null().any() else [])]
+    figure = alt.hconcat(*charts).resolve_scale(color="independent", shape="independent", strokeDash="independent")
+    styled = figure.configure_axis(labelLimit=620).configure_view(stroke="#ddd")
+    styled.save(asked.out / "bench.png", scale_factor=2)
+    print(f"{met(table)}; {facts['seconds']} s; {asked.out}/bench.json, {asked.out}/bench.png")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,11 @@
 """The way from points to density peaks, step by step, against DADApy in an environment of its own.
 
-python tests/bench/dadapy.py --python ENV/bin/python [--points 20000] [--width 512] [--adp 50000]
+python tests/bench/dadapy.py [--quick] [--python ENV/bin/python] [--points 20000] [--width 512] [--adp 50000]
 
-DADApy needs numpy below 2, so it cannot share an environment with actstore. One that works (DADApy 0.3.4, Python 3.11):
-
-    python3.11 -m venv ENV && ENV/bin/pip install "numpy<2" scipy scikit-learn "cython<3.1" setuptools wheel \
-        matplotlib seaborn tqdm networkx psutil "jax==0.4.30" "jaxlib==0.4.30" "flax==0.8.5" "optax<0.2.4"
-    ENV/bin/pip install --no-build-isolation --no-deps dadapy==0.3.4
-
-Without --python the rival's columns stay empty. Both get the same unit vectors in float32 and one thread.
+DADApy needs numpy below 2, so it cannot share an environment with actstore: `make bench` makes .venv-dadapy for it
+(tests/bench/dadapy.sh). Without one nothing is beside ours. Both get the same unit vectors in float32 and one thread.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -25,15 +19,16 @@ THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THR
 os.environ |= THREADS  # before numpy is imported
 
 import numpy as np  # noqa: E402
-import polars as pl  # noqa: E402
+from measuring import Goal, finish, parser, row  # noqa: E402
 
-from actstore.commands.table import render  # noqa: E402
 from actstore_analyze.cluster.density import knn_log_density  # noqa: E402
 from actstore_analyze.cluster.measure import density_peaks_from  # noqa: E402
 from actstore_analyze.dimension.measure import gride_from  # noqa: E402
 from actstore_analyze.neighbors import nearest  # noqa: E402
 
 K, MAX_K, ID_RANK, Z = 15, 128, 16, 1.2
+ALL = Goal("<=", 1 / 3)  # of the CPU time of DADApy
+ENVIRONMENT = Path(__file__).parents[2] / ".venv-dadapy/bin/python"
 
 RIVAL = """
 import json, sys, time
@@ -94,31 +89,34 @@ def theirs(python: str, x: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, A
     return found
 
 
-def compared(n: int, width: int, python: str | None) -> pl.DataFrame:
-    """CPU seconds of each step, ours and theirs, and the ratio; the last row is all of them."""
+def compared(n: int, width: int, python: str | None) -> list[dict[str, Any]]:
+    """CPU seconds of each step, ours and theirs; the last row is all of them, the one before without the search."""
     x = points(n, width)
     own, other = ours(x), theirs(python, x) if python else None
-    rows = []
-    for name in (*own["spent"], "all"):
-        cpu, rival = (
-            None if one is None else sum(one["spent"].values()) if name == "all" else one["spent"][name]
-            for one in (own, other)
-        )
-        rows.append((name, n, width, cpu, rival, cpu / rival if rival else None))
     print(f"{n} x {width}: dimension {own['id']:.3f}, {own['clusters']} clusters", end="")
-    print(f"; DADApy: {other['id']:.3f}, {other['clusters']}" if other else "; no DADApy: give --python")
-    return pl.DataFrame(rows, schema=["step", "points", "width", "cpu_s", "dadapy_cpu_s", "ratio"], orient="row")
+    print(f"; DADApy: {other['id']:.3f}, {other['clusters']}" if other else "; no DADApy in .venv-dadapy")
+    steps = {name: (name,) for name in own["spent"]}
+    steps |= {"from neighbours on": tuple(own["spent"])[1:], "all steps": tuple(own["spent"])}
+    rows = []
+    for name, parts in steps.items():
+        cpu = sum(own["spent"][part] for part in parts)
+        rival = None if other is None else sum(other["spent"][part] for part in parts)
+        goal = ALL if name == "all steps" and width > 16 else None
+        rows.append(row(f"{name}, {n} x {width}", cpu, "CPU s", "DADApy", rival, goal=goal))
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--python", help="of an environment with DADApy")
-    parser.add_argument("--points", type=int, default=4000)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--adp", type=int, default=10_000, help="points of width 16, for the density peaks step")
-    asked = parser.parse_args()
-    tables = [compared(asked.points, asked.width, asked.python), compared(asked.adp, 16, asked.python)]
-    render(pl.concat(tables, how="vertical_relaxed"), "table", None)
+    made = parser(__doc__)
+    made.add_argument("--python", type=Path, default=ENVIRONMENT, help="of an environment with DADApy")
+    made.add_argument("--points", type=int)
+    made.add_argument("--width", type=int, default=512)
+    made.add_argument("--adp", type=int, help="points of width 16, for the density peaks step")
+    asked = made.parse_args()
+    python = str(asked.python) if asked.python.exists() else None
+    rows = compared(asked.points or (1000 if asked.quick else 8000), asked.width, python)
+    rows += compared(asked.adp or (2000 if asked.quick else 20_000), 16, python)
+    finish(asked, rows)
 
 
 if __name__ == "__main__":

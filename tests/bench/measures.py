@@ -106,29 +106,35 @@ Calls = dict[str, Callable[[], object]]
 Rows = list[dict[str, Any]]
 
 
-def compared(what: str, size: tuple[int, int], calls: Calls, repeats: int, goals: dict[str, Goal]) -> Rows:
-    """`calls["ours"]` at (points, width) beside each of the others, and what it holds at its peak."""
+def compared(
+    what: str, size: tuple[int, int], calls: Calls, repeats: int, goals: dict[str, Goal], *, peak: bool = True
+) -> Rows:
+    """`calls["ours"]` at (points, width) beside each of the others, and what it holds at its peak, which is a call."""
     spent = taking_turns(calls, repeats)
     ours, at = spent.pop("ours"), f"{what}, {size[0]} x {size[1]}"
     rows = [row(at, ours.cpu, "CPU s", name, one.cpu, goal=goals.get(name), size=size) for name, one in spent.items()]
+    if not peak:
+        return rows
     tracemalloc.start()  # numpy tells it of its arrays; those of FAISS are not in it
     calls["ours"]()
-    _, peak = tracemalloc.get_traced_memory()
+    _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return [*rows, row(f"{at}: peak of its arrays", peak / 1e6, "MB")]
+    return [*rows, row(f"{at}: peak of its arrays", most / 1e6, "MB")]
 
 
 def neighbours(n: int, width: int, repeats: int) -> Rows:
     """kNN for overlap."""
     x = clusters(n, width)
-    calls = {
+    calls: Calls = {
         "ours": partial(nearest, x, K),
         "FAISS alone": partial(flat, x, K),
         "product": partial(product, x, x),
-        "scikit-learn": partial(scikit, x, K),
     }
-    goals = {"FAISS alone": NEIGHBOURS} if n >= 20_000 and width >= 4096 else {}
-    return compared(f"{K} neighbours", (n, width), calls, repeats, goals)
+    is_large = n >= 20_000 and width >= 4096
+    if not is_large:
+        calls["scikit-learn"] = partial(scikit, x, K)
+    goals = {"FAISS alone": NEIGHBOURS} if is_large else {}
+    return compared(f"{K} neighbours", (n, width), calls, 1 if is_large else repeats, goals, peak=not is_large)
 
 
 def overlaps(n: int, width: int, repeats: int) -> Rows:
@@ -232,8 +238,8 @@ def main() -> None:
     rows = [one for width in widths for one in neighbours(n, width, repeats)]
     rows += [one for measure, size in sizes(n).items() for one in measure(*size, repeats)]
     rows += peaks(asked.adp if not asked.quick else min(asked.adp, 10_000), repeats)
-    rows += curves(n, widths[0], repeats)
-    rows += threads(n, widths[0], repeats)
+    rows += curves(min(n, 10_000), widths[0], repeats)
+    rows += threads(min(n, 10_000), widths[0], repeats)
     finish(asked, rows)
 
 

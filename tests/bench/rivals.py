@@ -4,8 +4,8 @@ python tests/bench/rivals.py [--quick]
 
 Residual streams of every token: of all layers (output_hidden_states and np.save, nnsight, TransformerLens' bridge) and
 of one layer (SAELens' CacheActivationsRunner, which keeps one). Each rival runs as its documentation shows it, and
-writes in its own form; rows and bytes on disk are counted. A rival that is not installed is left out: nnsight is not
-among the dependencies here, pip install nnsight adds it.
+writes in its own form; rows and bytes on disk are counted. A rival that is not installed is left out; `make bench`
+installs nnsight, which is not among the dependencies here.
 """
 
 import argparse
@@ -234,7 +234,7 @@ def main() -> None:
     made.add_argument("--length", type=int, help="tokens of a sample")
     made.add_argument("--batch-size", type=int, default=4)
     asked = made.parse_args()
-    length, repeats = asked.length or (128 if asked.quick else 512), 2 if asked.quick else 3
+    length, repeats = asked.length or (128 if asked.quick else 512), 2
     samples = asked.samples or (8 if asked.quick else 16)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

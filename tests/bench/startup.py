@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 import making
 
 LIMIT = 0.6  # CPU seconds
+IMPORTS = Goal("<=", 1.2)  # of the CPU time of importing what every reader needs
 LIBRARIES = "duckdb, numpy, polars, pyarrow.parquet"
 
 
@@ -50,7 +51,8 @@ def main() -> None:
             "actstore query, with vectors": ["query", store, "select residual(row_id, 1) from rows"],
         }.items():
             found = fastest([program, *arguments], repeats)
-            rows.append(row(name, found.cpu, "CPU s", f"import {LIBRARIES}", bare.cpu))
+            goal = IMPORTS if name in ("actstore info", "actstore query") else None
+            rows.append(row(name, found.cpu, "CPU s", f"import {LIBRARIES}", bare.cpu, goal=goal))
             rows.append(row(name, found.cpu, "CPU s", "the budget", LIMIT, goal=Goal("<=", 1)))
     finish(asked, rows)
 
