@@ -299,6 +299,22 @@ def test_resources_come_as_they_are(port, cookie, resources):
     assert asked(port, f"/data/{BASE}/where?{quote(chr(39))}", Cookie=cookie)[0] == 400
 
 
+def test_a_view_as_a_file_holds_both_panels_and_nothing_that_was_not_asked_for(port, cookie):
+    one, two = "store=tiny&role=eoi&condition=none", "store2=tiny&role2=last&condition2=none"
+    for asked_for, held in (
+        (one, ["eoi"]),
+        (f"{one}&{two}", ["eoi", "last"]),
+        (f"{one}&{two}".replace("last", "eoi"), ["eoi"]),
+    ):
+        status, headers, body = asked(port, f"/page.html?{asked_for}", Cookie=cookie)
+        assert (status, headers["Content-Disposition"]) == (200, 'attachment; filename="explore.html"')
+        kept = json.loads(re.search(r'id="kept">(.*?)</script>', body.decode(), re.DOTALL)[1])["kept"]
+        assert kept["stores"][0]["views"] == [[role, "none"] for role in held]
+        assert {path.split("/")[1] for path in kept if path.endswith("/table")} == {*held}
+    for wrong in ("role=eoi", "store=other&role=eoi&condition=none", f"{one}&{two}x", f"{one}&role2=last"):
+        assert asked(port, f"/page.html?{wrong}", Cookie=cookie)[0] == 404
+
+
 def test_only_this_machine_is_listened_to():
     from actstore_analyze.report.explore.server import listening
 

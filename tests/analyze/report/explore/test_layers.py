@@ -210,6 +210,23 @@ def test_it_is_seen_at_which_layer_classes_part(opened):
 
 
 @pytest.mark.slow
+def test_tokens_of_one_sample_are_not_counted_as_its_neighbours(opened):
+    page = opened("store=tiny+(s)&role=image&layer=2&colour=label").page
+    page.wait_for_selector(".groups p >> text=nearest of other samples")
+    n = 4 * (looking.N - 1)
+    classes, samples = np.repeat(np.arange(looking.N - 1) % 3, 4), np.repeat(np.arange(looking.N - 1), 4)
+    found = counted(page)
+    for layer in looking.LAYERS:
+        near = nearest(looking.vectors("image")[layer, :n], 14).indices
+        for code, name in enumerate(looking.LABELS):
+            means = []
+            for i in np.flatnonzero(classes == code):
+                others = [j for j in near[i] if samples[j] != samples[i]]
+                means += [np.mean(classes[others] == code)] if others else []
+            assert found[name][layer] == pytest.approx(np.mean(means), abs=0.006)
+
+
+@pytest.mark.slow
 def test_clusters_colour_the_points_and_can_be_hidden(opened, classes):
     page = opened("store=tiny+(classes)&role=last&layer=4").page
     page.select_option("#colour", label="clusters at this layer")

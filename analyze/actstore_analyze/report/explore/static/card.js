@@ -77,15 +77,16 @@ class Card {
   }
   labelled(column) { return column?.codes && this.view.colour !== CLUSTERS; } // clusters of one layer are not those of another
   counted(column, most) { // of its nearest as many as there are others of its kind, or all
-    const { point } = this, others = column.codes.filter((one) => one === column.codes[point]).length - 1;
-    return Math.min(most, others);
+    const { point } = this, { sample } = this.panel.table;
+    return Math.min(most, column.codes.filter((one, j) => one === column.codes[point] && sample[j] !== sample[point]).length);
   }
   async curve(box, column, k, asked) { // layer by layer: of a large store each takes a while
-    const { panel, point } = this, { layers } = panel.info(), values = layers.map(() => null);
+    const { panel, point } = this, { layers } = panel.info(), { sample } = panel.table, values = layers.map(() => null);
     for (const [i, layer] of layers.entries()) {
       const near = await panel.near(layer, point);
       if (asked !== this.asked || !box.isConnected) return;
-      values[i] = near.indices.slice(0, k).filter((j) => column.codes[j] === column.codes[point]).length / k;
+      const others = near.indices.filter((j) => sample[j] !== sample[point]).slice(0, k);
+      values[i] = others.length ? others.filter((j) => column.codes[j] === column.codes[point]).length / others.length : null;
       if (i === layers.length - 1 || i % 8 === 7) box.replaceChildren(curve(layers, values, panel.at()));
     }
   }

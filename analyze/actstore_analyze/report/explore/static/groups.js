@@ -26,29 +26,34 @@ class Groups {
   }
   heading(panel) { return `neighbours with the same ${this.view.colour}, by layer${this.view.second ? `: ${this.view.named(panel)}` : ""}`; }
   async count(panel, column, box, here) {
-    const { layers } = panel.info(), seen = new Set(panel.kept), sizes = column.names.map(() => 0), shares = column.names.map(() => layers.map(() => null));
-    for (const i of seen) sizes[column.codes[i]] += 1;
-    const most = Math.min(...sizes.filter((n) => n > 1)) - 1;
+    const { layers } = panel.info(), { sample } = panel.table, seen = new Set(panel.kept), { codes } = column;
+    const sizes = column.names.map(() => 0), chances = column.names.map(() => 0), shares = column.names.map(() => layers.map(() => null));
+    const own = new Map(), of = (i) => `${sample[i]} ${codes[i]}`, more = (key) => own.set(key, (own.get(key) ?? 0) + 1);
+    for (const i of seen) { sizes[codes[i]] += 1; more(sample[i]); more(of(i)); }
+    const others = (i) => sizes[codes[i]] - own.get(of(i)); // of its value, in other samples
+    for (const i of seen) chances[codes[i]] += others(i) / Math.max(1, seen.size - own.get(sample[i])) / sizes[codes[i]];
+    const fewest = Math.min(...[...seen].map(others).filter(Boolean)), several = own.size && [...seen].some((i) => own.get(sample[i]) > 1);
     let k = 0;
     for (const [at, layer] of layers.entries()) {
       const { all, k: each } = await panel.allNear(layer), sums = column.names.map(() => [0, 0]);
       if (!here()) return;
       k = each;
       for (const i of seen) {
+        const most = others(i);
         let known = 0, same = 0;
-        for (let j = i * each; j < (i + 1) * each && known < sizes[column.codes[i]] - 1; j++) {
-          if (!seen.has(all[j])) continue;
+        for (let j = i * each; j < (i + 1) * each && known < most; j++) {
+          if (!seen.has(all[j]) || sample[all[j]] === sample[i]) continue;
           known += 1;
-          if (column.codes[all[j]] === column.codes[i]) same += 1;
+          if (codes[all[j]] === codes[i]) same += 1;
         }
-        if (known) { const sum = sums[column.codes[i]]; sum[0] += same / known; sum[1] += 1; }
+        if (known) { const sum = sums[codes[i]]; sum[0] += same / known; sum[1] += 1; }
       }
       sums.forEach(([sum, n], code) => { shares[code][at] = n ? sum / n : null; });
     }
-    const rows = column.names.flatMap((name, code) => (sizes[code] > 1 && code !== column.none ? [this.row(panel, column, name, code, shares[code], (sizes[code] - 1) / Math.max(1, seen.size - 1))] : []));
-    const part = seen.size < panel.table.n ? " that are shown" : "", few = most < k ? " (of a value of fewer points, as many as it has others)" : "";
+    const rows = column.names.flatMap((name, code) => (sizes[code] > 1 && code !== column.none ? [this.row(panel, column, name, code, shares[code], chances[code])] : []));
+    const part = [seen.size < panel.table.n ? " that are shown" : "", several ? " of other samples" : "", fewest < k ? " (of a value of fewer points, as many as it has others)" : ""].join("");
     box.replaceChildren(make("h3", {}, this.heading(panel)), make("div", { className: "lines" }, ...rows, this.axis(layers)),
-      make("p", { className: "hint" }, `the mean share among each point's ${k} nearest${part} in the full space${few}; dotted: by chance; the number: at layer ${panel.layer}`));
+      make("p", { className: "hint" }, `the mean share among each point's ${k} nearest${part} in the full space; dotted: by chance; the number: at layer ${panel.layer}`));
   }
   axis(layers) {
     const W = 190, step = Math.ceil(layers.length / 7), x = (i) => 3 + (i * (W - 6)) / Math.max(layers.length - 1, 1);

@@ -87,7 +87,7 @@ class Panel {
     return { all, k: all.length / this.table.n };
   }
   thumb(i, more) {
-    const { table } = this, column = this.column(), value = valueOf(column, i);
+    const { table } = this, column = this.column(), named = this.view.colour === CLUSTERS ? table.columns[table.label] : column, value = valueOf(named, i);
     const made = make("button", { className: "thumb", title: [table.sample_id[i], value, more].filter(Boolean).join(", ") });
     if (table.picture[i] !== null) made.append(this.image(table.picture[i], {}));
     made.append(make("span", {}, value || table.sample_id[i]));
