@@ -109,7 +109,7 @@ def _samples(
     resources: Resources, title: str, numbers: Sequence[int], layers: Sequence[int], *, words: bool
 ) -> Iterator[tuple[str, Any]]:
     store, pictures = _quoted(title), set()
-    every = resources.layers(title)
+    every, path = resources.layers(title), str(resources.stores[title])
     for number in numbers:
         one = resources.sample(title, number)
         for picture in one["pictures"]:
@@ -117,6 +117,7 @@ def _samples(
             if picture["at"] is not None:
                 pictures.add(picture["at"])
         one["words"] = one["words"] and words
+        one["missing"] = {name: how.replace(path, "STORE") for name, how in one["missing"].items()}  # nobody's folders
         yield f"{store}/sample/{number}", one
     for at in sorted(pictures):
         yield f"{store}/picture/{at}", _text(resources.get(f"{store}/picture/{at}"))

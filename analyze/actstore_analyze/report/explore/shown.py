@@ -32,7 +32,7 @@ def sections(sample: Sample) -> Iterator[tuple[str, Drawing | str]]:
         else:
             yield heading, f"“{sample.text}”"
     if "pictures" in missing:
-        yield "picture", missing["pictures"]
+        yield "picture", missing["pictures"].replace(str(sample.store), sample.store.name)  # others get the page
     for picture in sample.pictures:
         heading = picture.name
         if picture.heat is not None:

@@ -176,6 +176,10 @@ def test_a_store_that_keeps_little_is_shown_as_far_as_it_does(tmp_path):
     assert [one["heat"] for one in card["pictures"]] == [None]
     assert {*card["missing"]} == {"pictures", "attention", "said"}
     assert "failed" not in bare.get("tiny/sample/22")
+    assert f"actstore thumbnails {tmp_path / 's'}" in card["missing"]["pictures"]
+    sent = page.saved(bare, page.choices(bare))
+    assert "actstore thumbnails STORE" in sent
+    assert str(tmp_path) not in sent
 
 
 def test_features_are_those_of_the_vector_and_of_each_cell_of_its_picture(store, tmp_path):

@@ -92,6 +92,13 @@ def test_a_heat_is_clear_where_it_is_least_and_full_where_it_is_most():
     assert pixels[:, 3].tolist() == [0, 215, 108]
 
 
+def test_a_page_of_a_sample_names_no_folder(bare, tmp_path):
+    assert run(["show", str(bare.path), "s05", "-o", str(tmp_path / "s.html")]) == 0
+    text = (tmp_path / "s.html").read_text()
+    assert "actstore thumbnails s" in text
+    assert str(bare.path.parent) not in text
+
+
 def test_png_and_svg(store, tmp_path):
     for suffix, begins in ((".png", b"\x89PNG"), (".svg", b"<svg")):
         assert run(["show", str(store.path), "s05", "-o", str(tmp_path / f"s{suffix}")]) == 0

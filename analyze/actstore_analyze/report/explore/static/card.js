@@ -10,7 +10,8 @@ class Card {
     const own = make("dl");
     for (const [name, value] of Object.entries(sample.columns)) own.append(make("dt", {}, name), make("dd", {}, String(value)));
     this.panel = panel; this.point = i; this.sample = sample;
-    parts.push(make("div", { className: "row" }, this.pictures(sample, i), own), this.under(sample));
+    const pictures = this.pictures(sample, i);
+    parts.push(make("div", { className: "row" }, ...(pictures.childNodes.length ? [pictures] : []), own), this.under(sample));
     if (sample.prompt !== null) parts.push(make("p", { className: "prompt" }, sample.prompt));
     if (sample.said.length) parts.push(make("h3", {}, "next token"), bars(sample.said.slice(0, 6).map(([word, p]) => [word, p, p.toFixed(3)]), 1));
     if (sample.text !== null) parts.push(make("h3", {}, "generated"), make("p", { className: "hint" }, `“${sample.text}”`));
