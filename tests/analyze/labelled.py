@@ -18,6 +18,18 @@ def vectors(role, layer, positions=1):
     return np.ones_like(x) if role == "eoi" and layer == 0 else x
 
 
+def overlaps_without(x, y, k):
+    """Label overlap (n,) of the others without each sample: of those whose neighbour it is, of the k - 1 others."""
+    away = np.square(x[:, None].astype(float) - x[None]).sum(axis=2) + np.diag([np.inf] * len(x))
+    near = np.argsort(away, kind="stable")[:, :k]
+    return np.array(
+        [
+            np.mean([np.mean([y[j] == y[own] for j in near[own] if j != i]) for own in range(len(x)) if own != i])
+            for i in range(len(x))
+        ]
+    )
+
+
 def sample_ids(first=0, count=N):
     return [f"s{i:03}" for i in range(first, first + count)]
 

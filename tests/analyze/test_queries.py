@@ -17,7 +17,6 @@ from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.overlap.measure import (
     data_overlap_from,
-    label_overlap_from,
     label_overlap_per_point,
     label_overlap_without,
 )
@@ -74,13 +73,13 @@ def test_queries_that_are_no_points_are_refused(asked):
         nearest(points("gauss"), 3, queries=np.array(asked))
 
 
-def test_what_is_left_without_each_point_is_what_a_new_search_finds():
+def test_without_each_point_queries_whose_neighbour_it_is_have_one_fewer():
     x, y, asked = points("lattice", 30), np.arange(30) % 3, drawn(30, 9)
     found = label_overlap_without(nearest(x, 4, queries=asked), y)
+    near = dict(zip(asked.tolist(), nearest(x, 3, queries=asked).indices.tolist(), strict=True))
     for i in range(30):
-        others, own = np.delete(np.arange(30), i), asked[asked != i]
-        again = nearest(x[others], 3, queries=np.searchsorted(others, own))
-        assert found[i] == pytest.approx(label_overlap_from(again, y[others]).mean(), abs=1e-12)
+        shares = [np.mean([y[j] == y[own] for j in others if j != i]) for own, others in near.items() if own != i]
+        assert found[i] == pytest.approx(np.mean(shares), abs=1e-12)
 
 
 def test_what_draws_differ_by_is_the_standard_error():

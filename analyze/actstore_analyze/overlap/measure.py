@@ -76,13 +76,14 @@ def label_overlap_from(neighbors: Neighbors, y: ArrayLike) -> Floats:
 
 
 def label_overlap_without(neighbors: Neighbors, y: ArrayLike) -> Floats:
-    """Label overlap (n,) of the others, should each point in turn not be there; exact, without a new search.
+    """Label overlap (n,) of the others, should each point in turn not be there: those whose neighbour it is have k - 1.
 
-    neighbors: k + 1 of each point, of which the k nearest count; the last one takes the place of one that is left out.
-    Of m queries among n points: their mean overlap without each of the n, which is left out as a query, too.
+    neighbors: k + 1 of each point, of which the k nearest count; the last one is for k = 1, where it takes the place of
+    the one that is left out. Of m queries among n points: their mean overlap without each of the n, which is left out
+    as a query, too.
     What the jackknife needs (study/intervals): a sample has a part in the overlaps of others, so that drawing points'
-    own shares again makes intervals that are too narrow. They held the overlap to expect in 0.69 to 0.82 of 500 data
-    sets (three classes, n = 60 to 400; 0.16 near 1), those of the jackknife in 0.96 to 0.99, in all of random labels.
+    own shares again makes intervals that are too narrow. Who would be the next neighbour is chance that samples do not
+    vary by; with it in every place intervals are too wide.
 
     >>> x, y = np.array([[0.0], [1.0], [3.0], [7.0]]), np.array([0, 0, 1, 1])
     >>> without = label_overlap_without(nearest(x, 2), y)
@@ -91,8 +92,9 @@ def label_overlap_without(neighbors: Neighbors, y: ArrayLike) -> Floats:
     """
     alike = _alike(neighbors, y).astype(np.int64)
     k = alike.shape[1] - 1
-    changed = (alike[:, k:] - alike[:, :k]).ravel().astype(np.float64)
     counts = alike[:, :k].sum(axis=1)
+    instead = (counts[:, None] - alike[:, :k]) / (k - 1) if k > 1 else alike[:, k:]
+    changed = (instead - alike[:, :k]).ravel().astype(np.float64)
     without = np.asarray(np.bincount(neighbors.indices[:, :k].ravel(), changed, neighbors.n), np.float64)
     without += counts.sum()
     left = np.full(len(without), len(counts))

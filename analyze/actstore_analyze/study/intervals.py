@@ -40,8 +40,8 @@ RESAMPLES, SUBSAMPLES, SEED = 1000, 50, 0
 FEW = 20  # halves, of what takes long of each
 Z = 1.959964
 JACKKNIFE = (
-    "Interval: 95 %, of the jackknife over samples, each left out with its part in the others' overlaps, normal on the "
-    "scale of logits."
+    "Interval: 95 %, of the jackknife over samples, each left out, also among the neighbours of others, which have one "
+    "fewer; normal on the scale of logits."
 )
 BY_SAMPLE = "Interval: 95 %, over samples: the percentiles of 1,000 bootstrap draws with seed 0, or Wilson's."
 _OF_HALVES = (

@@ -21,6 +21,7 @@ from actstore_analyze.study.intervals import jackknifed, paired, wilson
 from actstore_analyze.study.knocked import Knocked, knocked
 from extracting import extract
 from knockouts import BLOCKS, CONDITIONS, N, block, make_store, vectors
+from labelled import overlaps_without
 
 
 def command(capsys, *arguments):
@@ -96,10 +97,7 @@ def test_label_overlap_and_next_tokens(tmp_path, capsys):
         (-1 / 40, *paired(np.repeat([-1.0, 0.0], [1, 39])))
     )
     (one,) = found.filter(metric="overlap", window=1).iter_rows(named=True)
-    without = {
-        name: np.array([label_overlap(np.delete(vectors(name), i, 0), np.delete(labels, i), 5) for i in range(N)])
-        for name in ("none", "eoi-knockout-w1")
-    }
+    without = {name: overlaps_without(vectors(name), labels, 5) for name in ("none", "eoi-knockout-w1")}
     apart = np.subtract(without["eoi-knockout-w1"], without["none"])
     half = 1.959964 * np.sqrt((N - 1) / N * np.square(apart - apart.mean()).sum())
     assert one["difference"] == pytest.approx(one["value"] - each["none"])

@@ -14,7 +14,7 @@ from actstore.format import results
 from actstore_analyze.overlap.measure import chance_level, label_overlap, label_overlap_per_point
 from actstore_analyze.overlap.study import Overlap
 from actstore_analyze.study.intervals import jackknifed
-from labelled import DIGITS, POSITIONS, N, make_store, sample_ids, vectors, write_batch
+from labelled import DIGITS, POSITIONS, N, make_store, overlaps_without, sample_ids, vectors, write_batch
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_one_vector_per_sample(store, capsys):
     assert [row["depth"] for row in rows] == [0, 0.25, 0.5]
     assert {row["n"] for row in rows} == {N}
     assert all(row["se"] is None for row in rows)
-    without = [label_overlap(np.delete(x, i, axis=0), np.delete(y, i), 5) for i in range(N)]
-    assert (deepest["low"], deepest["high"]) == pytest.approx(jackknifed(deepest["overlap"], np.array(without)))
+    ends = jackknifed(deepest["overlap"], overlaps_without(x, y, 5))
+    assert (deepest["low"], deepest["high"]) == pytest.approx(ends)
     assert deepest["low"] < deepest["overlap"] < deepest["high"]
     for other in (["--unique"], ["--weights", "class"]):  # where that is no interval
         _, found, _ = command(capsys, "overlap", store, "--roles", "eoi", "-k", 5, *other)
@@ -100,11 +100,8 @@ def test_a_role_with_several_positions_is_averaged_over_them(store, capsys):
         shares = np.mean([label_overlap_per_point(x[:, k], y, 5) for k in range(POSITIONS)], axis=0)
         assert row["se"] == pytest.approx(np.std(shares, ddof=1) / np.sqrt(N))
         assert row["positions"] == POSITIONS
-        without = [
-            np.mean([label_overlap(np.delete(x[:, k], i, axis=0), np.delete(y, i), 5) for k in range(POSITIONS)])
-            for i in range(N)
-        ]
-        assert (row["low"], row["high"]) == pytest.approx(jackknifed(row["overlap"], np.array(without)))
+        without = np.mean([overlaps_without(x[:, k], y, 5) for k in range(POSITIONS)], axis=0)
+        assert (row["low"], row["high"]) == pytest.approx(jackknifed(row["overlap"], without))
 
 
 def test_positions_are_drawn_by_seed(store, capsys):

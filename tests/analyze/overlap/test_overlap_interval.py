@@ -18,13 +18,22 @@ def drawn(seed, n, d, apart):
     return (rng.standard_normal((n, d)) + apart * np.eye(max(d, 3), d)[y]).astype(np.float32), y
 
 
-@pytest.mark.parametrize("k", [1, 4])
-def test_what_is_left_without_each_point_is_what_a_new_search_finds(k):
-    x, y = drawn(k, 25, 3, 1.5)
+def test_without_each_point_those_whose_neighbour_it_is_have_one_fewer():
+    x, y = drawn(4, 25, 3, 1.5)
     x[3] = x[7]  # ties go to the lower index
-    found = label_overlap_without(nearest(x, k + 1), y)
-    expected = [label_overlap(np.delete(x, i, axis=0), np.delete(y, i), k) for i in range(len(x))]
-    assert found == pytest.approx(expected, abs=1e-12)
+    near = nearest(x, 4).indices.tolist()
+    expected = [
+        np.mean([np.mean([y[j] == y[own] for j in near[own] if j != i]) for own in range(25) if own != i])
+        for i in range(25)
+    ]
+    assert label_overlap_without(nearest(x, 5), y) == pytest.approx(expected, abs=1e-12)
+
+
+def test_of_a_single_neighbour_the_next_takes_its_place():
+    x, y = drawn(1, 25, 3, 1.5)
+    x[3] = x[7]
+    expected = [label_overlap(np.delete(x, i, axis=0), np.delete(y, i), 1) for i in range(len(x))]
+    assert label_overlap_without(nearest(x, 2), y) == pytest.approx(expected, abs=1e-12)
 
 
 def test_intervals_at_the_ends_are_wilsons():
