@@ -1,8 +1,8 @@
 """Every benchmark, one table: python tests/bench [--quick] [--out FOLDER] [PROGRAM...]
 
 Each program runs in a process of its own, so that its memory is its own, one after the other. FOLDER gets bench.json
-(the rows, and the versions, cores, commit and commands that made them) and bench.png. A program that fails is said and
-left out; rivals that are not installed are, too: `make bench` installs them.
+(the rows, and the versions, cores, commit and commands that made them) and bench.png. A program that fails is said,
+left out, and ends all with status 1; rivals that are not installed are, too: `make bench` installs them.
 """
 
 import argparse
@@ -135,11 +135,14 @@ def main() -> None:
     show(table)
     facts = {**machine(), "commands": commands, "seconds": round(time.monotonic() - started)}
     (asked.out / "bench.json").write_text(json.dumps({**facts, "rows": table.to_dicts()}, indent=1))
-    charts = [drawn(table), *([scaling(table)] if table["points"].is_not_null().any() else [])]
+    charts = [drawn(table)] if table["ratio"].is_not_null().any() else []
+    charts += [scaling(table)] if table["points"].is_not_null().any() else []
     figure = alt.hconcat(*charts).resolve_scale(color="independent", shape="independent", strokeDash="independent")
     styled = figure.configure_axis(labelLimit=620).configure_view(stroke="#ddd")
     styled.save(asked.out / "bench.png", scale_factor=2)
     print(f"{met(table)}; {facts['seconds']} s; {asked.out}/bench.json, {asked.out}/bench.png")
+    if failed := [name for name, rows in zip(asked.programs or there, found, strict=True) if not rows.height]:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

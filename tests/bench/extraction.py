@@ -31,6 +31,7 @@ from actstore_extract.families import Batch, Model, Prompt
 from actstore_extract.forward.capture import Begun, Captured, begin
 from actstore_extract.recipe import recipe
 from actstore_extract.run import extractor
+from actstore_extract.run.places import place
 from actstore_extract.run.runner import Run
 from models import MIDDLE, QUICK, SEVEN_B, SMALL, on_device, picture, write
 
@@ -96,7 +97,7 @@ def prepared(text: str, folder: Path, case: str, device: str, changes: list[str]
 
 def created(run: Run, path: Path) -> Path:
     """An empty store."""
-    run._open(path)
+    run._open(place(path))
     return path
 
 

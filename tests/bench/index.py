@@ -59,7 +59,7 @@ def tables(folder: Path, n_rows: int) -> dict[str, Path]:
             written[name] = folder / f"{name}.parquet"
             connection.execute(
                 f"copy (select {', '.join(_fields(KNOWN[name], columns))}{label} from range({count})) "
-                f"to {views.literal(written[name])} (format parquet, compression zstd)"
+                f"to {views.file(written[name])} (format parquet, compression zstd)"
             )
     return written
 
@@ -78,7 +78,7 @@ def asking(folder: Path, n_rows: int, repeats: int) -> list[dict[str, Any]]:
         connection.execute("set memory_limit = '2GB'")
         if kind == "index":
             path = folder / "index.duckdb"
-            connection.execute(f"attach {views.literal(path)} as indexed; use indexed")
+            connection.execute(f"attach {views.file(path)} as indexed; use indexed")
             views.create_tables(connection, _known(folder, made), "table")
             connection.execute("use memory; detach indexed")
             views.attach_tables(connection, path)

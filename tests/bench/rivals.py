@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import actstore
 from actstore_extract.recipe import recipe
+from actstore_extract.run.places import place
 from actstore_extract.run.runner import Run
 from models import MIDDLE, QUICK, tokenizer
 
@@ -71,7 +72,7 @@ class Ours:
         self.run = Run(recipe.load(str(file)), device="cpu")
         self.paths = [folder / f"ours-{len(layers)}-{i}" for i in range(repeats)]
         for path in self.paths:
-            self.run._open(path)
+            self.run._open(place(path))
 
     def __call__(self) -> None:
         self.path = self.paths.pop()
