@@ -5,8 +5,10 @@ import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from actstore.read.mirror import Mirror
     from actstore.write.outbox import Outbox
 
+SECONDS = 3600.0  # since a folder of a mirror was touched; then its writer, if nothing holds its lock, is dead
 SPARE_BYTES = 2**24  # for the tables and the record of a part
 NOTHING: Mapping[str, Sequence[int]] = MappingProxyType({})
 
@@ -149,7 +152,20 @@ def begun(store: Path, number: int, mirror: "Mirror | None" = None) -> Draft:
         return Draft(store, number)
     from actstore.write.outbox import Outbox  # its library is of an extra
 
-    return Draft(store, number, outbox=Outbox(mirror))
+    outbox = Outbox(mirror)
+    _sweep(store)
+    return Draft(store, number, outbox=outbox)
+
+
+@cache
+def _sweep(mirror: Path) -> None:
+    """Remove what writers of this machine that were killed left in a mirror, once; their batches are not there."""
+    for path in local.listed(mirror / PARTS):
+        with contextlib.suppress(FileNotFoundError):  # another process sweeps, too
+            has_vectors = any(one.name not in commits.TABLES for one in path.iterdir())
+            is_old = time.time() - path.stat().st_mtime > SECONDS
+            if has_vectors and is_old and not is_published(mirror, path.name) and not is_live(path):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def is_published(store: Path, part: str) -> bool:

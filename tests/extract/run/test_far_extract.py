@@ -59,6 +59,12 @@ def test_a_run_that_is_stopped_goes_on(whole, served, capfd):
     assert vectors(URL) == whole
 
 
+def test_pictures_go_there_too(tmp_path, served):
+    assert main.run(arguments(URL, "--set", "capture.thumbnails=8", "--set", "samples.limit=8")) == 0
+    leading.forget(tmp_path / "cache")
+    assert [one.measure for one in actstore.open(URL).results()] == ["thumbnails"]
+
+
 @pytest.mark.slow
 def test_several_processes_make_one_store_there(whole, served, capfd):
     assert main.run(arguments(URL, "--devices", "2")) == 0

@@ -18,7 +18,7 @@ from actstore.maintain.pulling import pull
 from actstore.maintain.pushing import push, write_derived
 from actstore.storage import objects
 from actstore.testing import known
-from actstore.write import outbox
+from actstore.write import drafts, outbox
 from buckets import Fault, bucket
 from leading import URL
 
@@ -78,6 +78,25 @@ def test_only_tables_are_left_here(empty, tmp_path):
     commit = empty.write(0, **making.content(0))
     left = [path.name for path in (tmp_path / "cache").rglob(f"{commit.part}/*")]
     assert sorted(left) == ["rows.parquet", "samples.parquet"]
+
+
+def test_what_a_killed_writer_left_here_goes(empty, tmp_path, monkeypatch):
+    """An hour later, with the first batch that is written; parts that are there, or that somebody writes, stay."""
+    commit = empty.write(0, **making.content(0))
+    parts = empty.path / "parts"
+    for name in ("b00000001-0badc0de", "b00000001-00000001", "b00000001-00000002"):
+        (parts / name / "residual").mkdir(parents=True)
+    (parts / commit.part / "residual").mkdir()  # as a shard that was read whole
+    then = time.time() - 7200
+    for name in ("b00000001-0badc0de", "b00000001-00000002", commit.part):
+        os.utime(parts / name, (then, then))
+    drafts._sweep.cache_clear()
+    with drafts.claimed(parts / "b00000001-00000002"):
+        empty.write(1, **making.content(1))
+    left = {path.name for path in parts.iterdir()}
+    assert "b00000001-0badc0de" not in left
+    assert {"b00000001-00000001", "b00000001-00000002", commit.part} < left
+    assert (parts / commit.part / "residual").exists()
 
 
 def test_the_second_writer_is_told_and_leaves_nothing(empty, served):
