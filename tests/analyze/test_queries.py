@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import homogeneity_score
 
+import actstore
 import labelled
 import two_sided
 from actstore.commands.main import run
@@ -186,6 +187,13 @@ def test_clusters_of_a_draw_are_about_those_of_all():
     np.testing.assert_allclose(  # the same densities, but for the dimension
         found.log_density, density_peaks(x, metric="euclidean", dimension=found.dimension).log_density[asked], rtol=1e-9
     )
+
+
+def test_title_methods_and_command_say_what_was_drawn(store):
+    found = actstore.open(store).measure.dimension(roles=["eoi"], rank=8, queries=20, seed=3)
+    assert found.call.title == "Intrinsic dimension, rank 8, for 20 samples, drawn with seed 3, among all"
+    assert "They were measured for 20 samples, drawn with seed 3, among all." in found.call.methods
+    assert "--queries 20 --seed 3" in found.call.command("S")
 
 
 @pytest.mark.parametrize(

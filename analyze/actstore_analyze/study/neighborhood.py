@@ -110,7 +110,7 @@ class OfNeighbors(WithInterval, Prepared):
     @property
     def preparation(self) -> str | None:
         """In words, None for vectors as they are."""
-        drawn = f"from {self.queries:,} of them, drawn with seed {self.seed}" if self.queries else None
+        drawn = f"for {self.queries:,} samples, drawn with seed {self.seed}, among all" if self.queries else None
         return ", ".join(filter(None, [super().preparation, self.apart, drawn])) or None
 
     def remarks(self, table: pl.DataFrame) -> Iterator[str]:
