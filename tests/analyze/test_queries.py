@@ -83,6 +83,14 @@ def test_without_each_point_queries_whose_neighbour_it_is_have_one_fewer():
         assert found[i] == pytest.approx(np.mean(shares), abs=1e-12)
 
 
+def test_others_that_change_nothing_leave_the_interval_of_the_queries_alone():
+    x = np.repeat([0.0, 1.0], [40, 60])
+    alone = (x.sum() - x) / 99
+    everywhere = np.concatenate([alone, np.full(900, x.mean() - 0.02)])  # wherever they lie, they do not vary
+    found = jackknifed(x.mean(), everywhere, np.arange(1000) < 100)
+    assert found == pytest.approx(jackknifed(x.mean(), alone), rel=1e-12)
+
+
 def test_what_draws_differ_by_is_the_standard_error():
     """Over many draws of the same points; it is that of more points, so that less is left where many are drawn."""
     rng = np.random.default_rng(0)
