@@ -20,11 +20,11 @@ __all__ = [
     "MAXK",
     "Clusters",
     "Homogeneity",
+    "agreement_of_halves",
     "density_peaks",
     "density_peaks_from",
     "hdbscan",
     "homogeneity",
-    "homogeneity_of_halves",
 ]
 
 Floats = NDArray[np.float64]
@@ -217,7 +217,7 @@ def _merged(peaks: Floats, pairs: Ints, heights: Floats, margin: float) -> tuple
     return survivors, borders, final
 
 
-def homogeneity_of_halves(
+def agreement_of_halves(
     neighbors: Neighbors,
     truth: NDArray[np.integer],
     peaks: Callable[..., Clusters],
@@ -227,27 +227,29 @@ def homogeneity_of_halves(
     among_all: Neighbors | None = None,
     n: int | None = None,
 ) -> Floats:
-    """Homogeneity of the density peaks of halves of the points, without clusters of fewer than half of min_size, and
-    with all: (FEW, 2), NaN where a half has none. neighbors: `reach(MAXK)` of all points, or all there are.
+    """Of the density peaks of halves of the points homogeneity, completeness and v, without clusters of fewer than half
+    of min_size, and homogeneity with all: (FEW, 4), NaN where a half has none.
 
-    among_all: of points that are drawn, `reach(max(k, 16))` among all n, of which the halves are.
+    neighbors: `reach(MAXK)` of all points, or all there are. among_all: of points that are drawn, `reach(max(k, 16))`
+    among all n, of which the halves are.
     """
 
-    def of(chosen: Ints) -> tuple[float, float]:
+    def of(chosen: Ints) -> tuple[float, float, float, float]:
         if among_all is None:
             which, dense, own = chosen, None, neighbors.among(chosen, MAXK)
         else:
             which = np.flatnonzero(np.isin(among_all.points, chosen))
             dense, own = among_all.among(chosen, max(k, _ID_RANK)), neighbors.among(which, MAXK)
         known = min(one.indices.shape[1] for one in (own, dense) if one is not None)
+        nothing = np.nan, np.nan, np.nan, np.nan
         if not len(which) or known < max(k, _ID_RANK):
-            return np.nan, np.nan
+            return nothing
         try:
             labels = peaks(own, among_all=dense).labels
         except UndefinedError:
-            return np.nan, np.nan
+            return nothing
         large, every = (homogeneity(truth[which], labels, min_size=size) for size in (-(-min_size // 2), 1))
-        return large.homogeneity, every.homogeneity
+        return large.homogeneity, large.completeness, large.v, every.homogeneity
 
     return halves(of, len(truth) if n is None else n, FEW)
 

@@ -132,8 +132,8 @@ class Cluster(OfNeighbors):
 
         homogeneity, completeness, v and kept leave clusters of fewer than min_size vectors out; homogeneity_all
         does not. They are NaN where nothing is left; all are where the vectors are the same, or too few are unique.
-        low, high, low_all, high_all: 95 % intervals of both, of halves of the vectors (and of min_size); NULL of
-        HDBSCAN and with --unique and --group.
+        low, high, completeness_low, ..., low_all, high_all: 95 % intervals, of halves of the vectors (and of min_size);
+        NULL of HDBSCAN and with --unique and --group.
         """
         return pl.concat(self._row(store, unit, k, one) for k, one in enumerate(self.neighborhoods(store, unit)))
 
@@ -149,25 +149,31 @@ class Cluster(OfNeighbors):
                 near = own.first(min(MAXK, own.indices.shape[1]))
                 found, reason = defined(unit, lambda: self._peaks(near, among_all=among_all))
             if found is not None and self.has_interval:
-                drawn = clustering.homogeneity_of_halves(
+                drawn = clustering.agreement_of_halves(
                     own, truth, self._peaks, k=self.k, min_size=min_size, among_all=among_all, n=len(one.x)
                 )
         elif reason is None:
             found, reason = defined(unit, lambda: self._clusters(one))
         labels = np.full(len(truth), -1) if found is None else found.labels
         large, every = (clustering.homogeneity(truth, labels, min_size=size) for size in (min_size, 1))
-        low, high = _ends(large.homogeneity, None if drawn is None else drawn[:, 0], len(truth))
-        low_all, high_all = _ends(every.homogeneity, None if drawn is None else drawn[:, 1], len(truth))
+        interval = [
+            [pl.lit(end, pl.Float64) for end in _ends(value, None if drawn is None else drawn[:, i], len(truth))]
+            for i, value in enumerate((large.homogeneity, large.completeness, large.v, every.homogeneity))
+        ]
         return place.with_columns(
             homogeneity=pl.lit(large.homogeneity),
-            low=pl.lit(low, pl.Float64),
-            high=pl.lit(high, pl.Float64),
+            low=interval[0][0],
+            high=interval[0][1],
             completeness=pl.lit(large.completeness),
+            completeness_low=interval[1][0],
+            completeness_high=interval[1][1],
             v=pl.lit(large.v),
+            v_low=interval[2][0],
+            v_high=interval[2][1],
             kept=pl.lit(large.kept),
             homogeneity_all=pl.lit(every.homogeneity),
-            low_all=pl.lit(low_all, pl.Float64),
-            high_all=pl.lit(high_all, pl.Float64),
+            low_all=interval[3][0],
+            high_all=interval[3][1],
             clusters=pl.lit(len(np.unique(labels[labels >= 0]))),
             large=pl.lit(int((np.bincount(labels[labels >= 0], minlength=1) >= min_size).sum())),
             noise=pl.lit(float((labels < 0).mean())),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import homogeneity_score
+from sklearn.metrics import completeness_score, homogeneity_score, v_measure_score
 
 from actstore_analyze.cluster.measure import density_peaks
 from actstore_analyze.study.intervals import halves, of_halves, share
@@ -30,6 +30,11 @@ def test_intervals_are_of_the_clusters_of_halves(store, capsys):
     found = halves(lambda chosen: homogeneity_score(truth[chosen], density_peaks(x[chosen]).labels), 2 * N, 20)
     expected = share(row["homogeneity_all"], of_halves(found, 2 * N), 2 * N, z=2.0930241)
     assert (row["low_all"], row["high_all"]) == pytest.approx(expected, rel=1e-6)
+    for metric, score in (("completeness", completeness_score), ("v", v_measure_score)):
+        _, (every,), _ = command(capsys, "cluster", store, "--layers", 0, "--min-size", 2)
+        found = halves(lambda chosen, of=score: of(truth[chosen], density_peaks(x[chosen]).labels), 2 * N, 20)
+        expected = share(every[metric], of_halves(found, 2 * N), 2 * N, z=2.0930241)
+        assert (every[f"{metric}_low"], every[f"{metric}_high"]) == pytest.approx(expected, rel=1e-6)
     _, (bare,), _ = command(capsys, "cluster", store, "--layers", 0, "--no-interval")
     assert (bare["homogeneity_all"], bare["low_all"]) == (row["homogeneity_all"], None)
 

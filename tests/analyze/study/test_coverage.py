@@ -11,7 +11,7 @@ import pytest
 from actstore_analyze.cka import Sums
 from actstore_analyze.cka.measure import bounds as cka_bounds
 from actstore_analyze.cka.measure import centred
-from actstore_analyze.cluster.measure import density_peaks_from, homogeneity, homogeneity_of_halves
+from actstore_analyze.cluster.measure import agreement_of_halves, density_peaks_from, homogeneity
 from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.gap.measure import bounds, cosine_counts, median_without, quartiles, shares
 from actstore_analyze.knockout.differences import left
@@ -108,12 +108,14 @@ def cka(rng, n, d, noise, unbiased):
     return value, *cka_bounds(value, sums.without(unbiased=unbiased)[:, 0, 0], of_pairs, unbiased=unbiased)
 
 
-def cluster(rng, n, d, apart):
+def cluster(rng, n, d, apart, metric="homogeneity"):
     y = rng.integers(0, 3, n)
     found = nearest(rng.standard_normal((n, d)) + apart * np.eye(3, d)[y], reach(100))
-    value = homogeneity(y, density_peaks_from(found.first(100)).labels, min_size=1).homogeneity
-    drawn = homogeneity_of_halves(found, y, density_peaks_from, k=15, min_size=50)[:, 1]
-    return value, *share(value, of_halves(drawn, n), n, student(drawn))
+    agreement = homogeneity(y, density_peaks_from(found.first(100)).labels, min_size=1)
+    drawn = agreement_of_halves(found, y, density_peaks_from, k=15, min_size=1)
+    column = drawn[:, ("homogeneity", "completeness", "v").index(metric)]
+    value = getattr(agreement, metric)
+    return value, *share(min(max(value, 0.0), 1.0), of_halves(column, n), n, student(column))
 
 
 def attention(rng, n, spread):
@@ -206,6 +208,8 @@ CASES = {
     "cluster, n = 400, far apart": (cluster, 400, 3, 4.5),
     "cluster, n = 400, apart": (cluster, 400, 3, 4.0),
     "cluster, n = 400": (cluster, 400, 3, 3.5),
+    "completeness of clusters, n = 400": (cluster, 400, 3, 4.0, "completeness"),
+    "v of clusters, n = 400": (cluster, 400, 3, 4.0, "v"),
     "probe, 5 folds, n = 100, d = 8": (folds, 100, 8, 1.5),
     "probe, 5 folds, n = 60, d = 40": (folds, 60, 40, 3.0),
     "probe, split, n = 60, d = 8": (split, 60, 8, 1.5),
