@@ -53,7 +53,7 @@ BLOCKS = {
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 def test_python(folder, monkeypatch, block):
     monkeypatch.chdir(folder)
-    for package, used in {"xarray": ".xarray(", "lance": "import lance"}.items():
+    for package, used in {"xarray": ".xarray(", "lance": "import lance", "ray": "import ray"}.items():
         if used in block:
             pytest.importorskip(package)
     exec(compile(block, "a page", "exec"), {})
