@@ -32,7 +32,7 @@ NO_LENS = (
 )
 
 PLACE = ("role", "condition", "layer", "depth")
-ENDS = ("low", "high", "entropy_low", "entropy_high", "divergence_low", "divergence_high")
+ENDS = ("low", "high", "right_low", "right_high", "entropy_low", "entropy_high", "divergence_low", "divergence_high")
 
 
 class Unit(NamedTuple):
@@ -144,8 +144,8 @@ class LogitLens(WithInterval, PerLayer):
         )
 
     def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """role, condition, layer, depth, probability, low, high, se, rank, rank_q25, rank_q75, right, entropy,
-        entropy_low, ..., divergence, divergence_low, ..., top_tokens, labelled, n: one row each.
+        """role, condition, layer, depth, probability, low, high, se, rank, rank_q25, rank_q75, right, right_low,
+        right_high, entropy, entropy_low, ..., divergence, divergence_low, ..., top_tokens, labelled, n: one row each.
 
         low, high: 95 % interval of the probability, those of the others named by them; NULL of fewer than 2 samples.
 
@@ -184,6 +184,7 @@ class LogitLens(WithInterval, PerLayer):
             .sort(by_role, "condition", "layer")
             .select(
                 *(*PLACE, "probability", "low", "high", "se", "rank", "rank_q25", "rank_q75", "right"),
+                *("right_low", "right_high"),
                 *("entropy", "entropy_low", "entropy_high", "divergence", "divergence_low", "divergence_high"),
                 *("top_tokens", "labelled", "n"),
             )
@@ -194,7 +195,12 @@ class LogitLens(WithInterval, PerLayer):
         found = []
         for place, own in rows.group_by(*PLACE, maintain_order=True):
             ends: list[float | None] = []
-            for name, bounds in (("probability", by_sample), ("entropy", of_mean), ("divergence", of_mean)):
+            for name, bounds in (
+                ("probability", by_sample),
+                ("right", by_sample),
+                ("entropy", of_mean),
+                ("divergence", of_mean),
+            ):
                 values = own[name].drop_nulls().to_numpy()
                 ends += bounds(values) if self.has_interval and len(values) > 1 else (None, None)
             found.append((*place, *ends))

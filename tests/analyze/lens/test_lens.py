@@ -14,6 +14,7 @@ from actstore.commands.main import run
 from actstore.format.lens import Lens, Optics
 from actstore_analyze.lens import measure as lens_measure
 from actstore_analyze.lens.measure import read
+from actstore_analyze.study.intervals import wilson
 from extracting import extract
 from lenses import TOKENS, D, made
 
@@ -138,6 +139,7 @@ def test_the_numbers_of_one_layer_by_hand(store, capsys):
     assert (one["rank"], one["rank_q75"]) == (np.median(ranks), np.quantile(ranks, 0.75))
     assert one["entropy"] == pytest.approx(entropies.mean(), rel=1e-4)
     assert one["right"] == (ranks == 1).mean()
+    assert [one["right_low"], one["right_high"]] == pytest.approx(wilson(int((ranks == 1).sum()), 24))
 
 
 def test_tokens_are_shown_as_they_are_read(store, capsys, monkeypatch):
