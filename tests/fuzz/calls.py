@@ -135,7 +135,7 @@ class Maker:
             return [flag, str(self.folder / self.draw.choice(["f.png", "f.svg", "f.pdf"]))]
         if name in ("saes", "descriptions"):
             return [flag, self.autoencoders()]
-        if name in ("together", "with_store", "untrained"):
+        if name in ("together", "with_store", "untrained") or (name == "minus" and self.draw.random() < 0.5):
             return [flag, self.store()]
         if name in ("vector", "minus", "images", "model", "scores"):
             return [flag, self.file(self.draw.choice([".npy", ".npz", ".safetensors", ".json", ""]))]
