@@ -22,17 +22,20 @@ def vectors(samples, role, condition, layers, k=1):
     return np.stack(x).astype(np.float32)
 
 
-def make(path, *, layers, depth, samples=range(30), conditions=("none",), roles=("eoi", "last"), model="tiny"):
+def make(
+    path, *, layers, depth, samples=range(30), conditions=("none",), roles=("eoi", "last"), model="tiny", without=()
+):
     """One batch of these samples under each condition; role `image` has two positions, the others one each.
 
-    Every seventh sample has no label.
+    Every seventh sample has no label, nor have those of the classes that the store is `without`.
     """
     ids = names(samples)
     plan = pl.DataFrame(
         {
             "sample_id": ids * len(conditions),
             "condition": [one for one in conditions for _ in ids],
-            "label": [None if i % 7 == 6 else CLASSES[i % 3] for i in samples] * len(conditions),
+            "label": [None if i % 7 == 6 or CLASSES[i % 3] in without else CLASSES[i % 3] for i in samples]
+            * len(conditions),
             "length": [float(i) for i in samples] * len(conditions),
         }
     ).rename({"length": "size"})

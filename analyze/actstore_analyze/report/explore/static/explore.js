@@ -56,15 +56,15 @@ class Explorer {
     await this.paths();
     return true;
   }
-  async filter() { // the first panel's points, and of the second those of the same samples
-    const { first, second } = this, found = first.visible(), filtered = [first.filter(found)];
+  filter() { // the first panel's points, and of the second those of the same samples
+    const { first, second } = this, found = first.visible();
+    first.filter(found);
     if (second) {
       const linked = new Set(found.length === first.table.n ? second.table.sample.keys() : found.flatMap((i) => first.linked(second, i)));
-      filtered.push(second.filter([...linked].sort((a, b) => a - b)));
+      second.filter([...linked].sort((a, b) => a - b));
     }
     this.count(found.length);
     if (!this.chosen) this.groups.show();
-    await Promise.all(filtered);
   }
   hide(code) { if (!this.hidden.delete(code)) this.hidden.add(code); this.hid(); }
   alone(code) {
@@ -182,7 +182,7 @@ class Explorer {
     }
     $("said").classList.remove("bad");
     this.first.legend();
-    await this.filter(); this.remember();
+    this.filter(); this.remember();
   }
   busy(task) { // one after the other; the page is ready when all of it is drawn
     delete document.body.dataset.ready;

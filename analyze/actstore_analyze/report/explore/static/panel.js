@@ -2,6 +2,7 @@
 // Points of one role of one store under one condition, in the plane. A page has one such panel, or two.
 const CLUSTERS = "*clusters"; // in the place of a column: the clusters of the points at a layer
 const MOST_RINGS = 400;
+const LONGEST = 20_000; // milliseconds: a drawing that is not over then, as of a page out of sight, holds nothing up
 const FARTHEST = 4; // times the mean distance from the middle: what lies beyond is outside, until one zooms out
 
 class Panel {
@@ -139,7 +140,8 @@ class Panel {
       while (this.waiting) {
         const { x, y, z, zDataType } = this.last, { transition: moves } = this.waiting, fit = this.fit = this.fits();
         this.waiting = null;
-        await this.scatter.draw({ x: x.map((v) => v * fit), y: y.map((v) => v * fit), z }, { transition: moves, transitionDuration: 500, transitionEasing: "cubicInOut", zDataType, preventFilterReset: true });
+        const drawn = this.scatter.draw({ x: x.map((v) => v * fit), y: y.map((v) => v * fit), z }, { transition: moves, transitionDuration: 500, transitionEasing: "cubicInOut", zDataType, preventFilterReset: true });
+        await Promise.race([drawn, new Promise((done) => setTimeout(done, LONGEST))]);
       }
       this.laying = null;
     })();
@@ -168,7 +170,8 @@ class Panel {
   }
   filter(found) {
     this.kept = found;
-    return found.length === this.table.n ? this.scatter.unfilter() : this.scatter.filter(found);
+    const quietly = { preventEvent: true }; // what is chosen stays chosen where it is not seen
+    if (found.length === this.table.n) this.scatter.unfilter(quietly); else this.scatter.filter(found, quietly);
   }
   mark(points) { // as chosen
     if (points.length) this.scatter.select(points, { preventEvent: true }); else this.scatter.deselect({ preventEvent: true });
