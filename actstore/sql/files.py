@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from actstore.errors import ActstoreError
 from actstore.format.given import suffix_of
+from actstore.storage import local
 
 __all__ = ["FORMATS", "read_table"]
 
@@ -50,7 +51,7 @@ def read_table(path: Path, words: Collection[str] = ()) -> pl.DataFrame:
         told = "it is a folder" if path.is_dir() else f"a table is one of {', '.join(FORMATS)}; {remedy}"
         raise ActstoreError(f"{path}: {told}")
     try:
-        data = path.read_bytes().removeprefix(BOM_UTF8)
+        data = local.content(path).removeprefix(BOM_UTF8)
         start = data[:512].lstrip().lower()
         if other := next((said for mark, said in _OTHERS.items() if start.startswith(mark)), None):
             raise ActstoreError(other)

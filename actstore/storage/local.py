@@ -50,6 +50,24 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(of_system.errno, of_system.strerror, str(path)) from error
 
 
+def content(path: Path) -> bytes:
+    """What a file holds that a user names. A pipe is read to its end (bash's `<(...)`), one without a writer refused.
+
+    Raises OSError.
+    """
+    if not path.is_fifo():
+        return path.read_bytes()
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        try:
+            first = os.read(file.fileno(), 1)
+        except BlockingIOError:  # it has a writer, who has not written yet
+            first = None
+        if first == b"":
+            raise OSError("it is a pipe that nobody writes to")
+        os.set_blocking(file.fileno(), True)
+        return (first or b"") + file.read()
+
+
 def sync(path: Path) -> None:
     """Force a file or a folder's list of names to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

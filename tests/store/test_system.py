@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,28 @@ def test_a_pipe_where_a_part_should_be_is_not_waited_for(path, capfd, name):
     os.mkfifo(folder / "rows.parquet")
     assert main.run(["gc", str(path), "--older-than", "0", "--complete"]) == 0
     assert main.run(["verify", str(path)]) == 0
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_table_in_a_pipe_is_read_and_one_that_nobody_writes_is_not_waited_for(path, tmp_path, capfd, late):
+    asked = ["query", str(path), "from mine", "--table", f"mine={tmp_path / 'mine.csv'}"]
+    os.mkfifo(tmp_path / "mine.csv")
+    assert main.run(asked) == 1
+    assert "mine.csv: it is a pipe that nobody writes to" in capfd.readouterr().err
+    (tmp_path / "mine.csv").unlink()
+    reader, writer = os.pipe()
+    (tmp_path / "mine.csv").symlink_to(f"/dev/fd/{reader}")  # as a shell's <(...) does
+
+    def write():
+        os.write(writer, b"x\n1\n")
+        os.close(writer)
+
+    timer = threading.Timer(0.5 * late, write)
+    timer.start()
+    timer.join(0 if late else None)
+    assert main.run(asked) == 0
+    assert capfd.readouterr().out == '{"x":1}\n'
+    os.close(reader)
 
 
 def test_a_draft_that_vanishes_under_gc_is_passed_over(path, monkeypatch):

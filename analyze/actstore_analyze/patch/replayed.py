@@ -305,7 +305,7 @@ def _megabytes(size: int) -> str:
 
 def _state(path: Path) -> str:
     try:
-        return local.crc32c(path)
+        return local.crc32c_of(local.content(path))
     except OSError as error:
         raise ActstoreError(f"{path}: {error.strerror or error}") from None
 

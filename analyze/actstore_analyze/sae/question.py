@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 from actstore.errors import ActstoreError
+from actstore.storage import local
 from actstore_analyze.judge.client import Question
 
 __all__ = ["PROMPTS", "matched", "question", "text_of"]
@@ -46,7 +48,7 @@ def text_of(prompt: str) -> str:
     if prompt in PROMPTS:
         return PROMPTS[prompt]
     try:
-        text = Path(prompt).read_text(encoding="utf-8")
+        text = TextIOWrapper(BytesIO(local.content(Path(prompt))), encoding="utf-8").read()
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(PROMPTS)
         raise ActstoreError(f"--prompt {prompt} is neither a text file nor one of {known}: {error}") from None

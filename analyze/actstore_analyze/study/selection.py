@@ -100,7 +100,8 @@ def _source(store: Store, own: list[str], label: str) -> str:
     known = store.sql("from rows limit 0").columns
     if label not in known:
         columns = ", ".join(dict.fromkeys([*own, *known]))
-        raise ActstoreError(f"no column '{label}' to take labels from, only {columns}{nearest(label, known)}")
+        remedy = "; --label takes another" if label == "label" else nearest(label, known)
+        raise ActstoreError(f"no column '{label}' to take labels from, only {columns}{remedy}")
     return "r"
 
 

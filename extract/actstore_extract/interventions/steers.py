@@ -1,6 +1,7 @@
 """Steers: conditions in which a vector is added to the residual stream, or put in its place, while the model runs."""
 
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from actstore.format.given import suffix_of
+from actstore.storage import local
 from actstore_extract.interventions.conditions import Condition, ConditionError, RoleSection, Steer, checked
 
 __all__ = ["SteerSection"]
@@ -70,10 +72,10 @@ class SteerSection(RoleSection):
 
     def _bytes(self, name: str) -> bytes:
         try:
-            return Path(name).read_bytes()
+            return local.content(Path(name))
         except OSError as error:
             raise ConditionError(
-                f"condition '{self.name}': {name} cannot be read: {error.strerror}; write vectors there with: "
+                f"condition '{self.name}': {name} cannot be read: {error.strerror or error}; write vectors there with: "
                 f'actstore export STORE "from rows where ..." --layer N -o {name}'
             ) from None
 
@@ -102,12 +104,12 @@ class SteerSection(RoleSection):
 
     def _mean(self, name: str, layer: int) -> NDArray[np.float32]:
         """The mean (d,) of the vectors in a file at a layer."""
-        self._bytes(name)
+        content = BytesIO(self._bytes(name))
         kind = _READERS.get(suffix_of(name))
         if kind is None:
             raise ConditionError(f"condition '{self.name}': {name} is neither .npy nor .parquet")
         try:
-            found = np.atleast_2d(kind(Path(name), layer))
+            found = np.atleast_2d(kind(content, layer))
         except (OSError, ValueError, EOFError, MemoryError, pl.exceptions.PolarsError) as error:
             raise ConditionError(f"condition '{self.name}': {name}: {error}") from None
         if found.ndim != 2 or not found.size or found.dtype.kind not in "fiu":
@@ -120,22 +122,21 @@ class SteerSection(RoleSection):
         return mean
 
 
-def _npy(path: Path, layer: int) -> NDArray[np.generic]:  # noqa: ARG001
-    found = np.load(path, allow_pickle=False)
+def _npy(content: BytesIO, layer: int) -> NDArray[np.generic]:  # noqa: ARG001
+    found = np.load(content, allow_pickle=False)
     if not isinstance(found, np.ndarray):
         raise ValueError("it holds several arrays")
     return found
 
 
-def _parquet(path: Path, layer: int) -> NDArray[np.generic]:
+def _parquet(content: BytesIO, layer: int) -> NDArray[np.generic]:
     """The column of the layer, or the only one there is."""
-    with path.open("rb") as file:  # polars would take its path for a pattern
-        columns = [name for name in pl.read_parquet_schema(file) if name.startswith(_COLUMN)]
-        name = f"{_COLUMN}{layer}" if len(columns) != 1 else columns[0]
-        if name not in columns:
-            raise ValueError(f"no column {name}, only {', '.join(columns) or 'others'}")
-        file.seek(0)
-        return np.array(pl.read_parquet(file, columns=[name])[name].to_list(), np.float32)
+    columns = [name for name in pl.read_parquet_schema(content) if name.startswith(_COLUMN)]
+    name = f"{_COLUMN}{layer}" if len(columns) != 1 else columns[0]
+    if name not in columns:
+        raise ValueError(f"no column {name}, only {', '.join(columns) or 'others'}")
+    content.seek(0)
+    return np.array(pl.read_parquet(content, columns=[name])[name].to_list(), np.float32)
 
 
 _READERS = {".npy": _npy, ".parquet": _parquet}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from actstore.errors import ActstoreError, nearest
 from actstore.format.names import HEADER
+from actstore.storage import local
 
 __all__ = ["RecipeError", "check_keys", "override", "read", "section"]
 
@@ -20,7 +21,7 @@ class RecipeError(ActstoreError):
 def read(name: str, known: Sequence[str], listed_by: str) -> dict[str, Any]:
     """A recipe's file; `known` ship, and the command `listed_by` lists them."""
     try:
-        return tomllib.loads(Path(name).read_text(encoding="utf-8-sig"))
+        return tomllib.loads(local.content(Path(name)).decode("utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError):
         if Path(name, HEADER).exists():
             raise RecipeError(f"'{name}' is a store, no recipe: the recipe comes first, then the store") from None

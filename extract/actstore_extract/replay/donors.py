@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from actstore.format.given import suffix_of
+from actstore.storage import local
 from actstore_extract.replay.errors import ReplayError
 from actstore_extract.replay.reader import Reader
 from actstore_extract.replay.sample import Vectors
@@ -95,7 +97,7 @@ def from_file(path: Path, d_model: int, layers: Sequence[int], *, label: str | N
 def _numpy(path: Path) -> Vectors:
     """The vectors (n, d)."""
     try:
-        x = np.load(path, allow_pickle=False)
+        x = np.load(BytesIO(local.content(path)), allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise ReplayError(f"{path}: {error}") from None
     if not isinstance(x, np.ndarray):
@@ -113,8 +115,7 @@ def _parquet(path: Path) -> dict[int, Vectors]:
     if suffix_of(path) != ".parquet":
         raise ReplayError(f"{path}: a vector is read from .npy or .parquet")
     try:
-        with path.open("rb") as file:  # polars would take its path for a pattern
-            table = pl.read_parquet(file)
+        table = pl.read_parquet(local.content(path))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ReplayError(f"{path}: {error}") from None
     lists = [name for name, kind in table.schema.items() if isinstance(kind, pl.List | pl.Array)]

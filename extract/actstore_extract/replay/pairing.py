@@ -18,6 +18,7 @@ from actstore_extract.replay.reader import Reader, Stored, stored
 __all__ = ["Asked", "Pairing", "chosen", "known_class", "paired"]
 
 USUAL = "label"  # the column of classes, which a store may be without
+MOST_NAMED = 20  # classes that an error lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +151,8 @@ def _of_pairs(reader: Reader, asked: Asked, table: pl.DataFrame) -> dict[str, li
     known = table["label"].drop_nulls().unique().sort().to_list()
     for name in (name for pair in asked.classes for name in pair):
         if name not in known:
-            raise ReplayError(f"no sample of the query has {asked.by} '{name}'{nearest(name, known)}")
+            those = f"there are {', '.join(known[:MOST_NAMED])}{', …' if len(known) > MOST_NAMED else ''}"
+            raise ReplayError(f"no sample of the query has {asked.by} '{name}'{nearest(name, known, those)}")
     numbered = table.with_columns(nth=pl.int_range(pl.len()).over("label", "prompt_order"))
     found: dict[str, list[Donor]] = {}
     for source, receiver in asked.classes:

@@ -22,7 +22,7 @@ from actstore_extract.run.failures import failure_of
 __all__ = ["Encoder", "chat_of", "prompt_of"]
 
 # Reading, decoding and scaling images let go of the interpreter; a picture takes about as long as a fast GPU's forward.
-NO_PROMPT = "no prompt: this sample lacks what a {column} of [prompt] text stands for"
+NO_PROMPT = "no prompt: this sample has none, or lacks what a {column} of [prompt] text stands for"
 THREADS = min(8, os.cpu_count() or 1)
 PLAIN = PromptSection()  # prompts are taken as they are
 Names = str | list[str] | None  # of a sample's pictures, as its plan has them

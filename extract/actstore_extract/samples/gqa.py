@@ -28,8 +28,8 @@ class _Types(TypedDict):
 class _Question(TypedDict):
     question: str
     imageId: str
-    answer: NotRequired[str]
-    types: NotRequired[_Types]
+    answer: NotRequired[str | None]
+    types: NotRequired[_Types | None]
 
 
 class Gqa(Source):

@@ -9,11 +9,13 @@ import polars as pl
 import pytest
 
 import actstore
+from actstore import ActstoreError
 from actstore.commands.main import run
 from actstore.format import results
 from actstore_analyze.overlap.measure import chance_level, label_overlap, label_overlap_per_point
 from actstore_analyze.overlap.study import Overlap
 from actstore_analyze.study.intervals import jackknifed
+from actstore_analyze.study.selection import choose
 from labelled import DIGITS, POSITIONS, N, make_store, overlaps_without, sample_ids, vectors, write_batch
 
 
@@ -203,6 +205,15 @@ def test_the_same_call_is_recalled_until_the_store_grows(tmp_path, capsys, monke
     assert sorted(row["current"] for row in listed) == [False, True]
     assert {row["measure"] for row in listed} == {"overlap"}
     assert listed[0]["parameters"]["k"] == 5
+
+
+def test_without_the_usual_label_the_option_is_named(tmp_path):
+    """And not the column whose name is most like `label`, which nobody typed."""
+    empty = actstore.create(
+        tmp_path / "s", plan=pl.DataFrame({"batch": [0], "sample_id": ["a"]}), layers=[0], d_model=2
+    )
+    with pytest.raises(ActstoreError, match=r"no column 'label' to take labels from, only .*; --label takes another$"):
+        choose(empty, "from rows", ["eoi"], "label", say=print)
 
 
 def test_a_store_that_cannot_be_written_still_answers(store, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """actstore patch: replays from a store against the patches that ran online, and everything that it refuses."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -228,6 +229,8 @@ def test_a_file_of_several_vectors_is_their_mean(gated, tmp_path, capsys):
             "not of one width",
         ),
         ("none.npy", lambda _: None, "none.npy: No such file"),
+        ("v.npy", os.mkfifo, "v.npy: it is a pipe that nobody writes to"),
+        ("v.parquet", os.mkfifo, "v.parquet: it is a pipe that nobody writes to"),
     ],
 )
 def test_a_file_that_holds_no_such_vector(gated, tmp_path, capsys, name, save, message):
@@ -326,6 +329,10 @@ def test_a_class_is_not_compared_with_itself(gated, capsys):
     [
         (("--pairs", "seven"), "write SOURCE:RECEIVER"),
         (("--pairs", "seven:tree"), "no sample of the query has label 'tree'; did you mean 'three'"),
+        (
+            ("--pairs", "7:three"),
+            "no sample of the query has label '7'; there are eight, five, four, nine, one, seven, ",
+        ),
         (("--pairs", "seven:three", "--vector", "v.npy"), "No such file"),
         (("--pairs", "seven:three", "--source", "from rows"), "One of --pairs, --source and --vector"),
         (("--pairs", "seven:three", "--minus", "from rows"), "--minus is taken from the mean of --source"),

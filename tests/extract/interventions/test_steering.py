@@ -1,5 +1,6 @@
 """Steering: vectors added to the residual stream, or put in its place, equal to hooks written out; what is refused."""
 
+import os
 from functools import partial
 
 import numpy as np
@@ -91,6 +92,9 @@ def test_a_mistake_is_named(given, message):
 def test_files_that_hold_no_vector(tmp_path):
     with pytest.raises(ConditionError, match=r"none.npy cannot be read: No such file.*actstore export STORE"):
         steers(vector=str(tmp_path / "none.npy"))
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(ConditionError, match=r"pipe.npy cannot be read: it is a pipe that nobody writes to"):
+        steers(vector=str(tmp_path / "pipe.npy"))
     (tmp_path / "x.txt").write_text("1 2")
     with pytest.raises(ConditionError, match=r"x.txt is neither .npy nor .parquet"):
         steers(vector=str(tmp_path / "x.txt"))

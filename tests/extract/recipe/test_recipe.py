@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from actstore_extract.recipe import recipe
@@ -98,6 +100,18 @@ def test_overrides_leave_the_recipe_that_ships():
 def test_numbers_and_depths_beyond_counting(written, text):
     with pytest.raises(RecipeError):
         recipe.load(str(written(text)))
+
+
+def test_a_recipe_in_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "mine.toml")
+    with pytest.raises(RecipeError, match=r"mine.toml: it is a pipe that nobody writes to"):
+        recipe.load(str(tmp_path / "mine.toml"))
+    reader, writer = os.pipe()
+    os.write(writer, b"seeds = 1")
+    os.close(writer)
+    with pytest.raises(RecipeError, match=r"unknown key 'seeds'; did you mean 'seed'"):
+        recipe.load(f"/dev/fd/{reader}")  # as a shell's <(...)
+    os.close(reader)
 
 
 def test_set_below_what_is_no_section(written):

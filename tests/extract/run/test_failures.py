@@ -183,7 +183,7 @@ def test_a_sample_without_a_prompt_fails_alone(texts, tmp_path, capfd):
     asked = ["extract", str(texts), str(tmp_path / "s"), "--set", f"samples.path={tmp_path / 'samples.csv'}"]
     status = main.run(asked)
     said = capfd.readouterr().err
-    assert "1 of 3 samples fail, b the first: no prompt: this sample lacks what a {column} of [prompt] text" in said
+    assert "1 of 3 samples fail, b the first: no prompt: this sample has none, or lacks what a {column} of" in said
     assert status == 3
     rows = samples(tmp_path / "s").select("sample_id", "status", "error").rows()
     assert [(name, how) for name, how, _ in rows] == [("a", "ok"), ("b", "failed"), ("c", "ok")]

@@ -113,10 +113,12 @@ def test_gqa_without_answers(tmp_path):
     questions = json.loads(file.read_text())
     bare = {"20138x": {"question": "What?", "imageId": "n161313"}, **questions}
     bare["201380000"]["types"]["semantic"] = None
+    bare["20139x"] = {"question": "Who?", "imageId": "n161313", "answer": None, "types": None}
     (tmp_path / "test_questions.json").write_text(json.dumps(bare))
     found = source("gqa", path=tmp_path, split="test").samples().table
     assert found.rows()[0] == ("20138x", "images/n161313.jpg", "What?", None, None, None)
     assert found.rows()[1][3:] == ("dog", "query", None)
+    assert found.rows()[-1] == ("20139x", "images/n161313.jpg", "Who?", None, None, None)
 
 
 def test_mme(tmp_path):
