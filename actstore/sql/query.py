@@ -103,8 +103,7 @@ def _fetch(
                 raise QueryError(f"no table here holds the {held[0]} of column '{name}'; cast it: {to}")
         if twice := [name for name, count in Counter(relation.columns).items() if count > 1]:
             raise QueryError(f"two columns are called '{twice[0]}'; give each a name of its own: x as y")
-        read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch  # before DuckDB 1.5
-        reader: pa.RecordBatchReader = read(ROWS_AT_A_TIME)
+        reader = relation.to_arrow_reader(ROWS_AT_A_TIME)
         found, n_bytes = [], 0
         for rows in reader:
             _check_digits(rows)

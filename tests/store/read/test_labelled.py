@@ -85,5 +85,5 @@ def test_one_clear_error(store, rows, layers, error):
 def test_without_xarray(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
     monkeypatch.delitem(sys.modules, "actstore.read.labelled", raising=False)
-    with pytest.raises(ActstoreError, match="xarray needs xarray; install it with: pip install 'xarray>=2024.7'"):
+    with pytest.raises(ActstoreError, match="xarray needs xarray; install it with: pip install 'xarray>=2025.12'"):
         store.xarray(QUERY)
