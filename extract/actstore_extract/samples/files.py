@@ -26,7 +26,9 @@ def first_file(root: Path, names: Sequence[str], origin: str) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
-    raise SamplesError(f"{root} has no {' or '.join(names)}: get it from {origin}, and put it there")
+    alike = {path.name for name in names for path in (root / name).parent.glob(f"*{Path(name).suffix}")}
+    there = f"; it has {', '.join(sorted(alike)[:5])}" if alike else ""
+    raise SamplesError(f"{root} has no {' or '.join(names)}{there}: get it from {origin}, and put it there")
 
 
 def read_json(path: Path, form: type[Form], origin: str) -> Form:

@@ -121,6 +121,12 @@ def test_gqa_without_answers(tmp_path):
     assert found.rows()[-1] == ("20139x", "images/n161313.jpg", "Who?", None, None, None)
 
 
+def test_a_split_that_is_not_there_is_told_those_that_are(tmp_path):
+    said = r"val_questions\.json; it has testdev_balanced_questions\.json: get it from"
+    with pytest.raises(SamplesError, match=said):
+        source("gqa", path=layouts.gqa(tmp_path), split="val").samples()
+
+
 def test_mme(tmp_path):
     (layouts.mme(tmp_path) / "existence" / "._000000006040.txt").write_bytes(b"\x00\x05\x16\x07\xb0")  # of a Mac
     found = source("mme", path=tmp_path).samples()
