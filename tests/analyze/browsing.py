@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -51,6 +51,18 @@ class Seen:
         x, y = self.page.evaluate(f"explorer.{panel}.scatter.getScreenPosition({point})")
         box = self.page.locator(f".plot >> nth={['first', 'second'].index(panel)}").bounding_box()
         return box["x"] + x, box["y"] + y
+
+    def click(self, point, sample, panel="first"):
+        """Click a point until the card is of its sample: a page hears no click before its first drawing is over."""
+        from playwright.sync_api import TimeoutError as Late
+
+        self.page.wait_for_function(f"explorer.{panel}.scatter.get('isPointsDrawn')")
+        for _ in range(6):
+            self.page.mouse.click(*self.at(point, panel))
+            with suppress(Late):
+                self.page.wait_for_selector(f"#card h2 >> text={sample}", timeout=10_000)
+                return
+        pytest.fail(f"six clicks on point {point} do not show {sample}")
 
     def alpha(self):
         """How strongly each cell of the picture is painted, row after row, but for the point's own."""

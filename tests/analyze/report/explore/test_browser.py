@@ -55,8 +55,7 @@ def test_somebody_finds_a_point_and_sends_what_is_seen(seen, browser, address, t
     page.press("#where", "Enter")
     page.wait_for_function("document.querySelector('#said').textContent === '2 of 23 points'")
     page.mouse.move(*seen.at(12))
-    page.mouse.click(*seen.at(12))
-    page.wait_for_selector("#card h2 >> text=s12")
+    seen.click(12, "s12")
     page.wait_for_selector("#card svg polyline")
     assert seen.alpha() == [255 * 0.84 // 1 if cell == (12 + 1) % 4 else 0 for cell in range(4)]
     assert page.locator("#card .thumbs .thumb").count() == 14

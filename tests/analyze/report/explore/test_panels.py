@@ -99,8 +99,7 @@ def test_what_is_chosen_and_pointed_at_in_one_panel_is_marked_in_the_other(opene
     assert ring.count() == 1
     x, y = page.evaluate("explorer.second.scatter.getScreenPosition(8)")
     assert [float(ring.get_attribute(name)) for name in ("cx", "cy")] == pytest.approx([x, y])
-    page.mouse.click(*seen.at(8))
-    page.wait_for_selector("#card h2 >> text=s08")
+    seen.click(8, "s08")
     page.wait_for_function("document.querySelectorAll('.marks polyline').length === 2")
     assert (marked(page, "first"), marked(page, "second")) == ([8], [8])
     own, theirs = (nearest(besides.vectors(OWN, role, "none", SHALLOW)[2], 14).indices[8] for role in ("eoi", "last"))
@@ -120,8 +119,7 @@ def test_what_is_chosen_and_pointed_at_in_one_panel_is_marked_in_the_other(opene
     alone.page.wait_for_selector(READY)
     assert [alone.page.evaluate(f"explorer.{one}.role") for one in ("first", "second")] == ["eoi", "last"]
     assert (marked(alone.page, "first"), marked(alone.page, "second")) == ([8], [8])
-    alone.page.mouse.click(*alone.at(11, "second"))
-    alone.page.wait_for_selector("#card h2 >> text=s11")
+    alone.click(11, "s11", "second")
     assert marked(alone.page, "first") == [11]
     assert (alone.errors, alone.elsewhere) == ([], [])
     alone.page.context.close()
