@@ -6,15 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from actstore.errors import ActstoreError
 from actstore.format import checkpoint, commits, records, results
 from actstore.format.commits import File
 from actstore.format.header import Header
-from actstore.format.names import COMMITS, PARTS, PLAN, RECORD_BYTES, RESULTS, TABLES, VOCABULARY
+from actstore.format.names import COMMITS, HEADER, OWNED, PARTS, PLAN, RECORD_BYTES, RESULTS, TABLES, VOCABULARY
 from actstore.read.mirror import RESULTS_BYTES
 from actstore.storage import local
 from actstore.store import Store
 
-__all__ = ["files", "index_of", "lines", "opened", "packed", "results_of"]
+__all__ = ["check_same", "files", "index_of", "lines", "opened", "packed", "results_of"]
 
 SMALL_RESULT = 2**20  # bytes of a result that goes along with the tables
 
@@ -33,6 +34,12 @@ def opened(path: Path) -> tuple[Store, dict[str, bytes]]:
 def lines(path: Path) -> dict[str, bytes]:
     """Every record in a folder by its name, those of batches first."""
     return {name: records.content_of(path / COMMITS / name, RECORD_BYTES) for name in commits.names(path)}
+
+
+def check_same(store: Store, content: bytes, url: str) -> None:
+    """Raise ActstoreError unless the header that lies at a URL is this store's."""
+    if records.parse(content, f"{url}/{HEADER}", OWNED)["crc32c"] != store.header.crc32c:
+        raise ActstoreError(f"{url} is another store than {store.path}; push to another place")
 
 
 def files(store: Store, *, saved: bool) -> dict[str, File]:

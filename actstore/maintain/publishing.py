@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from actstore.errors import ActstoreError
-from actstore.format import commits, records
+from actstore.format import commits
 from actstore.format.commits import File
-from actstore.format.names import CHECKPOINT, COMMITS, HEADER, OWNED, PARTS, RECORD_BYTES, RESULTS, TABLES
+from actstore.format.names import CHECKPOINT, COMMITS, HEADER, PARTS, RECORD_BYTES, RESULTS, TABLES
 from actstore.maintain import parcel, readme
 from actstore.maintain.pushing import Push
 from actstore.progress import bar
@@ -90,9 +90,7 @@ def _is_there(opened: Store, there: Repository) -> bool:
     """Whether this very store is in the data set already; ActstoreError for another one."""
     if HEADER not in there.sizes:
         return False
-    content = there.read(HEADER, RECORD_BYTES)
-    if records.parse(content, f"{there.url}/{HEADER}", OWNED)["crc32c"] != opened.header.crc32c:
-        raise ActstoreError(f"{there.url} is another store than {opened.path}; push to another place")
+    parcel.check_same(opened, there.read(HEADER, RECORD_BYTES), there.url)
     return True
 
 

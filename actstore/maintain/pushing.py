@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actstore.errors import ActstoreError
-from actstore.format import records
 from actstore.format.commits import File
 from actstore.format.lens import FOLDER as LENS
 from actstore.format.names import (
     CHECKPOINT,
     COMMITS,
     HEADER,
-    OWNED,
     PARTS,
     PLAN,
     RECORD_BYTES,
@@ -93,8 +91,7 @@ def _is_there(opened: Store, storage: objects.Storage) -> bool:
         content = b"".join(storage.blocks(HEADER, RECORD_BYTES))
     except objects.AbsentError:
         return False
-    if records.parse(content, f"{storage.url}/{HEADER}", OWNED)["crc32c"] != opened.header.crc32c:
-        raise ActstoreError(f"{storage.url} is another store than {opened.path}; push to another place")
+    parcel.check_same(opened, content, storage.url)
     return True
 
 

@@ -181,6 +181,11 @@ def files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file())
 
 
+def contents(path: Path) -> dict[str, bytes]:
+    """The bytes of every file of a store, by its name in it."""
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files(path)}
+
+
 def record(path: Path, batch: int) -> Path:
     """The commit record of a batch."""
     return path / COMMITS / f"b{batch:08d}.json"

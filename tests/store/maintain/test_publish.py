@@ -31,10 +31,6 @@ def made(tmp_path):
     return making.store(tmp_path / "s", 2).path
 
 
-def contents(folder):
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in making.files(folder)}
-
-
 def now(served):
     return served.files(served.refs["main"])
 
@@ -53,11 +49,11 @@ def test_a_store_arrives_in_two_commits(made, served, tmp_path):
     }
     records = {f"commits/b{batch:08d}.json" for batch in (0, 1)}
     assert last.keys() == {*records, "actstore.json", "README.md", "commits.checkpoint", "tables.tar"}
-    assert {name: one for name, one in now(served).items() if name not in BESIDE} == contents(made)
+    assert {name: one for name, one in now(served).items() if name not in BESIDE} == making.contents(made)
     assert b"\nparts/**/c/** filter=lfs" in now(served)[".gitattributes"]
     assert actstore.open(URL).state == actstore.open(made).state
     assert verify.run(verify.steps(pull(URL, tmp_path / "copy").path)) == []
-    assert contents(tmp_path / "copy") == contents(made)
+    assert making.contents(tmp_path / "copy") == making.contents(made)
 
 
 def test_nothing_new_is_no_commit(made, served):
@@ -202,7 +198,9 @@ def test_the_token_stays_where_it_belongs(made, served, tmp_path, monkeypatch, c
     assert served.tokens == {f"Bearer {TOKEN}"}
     assert any("PUT" in request for request in served.cdn.requests)
     assert not any(TOKEN in said or "uthorization" in said for said in served.cdn.said)
-    assert not any(TOKEN.encode() in content for content in [*now(served).values(), *contents(tmp_path).values()])
+    assert not any(
+        TOKEN.encode() in content for content in [*now(served).values(), *making.contents(tmp_path).values()]
+    )
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     served.private = False
     with pytest.raises(ActstoreError, match=f"{URL}: not allowed, or it is gone; log in .*a token that may write"):

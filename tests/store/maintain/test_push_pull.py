@@ -35,10 +35,6 @@ def made(tmp_path):
     return making.store(tmp_path / "s", 2).path
 
 
-def contents(folder):
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in making.files(folder)}
-
-
 def puts(served):
     return [key.removeprefix("runs/s/") for method, key in served.took() if method == "PUT"]
 
@@ -52,7 +48,7 @@ def test_what_is_pulled_is_what_was_pushed(made, served, tmp_path):
     far_store.save_result("count", opened.sql("select 2 as n"), {"k": 2})
     copy = pull(URL, tmp_path / "copy")
     saved = next(one.path for one in far_store.results() if one.parameters)
-    assert contents(copy.path) == contents(made) | {f"results/{saved.name}": saved.read_bytes()}
+    assert making.contents(copy.path) == making.contents(made) | {f"results/{saved.name}": saved.read_bytes()}
     assert verify.run(verify.steps(copy.path)) == []
 
 
@@ -184,7 +180,7 @@ def test_a_pull_that_is_interrupted_goes_on(made, served, tmp_path):
             pull(URL, tmp_path / str(number))
         with pytest.raises(NotAStoreError):
             actstore.open(tmp_path / str(number))
-        assert contents(pull(URL, tmp_path / str(number)).path) == contents(made)
+        assert making.contents(pull(URL, tmp_path / str(number)).path) == making.contents(made)
 
 
 def test_a_store_that_grew_is_pulled_into_its_folder(made, served, tmp_path):
@@ -194,7 +190,7 @@ def test_a_store_that_grew_is_pulled_into_its_folder(made, served, tmp_path):
     pull(URL, tmp_path / "copy")
     store.write(1, **making.content(1))
     push(store.path, URL)
-    assert contents(pull(URL, tmp_path / "copy").path) == contents(store.path)
+    assert making.contents(pull(URL, tmp_path / "copy").path) == making.contents(store.path)
 
 
 def test_a_folder_of_something_else_is_left_alone(made, served, tmp_path):
@@ -220,7 +216,7 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capfd):
         leading.point(monkeypatch, served, tmp_path / "cache")
         for line in block.splitlines():
             assert run(shlex.split(line)[1:]) == 0, (line, capfd.readouterr().err)
-        written = contents(tmp_path / "cache") | contents(tmp_path / "fusion-copy") | served.objects
+        written = making.contents(tmp_path / "cache") | making.contents(tmp_path / "fusion-copy") | served.objects
     said = "".join(capfd.readouterr())
     assert "s3://my-bucket/fusion: 16 files sent" in said
     assert (tmp_path / "outliers.csv").read_text().startswith("role,")
