@@ -10,8 +10,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 
 from actstore.errors import ActstoreError
-from actstore_analyze import neighbors
-from actstore_analyze.neighbors import nearest
+from actstore_analyze.neighbors import firsts, nearest, search
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "overlap"
 METRICS = ["euclidean", "normalised", "cosine"]
@@ -72,7 +71,7 @@ def test_massive_dimensions_lose_no_neighbour(shift):
 
 
 def test_a_constant_offset_costs_no_scan(monkeypatch):
-    monkeypatch.setattr(neighbors, "_scanned", lambda *_: pytest.fail("scanned in float64"))
+    monkeypatch.setattr(search, "scanned", lambda *_: pytest.fail("scanned in float64"))
     x = gauss()
     x[:, [17, 90]] += np.float32([3000, -3000])
     assert_exact(x, 30)
@@ -84,11 +83,11 @@ def test_a_constant_offset_costs_no_scan(monkeypatch):
     ids=["spread", "nearly equidistant"],
 )
 def test_worst_float32_errors_hide_no_neighbour(monkeypatch, x):
-    """FAISS is replaced by estimates as wrong as the bound allows: neighbours too far, all others too near."""
+    """Proposals are replaced by estimates as wrong as the bound allows: neighbours too far, all others too near."""
     k, d = 10, x.shape[1]
     true = brute_force(x, k)[1]
 
-    def knn(centred, _, width):
+    def proposed(centred, _, width):
         exact = np.square(centred[:, None].astype(np.float64) - centred).sum(axis=2)
         norms = np.linalg.norm(centred.astype(np.float64), axis=1)
         error = 0.99 * (d + 16) * 2.0**-24 * (norms[:, None] + norms) ** 2
@@ -98,12 +97,12 @@ def test_worst_float32_errors_hide_no_neighbour(monkeypatch, x):
         columns = np.argsort(wrong, axis=1)[:, :width]
         return np.take_along_axis(wrong, columns, 1).clip(0), columns
 
-    monkeypatch.setattr(neighbors.faiss, "knn", knn)
+    monkeypatch.setattr(search, "proposed", proposed)
     np.testing.assert_array_equal(nearest(x, k).indices, true)
 
 
 def test_a_scan_of_every_row_is_exact(monkeypatch):
-    monkeypatch.setattr(neighbors, "_possible", lambda estimates, *_: np.full(estimates.shape, True))
+    monkeypatch.setattr(search, "_possible", lambda estimates, *_: np.full(estimates.shape, True))
     assert_exact(gauss(), 30)
     assert_exact(np.round(gauss(d=3)), 30)
 
@@ -112,14 +111,14 @@ def test_one_massive_point_costs_the_others_nothing(monkeypatch):
     x = gauss()
     x[5] *= 1e5
     scanned = []
-    scan = neighbors._scanned
-    monkeypatch.setattr(neighbors, "_scanned", lambda *args: scanned.extend(args[2]) or scan(*args))
+    scan = search.scanned
+    monkeypatch.setattr(search, "scanned", lambda *args: scanned.extend(args[2]) or scan(*args))
     assert_exact(x, 30)
     assert set(scanned) <= {5}
 
 
 def test_float32_is_enough_where_distances_spread(monkeypatch):
-    monkeypatch.setattr(neighbors, "_scanned", lambda *_: pytest.fail("scanned in float64"))
+    monkeypatch.setattr(search, "scanned", lambda *_: pytest.fail("scanned in float64"))
     assert_exact(gauss(n=1000, d=64), 30)
 
 
@@ -302,4 +301,4 @@ def test_groups_that_leave_too_few_are_refused():
 
 def test_equal_points_are_found_whatever_the_sign_of_their_zeros():
     x = np.array([[0.0, 1.0], [2.0, 0.0], [-0.0, 1.0], [2.0, -0.0], [1.0, 0.0]], np.float32)
-    assert neighbors.firsts(x).tolist() == [0, 1, 0, 1, 4]
+    assert firsts(x).tolist() == [0, 1, 0, 1, 4]
