@@ -116,14 +116,9 @@ class Extractor:
         """
         pieces = list(self._pieces(planned, only))
         coming = [*pieces, *([] if then is None else itertools.islice(self._pieces(then, only), 1))]
-        found: list[Taken | str] = []
         try:
             with fitting_threads(self.model):
-                for i, piece in enumerate(pieces):
-                    for each in coming[i : i + 2]:
-                        if each.is_wanted:
-                            self.encoder.ahead(each.planned)
-                    found += self._taken(piece, advance)
+                found = self._taken(pieces, coming, advance)
         except BaseException:
             self.encoder.drop()
             raise
@@ -157,35 +152,44 @@ class Extractor:
         check_blocks(self.model, blocks)
         return blocks
 
-    def _taken(self, piece: _Piece, advance: Callable[[int], None]) -> list[Taken | str]:
-        """What was kept of each sample, or why nothing was."""
-        planned, condition, wanted = piece
-        if not piece.is_wanted:
-            return [NOT_RUN] * planned.height
+    def _taken(
+        self, pieces: Sequence[_Piece], coming: Sequence[_Piece], advance: Callable[[int], None]
+    ) -> list[Taken | str]:
+        """What was kept of each sample, or why nothing was. A batch is launched before the one before it is looked at,
+        the first of a piece too: while the next piece is sorted, the device has the last batch of this one."""
         found: list[Taken | str] = []
-        encoded: list[tuple[int, Encoded]] = []
-        for i, row in enumerate(planned.iter_rows(named=True)):
-            outcome = self.encoder.encode(row)
-            found.append(outcome if isinstance(outcome, str) else NOT_RUN)
-            encoded += [] if isinstance(outcome, str) else [(i, outcome)]
-        advance(planned.height - len(encoded))
         under_way: deque[tuple[list[int], _Wait]] = deque()
 
         def land() -> None:
-            batch, wait = under_way.popleft()
-            for j, taken in zip(batch, wait(), strict=True):
-                found[encoded[j][0]] = taken
-            advance(len(batch))
+            at, wait = under_way.popleft()
+            for i, taken in zip(at, wait(), strict=True):
+                found[i] = taken
+            advance(len(at))
 
-        for batch in self.model.batches([sample for _, sample in encoded], self.batch_size):
-            if wanted is not None and wanted.isdisjoint(encoded[j][1].sample_id for j in batch):
-                continue
-            under_way.append((batch, self._start([encoded[j][1] for j in batch], condition)))
-            if len(under_way) > LAUNCHED_AHEAD:
-                land()
+        for number, piece in enumerate(pieces):
+            for each in coming[number : number + 2]:
+                if each.is_wanted:
+                    self.encoder.ahead(each.planned)
+            first, outcomes = len(found), self._encoded(piece)
+            found += [outcome if isinstance(outcome, str) else NOT_RUN for outcome in outcomes]
+            fine = [(first + i, one) for i, one in enumerate(outcomes) if not isinstance(one, str)]
+            advance(len(outcomes) - len(fine) if piece.is_wanted else 0)
+            for batch in self.model.batches([sample for _, sample in fine], self.batch_size):
+                samples = [fine[j][1] for j in batch]
+                if piece.wanted is not None and piece.wanted.isdisjoint(one.sample_id for one in samples):
+                    continue
+                under_way.append(([fine[j][0] for j in batch], self._start(samples, piece.condition)))
+                if len(under_way) > LAUNCHED_AHEAD:
+                    land()
         while under_way:
             land()
         return found
+
+    def _encoded(self, piece: _Piece) -> list[Encoded | str]:
+        """Each sample as the model takes it, or why it is not run."""
+        if not piece.is_wanted:
+            return [NOT_RUN] * piece.planned.height
+        return [self.encoder.encode(row) for row in piece.planned.iter_rows(named=True)]
 
     def _encode_asked(self, sample_id: str) -> Encoded | str:
         """A sample that some other's patch is taken from."""
