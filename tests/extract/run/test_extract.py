@@ -3,7 +3,6 @@ import shutil
 import signal
 import time
 import weakref
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from actstore_extract.recipe.recipe import RecipeError
 from actstore_extract.run import extractor, runner
 from actstore_extract.run.estimate import estimate
 from actstore_extract.run.extractor import Extractor
-from actstore_extract.run.places import place
 from actstore_extract.run.runner import Run
 from actstore_extract.shipped import MODELS
 from extracting import SMALL, extract, samples, start, vectors
@@ -341,29 +339,6 @@ def test_an_error_of_the_writer_stops_the_run_and_harms_nothing(tmp_path, whole,
     monkeypatch.undo()
     assert verify.run(verify.steps(tmp_path / "s")) == []
     extract(tmp_path / "s")
-    assert vectors(tmp_path / "s") == vectors(whole)
-
-
-def test_a_batch_is_launched_before_the_one_before_it_is_looked_at(tmp_path, whole, monkeypatch):
-    begin, happened = extractor.begin, []
-
-    def watched(model, batch, *arguments, **options):
-        begun, number = begin(model, batch, *arguments, **options), happened.count("launched")
-        happened.append("launched")
-
-        def result():
-            happened.append(number)
-            return begun.result()
-
-        return SimpleNamespace(result=result)
-
-    run = Run(recipe.load("digits-fusion", [*SMALL, "capture.batch_size=1", "capture.part_samples=24"]))
-    run._open(place(tmp_path / "s"))
-    monkeypatch.setattr(extractor, "begin", watched)
-    run.extract(tmp_path / "s")
-    assert len(happened) == 48 > 2 * extractor.BATCHES_ENCODED  # several are sorted by length, one after the other
-    for number in range(23):
-        assert happened[: happened.index(number)].count("launched") == number + 2
     assert vectors(tmp_path / "s") == vectors(whole)
 
 
