@@ -11,6 +11,9 @@ OLDEST ?= .venv-oldest
 DADAPY ?= .venv-dadapy
 CALLS  ?= 10000
 SEED   ?= 0
+BUCKETS = $(addprefix tests/,store/read/test_remote.py store/write/test_far_writes.py store/maintain/test_push_pull.py \
+  store/maintain/test_leftovers.py store/maintain/test_pull_some.py store/testing/test_far_promises.py \
+  store/commands/test_cached.py extract/run/test_far_extract.py)
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo demo-real test test-slow test-oldest docs dist models fuzz fuzz-commands lint bench bench-gpu bench-quick clean
@@ -48,8 +51,9 @@ demo-real: $(VENV)/.real ## the same on real weights, which are fetched first (m
 test: $(VENV)/.dev ## run the tests (minutes), in WORKERS=2 processes
 	$(PYTEST)
 
-test-slow: $(VENV)/.dev ## run the tests that take longer
+test-slow: $(VENV)/.dev ## run the tests that take longer, and those of buckets with moto's
 	$(PYTEST) -m slow
+	$(PYTEST) --moto -m "not slow" $(BUCKETS)
 
 # uv finds the lowest versions that go together; torch is the one that the constraints name, of the build that is there.
 test-oldest: ## run the usual tests once with the oldest versions that pyproject.toml allows (torch aside)

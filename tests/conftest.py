@@ -18,6 +18,20 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--moto: buckets of tests are kept by moto's S3 server."""
+    parser.addoption("--moto", action="store_true", help="have moto's server keep the buckets of tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Who keeps the buckets of tests."""
+    if config.getoption("--moto"):
+        import buckets
+        import motos
+
+        buckets.Front.usual = motos.Moto
+
+
 def pytest_collection_finish() -> None:
     """Take what was imported out of all later collections of garbage: torch and transformers are many objects."""
     gc.collect()

@@ -1,8 +1,8 @@
-"""A server of buckets on this machine, for tests: enough of S3's language, what goes wrong on networks, and a count."""
+"""Buckets on this machine, for tests: enough of S3's language, or moto behind it, what goes wrong, and a count."""
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,7 @@ REFUSALS = {
     503: "SlowDown",
 }
 Request = tuple[str, str]  # method and key; LIST and a prefix
+Answer = tuple[int, bytes, dict[str, str]]
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Bucket:
 
     name: str
     url: str = ""
-    objects: dict[str, bytes] = field(default_factory=dict)
+    objects: MutableMapping[str, bytes] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     page: int = 1000
@@ -60,14 +61,14 @@ class Bucket:
 
 
 @contextmanager
-def bucket(name: str = "b") -> Iterator[Bucket]:
-    """A bucket of this name that is served at `url`."""
+def bucket(name: str = "b", behind: "type[Front] | None" = None) -> Iterator[Bucket]:
+    """A bucket of this name that is served at `url`, by `behind`; without it by Memory, or as `--moto` has it."""
     made = Bucket(name)
 
-    class Handler(_Handler):
+    class Handler(behind or Front.usual):
         bucket = made
 
-    with served(Handler) as made.url:
+    with Handler.kept(made), served(Handler) as made.url:
         yield made
 
 
@@ -86,10 +87,19 @@ def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Front(BaseHTTPRequestHandler):
+    """What a bucket's clients meet: it counts, does wrong what is asked for, and leaves the rest to who is behind."""
+
+    usual: "type[Front]"
     bucket: Bucket
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    @classmethod
+    @contextmanager
+    def kept(cls, bucket: Bucket) -> Iterator[None]:  # noqa: ARG003
+        """What is behind has the bucket."""
+        yield
 
     def log_message(self, *_: object) -> None:
         pass
@@ -122,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(fault.kind)
         if name != self.bucket.name:
             return self._answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
-        status, answer, headers = getattr(self, f"_{method.lower()}")(key, asked, body)
+        status, answer, headers = self.answer(method, key, asked, body)
         if fault and fault.kind == "lost":
             self.close_connection = True
             return None
@@ -144,7 +154,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _get(self, key: str, _asked: dict[str, str], _body: bytes) -> tuple[int, bytes, dict[str, str]]:
+    def answer(self, method: str, key: str, asked: dict[str, str], body: bytes) -> Answer:
+        """The status, the body and the headers of an answer."""
+        raise NotImplementedError
+
+
+class Memory(Front):
+    """Objects in a dictionary."""
+
+    def answer(self, method: str, key: str, asked: dict[str, str], body: bytes) -> Answer:
+        """As S3 would."""
+        done: Answer = getattr(self, f"_{method.lower()}")(key, asked, body)
+        return done
+
+    def _get(self, key: str, _asked: dict[str, str], _body: bytes) -> Answer:
         if key not in self.bucket.objects:
             return 404, b"<Error><Code>NoSuchKey</Code></Error>", {}
         content = self.bucket.objects[key]
@@ -157,29 +180,29 @@ class _Handler(BaseHTTPRequestHandler):
             return 416, b"<Error><Code>InvalidRange</Code></Error>", {}
         return 206, content[first : last + 1], {**headers, "Content_Range": f"bytes {first}-{last}/{len(content)}"}
 
-    def _put(self, key: str, _asked: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
+    def _put(self, key: str, _asked: dict[str, str], body: bytes) -> Answer:
         if self.headers.get("If-None-Match") and key in self.bucket.objects and not self.bucket.ignores:
             return 412, b"<Error><Code>PreconditionFailed</Code></Error>", {}
         self.bucket.objects[key] = body
         return 200, b"", {"ETag": _tag(body)}
 
-    def _post(self, _key: str, _asked: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
+    def _post(self, _key: str, _asked: dict[str, str], body: bytes) -> Answer:
         keys = re.findall("<Key>(.*?)</Key>", body.decode())
         for key in keys:
             self.bucket.objects.pop(key, None)
         done = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
         return 200, f"<DeleteResult>{done}</DeleteResult>".encode(), {}
 
-    def _delete(self, key: str, _asked: dict[str, str], _body: bytes) -> tuple[int, bytes, dict[str, str]]:
+    def _delete(self, key: str, _asked: dict[str, str], _body: bytes) -> Answer:
         self.bucket.objects.pop(key, None)
         return 204, b"", {}
 
-    def _list(self, prefix: str, asked: dict[str, str], _body: bytes) -> tuple[int, bytes, dict[str, str]]:
+    def _list(self, prefix: str, asked: dict[str, str], _body: bytes) -> Answer:
         after = asked.get("continuation-token", "")
         keys = sorted(key for key in self.bucket.objects if key.startswith(prefix) and key > after)
         shown = keys[: self.bucket.page]
         entries = "".join(
-            f"<Contents><Key>{escape(key)}</Key><LastModified>{_ago(self.bucket.hours.get(key, 0))}</LastModified>"
+            f"<Contents><Key>{escape(key)}</Key><LastModified>{ago(self.bucket.hours.get(key, 0))}</LastModified>"
             f"<ETag>{escape(_tag(self.bucket.objects[key]))}</ETag><Size>{len(self.bucket.objects[key])}</Size></Contents>"
             for key in shown
         )
@@ -189,7 +212,11 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, text.encode(), {"Content_Type": "application/xml"}
 
 
-def _ago(hours: float) -> str:
+Front.usual = Memory
+
+
+def ago(hours: float) -> str:
+    """The time so many hours before now, as lists have it."""
     return (datetime.now(UTC) - timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
