@@ -67,9 +67,9 @@ def test_lists_come_in_pages(served):
 
 
 def test_a_store_goes_there_is_read_and_comes_back(made, tmp_path):
-    rows = made.sql("from rows")
+    rows = made.sql("from rows order by row_id")
     there = actstore.open(URL)
-    assert there.sql("from rows").equals(rows)
+    assert there.sql("from rows order by row_id").equals(rows)
     for layer in making.LAYERS:
         assert np.array_equal(there.residual(rows, layer), made.residual(rows, layer))
     assert run(["verify", URL]) == 0
