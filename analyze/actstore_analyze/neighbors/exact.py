@@ -7,7 +7,7 @@ import numpy as np
 from actstore_analyze.neighbors.neighbors import Floats, Ints
 from actstore_analyze.neighbors.points import Points
 
-__all__ = ["SCAN_BYTES", "blocks", "gamma", "scanned", "settled"]
+__all__ = ["SCAN_BYTES", "blocks", "differences", "gamma", "ordered", "products", "scanned", "settled"]
 
 _PAIRS_BYTES = 1 << 20  # differences of one block stay in the cache of a core
 SCAN_BYTES = 1 << 26
@@ -21,22 +21,27 @@ def settled(points: Points, rows: Ints, row: Ints, column: Ints, k: int, tie: fl
     columns = np.full(filled.shape, len(points))
     distances[filled] = _distances(points, rows[row], column)
     columns[filled] = column
-    distances, columns = _ordered(distances, columns, tie)
+    distances, columns = ordered(distances, columns, tie)
     return distances[:, :k], columns[:, :k]
 
 
 def _distances(points: Points, left: Ints, right: Ints) -> Floats:
     """Euclidean distances (pairs,) from float64 differences; a pair met from both sides is computed once."""
-    n, d = points.shape
+    n = len(points)
     pairs, where = np.unique(np.minimum(left, right) * n + np.maximum(left, right), return_inverse=True)
     left, right = np.divmod(pairs, n)
-    squares = np.empty(len(pairs))
-    for part in blocks(len(pairs), d * 8, _PAIRS_BYTES):
-        difference = points[left[part]].astype(np.float64)
-        difference -= points[right[part]]
-        squares[part] = np.vecdot(difference, difference)
-    distances: Floats = np.sqrt(squares)[where]
+    distances: Floats = differences(points, left, points, right)[where]
     return distances
+
+
+def differences(x: Points, left: Ints, y: Points, right: Ints) -> Floats:
+    """Euclidean distances (pairs,) of x[left] and y[right]."""
+    squares = np.empty(len(left))
+    for part in blocks(len(left), x.shape[1] * 8, _PAIRS_BYTES):
+        difference = x[left[part]].astype(np.float64)
+        difference -= y[right[part]]
+        squares[part] = np.vecdot(difference, difference)
+    return np.sqrt(squares)
 
 
 def blocks(n: int, row_bytes: int, block_bytes: int) -> Iterator[slice]:
@@ -45,38 +50,38 @@ def blocks(n: int, row_bytes: int, block_bytes: int) -> Iterator[slice]:
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
-def _ordered(distances: Floats, columns: Ints, tie: float) -> tuple[Floats, Ints]:
+def ordered(distances: Floats, columns: Ints, tie: float) -> tuple[Floats, Ints]:
     """Each row by distance, then index; distances no further apart than `tie` first made equal."""
     order = np.lexsort((columns, distances))
     distances, columns = np.take_along_axis(distances, order, 1), np.take_along_axis(columns, order, 1)
     if tie == 0:
         return distances, columns
     apart = distances > np.pad(distances[:, :-1], ((0, 0), (1, 0))) + tie
-    return _ordered(np.maximum.accumulate(np.where(apart, distances, 0), axis=1), columns, 0)
+    return ordered(np.maximum.accumulate(np.where(apart, distances, 0), axis=1), columns, 0)
 
 
 def scanned(points: Points, centre: Floats, rows: Ints, k: int, tie: float, groups: Ints) -> tuple[Floats, Ints]:
     """Distances and indices (len(rows), k) of neighbours of other groups, for rows that float32 leaves in doubt."""
-    squares, error = _float64_squares(points, centre, rows)
+    squares, error = products(points[rows], points, centre)
     squares[groups[rows][:, None] == groups] = np.inf
     bound = np.partition(squares + error, k - 1, axis=1)[:, k - 1 : k]
     row, column = np.nonzero(squares - error <= (np.sqrt(bound) + 2 * tie) ** 2)
     return settled(points, rows, row, column, k, tie)
 
 
-def _float64_squares(points: Points, centre: Floats, rows: Ints) -> tuple[Floats, Floats]:
-    """Squared distances (len(rows), n) by float64 products, and how far off each can be."""
-    query = points[rows] - centre
-    products = np.empty((len(rows), len(points)))
-    norms = np.empty(len(points))
-    for part in blocks(len(points), points.shape[1] * 8, SCAN_BYTES):
-        block = points[part] - centre
+def products(queries: Points, others: Points, centre: Floats) -> tuple[Floats, Floats]:
+    """Squared distances (m, n) by float64 products, and how far off each can be."""
+    query = queries - centre
+    products = np.empty((len(query), len(others)))
+    norms = np.empty(len(others))
+    for part in blocks(len(others), others.shape[1] * 8, SCAN_BYTES):
+        block = others[part] - centre
         products[:, part] = query @ block.T
         norms[part] = np.vecdot(block, block)
     query_norms = np.vecdot(query, query)[:, None]
     squares = query_norms + norms - 2 * products
     error = (np.sqrt(query_norms) + np.sqrt(norms)) ** 2
-    error *= 2 * gamma(points.shape[1] + 16, np.float64)
+    error *= 2 * gamma(others.shape[1] + 16, np.float64)
     return squares, error
 
 

@@ -1,18 +1,18 @@
 """Exact nearest neighbours of points, of the same or of other groups."""
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors.exact import SCAN_BYTES, blocks, scanned
 from actstore_analyze.neighbors.identical import expanded, owners_of
-from actstore_analyze.neighbors.neighbors import Ints, Neighbors
-from actstore_analyze.neighbors.points import METRICS, Points, centre_of, moderate, parse
+from actstore_analyze.neighbors.neighbors import Floats, Ints, Neighbors
+from actstore_analyze.neighbors.points import METRICS, Points, centre_of, moderate, parse, tie_of
 from actstore_analyze.neighbors.search import searched
 
-__all__ = ["firsts", "nearest", "numbered"]
-
-_UNIT_TIE = 64 * float(np.finfo(np.float64).eps)  # unit vectors are rounded: distances this close are equal
+__all__ = ["Searchable", "firsts", "nearest", "neighbors_of", "numbered"]
 
 
 def nearest(
@@ -43,22 +43,80 @@ def nearest(
     >>> nearest(np.array([[0.0], [1.0], [3.0], [3.0]]), 2, queries=np.array([1, 3])).indices.tolist()
     [[0, 2], [2, 1]]
     """
-    points = parse(x, metric)
+    points, scale = moderate(parse(x, metric))
+    return neighbors_of(_Here(points, scale, tie_of(metric)), k, metric=metric, groups=groups, queries=queries)
+
+
+class Searchable(Protocol):
+    """Points that are searched: those of an array, or of blocks that come from elsewhere.
+
+    scale: what their distances are multiplied by.
+    """
+
+    @property
+    def scale(self) -> float: ...
+
+    def __len__(self) -> int: ...
+
+    def owners(self) -> Ints:
+        """For each point the lowest index of a point equal to it."""
+
+    def search(self, distinct: Ints, rows: Ints, k: int) -> Neighbors:
+        """Of the distinct points (m,), ascending, those at `rows` have k neighbours among them, by their places there.
+
+        Unit vectors no further apart than a tie are equally far.
+        """
+
+    def scan(self, rows: Ints, k: int, groups: Ints) -> tuple[Floats, Ints]:
+        """Distances and indices (len(rows), k) of neighbours of other groups (n,)."""
+
+
+def neighbors_of(
+    points: Searchable,
+    k: int,
+    *,
+    metric: str = "euclidean",
+    groups: NDArray[np.integer] | None = None,
+    queries: NDArray[np.integer] | None = None,
+) -> Neighbors:
+    """As `nearest`, of points that are parsed."""
     if k < 1:
         raise ActstoreError(f"k = {k}: ask for at least one neighbour")
     if len(points) <= k:
         raise ActstoreError(
             f"{len(points)} points have no {k} neighbours each; take k < {len(points)} or select more rows"
         )
-    points, scale = moderate(points)
-    tie = 0.0 if metric == "euclidean" else _UNIT_TIE
     rows = np.arange(len(points)) if queries is None else _asked(queries, len(points))
     if groups is None:
-        found = _of_all(points, rows, k, tie)
+        found = _of_all(points, rows, k)
     else:
-        found = _of_others(points, rows, k, tie, numbered(groups, len(points), k))
+        found = _of_others(points, rows, k, numbered(groups, len(points), k))
     of, others = (None, 0) if queries is None else (rows, len(points) - len(rows))
-    return Neighbors(METRICS[metric](found.distances * scale), found.indices, of, others)
+    return Neighbors(METRICS[metric](found.distances * points.scale), found.indices, of, others)
+
+
+class _Here:
+    """Points of an array."""
+
+    def __init__(self, points: Points, scale: float, tie: float) -> None:
+        self.points, self.scale, self.tie = points, scale, tie
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def owners(self) -> Ints:
+        return owners_of(self.points)
+
+    def search(self, distinct: Ints, rows: Ints, k: int) -> Neighbors:
+        points = self.points if len(distinct) == len(self.points) else self.points[distinct]
+        return searched(points, rows, k, self.tie)
+
+    def scan(self, rows: Ints, k: int, groups: Ints) -> tuple[Floats, Ints]:
+        n, centre = len(self.points), centre_of(self.points)
+        found = Neighbors(np.empty((len(rows), k)), np.empty((len(rows), k), np.int64))
+        for some in blocks(len(rows), n * 8, SCAN_BYTES):
+            found.distances[some], found.indices[some] = scanned(self.points, centre, rows[some], k, self.tie, groups)
+        return found.distances, found.indices
 
 
 def firsts(x: NDArray[np.number]) -> Ints:
@@ -80,33 +138,31 @@ def _asked(queries: NDArray[np.integer], n: int) -> Ints:
     return rows.astype(np.int64)
 
 
-def _of_all(points: Points, rows: Ints, k: int, tie: float) -> Neighbors:
+def _of_all(points: Searchable, rows: Ints, k: int) -> Neighbors:
     """Neighbours of the rows among all points; identical ones are looked for once."""
-    owner = owners_of(points)
+    owner = points.owners()
     distinct = np.unique(owner)
     if len(distinct) == len(points):
-        return searched(points, rows, k, tie)
+        return points.search(distinct, rows, k)
     group = np.searchsorted(distinct, owner)
-    among_distinct = searched(points[distinct], np.unique(group[rows]), min(k, len(distinct) - 1), tie)
+    among_distinct = points.search(distinct, np.unique(group[rows]), min(k, len(distinct) - 1))
     return expanded(among_distinct, group, rows, k)
 
 
-def _of_others(points: Points, rows: Ints, k: int, tie: float, groups: Ints) -> Neighbors:
+def _of_others(points: Searchable, rows: Ints, k: int, groups: Ints) -> Neighbors:
     """Neighbours of other groups: the nearest of all without the own group, which hides its size - 1 of them at most.
 
     Points whose list is used up by a large group are compared with every other.
     """
     n = len(points)
     hidden = int(np.bincount(groups).max()) - 1
-    found = _of_all(points, rows, min(n - 1, k + min(hidden, max(32, k))), tie)
+    found = _of_all(points, rows, min(n - 1, k + min(hidden, max(32, k))))
     other = groups[found.indices] != groups[rows][:, None]
     order = np.argsort(~other, axis=1, kind="stable")[:, :k]
     distances, indices = np.take_along_axis(found.distances, order, 1), np.take_along_axis(found.indices, order, 1)
     left = np.flatnonzero(other.sum(axis=1) < k)
-    centre = centre_of(points)
-    for part in blocks(len(left), n * 8, SCAN_BYTES):
-        some = left[part]
-        distances[some], indices[some] = scanned(points, centre, rows[some], k, tie, groups)
+    if len(left):
+        distances[left], indices[left] = points.scan(rows[left], k, groups)
     return Neighbors(distances, indices)
 
 
