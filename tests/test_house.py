@@ -28,7 +28,7 @@ ORDER = {
         *("interventions", "check", "recipe", "run", "again", "replay", "training", "demo", "models", "__init__"),
     ],
     "actstore_analyze": [
-        *("neighbors", "charts", "published", "study", "measured", "commands", "judge"),
+        *("devices", "neighbors", "charts", "published", "study", "measured", "commands", "judge"),
         *("overlap", "gap", "dimension", "cluster", "attention", "outliers", "cka", "probe", "lens", "sae", "score"),
         *("patch", "knockout", "registry", "report", "calls", "__init__"),
     ],

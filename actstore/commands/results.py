@@ -13,7 +13,8 @@ from actstore.storage.urls import check_folder
 @click.option("--remove", multiple=True, metavar="NAME", help="Remove this result, by its name; thumbnails, too.")
 @output_options
 def results(store: Path | str, remove: tuple[str, ...], style: str | None, output: Path | None) -> None:
-    """List the saved results and where they come from: call, commits of the store used, versions of the libraries.
+    """List the saved results and where they come from: call, commits of the store used, versions of the libraries, and
+    the device that computed them.
 
     current: whether the store still holds what they were computed from. Commits that follow each other are FIRST..LAST.
     With --remove those of these names are removed, and the others listed.
@@ -29,7 +30,7 @@ def results(store: Path | str, remove: tuple[str, ...], style: str | None, outpu
     from actstore.sql import overview
     from actstore.store import open as open_store
 
-    columns = ("name", "measure", "created", "current", "sql", "parameters", "commits", "versions")
+    columns = ("name", "measure", "created", "current", "sql", "parameters", "commits", "versions", "device")
     opened = open_store(store)
     if remove:
         saved.remove(check_folder(store), remove)

@@ -27,6 +27,7 @@ from actstore.storage import local
 MEASURE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 NAME = re.compile(rf"(?P<call>{MEASURE_NAME.pattern}-[0-9a-f]{{8}})-(?P<crc32c>[0-9a-f]{{8}})\.parquet")
 PROVENANCE = b"actstore"
+CPU = "cpu"
 TRIES = 100  # to see a result that others save again and again
 LIBRARIES = (
     *("actstore", "numpy", "polars", "duckdb", "zarr"),
@@ -39,6 +40,7 @@ class Result:
     """One saved table: the measure, its parameters, and the state of the store it was computed from.
 
     commits: the names of the records of that state, as `runs` has them; None for a result saved before they were kept.
+    device: where it was computed: `cpu`, or a GPU, `cuda (NVIDIA H200)`.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Result:
     created: str
     versions: dict[str, str]
     commits: list[str] | None = None
+    device: str = CPU
 
     @property
     def sql(self) -> str | None:
@@ -62,8 +65,9 @@ class Result:
 
     @property
     def asked(self) -> str:
-        """The parameters in a line, without those that say nothing."""
-        said = {name: value for name, value in self.parameters.items() if value not in (None, False, [])}
+        """The parameters in a line, without those that say nothing, and the device unless it is a CPU."""
+        asked = self.parameters | ({} if self.device == CPU else {"device": self.device})
+        said = {name: value for name, value in asked.items() if value not in (None, False, [])}
         return ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in said.items())
 
     @property
@@ -109,6 +113,7 @@ def save(
     parameters: dict[str, Any],
     state: str,
     commits: Sequence[str],
+    device: str = CPU,
 ) -> Result:
     """Write a result table, whole or not at all, in place of the result of the same call.
 
@@ -126,6 +131,7 @@ def save(
         "created": _after(before).isoformat(),
         "versions": _versions(),
         "commits": runs(commits),
+        **({} if device == CPU else {"device": device}),
     }
     arrow = arrow_of(table).replace_schema_metadata({PROVENANCE: json.dumps(provenance)})
     draft = local.draft_of(store / RESULTS / f"{call}.parquet")
@@ -189,7 +195,7 @@ def _parse(path: Path, provenance: dict[str, Any]) -> Result:
     known = [one.name for one in fields(Result)[1:]]
     result = Result(path=path, **{name: provenance[name] for name in known if name in provenance})
     names = [] if result.commits is None else result.commits
-    if not isinstance(result.parameters, dict) or not all(isinstance(name, str) for name in names):
+    if not isinstance(result.parameters, dict) or not all(isinstance(name, str) for name in (*names, result.device)):
         raise ValueError("its provenance has members of another type")
     return result
 

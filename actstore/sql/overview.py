@@ -30,6 +30,7 @@ RESULTS = {
     "current": pl.Boolean,
     "commits": pl.String,
     "versions": pl.String,
+    "device": pl.String,
 }
 
 
@@ -93,6 +94,7 @@ MEANINGS = {
     "top_probabilities": "of the most probable next tokens",
     "top_tokens": "the most probable next tokens",
     "versions": "of the libraries, JSON",
+    "device": "where it was computed: cpu, or a GPU by its name",
     "written": "time, ISO 8601 with zone",
 }
 OF_RUN = ["created", "d_model", "stored_dtype", "layers", "blocks"]  # the rest is the run card's
@@ -162,6 +164,7 @@ def results(saved: Sequence[Result], state: str) -> pl.DataFrame:
             result.state == state,
             None if result.commits is None else ", ".join(result.commits),
             json.dumps(result.versions),
+            result.device,
         )
         for result in saved
     ]

@@ -45,6 +45,7 @@ __all__ = [
     "neighborly",
     "numbers",
     "of_replays_alone",
+    "on_device",
     "prepared",
     "published",
     "referenced",
@@ -241,6 +242,34 @@ def metric(usual: str) -> Callable[[Command], Command]:
     return click.option("--metric", default=usual, show_default=True, type=kinds)
 
 
+def _a_device(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    from actstore_analyze import devices
+
+    return devices.checked(name)
+
+
+def on_device(command: Command) -> Command:
+    """--device of the measures whose products can be computed on a GPU."""
+    return click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        callback=_a_device,
+        metavar="DEVICE",
+        help="Where products are computed: cuda is a GPU, cuda:1 the second.",
+    )(command)
+
+
+def _unshared(device: str, jobs: int, executor: str | None) -> None:
+    """Raise UsageError for a GPU and workers: these are of the CPU."""
+    if device != "cpu" and (jobs > 1 or executor is not None):
+        shared = f"--jobs {jobs}" if jobs > 1 else f"--executor {executor}"
+        raise click.UsageError(
+            f"--device {device} and {shared}: workers share what a CPU has to do, and one process has the GPU; "
+            "leave one of the two out"
+        )
+
+
 def interval(command: Command) -> Command:
     """--no-interval of the measures that have 95 % intervals."""
     return click.option("--no-interval", is_flag=True, help="Leave out the 95 % intervals, which take their time.")(
@@ -312,16 +341,18 @@ def show(
 
     if figure is not None:
         charts.check(figure)
+    if "device" in asked:
+        _unshared(asked["device"], asked["jobs"], asked["executor"])
     text_of(asked.get("sql", EVERYTHING))
     stores = subjects([open_store(one) for one in (store, *together)])
     own = [{"layers": counted(one.store, asked["layers"])} if "layers" in asked else {} for one in stores]
     calls = {one.title: study.of(one.store, **asked | layers) for one, layers in zip(stores, own, strict=True)}
-    call = calls[stores[0].title]
     hand = click.get_current_context().obj
-    behind = _behind(call, reference, drawn=hand is not None or figure is not None)
+    behind = _behind(calls[stores[0].title], reference, drawn=hand is not None or figure is not None)
     pale = _alone(behind) if len(stores) == 1 else {"references": behind}
     found = {one.title: answer(one.store, calls[one.title], force=force, say=say) for one in stores}
     tables = {title: one.table for title, one in found.items()}
+    call = calls[stores[0].title].computed_on(found[stores[0].title].device)
     for title, table in tables.items():
         for line in calls[title].remarks(table):
             say(line)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from actstore.commands.options import Place
-from actstore_analyze.commands import drawn, interval, layers, measured, roles, show
+from actstore_analyze.commands import drawn, interval, layers, measured, on_device, roles, show
 
 
 @click.command()
@@ -20,6 +20,7 @@ from actstore_analyze.commands import drawn, interval, layers, measured, roles, 
 )
 @click.option("--unbiased", is_flag=True, help="Not larger for having few samples and many dimensions.")
 @interval
+@on_device
 @drawn("the draw")
 def cka(store: Path | str, **asked: Any) -> None:
     """Linear CKA of every layer with every layer: which layer of that model is like which of this.

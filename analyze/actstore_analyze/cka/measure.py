@@ -7,14 +7,15 @@ no d x d and no n x n matrix is held.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import sqrt
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
+from actstore_analyze.devices import HOST, Device
 from actstore_analyze.study.intervals import Bounds, correlation, left_out
 
 __all__ = ["COLUMNS", "Sums", "bounds", "centred", "check", "fewest", "linear_cka", "mean"]
@@ -54,56 +55,66 @@ class Sums:
     y4: Floats
 
     @classmethod
-    def of(cls, block: Callable[[int, int], Block], shape: tuple[int, int, int], step: int | None = None) -> Self:
+    def of(
+        cls,
+        block: Callable[[int, int], Block],
+        shape: tuple[int, int, int],
+        step: int | None = None,
+        device: Device = HOST,
+    ) -> Self:
         """Of n samples, of which block(start, stop) gives some; shape: (n, L, M).
 
-        step: as many samples, and COLUMNS more, are held at a time; without it all.
+        step: as many samples, and COLUMNS more, are held at a time; without it all. device: where they are multiplied.
         """
         n, n_x, n_y = shape
         step = step or n
         both, own, other = (n, n_x, n_y), (n, n_x, 1), (n, 1, n_y)
         of_rows = both, own, other, both, both, own, other, own, other
-        sums = cls(*map(np.zeros, (*of_rows, both[1:], both[1:], both[1:], own[1:], other[1:])))
+        shapes = (*of_rows, both[1:], both[1:], both[1:], own[1:], other[1:])
+        sums = cls(*(device.put(np.zeros(one)) for one in shapes))
         for start in range(0, n, step):
             stop = min(start + step, n)
             x, y = block(start, stop)
             rows = slice(start, stop)
-            sums.a[rows, :, 0], sums.b[rows, 0] = _norms(x), _norms(y)
+            sums.a[rows, :, 0], sums.b[rows, 0] = (device.put(_norms(side)) for side in (x, y))
+            there = _put((x, y), device)
             for at in range(0, stop - start, COLUMNS):
-                sums._add(rows, (x, y), (_some(x, at), _some(y, at)))
+                sums._add(device, rows, there, (_some(x, at), _some(y, at)))
             for at in range(stop, n, COLUMNS):
                 columns = slice(at, min(at + COLUMNS, n))
-                sums._add(rows, (x, y), block(columns.start, columns.stop), columns)
-        return sums
+                sums._add(device, rows, there, block(columns.start, columns.stop), columns)
+        return cls(*(device.get(getattr(sums, one.name)) for one in fields(cls)))
 
-    def _add(self, rows: slice, own: Block, other: Block, columns: slice | None = None) -> None:
-        """A block set beside another; columns: which samples that is, of which the same pairs count, too."""
-        x_norms, y_norms = (_norms(side) for side in other)
-        of_x = _grams(own[0], other[0])
-        of_y = of_x if own[1] is own[0] else _grams(own[1], other[1])
-        self._count(rows, of_x, of_y, x_norms, y_norms)
-        self._count_powers(of_x, of_y, 1 if columns is None else 2)
+    def _add(self, device: Device, rows: slice, own: Block, other: Block, columns: slice | None = None) -> None:
+        """A block, on the device, set beside another; columns: which samples that is, of which the same pairs count,
+        too."""
+        x_norms, y_norms = (device.put(_norms(side)) for side in other)
+        other = _put(other, device)
+        of_x = _grams(own[0], other[0], device)
+        of_y = of_x if own[1] is own[0] else _grams(own[1], other[1], device)
+        self._count(device.xp, rows, of_x, of_y, x_norms, y_norms)
+        self._count_powers(device.xp, of_x, of_y, 1 if columns is None else 2)
         if columns is not None:
-            turned_x, turned_y = (np.ascontiguousarray(grams.swapaxes(1, 2)) for grams in (of_x, of_y))
-            self._count(columns, turned_x, turned_y, self.a[rows, :, 0], self.b[rows, 0])
+            turned_x, turned_y = (device.xp.stack([gram.T for gram in grams]) for grams in (of_x, of_y))
+            self._count(device.xp, columns, turned_x, turned_y, self.a[rows, :, 0], self.b[rows, 0])
 
-    def _count(self, at: slice, of_x: Floats, of_y: Floats, a: Floats, b: Floats) -> None:
+    def _count(self, xp: Any, at: slice, of_x: Floats, of_y: Floats, a: Floats, b: Floats) -> None:
         """Products (L, rows, columns) and (M, rows, columns), norms of the columns (columns, L) and (columns, M)."""
-        self.xy[at] += of_x.transpose(1, 0, 2) @ of_y.transpose(1, 2, 0)
-        self.xx[at, :, 0] += np.einsum("lij,lij->il", of_x, of_x)
-        self.yy[at, 0] += np.einsum("mij,mij->im", of_y, of_y)
-        self.xb[at] += (of_x @ b).transpose(1, 0, 2)
-        self.ay[at] += (of_y @ a).transpose(1, 2, 0)
-        self.xa[at, :, 0] += np.einsum("lij,jl->il", of_x, a)
-        self.by[at, 0] += np.einsum("mij,jm->im", of_y, b)
+        self.xy[at] += xp.moveaxis(of_x, 1, 0) @ xp.moveaxis(of_y, 0, 2)
+        self.xx[at, :, 0] += xp.einsum("lij,lij->il", of_x, of_x)
+        self.yy[at, 0] += xp.einsum("mij,mij->im", of_y, of_y)
+        self.xb[at] += xp.moveaxis(of_x @ b, 1, 0)
+        self.ay[at] += xp.moveaxis(of_y @ a, 0, 2)
+        self.xa[at, :, 0] += xp.einsum("lij,jl->il", of_x, a)
+        self.by[at, 0] += xp.einsum("mij,jm->im", of_y, b)
 
-    def _count_powers(self, of_x: Floats, of_y: Floats, times: int) -> None:
+    def _count_powers(self, xp: Any, of_x: Floats, of_y: Floats, times: int) -> None:
         x, y = (one.reshape(len(one), -1) for one in (of_x, of_y))
         x2, y2 = x**2, y**2
         for total, one, other in ((self.x3y, x2 * x, y), (self.x2y2, x2, y2), (self.xy3, x, y2 * y)):
             total += times * (one @ other.T)
-        self.x4[:, 0] += times * np.einsum("ij,ij->i", x2, x2)
-        self.y4[0] += times * np.einsum("ij,ij->i", y2, y2)
+        self.x4[:, 0] += times * xp.einsum("ij,ij->i", x2, x2)
+        self.y4[0] += times * xp.einsum("ij,ij->i", y2, y2)
 
     @property
     def varies(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -218,9 +229,16 @@ def _some(x: Layers, start: int) -> Layers:
     return [one[start : start + COLUMNS] for one in x]
 
 
-def _grams(x: Layers, other: Layers) -> Floats:
-    """The products (L, rows, columns) of vectors of two blocks, at each layer."""
-    return np.stack([(one @ another.T).astype(np.float64) for one, another in zip(x, other, strict=True)])
+def _put(block: Block, device: Device) -> Block:
+    """The block on a device."""
+    x = [device.put(one) for one in block[0]]
+    return x, x if block[1] is block[0] else [device.put(one) for one in block[1]]
+
+
+def _grams(x: Layers, other: Layers, device: Device) -> Floats:
+    """The products (L, rows, columns) of vectors of two blocks, at each layer, on the device that these are on."""
+    found: Floats = device.xp.stack([device.wide(one @ another.T) for one, another in zip(x, other, strict=True)])
+    return found
 
 
 def _norms(x: Layers) -> Floats:

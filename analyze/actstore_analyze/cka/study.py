@@ -10,12 +10,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.store import Store
+from actstore_analyze import devices
 from actstore_analyze.cka.measure import COLUMNS, Sums, bounds, centred, check, fewest, mean
 from actstore_analyze.study import held
 from actstore_analyze.study.counterparts import Compared, counterpart, matched
 from actstore_analyze.study.intervals import Bounds
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_layers
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, WithInterval, depth
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, OnDevice, WithInterval, depth
 from actstore_analyze.study.units import sampled
 
 __all__ = ["Cka"]
@@ -61,7 +62,7 @@ class Unit(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cka(WithInterval, Compared):
+class Cka(OnDevice, WithInterval, Compared):
     """A call of `actstore cka`: CKA of each role at each layer with its counterpart at each of `with_layers`.
 
     The counterpart is the same role of the same store under the same condition, but for what with_... says.
@@ -119,6 +120,7 @@ class Cka(WithInterval, Compared):
             f"Linear centred kernel alignment{estimator} (Kornblith et al. 2019) of the vectors of the same samples "
             f"with {self.partner}, each layer with each. Vectors: {RESIDUAL}. A role with several positions in a "
             f"sample is measured at each and averaged. {JACKKNIFE + ' ' if self.has_interval else ''}Rows: {self.sql}."
+            f"{self.computed}"
         )
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
@@ -179,7 +181,8 @@ class Cka(WithInterval, Compared):
             x = own.centred(start, stop)
             return x, x if its is own else its.centred(start, stop)
 
-        return Sums.of(block, (unit.own.n, len(self.layers), len(self.with_layers)), unit.step)
+        shape = unit.own.n, len(self.layers), len(self.with_layers)
+        return Sums.of(block, shape, unit.step, devices.opened(self.device))
 
     def _each(self, sums: Sums) -> Floats:
         """CKA (1, L, M), and where an interval is asked for what is of pairs, and CKA without each sample (n, L, M)."""

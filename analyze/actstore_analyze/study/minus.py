@@ -3,7 +3,7 @@
 import shlex
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore.store import open as open_store
+from actstore_analyze.devices import CPU
 from actstore_analyze.study.intervals import Bounds, left_out, normal, of_mean, paired
 from actstore_analyze.study.selection import Group, Say, known_layers
 from actstore_analyze.study.study import PerLayer, WithInterval, depth
@@ -104,6 +105,15 @@ class Minus(PerLayer, Generic[Base]):
     @classmethod
     def _of(cls, base: PerLayer, own: dict[str, Any]) -> Self:
         return cls(base=cast(Base, base), layers=base.layers, sql=base.sql, **own)
+
+    @property
+    def device(self) -> str:
+        """Where the measure's products are computed."""
+        return str(getattr(self.base, "device", CPU))
+
+    def computed_on(self, device: str) -> Self:
+        """See Study."""
+        return replace(self, base=self.base.computed_on(device))
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from actstore.format.results import Result
 from actstore.store import Store
 from actstore_analyze.charts import charts
 from actstore_analyze.study.selection import Say
+from actstore_analyze.study.study import Study
 
 __all__ = ["MOST_SAID", "attempted", "calls", "shown"]
 
@@ -35,7 +36,7 @@ def shown(
     """
 
     def read(one: Result) -> tuple[T, pl.DataFrame]:
-        call, table = again(one.parameters), one.table()
+        call, table = _computed_on(again(one.parameters), one.device), one.table()
         if not table.height:
             raise ActstoreError("it has no rows")
         charts.vega_lite(draw(call, table))
@@ -48,7 +49,7 @@ def shown(
 def calls(store: Store, measure: str, again: Again[T], say: Say = lambda _: None) -> list[tuple[Result, T]]:
     """Results of a measure, newest first, of any state of the store, with the calls that they answer."""
     found = [(one, attempted(partial(again, one.parameters), str(one.path), say)) for one in _of(store, measure)]
-    return [(one, call) for one, call in found if call is not None]
+    return [(one, _computed_on(call, one.device)) for one, call in found if call is not None]
 
 
 def attempted(make: Callable[[], T], what: str, say: Say) -> T | None:
@@ -65,6 +66,10 @@ def attempted(make: Callable[[], T], what: str, say: Say) -> T | None:
         reason = line if isinstance(error, ActstoreError) else f"{type(error).__name__}: {line}"
         say(f"{what}: left out, this version cannot show it: {reason}")
         return None
+
+
+def _computed_on(call: T, device: str) -> T:
+    return call.computed_on(device) if isinstance(call, Study) else call
 
 
 def _of(store: Store, measure: str) -> list[Result]:

@@ -16,16 +16,29 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.format.header import span
 from actstore.store import Store
+from actstore_analyze import devices
 from actstore_analyze.published import models
 from actstore_analyze.study import executor, held
 from actstore_analyze.study.selection import Say, known_layers
 
-__all__ = ["EVERYTHING", "METRICS", "RESIDUAL", "PerLayer", "Prepared", "Study", "WithInterval", "depth", "n_layers"]
+__all__ = [
+    "EVERYTHING",
+    "METRICS",
+    "RESIDUAL",
+    "OnDevice",
+    "PerLayer",
+    "Prepared",
+    "Study",
+    "WithInterval",
+    "depth",
+    "n_layers",
+]
 EVERYTHING = "from rows"
 UNWRITTEN = (
     "sql",
     "jobs",
     "executor",
+    "device",
     "with_state",
     "minus_state",
     "vector_state",
@@ -34,7 +47,7 @@ UNWRITTEN = (
     "prompt_text",
 )  # fields that are no options
 NO_INTERVAL = "none"
-WORKERS = ("jobs", "executor")  # fields that are no part of the question
+WORKERS = ("jobs", "executor", "device")  # fields that are no part of the question
 FIRST = ("roles", "layers")  # options that a command line begins with
 RESIDUAL = "the residual stream; layer 0 is the embeddings, layer l the output of the l-th block, before any final norm"
 METRICS = {
@@ -151,6 +164,10 @@ class Study(ABC):
         """The call without who does the work: what workers are given, so that they are asked the same by all."""
         return replace(self, jobs=1, executor=None)
 
+    def computed_on(self, device: str) -> Self:  # noqa: ARG002
+        """The call as a result of that device answers it, so that `methods` say it."""
+        return self
+
     def mapped(self, store: Store, function: Callable[[Store, Any], T], units: Sequence[Any]) -> list[T]:
         """function(store, unit) of each unit, by those who do the work."""
         return executor.mapped(store, function, units, jobs=self.jobs, executor=self.executor)
@@ -200,6 +217,28 @@ class WithInterval(Study):
     def has_interval(self) -> bool:
         """Whether this version's are asked for, and can be had."""
         return self.interval == next(one.default for one in fields(self) if one.name == "interval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDevice(Study):
+    """A study whose products can be computed on a GPU; device: `cpu`, `cuda`, `cuda:N`, or as a result says it.
+
+    It is no part of the question, as the number of workers is none: products are float32's on either and sums
+    float64's, so that numbers are the same to some six digits. A saved result answers, and says what computed it.
+    """
+
+    device: str = field(default=devices.CPU, compare=False)
+
+    def computed_on(self, device: str) -> Self:
+        """See Study."""
+        return replace(self, device=device)
+
+    @property
+    def computed(self) -> str:
+        """A sentence of `methods`: where, if not on a CPU; with a space in front."""
+        if self.device == devices.CPU:
+            return ""
+        return f" Products: on a GPU, {self.device}, in float32 without TF32, summed in float64."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Linear CKA against naive lines: the definition, the unbiased estimator as it is written, and blocks that add up."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from actstore import ActstoreError
 from actstore_analyze.cka import Sums, linear_cka, measure
 from actstore_analyze.cka.measure import bounds, centred
+from actstore_analyze.devices import HOST, Torch
 
 
 def naive(x, y):
@@ -141,3 +144,24 @@ def test_a_side_that_does_not_vary_has_none():
 def test_bad_input(x, y, kind, message):
     with pytest.raises(ActstoreError, match=message):
         linear_cka(x, y, unbiased=kind)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_on_torch_as_with_numpy(alike, monkeypatch):
+    """Of float32 products, summed in float64: to some six digits."""
+    monkeypatch.setattr(measure, "COLUMNS", 4)
+    (x, y), (z, _) = sides(30), sides(30, d=3, seed=1)
+    own, others = ([centred(one, one.mean(0)) for one in side] for side in ((x, z), (y, x, z)))
+
+    def block(start, stop):
+        ours = [one[start:stop] for one in own]
+        return ours, ours if alike else [one[start:stop] for one in others]
+
+    shape = (30, 2, 2 if alike else 3)
+    here, there = (Sums.of(block, shape, step=7, device=device) for device in (HOST, Torch("cpu")))
+    for one in fields(Sums):
+        a, b = getattr(here, one.name), getattr(there, one.name)
+        assert type(b) is np.ndarray
+        assert b.dtype == np.float64
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-6 * np.abs(a).max())
+    np.testing.assert_allclose(there.cka(), here.cka(), rtol=0, atol=1e-6)

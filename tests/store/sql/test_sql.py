@@ -48,7 +48,7 @@ def test_the_small_views(store):
     ]
     assert store.sql("from vocab order by all").rows() == [(1, "a"), (7, " dog")]
     assert store.sql("from results").columns == [
-        *("name", "measure", "created", "sql", "parameters", "current", "commits", "versions")
+        *("name", "measure", "created", "sql", "parameters", "current", "commits", "versions", "device")
     ]
 
 
