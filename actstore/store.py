@@ -353,13 +353,10 @@ class Store:
             content = batch.check(self.header, planned, samples, rows, vectors, read, attention_dtype)
             return opened.commit(content, self.header.crc32c, named(by, "by"))
 
-    def save_result(
-        self, measure: str, table: pl.DataFrame, parameters: dict[str, Any], *, device: str = results.CPU
-    ) -> Result:
-        """Keep a measure's table under results/, named by the call and by what the store held.
+    def save_result(self, measure: str, table: pl.DataFrame, parameters: dict[str, Any], device: str = "cpu") -> Result:
+        """Keep a measure's table under results/, named by the call and by what the store held; of a URL, in our cache.
 
         parameters: what was asked, by names; what JSON can say. device: where it was computed, in words.
-        Of a store at a URL it is kept in this user's cache.
         """
         names, table = [commit.name for commit in self.commits], frame(table, "a result")
         return results.save(self.path, measure, table, parameters, self.state, names, text(device, "device"))

@@ -36,7 +36,7 @@ ORDER = {
 OLDER_NAMES = {"clustering", "density", "patching", "scores"}  # of pure functions: each hands on one room's
 MAP = (ROOT / "actstore" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 MOST_LINES = 450
-MOST_ENTRIES = {"actstore": 20, "actstore_extract": 24, "actstore_analyze": 30}
+MOST_ENTRIES = {"actstore": 20, "actstore_extract": 24, "actstore_analyze": 31}
 
 
 def modules(root: str) -> dict[str, Path]:
