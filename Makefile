@@ -110,7 +110,7 @@ $(DADAPY)/.made: tests/bench/dadapy.sh | $(BIN)/python
 bench: $(VENV)/.rivals $(DADAPY)/.made ## measure speed beside baselines and other tools: a table, bench/bench.json, bench/bench.png (a quarter of an hour)
 	$(BIN)/python tests/bench
 
-bench-gpu: $(VENV)/.dev ## measure extraction on a GPU, in less than eight minutes: a table, and bench-gpu.json
+bench-gpu: $(VENV)/.dev ## measure extraction and measures on a GPU, in less than eight minutes: a table, and bench-gpu.json
 	$(BIN)/python tests/bench/gpu.py --json bench-gpu.json
 
 bench-quick: $(VENV)/.dev ## the same with small sizes, in less than two minutes

@@ -54,6 +54,7 @@ __all__ = [
     "say",
     "show",
     "subtracted",
+    "unshared",
 ]
 
 DRAWN = "it is drawn with --figure"
@@ -260,7 +261,7 @@ def on_device(command: Command) -> Command:
     )(command)
 
 
-def _unshared(device: str, jobs: int, executor: str | None) -> None:
+def unshared(device: str, jobs: int, executor: str | None) -> None:
     """Raise UsageError for a GPU and workers: these are of the CPU."""
     if device != "cpu" and (jobs > 1 or executor is not None):
         shared = f"--jobs {jobs}" if jobs > 1 else f"--executor {executor}"
@@ -342,7 +343,7 @@ def show(
     if figure is not None:
         charts.check(figure)
     if "device" in asked:
-        _unshared(asked["device"], asked["jobs"], asked["executor"])
+        unshared(asked["device"], asked["jobs"], asked["executor"])
     text_of(asked.get("sql", EVERYTHING))
     stores = subjects([open_store(one) for one in (store, *together)])
     own = [{"layers": counted(one.store, asked["layers"])} if "layers" in asked else {} for one in stores]

@@ -25,6 +25,10 @@ class Device(Protocol):
     """Where arrays are. `xp` has the functions that measures call on them, by numpy's names: numpy or torch."""
 
     @property
+    def name(self) -> str:
+        """`cpu`, or PyTorch's name of it."""
+
+    @property
     def xp(self) -> Any:
         """numpy, or torch."""
 
@@ -41,6 +45,7 @@ class Device(Protocol):
 class Host:
     """The CPU, with numpy."""
 
+    name = CPU
     xp: Any = np
 
     def put(self, x: NDArray[Any], /) -> NDArray[Any]:

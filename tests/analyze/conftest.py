@@ -2,6 +2,7 @@
 
 import pytest
 
+from actstore_analyze import devices
 from actstore_analyze.charts import charts
 from two_sided import make
 
@@ -13,6 +14,14 @@ _drawn = {}
 def store(tmp_path_factory):
     """One for each file of tests: commands save in it what they measured."""
     return make(tmp_path_factory.mktemp("two") / "store")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """PyTorch's CPU by the name of a GPU: `cuda`, and in results `cuda (Test 1)`."""
+    monkeypatch.setattr(devices, "checked", lambda name: name)
+    monkeypatch.setattr(devices, "opened", lambda name: devices.HOST if name == "cpu" else devices.Torch("cpu"))
+    monkeypatch.setattr(devices, "named", lambda name: name if name == "cpu" else "cuda (Test 1)")
 
 
 @pytest.fixture(autouse=True)

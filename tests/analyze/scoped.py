@@ -77,3 +77,29 @@ def make_scope(path):
         folder.mkdir(parents=True)
         np.savez(folder / "params.npz", **weights(layer))
     return path
+
+
+class Dense:
+    """The autoencoder of these weights, the naive way, in float64."""
+
+    def __init__(self, weights):
+        self.weights = {name: np.asarray(one, np.float64) for name, one in weights.items()}
+
+    def encode(self, x):
+        raw = x @ self.weights["W_enc"] + self.weights["b_enc"]
+        return np.where(raw > np.maximum(self.weights["threshold"], 0), raw, 0)
+
+    def decode(self, features):
+        return features @ self.weights["W_dec"] + self.weights["b_dec"]
+
+
+def wide(threshold, d=48, n_features=700):
+    """Weights of many features, all with one threshold."""
+    rng = np.random.default_rng(0)
+    return {
+        "W_enc": rng.standard_normal((d, n_features)).astype(np.float32) / 7,
+        "b_enc": rng.standard_normal(n_features).astype(np.float32) / 4,
+        "W_dec": rng.standard_normal((n_features, d)).astype(np.float32) / 7,
+        "b_dec": rng.standard_normal(d).astype(np.float32),
+        "threshold": np.full(n_features, threshold, np.float32),
+    }

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import actstore
+import two_sided
 from actstore.commands.main import run
 from actstore.errors import ActstoreError
-from actstore_analyze import devices
 from actstore_analyze.devices import HOST, Torch, checked, enough_memory, opened
 from labelled import make_store
 
@@ -73,14 +73,6 @@ def test_too_little_memory_is_one_line():
         raise RuntimeError("else")
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    """PyTorch's CPU by the name of a GPU."""
-    monkeypatch.setattr(devices, "checked", lambda name: name)
-    monkeypatch.setattr(devices, "opened", lambda name: HOST if name == "cpu" else TORCH)
-    monkeypatch.setattr(devices, "named", lambda name: name if name == "cpu" else "cuda (Test 1)")
-
-
 def test_an_option_is_checked_before_anything_is_read(tmp_path, capsys):
     assert run(["cka", str(make_store(tmp_path / "s")), "--device", "tpu"]) == 1
     assert capsys.readouterr().err == "actstore: 'tpu' is no device: cpu, cuda, or cuda:N, one of several GPUs\n"
@@ -116,6 +108,20 @@ def test_results_say_the_device_and_answer_whoever_asks(tmp_path, capsys, gpu):
     store.measure.cka(**asked, device="cuda", force=True)
     assert run(["report", str(store.path), "--only", "cka", "-o", str(page)]) == 0
     assert "on a GPU, cuda (Test 1)" in page.read_text()
+
+
+@pytest.mark.parametrize("more", [{}, {"minus": "other"}, {"pairs": "matched", "absolute": True}])
+def test_the_gap_is_the_same_there(tmp_path, gpu, more):
+    store = actstore.open(two_sided.make(tmp_path / "s"))
+    if "minus" in more:
+        more = {"minus": str(two_sided.make(tmp_path / "other"))}
+    here = store.measure.gap(**more).table
+    found = store.measure.gap(**more, device="cuda", force=True)
+    numbers = [name for name, kind in here.schema.items() if kind.is_float()]
+    assert found.table.drop(numbers).equals(here.drop(numbers))
+    np.testing.assert_allclose(found.table[numbers], here[numbers], rtol=0, atol=2e-6)
+    assert store.results()[0].device == "cuda (Test 1)"
+    assert "on a GPU, cuda (Test 1)" in found.methods
 
 
 def test_a_device_that_no_text_is_is_no_result(tmp_path):

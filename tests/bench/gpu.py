@@ -1,11 +1,12 @@
-"""Extraction on a GPU in one go: what is kept x batch sizes, against the bare forward of the same batches.
+"""A GPU in one go: extraction, what is kept x batch sizes, against the bare forward of the same batches; measures.
 
 python tests/bench/gpu.py [--minutes 7.5] [--batch-sizes 16,32,1] [--samples 128] [--json FILE]
 python tests/bench/gpu.py --device cpu --shape small --samples 4 --batch-sizes 2   # does it run? no figure of it counts
 
 A random model of Chameleon-7B's size in bfloat16, made on the device once. Tokens per second, MB/s on disk, the share
-of the time in which the GPU does nothing of the bare forward, peak memory of each case, and in the end a profile of the
-first. What does not fit into the minutes is said and left out; batches of 1 take an eighth of the samples.
+of the time in which the GPU does nothing of the bare forward, peak memory of each case; then measures on the GPU beside
+numpy (devices.py), and in the end a profile of the first case. What does not fit into the minutes is said and left out;
+batches of 1 take an eighth of the samples.
 """
 
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from devices import LARGE, TINY, rows_of
 from extraction import SHAPES, compared, prepared, profiled
 from measuring import Goal, finish, parser
 
@@ -64,6 +66,7 @@ def main() -> None:
                 shutil.rmtree(path, ignore_errors=True)
             slowest = max(slowest, time.monotonic() - started)
             print(f"{case}, batches of {batch}: {time.monotonic() - started:.0f} s", flush=True)
+        rows += rows_of(asked.device, TINY if asked.shape == "small" else LARGE)
         if time.monotonic() + slowest < end:
             profiled(of("4 roles", sizes[0]), folder)
     finish(asked, rows)

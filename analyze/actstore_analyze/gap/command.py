@@ -10,6 +10,7 @@ from actstore_analyze.commands import (
     both_sides,
     interval,
     measured,
+    on_device,
     prepared,
     referenced,
     show,
@@ -29,6 +30,7 @@ from actstore_analyze.commands import (
 )
 @click.option("--absolute", is_flag=True, help="Of the absolute cosine instead.")
 @interval
+@on_device
 @subtracted
 @referenced
 @beside

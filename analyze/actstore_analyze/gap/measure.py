@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, UndefinedError
+from actstore_analyze.devices import HOST, Device
 from actstore_analyze.neighbors import parse
 from actstore_analyze.study.intervals import Z, left_out, normal
 
@@ -17,6 +18,7 @@ Counts = NDArray[np.int64]
 
 _BINS = 1 << 21  # of [-1, 1]: half a bin is 5e-7, what float32 resolves in a cosine
 _BLOCK_BYTES = 1 << 25
+_BLOCK_BYTES_THERE = 1 << 28  # on a device
 _PAIRS = ("all", "unmatched", "lower", "matched")
 
 
@@ -84,19 +86,21 @@ def cosine_counts(
     absolute: bool = False,
     start: int = 0,
     image_start: int = 0,
+    device: Device = HOST,
 ) -> Counts:
     """How many pairs have their cosine in each bin of [-1, 1]; counts of parts, each with each, add up to those of all.
 
     start, image_start: which of all texts and images the first rows of the parts are; only `all` does without.
+    device: where they are multiplied and counted.
 
     >>> part = cosine_counts(np.array([[1.0, 0.0]]), np.array([[0.0, 2.0], [3.0, 0.0]]), pairs="matched", start=1)
     >>> quartiles(part).median
     1.0
     """
-    counts = np.zeros(_BINS, np.int64)
-    for block in _blocks(text, image, pairs, start, image_start):
-        _counted(counts, block.cosines[block.are_pairs], absolute)
-    return counts
+    counts = device.put(np.zeros(_BINS, np.int64))
+    for block in _blocks(text, image, pairs, start, image_start, device):
+        _count(device, counts, block.cosines[block.are_pairs], absolute)
+    return device.get(counts)
 
 
 def shares(
@@ -109,6 +113,7 @@ def shares(
     absolute: bool = False,
     start: int = 0,
     image_start: int = 0,
+    device: Device = HOST,
 ) -> Shares:
     """How many pairs each sample is in, and in how many with a cosine of `most` or less; otherwise as `cosine_counts`.
 
@@ -121,40 +126,45 @@ def shares(
     of_texts, of_images = samples
     n = 1 + max(int(of_texts.max()), int(of_images.max()))
     found = Shares(*np.zeros((3, 2, n), np.int64))
-    for block in _blocks(text, image, pairs, start, image_start):
-        i, j = np.broadcast_arrays(of_texts[block.texts], of_images[block.images])
-        values = np.abs(block.cosines) if absolute else block.cosines
+    for block in _blocks(text, image, pairs, start, image_start, device):
+        i, j = of_texts[block.texts], of_images[block.images]
+        is_own = device.put(i)[:, None] == device.put(j)[None]
+        values = abs(block.cosines) if absolute else block.cosines
         for row, counted in enumerate((block.are_pairs & (values <= most + 1 / (_BINS - 1)), block.are_pairs)):
-            found.texts[row] += np.bincount(i[:, 0], counted.sum(axis=1), n).astype(np.int64)
-            found.images[row] += np.bincount(j[0], counted.sum(axis=0), n).astype(np.int64)
-            found.own[row] += np.bincount(i[counted & (i == j)], minlength=n)
+            sums = counted.sum(1), counted.sum(0), (counted & is_own).sum(1)
+            for total, whose, each in zip((found.texts, found.images, found.own), (i, j, i), sums, strict=True):
+                total[row] += np.bincount(whose, device.get(each), n).astype(np.int64)
     return found
 
 
 class _Block(NamedTuple):
-    """Cosines (r, c) of some texts (r, 1) with some images (1, c), and which of them are pairs that are asked for."""
+    """Cosines (r, c) of some texts (r,) with some images (c,), and which of these pairs are asked for, both on a
+    device."""
 
-    cosines: NDArray[np.float32]
-    are_pairs: NDArray[np.bool]
+    cosines: Any
+    are_pairs: Any
     texts: Counts
     images: Counts
 
 
 def _blocks(
-    text: NDArray[np.number], image: NDArray[np.number], pairs: str, start: int, image_start: int
+    text: NDArray[np.number], image: NDArray[np.number], pairs: str, start: int, image_start: int, device: Device
 ) -> Iterator[_Block]:
     if pairs not in _PAIRS:
         raise ActstoreError(f"pairs {pairs!r} are not one of {', '.join(_PAIRS)}")
     texts, images = _directions(text), _directions(image)
     if texts.shape[1] != images.shape[1]:
         raise ActstoreError(f"text vectors of length {texts.shape[1]}, image vectors of length {images.shape[1]}")
-    columns = np.arange(image_start, image_start + len(images))[None]
-    step = max(1, _BLOCK_BYTES // (4 * len(images)))
+    there = device.put(images)
+    own_images = np.arange(image_start, image_start + len(images))
+    columns = device.put(own_images)[None]
+    step = max(1, (_BLOCK_BYTES if device is HOST else _BLOCK_BYTES_THERE) // (4 * len(images)))
     for first in range(0, len(texts), step):
-        rows = np.arange(start + first, start + min(first + step, len(texts)))[:, None]
+        own_texts = np.arange(start + first, start + min(first + step, len(texts)))
+        rows = device.put(own_texts)[:, None]
         asked = {"all": rows >= 0, "unmatched": rows != columns, "lower": rows > columns, "matched": rows == columns}
-        are_pairs = np.broadcast_to(asked[pairs], (len(rows), len(images)))
-        yield _Block(texts[first : first + step] @ images.T, are_pairs, rows, columns)
+        are_pairs = device.xp.broadcast_to(asked[pairs], (len(own_texts), len(images)))
+        yield _Block(device.put(texts[first : first + step]) @ there.T, are_pairs, own_texts, own_images)
 
 
 def quartiles(counts: Counts) -> Quartiles:
@@ -193,13 +203,14 @@ def _quantiles(counts: Counts, at: Sequence[float]) -> list[float]:
     return [float(center) for center in centers]
 
 
-def _counted(counts: Counts, cosines: NDArray[np.float32], absolute: bool) -> Counts:
-    """Adds cosines to the counts of their bins, which are centred on -1, ..., 1."""
-    values = np.abs(cosines) if absolute else cosines
-    half = np.float32((_BINS - 1) / 2)
-    bins = np.rint(values * half + half).clip(0, _BINS - 1).astype(np.int64)
-    np.add.at(counts, bins, 1)
-    return counts
+def _count(device: Device, counts: Any, cosines: Any, absolute: bool) -> None:
+    """Add cosines to the counts of their bins, which are centred on -1, ..., 1."""
+    values, half = abs(cosines) if absolute else cosines, (_BINS - 1) / 2
+    bins = device.xp.round(values * half + half).clip(0, _BINS - 1)
+    if device is HOST:
+        np.add.at(counts, bins.astype(np.int64), 1)
+    else:
+        counts += device.xp.bincount(bins.long(), minlength=_BINS)
 
 
 def _directions(x: NDArray[np.number]) -> NDArray[np.float32]:

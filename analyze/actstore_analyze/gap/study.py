@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, UndefinedError
 from actstore.store import Store
+from actstore_analyze import devices
 from actstore_analyze.gap.measure import Quartiles, Shares, bounds, cosine_counts, quartiles, shares
 from actstore_analyze.gap.sides import IMAGE, TEXT, Sides, sides
 from actstore_analyze.published import curves
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, Prepared, WithInterval, depth
+from actstore_analyze.study.study import EVERYTHING, OnDevice, Prepared, WithInterval, depth
 
 __all__ = ["Gap", "Unit"]
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class Unit(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gap(WithInterval, Prepared):
+class Gap(OnDevice, WithInterval, Prepared):
     """Quartiles of the cosines of text and image vectors, by layer."""
 
     text: str = TEXT
@@ -73,6 +74,7 @@ class Gap(WithInterval, Prepared):
             f"Modality gap (Serra et al., The Narrow Gate): quartiles of the cosines of {PAIRS[self.pairs]}, "
             f"counted in bins of 1e-6. Text: {self.text}. Image: {self.image}. Rows: {self.sql}. {self.source}"
             + (f" {WOODRUFF}" if self.has_interval else "")
+            + self.computed
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:
@@ -142,6 +144,7 @@ class Gap(WithInterval, Prepared):
 
     def _of_parts(self, store: Store, unit: Unit, count: Callable[..., T]) -> Iterator[T]:
         """What is counted of the cosines of each part of the texts with each of the images: two are in memory."""
+        device = devices.opened(self.device)
         size = max(1, PART_BYTES // (4 * store.header.d_model))
         mean = self._mean(store, unit, size) if self.center else None
         for i, texts in enumerate(unit.sides.text.iter_slices(size)):
@@ -152,7 +155,7 @@ class Gap(WithInterval, Prepared):
                 image = self.prepared(held.residual(store, images, unit.layer), mean)
                 starts = {"start": i * size, "image_start": j * size}
                 try:
-                    yield count(text, image, pairs=self.pairs, absolute=self.absolute, **starts)
+                    yield count(text, image, pairs=self.pairs, absolute=self.absolute, device=device, **starts)
                 except ActstoreError as error:
                     where = f"texts from {i * size} and images from {j * size}: " if i or j else ""
                     raise type(error)(f"{where}{error}") from None

@@ -7,7 +7,19 @@ from typing import Any, TypeVar
 import click
 
 from actstore.commands.options import COUNT, SEED, Number, Place
-from actstore_analyze.commands import end_of, interval, judged, measured, published, referenced, roles, say, show
+from actstore_analyze.commands import (
+    end_of,
+    interval,
+    judged,
+    measured,
+    on_device,
+    published,
+    referenced,
+    roles,
+    say,
+    show,
+    unshared,
+)
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -61,6 +73,7 @@ def controlled(of: str) -> Callable[[Command], Command]:
 @click.option("--no-controls", is_flag=True, help="Without rotated and Gaussian vectors: three times as fast.")
 @controlled("the draw, of the rotation and of the Gaussian vectors")
 @interval
+@on_device
 @referenced
 def sae(store: Path | str, **asked: Any) -> None:
     """Reconstruction by sparse autoencoders: error, sparsity and cosine by role, order of the prompt and layer.
@@ -138,6 +151,7 @@ JUDGED = ("judge", "prompt", "base_url", "images", "controls", "at_once", "tries
 )
 @click.option("--controls", is_flag=True, help="Ask about controls too: another's image, other vectors.")
 @controlled("the rotation and of the Gaussian vectors")
+@on_device
 @referenced
 def describe(
     store: Path | str,
@@ -171,6 +185,7 @@ def describe(
     from actstore_analyze.sae.matches import Matched
     from actstore_analyze.study.recall import answer
 
+    unshared(asked["device"], asked["jobs"], asked["executor"])
     opened = open_store(store)
     only_estimate = asked.pop("estimate")
     if asked["judge"] is None and (only_estimate or figure is not None or reference):

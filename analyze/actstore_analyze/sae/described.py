@@ -15,6 +15,8 @@ from actstore.errors import ActstoreError
 from actstore.format.header import span
 from actstore.store import Store
 from actstore.store import open as open_store
+from actstore_analyze import devices
+from actstore_analyze.devices import Device
 from actstore_analyze.sae import neuronpedia
 from actstore_analyze.sae.features import Activity, top_features
 from actstore_analyze.sae.groups import (
@@ -33,7 +35,7 @@ from actstore_analyze.sae.neuronpedia import Descriptions
 from actstore_analyze.sae.source import Source, numbered, source
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, OnDevice, PerLayer
 
 __all__ = ["Described"]
 
@@ -52,7 +54,7 @@ SCHEMA: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described(PerLayer):
+class Described(OnDevice, PerLayer):
     """A call of `actstore describe`: the strongest described features of the first samples of each group.
 
     text: "alone" for words of prompts without an image alone, beside the image's tokens, as in the paper, or "all".
@@ -139,7 +141,7 @@ class Described(PerLayer):
             f"orthogonal matrix (seed {self.seed}), and of Gaussian vectors of the group's mean and covariance"
             f"{f'; untrained: the same samples in {self.untrained}' if self.untrained else ''}. "
             f"{'Text: that of prompts without an image. ' if self.text == 'alone' else ''}"
-            f"Rows: {self.sql}. Vectors: {RESIDUAL}."
+            f"Rows: {self.sql}. Vectors: {RESIDUAL}.{self.computed}"
         )
 
     def command(self, store: Path | str) -> str:
@@ -164,7 +166,7 @@ class Described(PerLayer):
     def rows(self, store: Store, unit: int) -> pl.DataFrame:
         """SCHEMA: a row for each group, control and sample, at one layer."""
         saes = source(self.saes, self.sae_id, self.hook)
-        sae = saes.load(unit, store.header.d_model)
+        sae = saes.load(unit, store.header.d_model, devices.opened(self.device))
         known = neuronpedia.load(_files(self.descriptions, saes)[unit])
         rows: list[tuple[object, ...]] = []
         for where, group, control, pieces in self._versions(store, unit, sae.n_features):
@@ -178,13 +180,14 @@ class Described(PerLayer):
     def _versions(self, store: Store, layer: int, n_features: int) -> Iterator[tuple[Store, Group, str, Pieces]]:
         """Each group as it is, and its controls."""
         groups = [group for group in self._groups(store) if held.holds(store, group.query, layer)]
-        turn = rotation(store.header.d_model, self.seed).astype(np.float32)
+        device = devices.opened(self.device)
+        turn = device.put(rotation(store.header.d_model, self.seed).astype(np.float32))
         for group in groups:
             pieces = partial(vectors, store, group, layer, n_features=n_features)
             yield store, group, "none", pieces()
-            yield store, group, "rotated", ((own, x @ turn) for own, x in pieces())
+            yield store, group, "rotated", ((own, device.get(device.put(x) @ turn)) for own, x in pieces())
             if group.n > 1:
-                yield store, group, "gaussian", _gaussian(pieces, self.seed)
+                yield store, group, "gaussian", _gaussian(pieces, self.seed, device)
         for other, group in untrained_groups(self.untrained, groups, self.sql):
             yield other, group, "untrained", vectors(other, group, layer, n_features=n_features)
 
@@ -215,11 +218,12 @@ def _roles(
     return tuple(role for role in usual if role in of_text or not OF_TEXT.fullmatch(role)) or usual
 
 
-def _gaussian(pieces: Callable[[], Pieces], seed: int) -> Pieces:
+def _gaussian(pieces: Callable[[], Pieces], seed: int, device: Device) -> Pieces:
     """Gaussian vectors of the mean and covariance of all, in the places of each piece."""
-    whole = reduce(add, (moments(x) for _, x in pieces()))
+    whole = reduce(add, (moments(x, device=device) for _, x in pieces()))
     for number, (own, _) in enumerate(pieces()):
-        yield own, np.concatenate(list(whole.draw(own.height, (seed, number)))).astype(np.float32)
+        drawn = whole.draw(own.height, (seed, number), device=device)
+        yield own, np.concatenate(list(drawn)).astype(np.float32)
 
 
 def _rows(

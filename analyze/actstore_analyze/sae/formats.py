@@ -17,10 +17,12 @@ from scipy.sparse import csr_array
 
 from actstore.errors import ActstoreError, nearest
 from actstore.storage.local import crc32c
+from actstore_analyze.devices import Device
 from actstore_analyze.sae.active import above, active, decoded
 from actstore_analyze.sae.configuration import Configuration
 from actstore_analyze.sae.hook import Hook, refused_of
 from actstore_analyze.sae.measure import Autoencoder, Rebuilt
+from actstore_analyze.sae.there import There
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -51,6 +53,13 @@ class Sized(Autoencoder, Protocol):
         """As `decode` after `encode`, with the number of active features of each vector (n,)."""
 
 
+class Loaded(Sized, Protocol):
+    """One that can be put on a device."""
+
+    def on(self, device: Device, /) -> There:
+        """The same there; this one is not to be used any more."""
+
+
 class Entry(Protocol):
     """One autoencoder that can be loaded."""
 
@@ -66,7 +75,7 @@ class Entry(Protocol):
     def fingerprint(self) -> str:
         """Changes with its weights."""
 
-    def load(self) -> Sized:
+    def load(self) -> Loaded:
         """Its weights, read."""
 
 
@@ -105,7 +114,7 @@ class LensFolder:
         normalised = [kind] if kind in FOLDED else []
         return "-".join([*normalised, *(crc32c(file) for file in sorted(self.path.iterdir()) if file.is_file())])
 
-    def load(self) -> Sized:
+    def load(self) -> Loaded:
         """In float32."""
         with _by_sae_lens(self):
             return _Lens(_folded(_sae_lens().load_from_disk(self.path, dtype="float32"), self.path), str(self))
@@ -144,7 +153,7 @@ class Released:
         """A release does not change."""
         return self.sae_id
 
-    def load(self) -> Sized:
+    def load(self) -> Loaded:
         """In float32."""
         with _by_sae_lens(self):
             return _Lens(_folded(_sae_lens().from_pretrained(self.release, self.sae_id)), str(self))
@@ -247,6 +256,12 @@ class _Lens:
             return np.count_nonzero(features, axis=1), self.decode(features)
         return decoded(active(features), *self._decoder)
 
+    def on(self, device: Device, /) -> There:
+        import torch
+
+        sae, without = self._sae.to(device.name), torch.no_grad()
+        return There(device, self.d_in, self.n_features, without(lambda x: _dense(sae.encode(x))), without(sae.decode))
+
     def _affine(self) -> tuple[Features, Features] | None:
         """The weights (n_features, d) and bias (d,) that decoding is, None where it is more: it is tried."""
         if self._sae.cfg.normalize_activations != "none":
@@ -259,8 +274,12 @@ class _Lens:
 
     @staticmethod
     def _numbers(tensor: Any) -> Features:
-        numbers: Features = (tensor.to_dense() if tensor.is_sparse else tensor).numpy()
+        numbers: Features = _dense(tensor).numpy()
         return numbers
+
+
+def _dense(tensor: Any) -> Any:
+    return tensor.to_dense() if tensor.is_sparse else tensor
 
 
 @dataclass(frozen=True)
@@ -289,7 +308,7 @@ class ScopeFile:
         """Of the file."""
         return crc32c(self.path)
 
-    def load(self) -> Sized:
+    def load(self) -> Loaded:
         """In float32."""
         names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
         try:
@@ -332,6 +351,17 @@ class JumpRelu:
     def rebuild(self, x: NDArray[np.floating], /) -> Rebuilt:
         """How many features are active on each vector (n,), and the vectors of them (n, d)."""
         return decoded(self._active(x), self.weights["W_dec"], self.weights["b_dec"])
+
+    def on(self, device: Device, /) -> There:
+        """The same on a device."""
+        own = {name: device.put(one) for name, one in self.weights.items()}
+        least = device.put(np.maximum(self.weights["threshold"], 0))
+
+        def features(x: Any) -> Any:
+            raw = x @ own["W_enc"] + own["b_enc"]
+            return device.xp.where(raw > least, raw, 0)
+
+        return There(device, self.d_in, self.n_features, features, lambda found: found @ own["W_dec"] + own["b_dec"])
 
     def _active(self, x: NDArray[np.floating]) -> csr_array:
         raw = np.asarray(x, np.float32) @ self.weights["W_enc"]

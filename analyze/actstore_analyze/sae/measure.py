@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError, UndefinedError
+from actstore_analyze.devices import HOST, Device
 from actstore_analyze.neighbors import parse
 
 __all__ = [
@@ -50,6 +51,17 @@ class Rebuilding(Autoencoder, Protocol):
 
     def rebuild(self, x: NDArray[np.floating], /) -> Rebuilt:
         """Active features of each vector (n,), and the vectors rebuilt (n, d)."""
+
+
+@runtime_checkable
+class Placed(Autoencoder, Protocol):
+    """An autoencoder on a device, where what it rebuilds is compared, too."""
+
+    device: Device
+    n_features: int
+
+    def rebuilt(self, x: Any, /) -> tuple[Any, Any]:
+        """As `rebuild` of `Rebuilding`, of vectors on the device, there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,45 +192,91 @@ def _pieces(
         yield _sums(points[rows], w[rows], sae, parts[rows])
 
 
-def _sums(points: NDArray[np.floating], w: Floats, sae: Autoencoder, parts: NDArray[np.integer]) -> dict[int, Sums]:
-    """Of ROWS vectors at most."""
+class _Parts(NamedTuple):
+    """The number of the part that each vector is of (n,), and the weight of each part (m,)."""
+
+    of: NDArray[np.integer]
+    weight: Floats
+
+
+class _Compared(NamedTuple):
+    """Vectors (n, d) beside those rebuilt: active features of n_features, and in float64 the means (m, d) of the parts,
+    squared norms of either, their products, squared differences, and squared distances from the part's mean; else (n,).
+    """
+
+    n_features: int
+    active: NDArray[np.integer]
+    means: Floats
+    squares: Floats
+    rebuilt_squares: Floats
+    products: Floats
+    errors: Floats
+    apart: Floats
+
+
+def _compared(points: NDArray[np.floating], sae: Autoencoder, w: Floats, parts: _Parts) -> _Compared:
+    """w (n,): how much each vector counts in the mean of its part."""
     if isinstance(sae, Rebuilding):
         (active, rebuilt), n_features = sae.rebuild(points), sae.n_features
     else:
         features = sae.encode(points)
         active, rebuilt, n_features = np.count_nonzero(features, axis=1), sae.decode(features), features.shape[1]
-    if rebuilt.shape != points.shape:
-        raise ActstoreError(
-            f"vectors of shape {points.shape} come back as {rebuilt.shape}; take the autoencoder of this model"
-        )
-    names, part_of = np.unique(parts, return_inverse=True)
-    weight = np.bincount(part_of, w)
-    means = np.empty((len(names), points.shape[1]))
-    for part in range(len(names)):
-        own = np.flatnonzero(part_of == part)
-        means[part] = np.einsum("n,nd->d", w[own], points[own], dtype=np.float64) / weight[part]
-    lengths, rebuilt_lengths, products, errors, apart = np.empty((5, len(points)))
+    _check(points.shape, rebuilt.shape)
+    means = np.empty((len(parts.weight), points.shape[1]))
+    for part in range(len(means)):
+        own = np.flatnonzero(parts.of == part)
+        means[part] = np.einsum("n,nd->d", w[own], points[own], dtype=np.float64) / parts.weight[part]
+    squares, rebuilt_squares, products, errors, apart = np.empty((5, len(points)))
     step = max(1, CACHE_BYTES // (8 * points.shape[1]))
     for start in range(0, len(points), step):
         rows = slice(start, start + step)
         x, other = points[rows].astype(np.float64), rebuilt[rows].astype(np.float64)
-        lengths[rows], rebuilt_lengths[rows] = np.vecdot(x, x), np.vecdot(other, other)
+        squares[rows], rebuilt_squares[rows] = np.vecdot(x, x), np.vecdot(other, other)
         products[rows] = np.vecdot(x, other)
         other -= x
         errors[rows] = np.vecdot(other, other)
-        x -= means[part_of[rows]]
+        x -= means[parts.of[rows]]
         apart[rows] = np.vecdot(x, x)
-    lengths, rebuilt_lengths = np.sqrt(lengths), np.sqrt(rebuilt_lengths)
-    cosines = products / np.where(rebuilt_lengths == 0, 1, lengths * rebuilt_lengths)
-    each = (apart, errors, active, cosines, np.sqrt(errors) / lengths)
+    return _Compared(n_features, active, means, squares, rebuilt_squares, products, errors, apart)
+
+
+def _compared_there(points: NDArray[np.floating], sae: Placed, w: Floats, parts: _Parts) -> _Compared:
+    """The same on the device of the autoencoder; what comes back is one number a vector, and the means."""
+    device = sae.device
+    there = device.put(points)
+    active, rebuilt = sae.rebuilt(there if points.dtype == np.float32 else device.put(points.astype(np.float32)))
+    _check(points.shape, tuple(rebuilt.shape))
+    shares = np.zeros((len(parts.weight), len(points)))
+    shares[parts.of, np.arange(len(points))] = w / parts.weight[parts.of]
+    x, other = device.wide(there), device.wide(rebuilt)
+    means = device.put(shares) @ x
+    away = x - means[device.put(parts.of)]
+    pairs = (x, x), (other, other), (x, other), (other - x, other - x), (away, away)
+    found = [device.get(device.xp.einsum("nd,nd->n", *pair)) for pair in pairs]
+    return _Compared(sae.n_features, device.get(active), device.get(means), *found)
+
+
+def _check(given: tuple[int, ...], rebuilt: tuple[int, ...]) -> None:
+    if rebuilt != given:
+        raise ActstoreError(f"vectors of shape {given} come back as {rebuilt}; take the autoencoder of this model")
+
+
+def _sums(points: NDArray[np.floating], w: Floats, sae: Autoencoder, parts: NDArray[np.integer]) -> dict[int, Sums]:
+    """Of ROWS vectors at most."""
+    names, part_of = np.unique(parts, return_inverse=True)
+    within = _Parts(part_of, np.bincount(part_of, w).astype(np.float64))
+    found = _compared_there(points, sae, w, within) if isinstance(sae, Placed) else _compared(points, sae, w, within)
+    lengths, rebuilt_lengths = np.sqrt(found.squares), np.sqrt(found.rebuilt_squares)
+    cosines = found.products / np.where(rebuilt_lengths == 0, 1, lengths * rebuilt_lengths)
+    each = (found.apart, found.errors, found.active, cosines, np.sqrt(found.errors) / lengths)
     totals = np.array([np.bincount(part_of, w * values) for values in each])
     counts = np.bincount(part_of)
     return {
         int(name): Sums(
             n=int(counts[i]),
-            weight=float(weight[i]),
-            n_features=n_features,
-            mean=means[i],
+            weight=float(within.weight[i]),
+            n_features=found.n_features,
+            mean=found.means[i],
             scatter=float(totals[0, i]),
             squared_error=float(totals[1, i]),
             active=float(totals[2, i]),
@@ -277,11 +335,14 @@ class Moments:
             scatter=self.scatter + other.scatter + np.outer(apart, apart) * (self.weight * other.weight / weight),
         )
 
-    def draw(self, count: int, seed: int | Sequence[int], *, batch: int = 4096) -> Iterator[Floats]:
-        """`count` Gaussian vectors of this mean and covariance, at most `batch` at a time."""
-        rng = np.random.default_rng(seed)
+    def draw(
+        self, count: int, seed: int | Sequence[int], *, batch: int = 4096, device: Device = HOST
+    ) -> Iterator[Floats]:
+        """`count` Gaussian vectors of this mean and covariance, at most `batch` at a time, multiplied on a device."""
+        rng, root = np.random.default_rng(seed), device.put(self._root)
         for start in range(0, count, batch):
-            yield self.mean + rng.standard_normal((min(batch, count - start), len(self.mean))) @ self._root
+            normal = rng.standard_normal((min(batch, count - start), len(self.mean)))
+            yield self.mean + device.get(device.put(normal) @ root)
 
     @cached_property
     def _root(self) -> Floats:
@@ -293,13 +354,14 @@ class Moments:
         return root
 
 
-def moments(x: NDArray[np.number], weights: Floats | None = None) -> Moments:
-    """The moments of one part of the vectors (n, d) with weights (n,), 1 by default."""
+def moments(x: NDArray[np.number], weights: Floats | None = None, *, device: Device = HOST) -> Moments:
+    """The moments of one part of the vectors (n, d) with weights (n,), 1 by default, multiplied on a device."""
     points = parse(x).astype(np.float64)
     w = _weights(points, weights)
     mean = w @ points / w.sum()
     apart = points - mean
-    return Moments(len(points), float(w.sum()), mean, (apart * w[:, None]).T @ apart)
+    scatter = device.get(device.put(apart * w[:, None]).T @ device.put(apart))
+    return Moments(len(points), float(w.sum()), mean, scatter)
 
 
 def gaussian_like(x: NDArray[np.number], seed: int) -> NDArray[np.floating]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from actstore.errors import ActstoreError
 from actstore.format.given import suffix_of
+from actstore_analyze.devices import HOST, Device
 from actstore_analyze.sae.formats import Entry, LensFolder, Released, ScopeFile, Sized, released_ids
 from actstore_analyze.sae.hook import Hook
 
@@ -59,8 +60,8 @@ class Source:
         """Of all its weights; equal for equal autoencoders."""
         return [self.entries[number].fingerprint for number in sorted(self.entries)]
 
-    def load(self, point: int, width: int) -> Sized:
-        """The autoencoder of a residual point.
+    def load(self, point: int, width: int, device: Device = HOST) -> Sized:
+        """The autoencoder of a residual point, on a device.
 
         Raises ActstoreError unless it reads vectors of that width, and where its configuration says another place.
         """
@@ -77,7 +78,7 @@ class Source:
             raise ActstoreError(
                 f"{entry} reads vectors of width {loaded.d_in}, the store holds {width}: it is of another model"
             )
-        return loaded
+        return loaded if device is HOST else loaded.on(device)
 
 
 def source(saes: str, sae_id: str | None = None, hook: str | None = None) -> Source:

@@ -11,12 +11,13 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
+from actstore_analyze import devices
 from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, say_models, vectors
 from actstore_analyze.sae.source import source
 from actstore_analyze.sae.tops import Tops
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, OnDevice, PerLayer
 
 __all__ = ["SCHEMA", "Strongest"]
 
@@ -37,7 +38,7 @@ SCHEMA: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strongest(PerLayer):
+class Strongest(OnDevice, PerLayer):
     """The features that are active at all, by layer and group of rows, with the `top` samples of each."""
 
     saes: str
@@ -97,7 +98,7 @@ class Strongest(PerLayer):
             "on which a feature is; in_samples: share of samples that have such a vector; mean: over the vectors on "
             f"which it is active. Top: the {self.top} samples with the largest activation on any of their vectors, of "
             f"equal ones the earlier; label_share: the share of them with their commonest {self.label or 'label'}. "
-            f"Rows: {self.sql}. Vectors: {RESIDUAL}."
+            f"Rows: {self.sql}. Vectors: {RESIDUAL}.{self.computed}"
         )
 
     def command(self, store: Path | str) -> str:
@@ -111,7 +112,8 @@ class Strongest(PerLayer):
 
     def rows(self, store: Store, unit: int) -> pl.DataFrame:
         """SCHEMA: a row for each group and each feature that is active in it."""
-        sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model)
+        device = devices.opened(self.device)
+        sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model, device)
         found: list[tuple[object, ...]] = []
         for group in groups_of(store, self.sql, self.roles):
             if held.holds(store, group.query, unit):

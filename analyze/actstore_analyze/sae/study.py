@@ -16,6 +16,8 @@ from actstore.errors import ActstoreError, UndefinedError
 from actstore.format.header import span
 from actstore.store import Store
 from actstore.store import open as open_store
+from actstore_analyze import devices
+from actstore_analyze.devices import Device
 from actstore_analyze.published import stated
 from actstore_analyze.sae.formats import Sized
 from actstore_analyze.sae.groups import (
@@ -33,7 +35,7 @@ from actstore_analyze.sae.parts import GROUPED, Parts, part_of
 from actstore_analyze.sae.source import source
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, WithInterval, depth
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, OnDevice, PerLayer, WithInterval, depth
 
 __all__ = ["CONTROLS", "METRICS", "Rebuilt"]
 
@@ -60,7 +62,7 @@ SCHEMA = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rebuilt(WithInterval, PerLayer):
+class Rebuilt(OnDevice, WithInterval, PerLayer):
     """A call of `actstore sae`: reconstruction by the autoencoder of each layer."""
 
     saes: str
@@ -140,7 +142,7 @@ class Rebuilt(WithInterval, PerLayer):
             "Squared error E: summed over dimensions, as the equation; mse: per dimension, as the paper's figure. "
             "Relative error: |x - x'| / |x|; fvu: squared error over variance. "
             f"{AVERAGED[self.average]} {of_each}{said}{GROUPED + ' ' if self.has_interval else ''}Rows: {self.sql}. "
-            f"Vectors: {RESIDUAL}."
+            f"Vectors: {RESIDUAL}.{self.computed}"
         )
 
     def command(self, store: Path | str) -> str:
@@ -165,7 +167,8 @@ class Rebuilt(WithInterval, PerLayer):
         ..._low, ..._high: the 95 % interval over samples; NULL of a single one, and of Gaussian vectors. With positions
         also their number.
         """
-        sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model)
+        device = devices.opened(self.device)
+        sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model, device)
         groups = groups_of(store, self.sql, self.roles, self.average)
         groups = [self._drawn(store, group) for group in groups if held.holds(store, group.query, unit)]
         if not groups:
@@ -196,7 +199,7 @@ class Rebuilt(WithInterval, PerLayer):
     def _measured(self, store: Store, group: Group, layer: int, sae: Sized) -> Iterator[tuple[str, Parts]]:
         if self.no_controls:
             return iter([("none", _summed(partial(_plain, sae), store, group, layer, sae))])
-        return measured(store, group, layer, sae, self.seed)
+        return measured(store, group, layer, sae, self.seed, devices.opened(self.device))
 
     def _row(self, group: Group, control: str, where: tuple[int, float], total: Parts) -> tuple[object, ...]:
         whole = total.whole
@@ -223,19 +226,22 @@ Vectors = NDArray[np.float32]
 Total = TypeVar("Total", Part, Parts)
 
 
-def measured(store: Store, group: Group, layer: int, sae: Sized, seed: int) -> Iterator[tuple[str, Parts]]:
+def measured(
+    store: Store, group: Group, layer: int, sae: Sized, seed: int, device: Device = devices.HOST
+) -> Iterator[tuple[str, Parts]]:
     """The sums of a group, of the same vectors rotated, and of Gaussian ones (MOST_GAUSSIANS at most); one pass."""
-    turn = rotation(sae.d_in, seed).astype(np.float32)
+    turn = device.put(rotation(sae.d_in, seed).astype(np.float32))
 
     def part(rows: pl.DataFrame, x: Vectors) -> Part:
         weights = rows["weight"].to_numpy()
-        return Part(_plain(sae, rows, x), _plain(sae, rows, x @ turn), moments(x, weights))
+        turned = device.get(device.put(x) @ turn)
+        return Part(_plain(sae, rows, x), _plain(sae, rows, turned), moments(x, weights, device=device))
 
     whole = _summed(part, store, group, layer, sae)
     yield "none", whole.plain
     yield "rotated", whole.rotated
     if group.n > 1:
-        made = whole.moments.draw(min(group.n, MOST_GAUSSIANS), seed)
+        made = whole.moments.draw(min(group.n, MOST_GAUSSIANS), seed, device=device)
         yield "gaussian", Parts({0: reduce(add, (sums(x.astype(np.float32), sae) for x in made))})
 
 

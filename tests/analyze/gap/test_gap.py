@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actstore.errors import ActstoreError
-from actstore_analyze.gap.measure import Quartiles, cosine_counts, cosine_gap, quartiles
+from actstore_analyze.devices import HOST, Torch
+from actstore_analyze.gap import measure
+from actstore_analyze.gap.measure import Quartiles, cosine_counts, cosine_gap, quartiles, shares
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "gap"
 CHOSEN = {
@@ -122,3 +124,34 @@ X = np.random.default_rng(4).standard_normal((6, 3))
 def test_refuses(call, message):
     with pytest.raises(ActstoreError, match=message):
         call()
+
+
+def naive_shares(text, image, most, samples, pairs, absolute):
+    """Of each sample (texts, images, both), below and all, pair by pair."""
+    found = np.zeros((3, 2, 1 + max(map(max, samples))), np.int64)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (text, image)]
+    for (i, j), is_pair in np.ndenumerate(CHOSEN[pairs](np.arange(len(text))[:, None], np.arange(len(image)))):
+        cosine = unit[0][i] @ unit[1][j]
+        for row, counts in enumerate(((abs(cosine) if absolute else cosine) <= most, True)):
+            if is_pair and counts:
+                found[0, row, samples[0][i]] += 1
+                found[1, row, samples[1][j]] += 1
+                found[2, row, samples[0][i]] += samples[0][i] == samples[1][j]
+    return found
+
+
+@pytest.mark.parametrize("device", [HOST, Torch("cpu")], ids=["numpy", "torch"])
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("pairs", CHOSEN)
+def test_on_either_device_pairs_are_counted_one_by_one(pairs, absolute, device, monkeypatch):
+    monkeypatch.setattr(measure, "_BLOCK_BYTES", 4 * 30 * 7)
+    monkeypatch.setattr(measure, "_BLOCK_BYTES_THERE", 4 * 30 * 4)
+    rng = np.random.default_rng(5)
+    text, image = rng.standard_normal((30, 6)), rng.standard_normal((30, 6))
+    counts = cosine_counts(text, image, pairs=pairs, absolute=absolute, device=device)
+    assert values(quartiles(counts)) == pytest.approx(in_full(text, image, pairs, absolute), abs=1e-6)
+    assert counts.dtype == np.int64
+    samples = rng.integers(0, 9, 30), rng.integers(0, 12, 30)
+    found = shares(text, image, 0.2, samples, pairs=pairs, absolute=absolute, device=device)
+    expected = naive_shares(text, image, 0.2, samples, pairs, absolute)
+    np.testing.assert_array_equal([found.texts, found.images, found.own], expected)

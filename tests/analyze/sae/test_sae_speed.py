@@ -8,6 +8,7 @@ from actstore_analyze.sae import active, formats, measure
 from actstore_analyze.sae.formats import JumpRelu, LensFolder
 from actstore_analyze.sae.measure import reconstruction
 from actstore_analyze.sae.study import METRICS
+from scoped import Dense, wide
 
 
 @pytest.fixture
@@ -18,31 +19,6 @@ def store(tmp_path):
 @pytest.fixture
 def scope(tmp_path):
     return scoped.make_scope(tmp_path / "scope")
-
-
-class Dense:
-    """The naive way, in float64."""
-
-    def __init__(self, weights):
-        self.weights = {name: np.asarray(one, np.float64) for name, one in weights.items()}
-
-    def encode(self, x):
-        raw = x @ self.weights["W_enc"] + self.weights["b_enc"]
-        return np.where(raw > np.maximum(self.weights["threshold"], 0), raw, 0)
-
-    def decode(self, features):
-        return features @ self.weights["W_dec"] + self.weights["b_dec"]
-
-
-def wide(threshold, d=48, n_features=700):
-    rng = np.random.default_rng(0)
-    return {
-        "W_enc": rng.standard_normal((d, n_features)).astype(np.float32) / 7,
-        "b_enc": rng.standard_normal(n_features).astype(np.float32) / 4,
-        "W_dec": rng.standard_normal((n_features, d)).astype(np.float32) / 7,
-        "b_dec": rng.standard_normal(d).astype(np.float32),
-        "threshold": np.full(n_features, threshold, np.float32),
-    }
 
 
 @pytest.mark.parametrize("threshold", [-1, 0.5, 2, 3, 100])

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from actstore.commands.options import COUNT, OutputPath, output_options, store_argument
-from actstore_analyze.commands import end_of, layers, numbers, roles, say
+from actstore_analyze.commands import end_of, layers, numbers, on_device, roles, say
 from actstore_analyze.sae.command import autoencoders
 
 MOST = 24  # features of a page where none is named
@@ -27,6 +27,7 @@ MOST = 24  # features of a page where none is named
     "--neuronpedia", type=OutputPath(), metavar="FOLDER", help="Write them as Neuronpedia's exports have features."
 )
 @click.option("--force", is_flag=True, help="Compute it again, though it was saved.")
+@on_device
 @output_options
 def features(
     store: Path | str,

@@ -1,0 +1,89 @@
+"""What measures take on a GPU beside numpy: CKA, the gap, sparse autoencoders. Part of gpu.py, which says the device.
+
+Sizes are those of one unit of a measure: vectors of width 4,096 (2,304 for autoencoders of 16,384 features).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from measuring import row, speed, taking_turns
+from numpy.typing import NDArray
+
+from actstore_analyze.cka.measure import Sums
+from actstore_analyze.devices import HOST, Device, Torch
+from actstore_analyze.gap.measure import cosine_counts
+from actstore_analyze.sae.formats import JumpRelu
+from actstore_analyze.sae.measure import sums
+
+Vectors = NDArray[np.float32]
+
+
+class Size(NamedTuple):
+    """Points of the gap and their width; samples and layers of CKA; vectors, width and features of an autoencoder."""
+
+    points: int
+    width: int
+    samples: int
+    layers: int
+    vectors: int
+    d: int
+    features: int
+
+
+LARGE = Size(10_000, 4096, 2_000, 8, 4_096, 2_304, 16_384)
+TINY = Size(60, 16, 40, 2, 50, 16, 64)
+
+
+def autoencoder(size: Size) -> JumpRelu:
+    """Random weights, of whose features about one in a hundred is active."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "W_enc": rng.standard_normal((size.d, size.features), dtype=np.float32) / np.float32(size.d**0.5),
+        "W_dec": rng.standard_normal((size.features, size.d), dtype=np.float32),
+        "b_enc": np.zeros(size.features, np.float32),
+        "b_dec": np.zeros(size.d, np.float32),
+        "threshold": np.full(size.features, 2.3, np.float32),
+    }
+    return JumpRelu(weights)
+
+
+def cka(layers: list[Vectors], device: Device) -> Sums:
+    """Of a role with itself."""
+
+    def block(start: int, stop: int) -> tuple[list[Vectors], list[Vectors]]:
+        x = [one[start:stop] for one in layers]
+        return x, x
+
+    return Sums.of(block, (len(layers[0]), len(layers), len(layers)), device=device)
+
+
+def rows_of(name: str, size: Size, repeats: int = 2) -> list[dict[str, Any]]:
+    """Rows of each measure: the speed on the device over that of numpy, by the clock."""
+    device, rng = Torch(name), np.random.default_rng(1)
+    text, image = rng.standard_normal((2, size.points, size.width), dtype=np.float32)
+    layers = [*rng.standard_normal((size.layers, size.samples, size.width), dtype=np.float32)]
+    x = rng.standard_normal((size.vectors, size.d), dtype=np.float32)
+    calls: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        f"gap of {size.points:,} texts and images": (
+            partial(cosine_counts, text, image, device=device),
+            partial(cosine_counts, text, image),
+        ),
+        f"CKA of {size.samples:,} samples, {size.layers} layers": (
+            partial(cka, layers, device),
+            partial(cka, layers, HOST),
+        ),
+        f"autoencoder of {size.features:,} features, {size.vectors:,} vectors": (
+            partial(sums, x, autoencoder(size).on(device)),
+            partial(sums, x, autoencoder(size)),
+        ),
+    }
+    rows = []
+    for what, (there, here) in calls.items():
+        there()  # warms up
+        spent = taking_turns({"there": there, "here": here}, repeats)
+        rows.append(speed(f"{what}, on {name}", spent["there"], "numpy", spent["here"], clock=True)[1])
+        if what.startswith("auto"):
+            rows.append(row(f"{what}, on {name}", size.vectors / spent["there"].wall, "vectors/s"))
+    return rows
