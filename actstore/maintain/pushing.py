@@ -5,20 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from actstore.errors import ActstoreError
+from actstore.errors import ActstoreError, CorruptError
+from actstore.format import checkpoint
 from actstore.format.commits import File
-from actstore.format.lens import FOLDER as LENS
-from actstore.format.names import (
-    CHECKPOINT,
-    COMMITS,
-    HEADER,
-    PARTS,
-    PLAN,
-    RECORD_BYTES,
-    RESULTS,
-    TABLES,
-    VOCABULARY,
-)
+from actstore.format.names import CHECKPOINT, COMMITS, HEADER, PARTS, RECORD_BYTES, RESULTS, TABLES
 from actstore.maintain import parcel
 from actstore.progress import bar
 from actstore.storage import anywhere, objects
@@ -27,6 +17,7 @@ from actstore.store import Store
 __all__ = ["Push", "push", "write_derived"]
 
 AT_ONCE = 8  # files on their way
+FIRST = "another writer committed it there; push to another place, or go on with what is there (actstore pull)"
 
 
 @dataclass(frozen=True)
@@ -41,8 +32,9 @@ class Push:
 def push(store: Path, url: str, *, saved: bool = True) -> Push:
     """Send what is not at the URL yet; saved: saved results, too.
 
-    Files come first, each compared with its committed checksum as it is sent, then the records, the header last of all:
-    what was interrupted goes on where it was, and nobody reads half a part.
+    Files come first, each compared with its committed checksum as it is sent, those of the header only where there are
+    none, then the records, the header last of all: what was interrupted goes on where it was, and nobody reads half a
+    part.
     Raises ActstoreError where another store lies, where another writer was first, and for a server that would let two
     writers overwrite each other; CorruptError for a file that is damaged here.
     """
@@ -52,23 +44,27 @@ def push(store: Path, url: str, *, saved: bool = True) -> Push:
             f"{storage.url}: takes no files; push to s3://, gs:// or az://, or to the Hub: hf://datasets/OWNER/NAME"
         )
     known = _is_there(opened, storage)
-    if not known:
+    committed = _committed(opened, storage, lines)
+    if not known or lines.keys() - committed:
         objects.check_conditions(storage)
-        for name in (PLAN, VOCABULARY):
-            _create(storage, name, opened.checked(name).read_bytes(), "choose another prefix, or remove what is there")
+    own = opened.header.files
+    for name, file in own.items():
+        if not (known and _has(storage, name, file)):
+            _create(storage, name, opened.checked(name), "choose another prefix, or remove what is there")
     there = storage.listed(PARTS) | storage.listed(RESULTS)  # names that no other bytes have
-    there |= storage.listed(LENS) if known else {}
-    files = {name: file for name, file in parcel.files(opened, saved=saved).items() if name not in (PLAN, VOCABULARY)}
+    files = {name: file for name, file in parcel.files(opened, saved=saved).items() if name not in own}
     fresh = {name: file for name, file in files.items() if there.get(name) != file.size}
     with bar(len(fresh), "files") as progress, ThreadPoolExecutor(AT_ONCE) as pool:
         for _ in pool.map(lambda one: _send(storage, store, *one), fresh.items()):
             progress.advance()
     _check_arrived(storage, {name: file for name, file in fresh.items() if name.startswith(PARTS)})
-    fresh_records = _create_records(storage, lines)
+    fresh_records = {name: content for name, content in lines.items() if name not in committed}
+    for name, content in fresh_records.items():
+        _create(storage, f"{COMMITS}/{name}", content, FIRST)
     _write_derived(opened, storage, lines, saved=saved)
     if not known:
         _create(storage, HEADER, opened.header.dump(), "another store was pushed there meanwhile")
-    return Push(len(fresh), sum(file.size for file in fresh.values()), fresh_records)
+    return Push(len(fresh), sum(file.size for file in fresh.values()), len(fresh_records))
 
 
 def write_derived(store: Store) -> None:
@@ -95,7 +91,32 @@ def _is_there(opened: Store, storage: objects.Storage) -> bool:
     return True
 
 
-def _create(storage: objects.Storage, name: str, content: bytes, instead: str) -> None:
+def _committed(store: Store, storage: objects.Storage, lines: Mapping[str, bytes]) -> set[str]:
+    """The records of this store that are there already; ActstoreError for one of other bytes."""
+    listed = {name.rpartition("/")[2]: size for name, size in storage.listed(COMMITS).items()}
+    both = lines.keys() & listed.keys()
+    try:
+        content = b"".join(storage.blocks(CHECKPOINT, checkpoint.MOST_BYTES)) if both else b""
+        known = checkpoint.parse(content, CHECKPOINT, store.header.crc32c)
+    except (objects.AbsentError, CorruptError):  # then each is read
+        known = {}
+    for name in sorted(both):
+        found = known.get(name, b"") if len(known.get(name, b"")) == listed[name] else b""
+        found = found or b"".join(storage.blocks(f"{COMMITS}/{name}", RECORD_BYTES))
+        if found != lines[name]:
+            raise ActstoreError(f"{storage.url}/{COMMITS}/{name}: exists already, with other bytes; {FIRST}")
+    return both
+
+
+def _has(storage: objects.Storage, name: str, file: File) -> bool:
+    """Whether there is such an object, whatever is in it."""
+    try:
+        return any(storage.blocks(name, file.size))
+    except objects.AbsentError:
+        return False
+
+
+def _create(storage: objects.Storage, name: str, content: Path | bytes, instead: str) -> None:
     try:
         storage.create(name, content)
     except objects.PresentError as error:
@@ -111,12 +132,3 @@ def _check_arrived(storage: objects.Storage, sent: dict[str, File]) -> None:
     there = storage.listed(PARTS) if sent else {}
     if lost := next((name for name, file in sent.items() if there.get(name) != file.size), None):
         raise ActstoreError(f"{storage.url}/{lost}: was sent, and is not listed in its size; push again")
-
-
-def _create_records(storage: objects.Storage, lines: Mapping[str, bytes]) -> int:
-    """Create the records that are not there, in their order; returns how many."""
-    there = {name.rpartition("/")[2] for name in storage.listed(COMMITS)}
-    fresh = {name: content for name, content in lines.items() if name not in there}
-    for name, content in fresh.items():
-        _create(storage, f"{COMMITS}/{name}", content, "another writer committed it there")
-    return len(fresh)

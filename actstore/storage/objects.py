@@ -14,11 +14,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import google_crc32c
 import obstore
 from obstore import exceptions
 from obstore.store import HTTPStore, from_url
 
 from actstore.errors import ActstoreError, CorruptError, NotAStoreError
+from actstore.storage import local
 from actstore.storage.urls import checked
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ class Storage(Protocol):
     def write(self, name: str, content: Path | bytes) -> None:
         """Put an object, in place of one that is there: whole or not at all."""
 
-    def create(self, name: str, content: bytes) -> None:
+    def create(self, name: str, content: Path | bytes) -> None:
         """Put an object where there is none; raises PresentError where one of other bytes is."""
 
     def remove(self, names: Iterable[str]) -> None:
@@ -155,7 +157,7 @@ class Objects:
         with self._said(name):
             obstore.put(self._store, name, content)
 
-    def create(self, name: str, content: bytes) -> None:
+    def create(self, name: str, content: Path | bytes) -> None:
         """See Storage.
 
         "It exists" may mean our own request, whose answer was lost and which was sent again, or one under way that
@@ -169,7 +171,7 @@ class Objects:
                 return
             except PresentError:
                 try:
-                    if b"".join(self.blocks(name, len(content))) == content:
+                    if self._is(name, content):
                         return
                 except AbsentError:
                     continue
@@ -177,6 +179,15 @@ class Objects:
                     pass
                 raise
         raise ActstoreError(f"{self.url}/{name}: other requests for it are under way again and again; try it later")
+
+    def _is(self, name: str, content: Path | bytes) -> bool:
+        """Whether these bytes are there; of a file, which may be large, by their crc32c."""
+        if isinstance(content, bytes):
+            return b"".join(self.blocks(name, len(content))) == content
+        checksum, size = 0, 0
+        for block in self.blocks(name, content.stat().st_size):
+            checksum, size = google_crc32c.extend(checksum, block), size + len(block)
+        return (size, f"{checksum:08x}") == (content.stat().st_size, local.crc32c(content))
 
     def remove(self, names: Iterable[str]) -> None:
         """See Storage."""

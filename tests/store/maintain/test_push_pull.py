@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,15 +123,30 @@ def test_what_is_damaged_there_is_told_and_mended(made, served, capfd):
     assert run(["verify", URL]) == 0
 
 
-def test_a_lens_that_another_push_left_is_replaced(tmp_path, served):
-    """One that was interrupted, of a store with the same plan and a lens of the same size."""
+def test_who_makes_a_store_second_leaves_the_lens_of_the_first(tmp_path, served):
+    """Two stores of one plan, made at the same time: neither sees the other's header yet."""
+    lens = lenses.made(d=making.D_MODEL)
+    first = making.create(tmp_path / "first", 1, lens=lens, dtype="float32")
+    second = making.create(tmp_path / "second", 1, lens=replace(lens, weight=-lens.weight), dtype="float32")
+    push(first.path, URL)
+    header = served.objects.pop("runs/s/actstore.json")
+    before = dict(served.objects)
+    with pytest.raises(ActstoreError, match="lens/.*: exists already, with other bytes; choose another prefix"):
+        push(second.path, URL)
+    assert served.objects == before
+    push(first.path, URL)
+    assert served.objects == before | {"runs/s/actstore.json": header}
+    assert (actstore.open(URL).lens.weight == first.lens.weight).all()
+
+
+@pytest.mark.parametrize("name", ["plan.parquet", "vocab.parquet", "lens/unembedding.bin"])
+def test_what_was_removed_of_the_header_is_sent_again(tmp_path, served, name):
     store = making.create(tmp_path / "s", 1, lens=lenses.made(d=making.D_MODEL), dtype="float32")
-    store.write(0, **making.content(0))
-    left = "runs/s/lens/unembedding.bin"
-    served.objects[left] = bytes((store.path / "lens" / "unembedding.bin").stat().st_size)
     push(store.path, URL)
-    assert served.objects[left] == (store.path / "lens" / "unembedding.bin").read_bytes()
-    assert (actstore.open(URL).lens.weight == store.lens.weight).all()
+    before = dict(served.objects)
+    del served.objects[f"runs/s/{name}"]
+    push(store.path, URL)
+    assert served.objects == before
 
 
 def test_another_writers_record_is_left_alone(made, served, monkeypatch):
@@ -144,6 +161,26 @@ def test_another_writers_record_is_left_alone(made, served, monkeypatch):
     with pytest.raises(ActstoreError, match="b00000001.json: exists already, with other bytes; another writer"):
         push(made, URL)
     assert served.objects["runs/s/commits/b00000001.json"] == theirs
+
+
+def test_what_was_written_there_and_here_is_not_mixed(tmp_path, served):
+    """Two copies of a store in which the same batches were written: as large records of other parts."""
+    one = making.create(tmp_path / "one", 4)
+    two = actstore.open(shutil.copytree(one.path, tmp_path / "two"))
+    for store in (one, two):
+        for batch in range(4):
+            store.write(batch, **making.content(batch))
+    push(one.path, URL)
+    before, state = dict(served.objects), actstore.open(one.path).state
+    with pytest.raises(ActstoreError, match="b00000000.json: exists already, with other bytes; another writer"):
+        push(two.path, URL)
+    assert served.objects == before
+    assert actstore.open(URL).state == state
+    del served.objects["runs/s/commits.checkpoint"]
+    with pytest.raises(ActstoreError, match="b00000000.json: exists already, with other bytes; another writer"):
+        push(two.path, URL)
+    assert push(one.path, URL).commits == 0
+    assert served.objects == before
 
 
 @pytest.mark.parametrize("kind", ["lost", 409, 500, 503])
