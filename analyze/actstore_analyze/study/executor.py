@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from actstore.errors import ActstoreError, ActstoreWarning
 from actstore.progress import bar
 from actstore.store import Store
-from actstore.store import open as open_store
 from actstore_analyze.study import abroad, engines
 from actstore_analyze.study.kept import Kept
 
@@ -25,7 +24,7 @@ POLL = 2.0  # seconds after which an engine is asked whether it goes on
 T = TypeVar("T")
 Value = tuple[int, Any]  # of the unit at that index
 
-_opened: dict[str, Store] = {}  # of a worker process
+_opened: list[Store] = []  # of a worker process: the one whose units it has
 
 
 class _DiedError(Exception):
@@ -44,7 +43,7 @@ def mapped(
     jobs: int = 1,
     executor: Executor | str | None = None,
 ) -> list[T]:
-    """function(store, unit) of each unit, in their order, by `jobs` processes that open the store themselves.
+    """function(store, unit) of each unit, in their order, by `jobs` processes that see the store as it was opened.
 
     What was done before an error or an interruption is kept, if it is a table or a text, and the same call goes on.
 
@@ -89,7 +88,7 @@ def _values(
     if executor is not None and units:
         return _elsewhere(executor, {index: abroad.call(function, store, unit) for index, unit in units.items()})
     if min(jobs, len(units)) > 1:
-        return _shared(partial(_in_worker, function, store.place, store.state), units, min(jobs, len(units)))
+        return _shared(store, partial(_in_worker, function), units, min(jobs, len(units)))
     return ((index, function(store, unit)) for index, unit in units.items())
 
 
@@ -123,11 +122,11 @@ def _elsewhere(executor: Executor | str, calls: Mapping[int, abroad.Call]) -> It
         )
 
 
-def _shared(work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) -> Iterator[Value]:
+def _shared(store: Store, work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) -> Iterator[Value]:
     """Values from several processes; from one, which has all of the memory, what is left when one of them died."""
     left = dict(units)
     try:
-        for index, value in _pooled(work, dict(left), workers):
+        for index, value in _pooled(store, work, dict(left), workers):
             del left[index]
             yield index, value
     except _DiedError as died:
@@ -143,7 +142,7 @@ def _shared(work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) 
             stacklevel=2,
         )
     try:
-        for index, value in _pooled(work, dict(left), 1):
+        for index, value in _pooled(store, work, dict(left), 1):
             del left[index]
             yield index, value
     except _DiedError:
@@ -153,7 +152,7 @@ def _shared(work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) 
         ) from None
 
 
-def _pooled(work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) -> Iterator[Value]:
+def _pooled(store: Store, work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) -> Iterator[Value]:
     """Values as they are done; then _DiedError, where a worker died."""
     if not units:
         return
@@ -163,7 +162,7 @@ def _pooled(work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) 
     began = context.Event()
     threads = max(1, (os.cpu_count() or 1) // workers)
     others = {*multiprocessing.active_children()}
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads, began))
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads, began, store))
     broken = False
     try:
         futures = _submitted(pool, work, units)
@@ -195,8 +194,11 @@ def _submitted(pool: Executor, work: Callable[[Any], Any], units: Mapping[int, A
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(threads: int, began: Event) -> None:
-    """A worker's first act: its share of the threads; locks of its own get no names, which it could leave behind."""
+def _begin(threads: int, began: Event, store: Store) -> None:
+    """A worker's first act: its share of the threads, and the store as it was when its caller opened it.
+
+    Locks of its own get no names, which it could leave behind.
+    """
     import faiss
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -204,11 +206,10 @@ def _begin(threads: int, began: Event) -> None:
     faiss.omp_set_num_threads(threads)
     threadpool_limits(threads)
     warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of numbers too large; it would be said by each
+    _opened[:] = [store]
     began.set()
 
 
-def _in_worker(function: Callable[[Store, Any], T], path: str, state: str, unit: Any) -> T:
-    """The value of a unit, from this process's own view of the store; a worker may outlive what the store held."""
-    if path not in _opened or _opened[path].state != state:
-        _opened[path] = open_store(path)
-    return function(_opened[path], unit)
+def _in_worker(function: Callable[[Store, Any], T], unit: Any) -> T:
+    """The value of a unit, from this process's own view of the store."""
+    return function(_opened[0], unit)

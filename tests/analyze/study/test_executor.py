@@ -42,6 +42,17 @@ def test_another_executor_gives_the_same_and_sees_a_store_that_has_grown(tmp_pat
         assert mapped(opened, committed, [], executor=pool) == []
 
 
+def test_processes_see_the_store_as_it_was_opened(tmp_path):
+    """What is committed while a measure runs is in none of its units: the result is saved as that of the old state."""
+    growing = making.create(tmp_path / "s", 2)
+    growing.write(0, **making.content(0))
+    opened = actstore.open(growing.path)
+    growing.write(1, **making.content(1))
+    assert mapped(opened, committed, [1, 2], jobs=2) == [(1, 1), (1, 2)]
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool, pytest.raises(ActstoreError, match="in another state"):
+        mapped(opened, committed, [1, 2], executor=pool)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:a worker process died")
 def test_a_unit_that_ends_its_process_again_is_said(store):
