@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import firsts, nearest, search
+from actstore_analyze.neighbors.proof import Proof
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "overlap"
 METRICS = ["euclidean", "normalised", "cosine"]
@@ -87,7 +88,7 @@ def test_worst_float32_errors_hide_no_neighbour(monkeypatch, x):
     k, d = 10, x.shape[1]
     true = brute_force(x, k)[1]
 
-    def proposed(centred, _, width):
+    def proposed(centred, _, width, __):
         exact = np.square(centred[:, None].astype(np.float64) - centred).sum(axis=2)
         norms = np.linalg.norm(centred.astype(np.float64), axis=1)
         error = 0.99 * (d + 16) * 2.0**-24 * (norms[:, None] + norms) ** 2
@@ -102,7 +103,7 @@ def test_worst_float32_errors_hide_no_neighbour(monkeypatch, x):
 
 
 def test_a_scan_of_every_row_is_exact(monkeypatch):
-    monkeypatch.setattr(search, "_possible", lambda estimates, *_: np.full(estimates.shape, True))
+    monkeypatch.setattr(Proof, "limit", lambda _, rows, *__: np.full(len(rows), np.inf))
     assert_exact(gauss(), 30)
     assert_exact(np.round(gauss(d=3)), 30)
 

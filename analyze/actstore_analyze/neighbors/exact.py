@@ -9,7 +9,7 @@ from actstore_analyze.neighbors.points import Points
 
 __all__ = ["SCAN_BYTES", "blocks", "differences", "gamma", "ordered", "products", "scanned", "settled"]
 
-_PAIRS_BYTES = 1 << 20  # differences of one block stay in the cache of a core
+_PAIRS_BYTES = 1 << 18  # differences of one block stay in the cache of a core
 SCAN_BYTES = 1 << 26
 
 

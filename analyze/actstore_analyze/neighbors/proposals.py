@@ -1,19 +1,57 @@
-"""Proposals in float32: the points that may be nearest, from products of blocks."""
+"""Proposals in float32: the points that may be nearest, by the way that costs least."""
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from actstore_analyze.neighbors.neighbors import Ints
+from actstore_analyze.neighbors.mutual import BLOCK, mutual, products
+from actstore_analyze.neighbors.neighbors import Floats, Ints
+from actstore_analyze.neighbors.proof import Proof
+from actstore_analyze.neighbors.shadows import leading, shadows
 
 __all__ = ["proposed"]
 
+Vectors = NDArray[np.float32]
+_MANY, _WIDE = 10_000, 256  # points and values of each from which on what is saved is more than what it takes
+_ASKED, _SAMPLE = 128, 1024  # points of the probe, and points that they are held against
+# What a pair costs beside its product, in products' values: a bound, and a distance of itself, in values and at all.
+_BOUND, _APART, _ALONE = 70, 32, 7000
 
-def proposed(centred: NDArray[np.float32], rows: Ints, width: int) -> tuple[NDArray[np.float32], Ints]:
-    """Squared distances |x|^2 + |y|^2 - 2 x.y (m, width), ascending, and indices of the nearest of each of the rows.
 
-    centred (n, d): all points; rows (m,): those whose neighbours are asked for, themselves among their neighbours.
-    In float32, the terms of x.y summed in any order: the caller allows for how far such a sum may err.
+def proposed(centred: Vectors, rows: Ints, width: int, proof: Proof) -> tuple[Vectors, Ints]:
+    """Squared distances (m, width), ascending, and indices of the nearest of each of the rows, itself among them.
+
+    centred (n, d): all points; rows (m,): those whose neighbours are asked for.
+    In float32 from |x|^2 + |y|^2 - 2 x.y, the terms of x.y summed in any order, or closer to the truth; `proof` tells
+    how far that errs. Points left out are no neighbours by it, or farther than all `width` that are listed, to that
+    error. Where fewer are left the distances are infinite, and the indices -1.
     """
-    estimates, columns = faiss.knn(centred if len(rows) == len(centred) else centred[rows], centred, width)
+    n, d = centred.shape
+    if len(rows) == n and _is_worth(n, d, width):
+        return mutual(centred, width, proof, _probed(centred, proof.k))
+    estimates, columns = faiss.knn(centred if len(rows) == n else centred[rows], centred, width)
     return estimates, columns
+
+
+def _is_worth(n: int, d: int, width: int) -> bool:
+    """Whether n points of d values are enough for `mutual`, and for every thread."""
+    return n >= max(_MANY, 32 * width, 2 * BLOCK * faiss.omp_get_max_threads()) and d >= _WIDE
+
+
+def _probed(centred: Vectors, k: int) -> Floats | None:
+    """As many leading directions (d, r) as make the search cheapest, told from a few points; None where none do."""
+    n, d = centred.shape
+    most = min(d // 4, n // 64, 1024)
+    step = n // _SAMPLE
+    sample, asked = centred[::step], centred[1 :: max(step, n // _ASKED)]
+    directions = leading(centred[:: max(1, n // (4 * most))], most)
+    halves = np.vecdot(centred, centred) / 2
+    among = products(centred, halves, slice(1, n, max(step, n // _ASKED)), slice(0, n))
+    kth = -2 * np.partition(among, n - 1 - k, axis=1)[:, n - 1 - k, None]
+    costs = {0: float(d)}
+    for r in (2**power for power in range(5, most.bit_length())):
+        some = directions[:, :r]
+        left = float((faiss.pairwise_distances(shadows(asked, some), shadows(sample, some)) <= kth).mean())
+        costs[r] = r * (1 + 4 * d / n) + _BOUND + 1.5 * left * (_APART * d + _ALONE)
+    best = min(costs, key=costs.__getitem__)
+    return directions[:, :best] if best else None
