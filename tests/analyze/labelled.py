@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 
 import actstore
+from actstore_analyze.study.intervals import LeftOut, signs
 
 N, D, POSITIONS = 60, 8, 3
 LAYERS = (0, 1, 2)
@@ -18,16 +19,31 @@ def vectors(role, layer, positions=1):
     return np.ones_like(x) if role == "eoi" and layer == 0 else x
 
 
-def overlaps_without(x, y, k):
-    """Label overlap (n,) of the others without each sample: of those whose neighbour it is, of the k - 1 others."""
-    away = np.square(x[:, None].astype(float) - x[None]).sum(axis=2) + np.diag([np.inf] * len(x))
-    near = np.argsort(away, kind="stable")[:, :k]
-    return np.array(
-        [
-            np.mean([np.mean([y[j] == y[own] for j in near[own] if j != i]) for own in range(len(x)) if own != i])
-            for i in range(len(x))
-        ]
-    )
+def overlaps_left(x, y, k, asked=None):
+    """Label overlap without each sample, and what pairs do to it: in the place of one that is left out stands the mean
+    of the others among ten, or k.
+    """
+    n = len(x)
+    asked = [*range(n)] if asked is None else [*asked]
+    away = np.square(x[:, None].astype(float) - x[None]).sum(axis=2) + np.diag([np.inf] * n)
+    ten = {own: np.argsort(away[own], kind="stable")[: min(max(k, 10), n - 1)].tolist() for own in asked}
+
+    def alike(own, j):
+        return float(y[own] == y[j])
+
+    def others(own, i):
+        return np.mean([alike(own, j) for j in ten[own] if j != i])
+
+    def share(own, i):
+        return np.mean([others(own, i) if j == i else alike(own, j) for j in ten[own][:k]])
+
+    without = np.array([np.mean([share(own, i) for own in asked if own != i]) for i in range(n)])
+    beyond = np.zeros((n, n))
+    for own in asked:
+        for j in ten[own][:k]:
+            beyond[own, j] += (alike(own, j) - others(own, j)) / (len(asked) * k)
+    drawn, known = signs(n).astype(float), len(ten[asked[0]])
+    return LeftOut(without, np.einsum("id,ij,jd->d", drawn, beyond, drawn) * np.sqrt((known - 1) / known))
 
 
 def sample_ids(first=0, count=N):

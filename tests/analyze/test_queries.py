@@ -21,7 +21,7 @@ from actstore_analyze.overlap.measure import (
     label_overlap_per_point,
     label_overlap_without,
 )
-from actstore_analyze.study.intervals import jackknifed
+from actstore_analyze.study.intervals import LeftOut, jackknifed
 
 KINDS = ["gauss", "copies", "lattice", "far"]
 
@@ -76,19 +76,18 @@ def test_queries_that_are_no_points_are_refused(asked):
 
 def test_without_each_point_queries_whose_neighbour_it_is_have_one_fewer():
     x, y, asked = points("lattice", 30), np.arange(30) % 3, drawn(30, 9)
-    found = label_overlap_without(nearest(x, 4, queries=asked), y)
-    near = dict(zip(asked.tolist(), nearest(x, 3, queries=asked).indices.tolist(), strict=True))
-    for i in range(30):
-        shares = [np.mean([y[j] == y[own] for j in others if j != i]) for own, others in near.items() if own != i]
-        assert found[i] == pytest.approx(np.mean(shares), abs=1e-12)
+    found = label_overlap_without(nearest(x, 10, queries=asked), y, 3)
+    expected = labelled.overlaps_left(x, y, 3, asked)
+    assert found.without == pytest.approx(expected.without, abs=1e-12)
+    assert found.pairs == pytest.approx(expected.pairs, abs=1e-6)
 
 
 def test_others_that_change_nothing_leave_the_interval_of_the_queries_alone():
     x = np.repeat([0.0, 1.0], [40, 60])
     alone = (x.sum() - x) / 99
     everywhere = np.concatenate([alone, np.full(900, x.mean() - 0.02)])  # wherever they lie, they do not vary
-    found = jackknifed(x.mean(), everywhere, np.arange(1000) < 100)
-    assert found == pytest.approx(jackknifed(x.mean(), alone), rel=1e-12)
+    found = jackknifed(x.mean(), LeftOut(everywhere), np.arange(1000) < 100)
+    assert found == pytest.approx(jackknifed(x.mean(), LeftOut(alone)), rel=1e-12)
 
 
 def test_what_draws_differ_by_is_the_standard_error():
@@ -124,9 +123,8 @@ def test_label_overlap_of_drawn_samples(store, capsys, tmp_path):
     assert row["overlap"] != every[-1]["overlap"]
     assert row["se"] == pytest.approx(shares.std(ddof=1) / np.sqrt(20))
     assert row["se"] <= 0.5 / np.sqrt(19)
-    without = label_overlap_without(nearest(x, 6, queries=asked), y)
-    is_asked = np.isin(np.arange(labelled.N), asked)
-    assert (row["low"], row["high"]) == pytest.approx(jackknifed(row["overlap"], without, is_asked))
+    left, is_asked = labelled.overlaps_left(x, y, 5, asked), np.isin(np.arange(labelled.N), asked)
+    assert (row["low"], row["high"]) == pytest.approx(jackknifed(row["overlap"], left, is_asked), rel=1e-6)
     assert row["high"] - row["low"] > every[-1]["high"] - every[-1]["low"]
     assert (row["n"], row["queries"], row["chance"]) == (labelled.N, 20, every[-1]["chance"])
     largest = max(one["se"] for one in rows[1:])

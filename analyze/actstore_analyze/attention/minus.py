@@ -9,6 +9,7 @@ import polars as pl
 
 from actstore.store import Store
 from actstore_analyze.attention.study import INTERNAL, CrossModal, Unit, masses, names
+from actstore_analyze.study.intervals import LeftOut
 from actstore_analyze.study.minus import Measured, Minus
 
 __all__ = ["AttentionMinus"]
@@ -45,7 +46,7 @@ class AttentionMinus(Minus[CrossModal]):
         each = {str(name): mass_of[:, band == name].sum(axis=1, dtype=np.float64) for name in np.unique(band)}
         whole = np.sum(list(each.values()), axis=0)
         for name, mass in each.items():
-            left = (mass.sum() - mass) / (whole.sum() - whole) if len(mass) > 1 else None
+            left = LeftOut((mass.sum() - mass) / (whole.sum() - whole)) if len(mass) > 1 else None
             share = float(mass.sum() / whole.sum())
             place = {"condition": unit.condition, "name": name}
-            yield Measured(place, unit.layer, "share", share, sorted(samples), without=left)
+            yield Measured(place, unit.layer, "share", share, sorted(samples), left=left)

@@ -15,7 +15,7 @@ from actstore_analyze.attention import bands
 from actstore_analyze.attention.measure import cross_modal_from_mass, singled_out
 from actstore_analyze.published import curves
 from actstore_analyze.study import held
-from actstore_analyze.study.intervals import jackknifed
+from actstore_analyze.study.intervals import LeftOut, jackknifed
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, PerLayer, WithInterval, depth, n_layers
 
@@ -135,7 +135,7 @@ class CrossModal(WithInterval, PerLayer):
             "after the image to each position up to the end of the image, averaged over heads, summed over text tokens "
             f"and samples, then normalised. {initial}. Set apart: {', '.join(self.names) or 'nothing by name'}, where "
             f"samples have it, and up to {MOST_SINGLED} positions that draw more than {least} on average over layers. "
-            f"{JACKKNIFE + ' ' if self.has_interval else ''}Samples: those of {self.sql}."
+            f"{self.on_interval(JACKKNIFE)}Samples: those of {self.sql}."
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:
@@ -286,7 +286,7 @@ def _ends(store: Store, unit: Unit, *, named: Mapping[str, set[str]]) -> pl.Data
     without = (sums - each) / (whole - each.sum(axis=1, keepdims=True)) if len(each) > 1 else each
     rows = []
     for name, share, left in zip(kinds.tolist(), (sums / whole).tolist(), without.T, strict=True):
-        ends = jackknifed(share, left) if 0 < share < 1 and len(each) > 1 else (None, None)
+        ends = jackknifed(share, LeftOut(left)) if 0 < share < 1 and len(each) > 1 else (None, None)
         rows.append((unit.condition, unit.layer, name, *ends))
     return pl.DataFrame(
         rows,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore_analyze.devices import HOST, Device
-from actstore_analyze.study.intervals import Bounds, correlation, left_out
+from actstore_analyze.study.intervals import Bounds, correlation, left_out, once
 
 __all__ = ["COLUMNS", "Sums", "bounds", "centred", "check", "fewest", "linear_cka", "mean"]
 
@@ -192,8 +192,7 @@ def bounds(value: float, without: Floats, of_pairs: float = 0.0, *, unbiased: bo
     >>> bounds(1.0, np.ones(9)), bounds(0.0, np.linspace(-0.01, 0.01, 9), unbiased=True)[0] < 0
     ((1.0, 1.0), True)
     """
-    variance = left_out(without) ** 2
-    low, high = correlation(value, sqrt(max(variance - of_pairs, variance / 2)))
+    low, high = correlation(value, sqrt(once(left_out(without) ** 2, of_pairs)))
     return (low if unbiased else max(low, 0.0)), high
 
 

@@ -119,7 +119,7 @@ class Cka(OnDevice, WithInterval, Compared):
         return (
             f"Linear centred kernel alignment{estimator} (Kornblith et al. 2019) of the vectors of the same samples "
             f"with {self.partner}, each layer with each. Vectors: {RESIDUAL}. A role with several positions in a "
-            f"sample is measured at each and averaged. {JACKKNIFE + ' ' if self.has_interval else ''}Rows: {self.sql}."
+            f"sample is measured at each and averaged. {self.on_interval(JACKKNIFE)}Rows: {self.sql}."
             f"{self.computed}"
         )
 

@@ -220,6 +220,7 @@ def _merged(peaks: Floats, pairs: Ints, heights: Floats, margin: float) -> tuple
 def agreement_of_halves(
     neighbors: Neighbors,
     truth: NDArray[np.integer],
+    labels: NDArray[np.integer],
     peaks: Callable[..., Clusters],
     *,
     k: int,
@@ -230,28 +231,43 @@ def agreement_of_halves(
     """Of the density peaks of halves of the points homogeneity, completeness and v, without clusters of fewer than half
     of min_size, and homogeneity with all: (FEW, 4), NaN where a half has none.
 
+    labels (n,): the clusters of all points. Two clusters that touch are one in some halves, which have fewer points,
+    and homogeneity is another then: where most halves have as many clusters as the whole, the others are NaN.
     neighbors: `reach(MAXK)` of all points, or all there are. among_all: of points that are drawn, `reach(max(k, 16))`
     among all n, of which the halves are.
     """
 
-    def of(chosen: Ints) -> tuple[float, float, float, float]:
+    def of(chosen: Ints) -> tuple[float, ...]:
         if among_all is None:
             which, dense, own = chosen, None, neighbors.among(chosen, MAXK)
         else:
             which = np.flatnonzero(np.isin(among_all.points, chosen))
             dense, own = among_all.among(chosen, max(k, _ID_RANK)), neighbors.among(which, MAXK)
         known = min(one.indices.shape[1] for one in (own, dense) if one is not None)
-        nothing = np.nan, np.nan, np.nan, np.nan
+        nothing = (np.nan,) * 6
         if not len(which) or known < max(k, _ID_RANK):
             return nothing
         try:
-            labels = peaks(own, among_all=dense).labels
+            found = peaks(own, among_all=dense).labels
         except UndefinedError:
             return nothing
-        large, every = (homogeneity(truth[which], labels, min_size=size) for size in (-(-min_size // 2), 1))
-        return large.homogeneity, large.completeness, large.v, every.homogeneity
+        sizes = -(-min_size // 2), 1
+        large, every = (homogeneity(truth[which], found, min_size=size) for size in sizes)
+        numbers = (_number(found, size) for size in sizes)
+        return large.homogeneity, large.completeness, large.v, every.homogeneity, *numbers
 
-    return halves(of, len(truth) if n is None else n, FEW)
+    drawn = halves(of, len(truth) if n is None else n, FEW)
+    values = drawn[:, :4]
+    for columns, number, size in ((slice(3), drawn[:, 4], min_size), (slice(3, 4), drawn[:, 5], 1)):
+        others = number != _number(labels, size)
+        if 2 * others.sum() < len(others):
+            values[others, columns] = np.nan
+    return values
+
+
+def _number(labels: Ints, size: int) -> int:
+    """How many clusters have as many points."""
+    return int((np.bincount(labels[labels >= 0], minlength=1) >= size).sum())
 
 
 def hdbscan(

@@ -44,7 +44,7 @@ class Cluster(OfNeighbors):
     min_size: int = 50
     metric: str = "normalised"
     halo: bool = False
-    interval: str = "subsamples"
+    interval: str = "subsamples, as many clusters"
 
     measure: ClassVar[str] = "cluster"
     always: ClassVar[tuple[str, ...]] = ("label",)
@@ -78,7 +78,7 @@ class Cluster(OfNeighbors):
         chosen = f"roles {', '.join(self.roles)}" if self.roles else f"text: {self.text}; image: {self.image}"
         return (
             f"Clusters: {how}. Distance: {METRICS[self.metric]}. Homogeneity = 1 - H(label | cluster) / H(label). "
-            f"{DRAWN + ' ' if self.queries else ''}{FEW_HALVES + ' ' if self.has_interval else ''}"
+            f"{DRAWN + ' ' if self.queries else ''}{self.on_interval(FEW_HALVES)}"
             f"Rows: {self.sql}; {chosen}. {self.source}"
         )
 
@@ -150,7 +150,14 @@ class Cluster(OfNeighbors):
                 found, reason = defined(unit, lambda: self._peaks(near, among_all=among_all))
             if found is not None and self.has_interval:
                 drawn = clustering.agreement_of_halves(
-                    own, truth, self._peaks, k=self.k, min_size=min_size, among_all=among_all, n=len(one.x)
+                    own,
+                    truth,
+                    found.labels,
+                    self._peaks,
+                    k=self.k,
+                    min_size=min_size,
+                    among_all=among_all,
+                    n=len(one.x),
                 )
         elif reason is None:
             found, reason = defined(unit, lambda: self._clusters(one))

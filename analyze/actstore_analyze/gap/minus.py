@@ -10,6 +10,7 @@ from actstore.errors import UndefinedError
 from actstore.store import Store
 from actstore_analyze.gap.measure import median_without, quartiles
 from actstore_analyze.gap.study import Gap, Unit
+from actstore_analyze.study.intervals import LeftOut
 from actstore_analyze.study.minus import Measured, Minus
 
 __all__ = ["GapMinus"]
@@ -55,5 +56,5 @@ class GapMinus(Minus[Gap]):
             "median",
             median,
             samples,
-            without=median_without(counts, shares, median) if enough else None,
+            left=LeftOut(median_without(counts, shares, median)) if enough else None,
         )

@@ -73,7 +73,7 @@ class Gap(OnDevice, WithInterval, Prepared):
         return (
             f"Modality gap (Serra et al., The Narrow Gate): quartiles of the cosines of {PAIRS[self.pairs]}, "
             f"counted in bins of 1e-6. Text: {self.text}. Image: {self.image}. Rows: {self.sql}. {self.source}"
-            + (f" {WOODRUFF}" if self.has_interval else "")
+            + f" {self.on_interval(WOODRUFF)}".rstrip()
             + self.computed
         )
 

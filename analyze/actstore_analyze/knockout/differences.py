@@ -8,10 +8,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore_analyze.neighbors import nearest
-from actstore_analyze.overlap.measure import label_overlap_from, label_overlap_without
+from actstore_analyze.overlap.measure import known_for_interval, label_overlap_from, label_overlap_without
 from actstore_analyze.study.conditions import NONE
 from actstore_analyze.study.differences import DIFFERENCE
-from actstore_analyze.study.intervals import Bounds, difference, jackknifed
+from actstore_analyze.study.intervals import Bounds, LeftOut, difference, jackknifed
 from actstore_analyze.study.units import constant
 
 __all__ = ["PAIRED", "Left", "left", "of_overlaps"]
@@ -25,41 +25,42 @@ SCHEMA = {"condition": pl.String, "metric": pl.String} | dict.fromkeys(DIFFERENC
 
 
 class Left(NamedTuple):
-    """The label overlap under a condition, of samples (n,), and what it is without each of them; None where that is
-    not known, for want of neighbours.
+    """The label overlap under a condition, of samples (n,), and what it is with each of them left out; None where that
+    is not known, for want of neighbours.
     """
 
     condition: str
     samples: Sequence[str]
     value: float
-    without: Floats | None
+    left: LeftOut | None
 
     @property
     def interval(self) -> Bounds | tuple[None, None]:
         """Its 95 % interval."""
-        return (None, None) if self.without is None else jackknifed(self.value, self.without)
+        return (None, None) if self.left is None else jackknifed(self.value, self.left)
 
 
 def left(
     condition: str, samples: Sequence[str], given: Sequence[tuple[NDArray[np.floating], NDArray[np.int64]]], k: int
 ) -> Left:
     """Of vectors (n, d) and labels (n,) at each position, in the order of the samples; NaN where all are the same."""
-    values, without = [], []
+    values, found = [], []
+    order = np.argsort(np.argsort(samples)) if samples else None
     for x, y in given:
         if constant(x):
             values.append(float("nan"))
             continue
-        more = len(x) > k + 2  # else, one left out, all others are everybody's neighbours
-        found = nearest(x, k + more)
-        values.append(float(label_overlap_from(found.first(k), y).mean()))
-        without += [label_overlap_without(found, y)] if more else []
-    known = [value for value in values if value == value]
-    whole = bool(known) and len(without) == len(known)
+        known = known_for_interval(len(x), k)
+        near = nearest(x, max(k, known))
+        values.append(float(label_overlap_from(near.first(k), y).mean()))
+        found += [label_overlap_without(near, y, k, order)] if known else []
+    defined = [value for value in values if value == value]
+    whole = bool(defined) and len(found) == len(defined)
     return Left(
         condition,
         samples,
-        float(np.mean(known)) if known else float("nan"),
-        np.mean(without, axis=0) if whole else None,
+        float(np.mean(defined)) if defined else float("nan"),
+        LeftOut.mean(found) if whole else None,
     )
 
 
@@ -68,11 +69,12 @@ def of_overlaps(found: Sequence[Left]) -> pl.DataFrame:
     plain = next((one for one in found if one.condition == NONE), None)
     rows = []
     for one in found:
-        if plain is None or one is plain or one.without is None or plain.without is None:
+        if plain is None or one is plain or one.left is None or plain.left is None:
             continue
         place = {name: i for i, name in enumerate(plain.samples)}
         if {*one.samples} == {*place}:
             order = [place[name] for name in one.samples]
             change = one.value - plain.value
-            rows.append((one.condition, "overlap", change, *difference(change, one.without - plain.without[order])))
+            before = plain.left._replace(without=plain.left.without[order])
+            rows.append((one.condition, "overlap", change, *difference(change, one.left.less(before))))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")

@@ -52,7 +52,7 @@ class KnockoutReplayed(WithInterval):
     tolerance: float | None = None
     forced: bool = False
     low_memory: bool = field(default=False, compare=False)
-    interval: str = "paired"
+    interval: str = "paired, pairs once"
 
     measure: ClassVar[str] = "knockout_replayed"
     verb: ClassVar[str] = "knockout"
@@ -108,7 +108,7 @@ class KnockoutReplayed(WithInterval):
             f"against what it said at extraction. Label overlap with “{self.label}” at k = {self.k} of the last "
             f"token's vectors at the output ({RESIDUAL}), {METRICS['euclidean']}; how often the next token is the "
             f"label, or the first token of the sample's own answer, with its 95 % Wilson interval. "
-            f"{PAIRED + ' ' if self.has_interval else ''}Rows: {self.sql}."
+            f"{self.on_interval(PAIRED)}Rows: {self.sql}."
         )
 
     def command(self, store: Any) -> str:

@@ -61,7 +61,7 @@ class Knockout(WithInterval):
     label: str = "label"
     role: str = LAST
     k: int = 30
-    interval: str = "paired scores"
+    interval: str = "paired scores, pairs once"
 
     measure: ClassVar[str] = "knockout"
     always: ClassVar[tuple[str, ...]] = ("k",)
@@ -106,7 +106,7 @@ class Knockout(WithInterval):
             "takes them; next token and probability of the label, or of the first token of each sample's own answer "
             "where the recipe has such, over all samples that have one. Each repeat of a "
             "random knockout is measured by itself; the value is their mean, the spread their standard deviation. "
-            f"{PAIRED + ' ' if self.has_interval else ''}Rows: {self.sql}."
+            f"{self.on_interval(PAIRED)}Rows: {self.sql}."
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:

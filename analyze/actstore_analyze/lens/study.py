@@ -16,7 +16,7 @@ from actstore_analyze.lens.measure import Readings, read
 from actstore_analyze.study import answers, held
 from actstore_analyze.study.intervals import BY_SAMPLE, by_sample, of_mean
 from actstore_analyze.study.selection import USUAL, Group, Say, choose, groups, known_roles
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, WithInterval, n_layers
+from actstore_analyze.study.study import EVERYTHING, NO_INTERVAL, RESIDUAL, PerLayer, WithInterval, n_layers
 from actstore_analyze.study.units import sampled
 
 __all__ = ["LogitLens"]
@@ -51,6 +51,7 @@ class LogitLens(WithInterval, PerLayer):
     label: str | None = None
     positions: int | None = None
     seed: int = 0
+    interval: str = "samples, of right too"
 
     measure: ClassVar[str] = "lens"
     always: ClassVar[tuple[str, ...]] = ("label",)
@@ -85,7 +86,7 @@ class LogitLens(WithInterval, PerLayer):
 
     @property
     def _band(self) -> str:
-        return "95 % interval over samples" if self.has_interval else "one standard error over samples"
+        return "one standard error over samples" if self.interval == NO_INTERVAL else "95 % interval over samples"
 
     @property
     def methods(self) -> str:
@@ -96,7 +97,7 @@ class LogitLens(WithInterval, PerLayer):
             "the vocabulary's token that is the label, rather with a space before it. Rank: the tokens that are "
             "likelier, plus one. Divergence: Kullback-Leibler, in nats, of the distribution at the same vector's last "
             f"layer from the one at this. Positions of a sample are averaged first. "
-            f"{BY_SAMPLE + ' ' if self.has_interval else ''}Rows: {self.sql}. "
+            f"{self.on_interval(BY_SAMPLE)}Rows: {self.sql}. "
             f"Vectors: {RESIDUAL}."
         )
 

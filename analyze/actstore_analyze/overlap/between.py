@@ -111,7 +111,7 @@ class DataOverlap(Compared, OfNeighbors):
             f"Data overlap with {self.partner} at k = {self.k}: for each sample, the share of its {self.k} nearest "
             "neighbours in one representation that are among those in the other, averaged over samples. Distance: "
             f"{METRICS[self.metric]}; neighbours are exact, ties go to the lower index. "
-            f"{HALVES + ' ' if self.has_interval else ''}{self.source} Rows: {self.sql}. "
+            f"{self.on_interval(HALVES)}{self.source} Rows: {self.sql}. "
             "Chance is k / (samples that may be neighbours)."
         )
 

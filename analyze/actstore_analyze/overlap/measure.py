@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import Neighbors, nearest, numbered
+from actstore_analyze.study.intervals import LeftOut, signs
 
 __all__ = [
     "chance_level",
@@ -14,6 +16,7 @@ __all__ = [
     "data_overlap",
     "data_overlap_from",
     "highest",
+    "known_for_interval",
     "label_overlap",
     "label_overlap_from",
     "label_overlap_per_point",
@@ -22,6 +25,8 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Classes = NDArray[np.intp]
+Ints = NDArray[np.int64]
+LIKE = 10  # neighbours, at least, that say what another would be
 
 _AVERAGES: dict[str, Callable[[Floats, Classes], float]] = {
     "uniform": lambda per_point, _: float(per_point.mean()),
@@ -75,33 +80,43 @@ def label_overlap_from(neighbors: Neighbors, y: ArrayLike) -> Floats:
     return shares
 
 
-def label_overlap_without(neighbors: Neighbors, y: ArrayLike) -> Floats:
-    """Label overlap (n,) of the others, should each point in turn not be there: those whose neighbour it is have k - 1.
+def known_for_interval(n: int, k: int) -> int:
+    """How many neighbours of each of n points the interval of a label overlap at k takes: more than k of few.
 
-    neighbors: k + 1 of each point, of which the k nearest count; the last one is for k = 1, where it takes the place of
-    the one that is left out. Of m queries among n points: their mean overlap without each of the n, which is left out
-    as a query, too.
+    0 where there is no interval: one point left out, all others are everybody's neighbours.
+    """
+    return min(max(k, LIKE), n - 1) if n > k + 2 else 0
+
+
+def label_overlap_without(neighbors: Neighbors, y: ArrayLike, k: int, order: Ints | None = None) -> LeftOut:
+    """Label overlap at k of the others, should each of n points in turn not be there, and what pairs of them do to it.
+
+    neighbors: `known_for_interval` of each, of which the k nearest count. In the place of one that is left out stands
+    what the others of them are on average: which would be the next is chance that samples do not vary by, and with it
+    intervals are too wide. Of m queries among n points: their mean overlap without each of the n, which is left out as
+    a query, too. order (n,): the numbers of the points, by which they have their `signs`; else 0 .. n - 1.
     What the jackknife needs (study/intervals): a sample has a part in the overlaps of others, so that drawing points'
-    own shares again makes intervals that are too narrow. Who would be the next neighbour is chance that samples do not
-    vary by; with it in every place intervals are too wide.
+    own shares again makes intervals that are too narrow. A pair of neighbours is in the part of either, and must not
+    count twice: most of the spread is theirs where labels are random, and where k is 1 or 2.
 
     >>> x, y = np.array([[0.0], [1.0], [3.0], [7.0]]), np.array([0, 0, 1, 1])
-    >>> without = label_overlap_without(nearest(x, 2), y)
-    >>> without.tolist() == [label_overlap(np.delete(x, i, axis=0), np.delete(y, i), k=1) for i in range(4)]
-    True
+    >>> label_overlap_without(nearest(x, 2), y, 2).without.tolist()
+    [0.5, 0.5, 0.5, 0.5]
     """
-    alike = _alike(neighbors, y).astype(np.int64)
-    k = alike.shape[1] - 1
-    counts = alike[:, :k].sum(axis=1)
-    instead = (counts[:, None] - alike[:, :k]) / (k - 1) if k > 1 else alike[:, k:]
-    changed = (instead - alike[:, :k]).ravel().astype(np.float64)
-    without = np.asarray(np.bincount(neighbors.indices[:, :k].ravel(), changed, neighbors.n), np.float64)
-    without += counts.sum()
-    left = np.full(len(without), len(counts))
-    without[neighbors.points] -= counts
+    alike = _alike(neighbors, y).astype(np.float64)
+    known = alike.shape[1]
+    instead = (alike.sum(axis=1, keepdims=True) - alike[:, :k]) / (known - 1)
+    beyond, near, m = alike[:, :k] - instead, neighbors.indices[:, :k], len(alike)
+    own = alike[:, :k].sum(axis=1)
+    without = own.sum() - np.asarray(np.bincount(near.ravel(), beyond.ravel(), neighbors.n), np.float64)
+    left = np.full(neighbors.n, m)
+    without[neighbors.points] -= own
     left[neighbors.points] -= 1
-    without /= left * k
-    return without
+    drawn = signs(neighbors.n)[slice(None) if order is None else order]
+    pairs = csr_array((beyond.astype(np.float32).ravel(), near.ravel(), np.arange(0, m * k + 1, k)), (m, neighbors.n))
+    of_draws = np.einsum("id,id->d", drawn[neighbors.points], pairs @ drawn, dtype=np.float64)
+    # Of what a neighbour is and the mean of the others, as many as are known less one, the latter's spread is left out.
+    return LeftOut(without / (left * k), of_draws * np.sqrt(1 - 1 / known) / (m * k))
 
 
 def data_overlap(

@@ -10,6 +10,7 @@ from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.overlap.measure import label_overlap_from, label_overlap_without
 from actstore_analyze.overlap.study import Overlap
+from actstore_analyze.study.intervals import LeftOut
 from actstore_analyze.study.minus import Measured, Minus
 from actstore_analyze.study.units import Unit
 
@@ -34,22 +35,22 @@ class OverlapMinus(Minus[Overlap]):
         return super().of(store, layers=layers, **asked)
 
     def found(self, store: Store, unit: Unit) -> Iterator[Measured]:
-        """The overlap, the mean over positions, and what it is without each sample."""
-        values, without = [], []
+        """The overlap, the mean over positions, and what it is with each sample left out."""
+        values, left = [], []
         for one in self.base.neighborhoods(store, unit):
             neighbors, _, _ = self.base.neighbors(one, unit)
             if neighbors is None:
                 continue
             values.append(float(label_overlap_from(neighbors.first(self.base.k), one.labels).mean()))
-            if neighbors.indices.shape[1] > self.base.k:
-                without.append(label_overlap_without(neighbors, one.labels))
+            if self.base.of_interval(one):
+                left.append(label_overlap_without(neighbors, one.labels, self.base.k))
         group = unit.group
-        known = bool(values) and len(without) == len(values)
+        known = bool(values) and len(left) == len(values)
         yield Measured(
             {"role": group.role, "condition": group.condition},
             unit.layer,
             "overlap",
             float(np.mean(values)) if values else float("nan"),
             self.samples(unit),
-            without=np.mean(without, axis=0) if known else None,
+            left=LeftOut.mean(left) if known else None,
         )

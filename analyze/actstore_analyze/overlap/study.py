@@ -11,9 +11,16 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.neighbors import Neighbors
-from actstore_analyze.overlap.measure import averaged, chance_level, highest, label_overlap_from, label_overlap_without
+from actstore_analyze.overlap.measure import (
+    averaged,
+    chance_level,
+    highest,
+    known_for_interval,
+    label_overlap_from,
+    label_overlap_without,
+)
 from actstore_analyze.published import curves
-from actstore_analyze.study.intervals import JACKKNIFE, jackknifed
+from actstore_analyze.study.intervals import JACKKNIFE, LeftOut, jackknifed
 from actstore_analyze.study.neighborhood import BySample, Neighborhood, OfNeighbors, sized
 from actstore_analyze.study.selection import Group, Say, choose, figure_roles, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS
@@ -51,7 +58,7 @@ class Overlap(OfNeighbors):
     metric: str = "euclidean"
     weights: str = "uniform"
     positions: int | None = None
-    interval: str = "jackknife"
+    interval: str = "jackknife, pairs once"
 
     measure: ClassVar[str] = "overlap"
     always: ClassVar[tuple[str, ...]] = ("label", "k")
@@ -91,7 +98,7 @@ class Overlap(OfNeighbors):
             f"For each vector: the share of its {self.k} nearest neighbours, not itself, with its own “{self.label}”.",
             f"It is {WEIGHTS[self.weights]}.",
             f"Distance: {METRICS[self.metric]}; neighbours are exact, ties go to the lower index.",
-            JACKKNIFE if self.has_interval else "",
+            self.on_interval(JACKKNIFE).strip(),
             self.source,
             f"Rows: {self.sql}; vectors of different roles or conditions are never neighbours.",
         )
@@ -122,13 +129,13 @@ class Overlap(OfNeighbors):
         overlap is NaN where it is not defined: all vectors of the layer are the same, or too few are unique.
         """
         found, reasons, by_sample = [], [], BySample(unit.group.n, drawn=self.queries is not None)
-        without: list[Floats] = []
+        left: list[LeftOut] = []
         queried = None
         for one in self.neighborhoods(store, unit):
             neighbors, chance, reason = self.neighbors(one, unit)
             shares = None if neighbors is None else label_overlap_from(neighbors.first(self.k), one.labels)
-            if neighbors is not None and neighbors.indices.shape[1] > self.k:
-                without.append(label_overlap_without(neighbors, one.labels))
+            if neighbors is not None and self.of_interval(one):
+                left.append(label_overlap_without(neighbors, one.labels, self.k))
                 queried = None if one.queries is None else np.isin(np.arange(unit.group.n), one.queries)
             reasons.append(reason)
             own = one.labels if one.queries is None else one.labels[one.queries]
@@ -137,8 +144,8 @@ class Overlap(OfNeighbors):
                 by_sample.add(one.asked, shares)
         mean, _, counted = mean_and_error([value for value, _, _ in found])
         chance, _, _ = mean_and_error([level for _, level, _ in found])
-        whole = counted > 0 and len(without) == counted
-        low, high = jackknifed(mean, np.mean(without, axis=0), queried) if whole else (None, None)
+        whole = counted > 0 and len(left) == counted
+        low, high = jackknifed(mean, LeftOut.mean(left), queried) if whole else (None, None)
         se = by_sample.error(None if self.weights == "uniform" else labels(unit.group.positions[0]))
         return described(store, unit, se, counted).with_columns(
             *sized(size for _, _, size in found),
@@ -163,7 +170,7 @@ class Overlap(OfNeighbors):
     def neighbors(self, one: Neighborhood, unit: Unit) -> tuple[Neighbors | None, float, str | None]:
         """The neighbours of each vector at one position, None if they are not defined, what chance would give, and why.
 
-        One more than k, where the interval needs it: not where, one left out, all others are everybody's neighbours.
+        More than k, where the interval needs them.
         """
         reason = one.fewer(self.k)  # a constant token at layer 0: every neighbour is a tie
         if len(one.x) < 2:
@@ -171,9 +178,12 @@ class Overlap(OfNeighbors):
         chance = said_where(unit, lambda: chance_level(one.labels, weights=self.weights, groups=one.groups))
         if reason is not None:
             return None, chance, reason
-        more = self.has_interval and len(one.x) > self.k + 2
-        found, reason = defined(unit, lambda: one.nearest(self.k + more, self.metric))
+        found, reason = defined(unit, lambda: one.nearest(max(self.k, self.of_interval(one)), self.metric))
         return found, chance, reason
+
+    def of_interval(self, one: Neighborhood) -> int:
+        """How many neighbours of each vector the interval takes; 0 where there is none."""
+        return known_for_interval(len(one.x), self.k) if self.has_interval else 0
 
 
 def say_highest(groups: Iterable[Group], k: int, weights: str = "uniform", *, say: Say) -> None:

@@ -174,7 +174,7 @@ class Replayed(WithInterval):
             "pairs, standard deviation with n - 1. Without the patch: the un-patched replay, which is checked against "
             "what the model said at extraction. Accuracy: the share of patched replays with P(source's word) > "
             "P(receiver's word), with its 95 % Wilson interval; sign flips: the share whose preference changes sign by "
-            f"the patch, in either direction. {PAIRED + ' ' if self.has_interval else ''}Rows: {self.sql}."
+            f"the patch, in either direction. {self.on_interval(PAIRED)}Rows: {self.sql}."
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:

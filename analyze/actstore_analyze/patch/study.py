@@ -111,7 +111,7 @@ class Patched(WithInterval):
             "deviation with n - 1. Without the patch: the residual patch at the last layer, which nothing reads. "
             "Accuracy: the share of patched runs with P(source's word) > P(receiver's word), with its 95 % Wilson "
             "interval; sign flips, as the authors' code counts: the share of runs whose preference changes sign by the "
-            f"patch, in either direction. {PAIRED + ' ' if self.has_interval else ''}Rows: {self.sql}."
+            f"patch, in either direction. {self.on_interval(PAIRED)}Rows: {self.sql}."
         )
 
     def _published(self, model: str) -> pl.DataFrame | None:

@@ -1,6 +1,6 @@
 """Calls of `actstore probe`: held-out accuracy of a linear probe of each role at each layer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -30,10 +30,6 @@ SIDES = ("train", "test")
 OVER = "95 %, over samples: Wilson's, and where a sample has several positions the bootstrap's of samples' shares"
 OF_SPLIT = f"{OVER}; of this probe on other samples, not of one fitted on others"
 OF_FOLDS = f"{OVER}, with a third more variance, since folds share training samples"
-OLDER = {
-    "positions": "95 % Wilson; of several positions one standard error over them, as if these were independent",
-    "samples": OVER,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +48,12 @@ class Probe(WithInterval, Prepared):
     measure: ClassVar[str] = "probe"
     always: ClassVar[tuple[str, ...]] = ("label",)
     older: ClassVar[str] = "positions"
+    methods_before: ClassVar[Mapping[str, str]] = {
+        "positions": (
+            "Interval: 95 % Wilson; of several positions one standard error over them, as if these were independent."
+        ),
+        "samples": f"Interval: {OVER}.",
+    }
 
     @classmethod
     def of(
@@ -96,18 +98,13 @@ class Probe(WithInterval, Prepared):
     def methods(self) -> str:
         """How it was computed."""
         drawn = f"{self.folds} stratified folds drawn with seed {self.seed}, each held out once"
+        of = f"Interval: {OF_FOLDS if self.split is None else OF_SPLIT}."
         by = drawn if self.split is None else f"fitted where {self.split} is train, asked where it is test"
         return (
             f"Linear probe of “{self.label}”: logistic regression (scikit-learn) on standardised dimensions, "
-            f"C = {self.c:g}; {by}. {self._interval}A role with several positions in a sample has a probe for "
+            f"C = {self.c:g}; {by}. {self.on_interval(of)}A role with several positions in a sample has a probe for "
             f"each position, and their mean is shown. Rows: {self.sql}. {self.source}"
         )
-
-    @property
-    def _interval(self) -> str:
-        of = OF_FOLDS if self.split is None else OF_SPLIT
-        said = of if self.has_interval else OLDER.get(self.interval)
-        return f"Interval: {said}. " if said else ""
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Roles and conditions, each at every layer."""

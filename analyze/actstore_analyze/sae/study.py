@@ -141,7 +141,7 @@ class Rebuilt(OnDevice, WithInterval, PerLayer):
             f"Space): autoencoders {self.saes}{f' {self.sae_id}' if self.sae_id else ''}, {HOOKS[self.hook]}. "
             "Squared error E: summed over dimensions, as the equation; mse: per dimension, as the paper's figure. "
             "Relative error: |x - x'| / |x|; fvu: squared error over variance. "
-            f"{AVERAGED[self.average]} {of_each}{said}{GROUPED + ' ' if self.has_interval else ''}Rows: {self.sql}. "
+            f"{AVERAGED[self.average]} {of_each}{said}{self.on_interval(GROUPED)}Rows: {self.sql}. "
             f"Vectors: {RESIDUAL}.{self.computed}"
         )
 

@@ -1,8 +1,8 @@
 """95 % intervals: of shares, and of statistics of samples, which are what is independent; their positions are not."""
 
-from collections.abc import Callable
-from math import atanh, exp, hypot, isqrt, log, nan, sqrt, tanh
-from typing import Any
+from collections.abc import Callable, Sequence
+from math import atanh, exp, isqrt, log, nan, sqrt, tanh
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ __all__ = [
     "HALVES",
     "JACKKNIFE",
     "Bounds",
+    "LeftOut",
     "Z",
     "bootstrapped",
     "by_sample",
@@ -26,22 +27,24 @@ __all__ = [
     "normal",
     "of_halves",
     "of_mean",
+    "once",
     "paired",
     "percentiles",
     "positive",
     "reach",
     "resampled",
     "share",
+    "signs",
     "student",
     "wilson",
 ]
 
-RESAMPLES, SUBSAMPLES, SEED = 1000, 50, 0
+RESAMPLES, SUBSAMPLES, SIGNS, SEED = 1000, 50, 400, 0
 FEW = 20  # halves, of what takes long of each
 Z = 1.959964
 JACKKNIFE = (
-    "Interval: 95 %, of the jackknife over samples, each left out, also among the neighbours of others, which have one "
-    "fewer; normal on the scale of logits."
+    "Interval: 95 %, of the jackknife over samples, each left out, also among the neighbours of others, what comes of "
+    "pairs counted once (Efron and Stein 1981); normal on the scale of logits."
 )
 BY_SAMPLE = "Interval: 95 %, over samples: the percentiles of 1,000 bootstrap draws with seed 0, or Wilson's."
 _OF_HALVES = (
@@ -49,7 +52,7 @@ _OF_HALVES = (
     "replacement with seed 0, whose neighbours are among those found before{}."
 )
 HALVES = _OF_HALVES.format(SUBSAMPLES, "")
-FEW_HALVES = _OF_HALVES.format(FEW, "; Student's t of so many")
+FEW_HALVES = _OF_HALVES.format(FEW, ", those that have as many clusters, where most have; Student's t of so many")
 Bounds = tuple[float, float]
 Floats = NDArray[np.float64]
 Statistic = Callable[[NDArray[np.int64]], Floats]
@@ -97,21 +100,64 @@ def of_mean(values: Floats) -> Bounds:
     return bootstrapped(lambda drawn: ordered[drawn].mean(axis=1), ordered)
 
 
-def jackknifed(value: float, without: Floats, queried: NDArray[np.bool] | None = None) -> Bounds:
-    """Of a share [0, 1] of n samples, where each has a part in what others count, as neighbours have: from the shares
-    without each of them (n,), the interval of the jackknife, normal on the scale of logits; Wilson's at 0 and 1.
+NO_PAIRS = np.zeros(1)
 
-    queried (n,): the samples of which it is the share, where these are some; the others have their part as neighbours
-    alone, and each kind varies about its own mean.
+
+class LeftOut(NamedTuple):
+    """What a statistic of n samples is without each of them, without (n,), and what their pairs do to it.
+
+    pairs (SIGNS,): for each draw of `signs` (n, SIGNS) the sum over pairs of samples of what the pair does beyond
+    either sample alone, times both signs. The mean of its square is the sum of the squares of what pairs do, and sums
+    of several places add up, as those of pairs would, of which there are too many to keep.
+    """
+
+    without: Floats
+    pairs: Floats = NO_PAIRS
+
+    def error(self, queried: NDArray[np.bool] | None = None) -> float:
+        """The standard error by the jackknife, what comes of pairs counted once.
+
+        queried (n,): the samples of which it is a statistic, where these are some; the others have their part as
+        neighbours alone, and each kind varies about its own mean.
+        """
+        kinds = [self.without] if queried is None else [self.without[queried], self.without[~queried]]
+        return sqrt(once(sum(left_out(one) ** 2 for one in kinds), float(np.square(self.pairs).mean())))
+
+    def less(self, other: "LeftOut") -> "LeftOut":
+        """Of the difference of two statistics of the same samples, in the same order."""
+        return LeftOut(self.without - other.without, self.pairs - other.pairs)
+
+    @classmethod
+    def mean(cls, found: Sequence["LeftOut"]) -> "LeftOut":
+        """Of the mean of several statistics of the same samples."""
+        return cls(*(np.mean(one, axis=0) for one in zip(*found, strict=True)))
+
+
+def signs(n: int) -> NDArray[np.float32]:
+    """SIGNS draws of a sign for each of n samples, (n, SIGNS), the same for the same n."""
+    return np.random.default_rng(SEED).choice(np.array([-1, 1], np.float32), (n, SIGNS))
+
+
+def once(variance: float, of_pairs: float) -> float:
+    """A variance by the jackknife less the part that is of pairs, which it counts twice (Efron and Stein 1981, section
+    4): at most half of it.
+    """
+    return max(variance - of_pairs, variance / 2)
+
+
+def jackknifed(value: float, left: LeftOut, queried: NDArray[np.bool] | None = None) -> Bounds:
+    """Of a share [0, 1] of n samples, where each has a part in what others count, as neighbours have: the interval of
+    the jackknife, normal on the scale of logits; Wilson's at 0 and 1. queried: see `LeftOut.error`.
+
     Of a mean over samples that have no part in each other it is the usual interval of that mean:
 
     >>> x = np.repeat([0.0, 1.0], [40, 60])
-    >>> [round(end, 3) for end in jackknifed(x.mean(), (x.sum() - x) / 99)], [round(end, 3) for end in wilson(60, 100)]
-    ([0.501, 0.692], [0.502, 0.691])
+    >>> [round(end, 3) for end in jackknifed(x.mean(), LeftOut((x.sum() - x) / 99))]
+    [0.501, 0.692]
+    >>> [round(end, 3) for end in wilson(60, 100)]
+    [0.502, 0.691]
     """
-    if queried is None:
-        return share(value, left_out(without), len(without))
-    return share(value, hypot(left_out(without[queried]), left_out(without[~queried])), int(queried.sum()))
+    return share(value, left.error(queried), len(left.without) if queried is None else int(queried.sum()))
 
 
 def left_out(without: Floats) -> float:
@@ -205,10 +251,10 @@ def normal(value: float, error: float) -> Bounds:
     return value - Z * error, value + Z * error
 
 
-def difference(value: float, without: Floats) -> Bounds:
-    """Of a difference of two shares of the same n samples, from the differences without each of them (n,)."""
-    error = left_out(without)
-    low, high = normal(value, error) if error else paired(np.zeros(len(without)))
+def difference(value: float, left: LeftOut) -> Bounds:
+    """Of a difference of two shares of the same samples."""
+    error = left.error()
+    low, high = normal(value, error) if error else paired(np.zeros(len(left.without)))
     return max(low, -1.0), min(high, 1.0)
 
 

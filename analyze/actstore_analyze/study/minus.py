@@ -16,7 +16,7 @@ from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore.store import open as open_store
 from actstore_analyze.devices import CPU
-from actstore_analyze.study.intervals import Bounds, left_out, normal, of_mean, paired
+from actstore_analyze.study.intervals import Bounds, LeftOut, normal, of_mean, paired
 from actstore_analyze.study.selection import Group, Say, known_layers
 from actstore_analyze.study.study import PerLayer, WithInterval, depth
 from actstore_analyze.study.units import Unit
@@ -37,8 +37,8 @@ FOUND = {
 class Measured(NamedTuple):
     """A value of some samples in one store, at a place of the table.
 
-    each (n,): samples' own values, whose mean it is; or without (n,): what it is without each of them. Neither where
-    that is not known. times: how much larger the variance is than that of independent samples; is_share: whether each
+    each (n,): samples' own values, whose mean it is; or left: what it is with each of them left out. Neither where that
+    is not known. times: how much larger the variance is than that of independent samples; is_share: whether each
     is right or wrong, at one position.
     """
 
@@ -48,7 +48,7 @@ class Measured(NamedTuple):
     value: float
     samples: Sequence[str]
     each: Floats | None = None
-    without: Floats | None = None
+    left: LeftOut | None = None
     times: float = 1.0
     is_share: bool = False
 
@@ -245,8 +245,8 @@ def _ends(change: float, own: Measured, other: Measured) -> Bounds | tuple[None,
     if own.each is not None and other.each is not None:
         changes = own.each - other.each
         low, high = paired(changes) if own.is_share and other.is_share else of_mean(changes)
-    elif own.without is not None and other.without is not None:
-        low, high = normal(change, left_out(own.without - other.without))
+    elif own.left is not None and other.left is not None:
+        low, high = normal(change, own.left.less(other.left).error())
     else:
         return None, None
     wider = sqrt(max(own.times, other.times))

@@ -24,6 +24,7 @@ from actstore_analyze.study.selection import Say, known_layers
 __all__ = [
     "EVERYTHING",
     "METRICS",
+    "NO_INTERVAL",
     "RESIDUAL",
     "OnDevice",
     "PerLayer",
@@ -207,6 +208,7 @@ class WithInterval(Study):
     interval: str = "samples"
 
     older: ClassVar[str] = NO_INTERVAL
+    methods_before: ClassVar[Mapping[str, str]] = {}  # sentences on the intervals of earlier versions
 
     @classmethod
     def again(cls, parameters: dict[str, Any]) -> Self:
@@ -216,7 +218,18 @@ class WithInterval(Study):
     @property
     def has_interval(self) -> bool:
         """Whether this version's are asked for, and can be had."""
-        return self.interval == next(one.default for one in fields(self) if one.name == "interval")
+        return self.interval == self._usual
+
+    def on_interval(self, sentence: str) -> str:
+        """A sentence on this version's intervals, and a space; on those of an earlier one, which a result has kept."""
+        if self.interval not in (self._usual, NO_INTERVAL) and replace(self, interval=self._usual).has_interval:
+            named = f"Intervals, where there are some, are those of an earlier version, called “{self.interval}”."
+            return f"{self.methods_before.get(self.interval, named)} "
+        return f"{sentence} " if self.has_interval else ""
+
+    @property
+    def _usual(self) -> str:
+        return str(next(one.default for one in fields(self) if one.name == "interval"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import pytest
 import actstore
 from actstore.commands.main import run
 from actstore_analyze.attention import bands
-from actstore_analyze.study.intervals import jackknifed
+from actstore_analyze.study.intervals import LeftOut, jackknifed
 from two_sided import command
 
 N, LAYERS, IMAGE, TEXT = 12, (0, 1, 2), 40, 3
@@ -73,7 +73,7 @@ def test_the_interval_of_a_share_leaves_each_sample_out(tmp_path, capsys):
     looked_at = mass(1)[:, START:].astype(np.float64)
     left = np.array([np.delete(looked_at[:, 7], i).sum() / np.delete(looked_at, i, axis=0).sum() for i in range(N)])
     one = next(row for row in rows if row["name"] == "at-9")
-    assert (one["low"], one["high"]) == pytest.approx(jackknifed(one["share"], left), rel=1e-5)
+    assert (one["low"], one["high"]) == pytest.approx(jackknifed(one["share"], LeftOut(left)), rel=1e-5)
     assert all(row["low"] < row["share"] < row["high"] for row in rows)
     _, bare, _ = command(capsys, "attention", tmp_path / "s", "--layers", 1, "--no-interval")
     assert [row["share"] for row in bare] == [row["share"] for row in rows]

@@ -21,7 +21,7 @@ from actstore_analyze.study.intervals import jackknifed, paired, wilson
 from actstore_analyze.study.knocked import Knocked, knocked
 from extracting import extract
 from knockouts import BLOCKS, CONDITIONS, N, block, make_store, vectors
-from labelled import overlaps_without
+from labelled import overlaps_left
 
 
 def command(capsys, *arguments):
@@ -97,14 +97,15 @@ def test_label_overlap_and_next_tokens(tmp_path, capsys):
         (-1 / 40, *paired(np.repeat([-1.0, 0.0], [1, 39])))
     )
     (one,) = found.filter(metric="overlap", window=1).iter_rows(named=True)
-    without = {name: overlaps_without(vectors(name), labels, 5) for name in ("none", "eoi-knockout-w1")}
-    apart = np.subtract(without["eoi-knockout-w1"], without["none"])
-    half = 1.959964 * np.sqrt((N - 1) / N * np.square(apart - apart.mean()).sum())
+    plain, blocked = (overlaps_left(vectors(name), labels, 5) for name in ("none", "eoi-knockout-w1"))
+    apart, pairs = blocked.without - plain.without, blocked.pairs - plain.pairs
+    variance = (N - 1) / N * np.square(apart - apart.mean()).sum()
+    half = 1.959964 * np.sqrt(max(variance - np.square(pairs).mean(), variance / 2))
     assert one["difference"] == pytest.approx(one["value"] - each["none"])
     assert (one["difference_low"], one["difference_high"]) == pytest.approx(
         (one["difference"] - half, one["difference"] + half)
     )
-    assert (one["low"], one["high"]) == pytest.approx(jackknifed(one["value"], without["eoi-knockout-w1"]))
+    assert (one["low"], one["high"]) == pytest.approx(jackknifed(one["value"], blocked))
     assert found.filter(knockout="none")["difference"].to_list() == [None] * 3
     p = np.array([0.5 + i / 100 if i < N // 2 else 0.1 for i in range(N)], np.float32)
     (own,) = found.filter(metric="answer_probability", knockout="none").iter_rows(named=True)

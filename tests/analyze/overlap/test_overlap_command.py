@@ -14,9 +14,9 @@ from actstore.commands.main import run
 from actstore.format import results
 from actstore_analyze.overlap.measure import chance_level, label_overlap, label_overlap_per_point
 from actstore_analyze.overlap.study import Overlap
-from actstore_analyze.study.intervals import jackknifed
+from actstore_analyze.study.intervals import LeftOut, jackknifed
 from actstore_analyze.study.selection import choose
-from labelled import DIGITS, POSITIONS, N, make_store, overlaps_without, sample_ids, vectors, write_batch
+from labelled import DIGITS, POSITIONS, N, make_store, overlaps_left, sample_ids, vectors, write_batch
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_one_vector_per_sample(store, capsys):
     assert [row["depth"] for row in rows] == [0, 0.25, 0.5]
     assert {row["n"] for row in rows} == {N}
     assert all(row["se"] is None for row in rows)
-    ends = jackknifed(deepest["overlap"], overlaps_without(x, y, 5))
+    ends = jackknifed(deepest["overlap"], overlaps_left(x, y, 5))
     assert (deepest["low"], deepest["high"]) == pytest.approx(ends)
     assert deepest["low"] < deepest["overlap"] < deepest["high"]
     for other in (["--unique"], ["--weights", "class"]):  # where that is no interval
@@ -102,8 +102,8 @@ def test_a_role_with_several_positions_is_averaged_over_them(store, capsys):
         shares = np.mean([label_overlap_per_point(x[:, k], y, 5) for k in range(POSITIONS)], axis=0)
         assert row["se"] == pytest.approx(np.std(shares, ddof=1) / np.sqrt(N))
         assert row["positions"] == POSITIONS
-        without = np.mean([overlaps_without(x[:, k], y, 5) for k in range(POSITIONS)], axis=0)
-        assert (row["low"], row["high"]) == pytest.approx(jackknifed(row["overlap"], without))
+        left = LeftOut.mean([overlaps_left(x[:, k], y, 5) for k in range(POSITIONS)])
+        assert (row["low"], row["high"]) == pytest.approx(jackknifed(row["overlap"], left))
 
 
 def test_positions_are_drawn_by_seed(store, capsys):

@@ -14,7 +14,7 @@ from actstore_analyze.overlap.measure import label_overlap
 from actstore_analyze.overlap.minus import OverlapMinus
 from actstore_analyze.probe.measure import asked_held_out
 from actstore_analyze.study.intervals import paired
-from labelled import DIGITS, LAYERS, D, N, make_store, overlaps_without, sample_ids, vectors
+from labelled import DIGITS, LAYERS, D, N, make_store, overlaps_left, sample_ids, vectors
 from two_sided import command
 
 CHOSEN = np.random.default_rng(3).permutation(N)[:50]  # of the samples, those that the other store has
@@ -60,9 +60,11 @@ def test_overlaps_are_among_the_samples_of_both_and_each_is_left_out_of_both(sto
     for row in rows:
         *sides, y = both(row["layer"])
         values = [label_overlap(x, y, 4) for x in sides]
-        left = np.subtract(*(overlaps_without(x, y, 4) for x in sides))
+        here, there = (overlaps_left(x, y, 4) for x in sides)
+        left = here.without - there.without
         assert (row["value"], row["minus"]) == pytest.approx(values)
-        change, error = values[0] - values[1], np.sqrt(49 / 50 * np.square(left - np.mean(left)).sum())
+        of_pairs = np.square(here.pairs - there.pairs).mean()
+        change, error = values[0] - values[1], np.sqrt(49 / 50 * np.square(left - np.mean(left)).sum() - of_pairs)
         ends = change - 1.959964 * error, change + 1.959964 * error
         assert (row["difference"], row["difference_low"], row["difference_high"]) == pytest.approx((change, *ends))
         assert (row["metric"], row["minus_store"], row["n"]) == ("overlap", "there", 50)
