@@ -279,9 +279,9 @@ def interval(command: Command) -> Command:
 
 
 def subtracted(command: Command) -> Command:
-    """--minus of the measures whose differences between stores are told apart sample by sample."""
+    """--minus-store of the measures whose differences between stores are told apart sample by sample."""
     return click.option(
-        "--minus",
+        "--minus-store",
         metavar="STORE",
         type=Place(),
         help="The difference from the same of this store, over the samples of both, with its interval.",

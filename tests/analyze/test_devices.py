@@ -110,11 +110,11 @@ def test_results_say_the_device_and_answer_whoever_asks(tmp_path, capsys, gpu):
     assert "on a GPU, cuda (Test 1)" in page.read_text()
 
 
-@pytest.mark.parametrize("more", [{}, {"minus": "other"}, {"pairs": "matched", "absolute": True}])
+@pytest.mark.parametrize("more", [{}, {"minus_store": "other"}, {"pairs": "matched", "absolute": True}])
 def test_the_gap_is_the_same_there(tmp_path, gpu, more):
     store = actstore.open(two_sided.make(tmp_path / "s"))
-    if "minus" in more:
-        more = {"minus": str(two_sided.make(tmp_path / "other"))}
+    if "minus_store" in more:
+        more = {"minus_store": str(two_sided.make(tmp_path / "other"))}
     here = store.measure.gap(**more).table
     found = store.measure.gap(**more, device="cuda", force=True)
     numbers = [name for name, kind in here.schema.items() if kind.is_float()]

@@ -35,7 +35,7 @@ from actstore_analyze.commands import (
 @interval
 @subtracted
 @referenced
-def attention(store: Path | str, minus: Path | str | None, **asked: Any) -> None:
+def attention(store: Path | str, minus_store: Path | str | None, **asked: Any) -> None:
     """Cross-modal attention: which image positions the text attends to, by layer.
 
     Shares sum to 1 in every layer. What --names says (eoi, last-image, first-image, eol, at-P, or a role that is
@@ -51,14 +51,14 @@ def attention(store: Path | str, minus: Path | str | None, **asked: Any) -> None
       actstore attention runs/mine --figure attention.png
       actstore attention runs/mine "from rows where split = 'test'" --layers 0..8 --threshold 0.05
       actstore attention runs/mine --names eol,at-1025,eoi
-      actstore attention runs/mine --minus runs/tuned
+      actstore attention runs/mine --minus-store runs/tuned
     """
     from actstore_analyze.attention import figure, study
 
-    if minus is not None:
+    if minus_store is not None:
         from actstore_analyze.attention.minus import AttentionMinus
         from actstore_analyze.charts.difference import difference
 
-        show(store, AttentionMinus, difference, minus=minus, **asked)
+        show(store, AttentionMinus, difference, minus_store=minus_store, **asked)
         return
     show(store, study.CrossModal, figure.attention, **asked)

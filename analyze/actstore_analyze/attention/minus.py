@@ -1,4 +1,4 @@
-"""Calls of `actstore attention --minus`: differences of the text's attention to positions between two stores."""
+"""Calls of `actstore attention --minus-store`: differences of the text's attention to positions between two stores."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ from actstore_analyze.commands import (
 @referenced
 @beside
 @prepared
-def gap(store: Path | str, minus: Path | str | None, **asked: Any) -> None:
+def gap(store: Path | str, minus_store: Path | str | None, **asked: Any) -> None:
     """Modality gap: quartiles of the cosine between text vectors and image vectors, by layer.
     The interval is 95 %, of the median.
 
@@ -47,14 +47,14 @@ def gap(store: Path | str, minus: Path | str | None, **asked: Any) -> None:
       actstore gap runs/both --figure gap.png
       actstore gap runs/chameleon --together runs/pixtral --reference chameleon-7b,pixtral-12b --figure gap.png
       actstore gap runs/both "from rows where split = 'test'" --text "role = 'last'" --image "role = 'image-mean'"
-      actstore gap runs/chameleon --minus runs/pixtral
+      actstore gap runs/chameleon --minus-store runs/pixtral
     """
     from actstore_analyze.gap import figure, study
 
-    if minus is not None:
+    if minus_store is not None:
         from actstore_analyze.charts.difference import difference
         from actstore_analyze.gap.minus import GapMinus
 
-        show(store, GapMinus, difference, minus=minus, **asked)
+        show(store, GapMinus, difference, minus_store=minus_store, **asked)
         return
     show(store, study.Gap, figure.gap, panel=figure.together, **asked)

@@ -1,4 +1,4 @@
-"""Calls of `actstore gap --minus`: the difference of median cosines between two stores."""
+"""Calls of `actstore gap --minus-store`: the difference of median cosines between two stores."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace

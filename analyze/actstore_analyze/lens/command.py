@@ -24,7 +24,7 @@ from actstore_analyze.commands import (
 @interval
 @subtracted
 @drawn("the draw")
-def lens(store: Path | str, minus: Path | str | None, **asked: Any) -> None:
+def lens(store: Path | str, minus_store: Path | str | None, **asked: Any) -> None:
     """Logit lens: what the model would say if its stream ended at each role's vectors, by layer.
 
     The model's final norm and unembedding on the stored vectors: the probability and the rank of the right answer's
@@ -36,14 +36,14 @@ def lens(store: Path | str, minus: Path | str | None, **asked: Any) -> None:
     Example:
       actstore lens demo/lens --roles eoi,last --figure lens.png
       actstore lens demo/lens "from rows where split = 'test'" --roles last --layers 4..6
-      actstore lens demo/lens --roles last --minus demo/trained
+      actstore lens demo/lens --roles last --minus-store demo/trained
     """
     from actstore_analyze.lens import figure, study
 
-    if minus is not None:
+    if minus_store is not None:
         from actstore_analyze.charts.difference import difference
         from actstore_analyze.lens.minus import LensMinus
 
-        show(store, LensMinus, difference, minus=minus, **asked)
+        show(store, LensMinus, difference, minus_store=minus_store, **asked)
         return
     show(store, study.LogitLens, figure.lens, **asked)

@@ -1,4 +1,4 @@
-"""Calls of `actstore lens --minus`: differences between two stores of what the logit lens reads."""
+"""Calls of `actstore lens --minus-store`: differences between two stores of what the logit lens reads."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass

@@ -47,7 +47,7 @@ WITH = ("with_role", "with_layer", "with_condition", "with_store")
 @prepared
 @click.pass_context
 def overlap(
-    context: click.Context, /, store: Path | str, label: str, weights: str, minus: Path | str | None, **asked: Any
+    context: click.Context, /, store: Path | str, label: str, weights: str, minus_store: Path | str | None, **asked: Any
 ) -> None:
     """Label overlap: the share of each vector's k nearest neighbours that carry its label, by role and layer.
 
@@ -66,17 +66,17 @@ def overlap(
       actstore overlap demo/fusion "from rows where split = 'test'" --roles eoi --metric cosine
       actstore overlap demo/fusion --roles eoi,last --with-layer 6
       actstore overlap demo/fusion --roles last-image --with-store demo/gated --with-role eoi
-      actstore overlap demo/fusion --roles eoi,last --minus demo/gated --figure difference.png
+      actstore overlap demo/fusion --roles eoi,last --minus-store demo/gated --figure difference.png
     """
     from actstore_analyze.overlap import between, figure, study
 
-    if minus is not None:
+    if minus_store is not None:
         from actstore_analyze.charts.difference import difference
         from actstore_analyze.overlap.minus import OverlapMinus
 
         if any(asked.pop(name) is not None for name in WITH):
-            raise click.UsageError("--minus is of label overlaps; leave it out with --with-...")
-        show(store, OverlapMinus, difference, label=label, weights=weights, minus=minus, **asked)
+            raise click.UsageError("--minus-store is of label overlaps; leave it out with --with-...")
+        show(store, OverlapMinus, difference, label=label, weights=weights, minus_store=minus_store, **asked)
         return
     if all(asked[name] is None for name in WITH):
         show(

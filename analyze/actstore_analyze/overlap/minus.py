@@ -1,4 +1,4 @@
-"""Calls of `actstore overlap --minus`: the difference of label overlaps between two stores."""
+"""Calls of `actstore overlap --minus-store`: the difference of label overlaps between two stores."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class OverlapMinus(Minus[Overlap]):
         given = [name for name in ("unique", "group", "queries") if asked.get(name)]
         given += ["weights class"] if asked.get("weights") == "class" else []
         if given:
-            raise ActstoreError(f"--minus is of all samples alike; leave out --{given[0]}")
+            raise ActstoreError(f"--minus-store is of all samples alike; leave out --{given[0]}")
         return super().of(store, layers=layers, **asked)
 
     def found(self, store: Store, unit: Unit) -> Iterator[Measured]:

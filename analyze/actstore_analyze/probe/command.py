@@ -30,7 +30,7 @@ from actstore_analyze.commands import (
 @subtracted
 @drawn("the folds and of the draw")
 @prepared
-def probe(store: Path | str, minus: Path | str | None, **asked: Any) -> None:
+def probe(store: Path | str, minus_store: Path | str | None, **asked: Any) -> None:
     """Linear probe: how well a label can be read from each role's vectors, by layer, on samples held out.
 
     Logistic regression on standardised dimensions. The interval is 95 %, over samples: of this probe where --split
@@ -41,14 +41,14 @@ def probe(store: Path | str, minus: Path | str | None, **asked: Any) -> None:
     Example:
       actstore probe demo/fusion --roles eoi,last-image,image-mean,last --label label --figure probe.png
       actstore probe demo/fusion "from rows where split = 'test'" --roles eoi --folds 5
-      actstore probe demo/fusion --roles eoi --minus demo/gated
+      actstore probe demo/fusion --roles eoi --minus-store demo/gated
     """
     from actstore_analyze.probe import figure, study
 
-    if minus is not None:
+    if minus_store is not None:
         from actstore_analyze.charts.difference import difference
         from actstore_analyze.probe.minus import ProbeMinus
 
-        show(store, ProbeMinus, difference, minus=minus, **asked)
+        show(store, ProbeMinus, difference, minus_store=minus_store, **asked)
         return
     show(store, study.Probe, figure.probe, **asked)

@@ -1,4 +1,4 @@
-"""Calls of `actstore probe --minus`: the difference of linear probes' accuracies between two stores."""
+"""Calls of `actstore probe --minus-store`: the difference of linear probes' accuracies between two stores."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

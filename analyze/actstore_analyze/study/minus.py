@@ -25,7 +25,7 @@ __all__ = ["Measured", "Minus", "of_group"]
 
 Base = TypeVar("Base", bound=PerLayer)
 Floats = NDArray[np.float64]
-OWN = ("minus", "minus_state")
+OWN = ("minus_store", "minus_state")
 FOUND = {
     "metric": pl.String,
     **dict.fromkeys(("value", "minus", "difference", "difference_low", "difference_high"), pl.Float64),
@@ -68,7 +68,7 @@ class Minus(PerLayer, Generic[Base]):
     """
 
     base: Base
-    minus: str
+    minus_store: str
     minus_state: str
 
     of_measure: ClassVar[type[PerLayer]]
@@ -79,26 +79,27 @@ class Minus(PerLayer, Generic[Base]):
         store: Store,
         *,
         layers: Sequence[int] | None = None,
-        minus: Path | str = "",
+        minus_store: Path | str = "",
         jobs: int = 1,
         executor: str | None = None,
         **asked: Any,
     ) -> Self:
         """The call, checked in both stores; without layers those that both have."""
-        other = open_store(minus)
+        other = open_store(minus_store)
         common = [layer for layer in store.layers if layer in other.layers] if layers is None else list(layers)
         known_layers(other, common)
         base = cls.of_measure.of(store, layers=common, **asked)
         roles = {"roles": base.parameters["roles"]} if "roles" in base.parameters else {}
         cls.of_measure.of(other, layers=common, **asked | roles)
-        return cls._of(base, {"minus": str(minus), "minus_state": other.state, "jobs": jobs, "executor": executor})
+        own = {"minus_store": str(minus_store), "minus_state": other.state}
+        return cls._of(base, {**own, "jobs": jobs, "executor": executor})
 
     @classmethod
     def again(cls, parameters: dict[str, Any]) -> Self:
         """The call that a saved result answers."""
         own = {name: parameters[name] for name in OWN if name in parameters}
         if len(own) < len(OWN):
-            raise ActstoreError("parameters of another version (no other store)")
+            raise ActstoreError(f"parameters of another version (no {', '.join(sorted({*OWN} - {*own}))})")
         rest = {name: value for name, value in parameters.items() if name not in OWN}
         return cls._of(cls.of_measure.again(rest), own)
 
@@ -118,17 +119,27 @@ class Minus(PerLayer, Generic[Base]):
     @property
     def parameters(self) -> dict[str, Any]:
         """Those of the measure, and the other store."""
-        return {**self.base.parameters, "minus": self.minus, "minus_state": self.minus_state}
+        return {**self.base.parameters, "minus_store": self.minus_store, "minus_state": self.minus_state}
+
+    @property
+    def there(self) -> Store:
+        """The other store."""
+        return open_store(self.minus_store)
+
+    @property
+    def named(self) -> str:
+        """The other store, as tables and figures name it."""
+        return Path(self.minus_store).name
 
     @property
     def title(self) -> str:
         """What was measured, as a heading."""
-        return f"{self.base.title}, less that of {Path(self.minus).name}"
+        return f"{self.base.title}, less that of {self.named}"
 
     @property
     def caption(self) -> str:
         """What the figure shows."""
-        return f"The difference from {Path(self.minus).name}, over the samples of both ({self.chosen}). 0: the same."
+        return f"The difference from {self.named}, over the samples of both ({self.chosen}). 0: the same."
 
     @property
     def methods(self) -> str:
@@ -138,8 +149,8 @@ class Minus(PerLayer, Generic[Base]):
             "other means the bootstrap's, else the jackknife's. "
         )
         return (
-            f"Differences are from the same of {self.minus}, over the samples, matched by sample_id, that both stores "
-            f"have. {paired if self.has_interval else ''}{self.base.methods}"
+            f"Differences are from the same of {self.minus_store}, over the samples, matched by sample_id, that both "
+            f"stores have. {paired if self.has_interval else ''}{self.base.methods}"
         )
 
     @property
@@ -149,29 +160,26 @@ class Minus(PerLayer, Generic[Base]):
 
     def command(self, store: Path | str) -> str:
         """The command line of the call."""
-        return f"{self.base.command(store)} {shlex.join(['--minus', self.minus])}"
+        return f"{self.base.command(store)} {shlex.join(['--minus-store', self.minus_store])}"
 
     def units(self, store: Store, *, say: Say) -> list[Pair]:
         """Those of the measure that both stores have, with the samples that both have."""
-        own, other = (
-            {self.where(unit): unit for unit in self.units_of(one, say=say)} for one in (store, open_store(self.minus))
-        )
+        own, other = ({self.where(unit): unit for unit in self.units_of(one, say=say)} for one in (store, self.there))
         pairs = []
         for where, unit in own.items():
             if where not in other:
-                say(f"{' '.join(map(str, where))}: not in {self.minus}; left out")
+                say(f"{' '.join(map(str, where))}: not in {self.minus_store}; left out")
                 continue
             ours, theirs = (set(self.samples(one)) for one in (unit, other[where]))
             if not ours & theirs:
-                raise ActstoreError(
-                    f"no sample in common with {self.minus}; the first is '{min(ours)}' here and '{min(theirs)}' there"
-                )
+                first = f"the first is '{min(ours)}' here and '{min(theirs)}' there"
+                raise ActstoreError(f"no sample in common with {self.minus_store}; {first}")
             if left := ours - theirs:
                 say(f"{' '.join(map(str, where))}: {len(left)} of {len(ours)} samples are not in both; left out")
             common = sorted(ours & theirs)
             pairs.append(Pair(self.only(unit, common), self.only(other[where], common)))
         if not pairs:
-            raise ActstoreError(f"nothing to compare: {self.minus} has none of these roles and conditions")
+            raise ActstoreError(f"nothing to compare: {self.minus_store} has none of these roles and conditions")
         return pairs
 
     def rows(self, store: Store, unit: Pair) -> pl.DataFrame:
@@ -179,9 +187,7 @@ class Minus(PerLayer, Generic[Base]):
 
         difference: value less minus, which is that of the other store; NULL ends where there is no interval.
         """
-        there = {
-            (*one.place.values(), one.layer, one.metric): one for one in self.found(open_store(self.minus), unit.other)
-        }
+        there = {(*one.place.values(), one.layer, one.metric): one for one in self.found(self.there, unit.other)}
         rows, places = [], []
         for one in self.found(store, unit.own):
             other = there.get((*one.place.values(), one.layer, one.metric))
@@ -191,7 +197,7 @@ class Minus(PerLayer, Generic[Base]):
             change = own.value - other.value
             ends = _ends(change, own, other) if self.has_interval else (None, None)
             places.append({**one.place, "layer": one.layer, "depth": depth(store, one.layer)})
-            rows.append((one.metric, own.value, other.value, change, *ends, Path(self.minus).name, len(own.samples)))
+            rows.append((one.metric, own.value, other.value, change, *ends, self.named, len(own.samples)))
         place = pl.DataFrame(places, schema_overrides={"layer": pl.Int32})
         return place.hstack(pl.DataFrame(rows, schema=FOUND, orient="row"))
 

@@ -317,7 +317,7 @@ def test_shares_less_those_of_another_store_leave_each_sample_out_of_both(tmp_pa
     there = make(tmp_path / "there")
     sides = [plain(1)[:, START:].astype(float), mass(1)[:, START:].astype(float)]
     monkeypatch.undo()
-    _, rows, _ = command(capsys, "attention", here, "--layers", 1, "--names", "last-image", "--minus", there)
+    _, rows, _ = command(capsys, "attention", here, "--layers", 1, "--names", "last-image", "--minus-store", there)
     at = IMAGE - 1
     left = [np.array([np.delete(one[:, at], i).sum() / np.delete(one, i, axis=0).sum() for i in range(N)])
             for one in sides]  # fmt: skip

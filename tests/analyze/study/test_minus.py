@@ -1,4 +1,4 @@
-"""--minus STORE: differences between two stores, over the samples of both, with paired intervals."""
+"""--minus-store STORE: differences between two stores, over the samples of both, with paired intervals."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 import actstore
 import two_sided
 from actstore.commands.main import run
+from actstore.errors import ActstoreError
 from actstore_analyze.gap import cosine_gap
 from actstore_analyze.overlap.measure import label_overlap
 from actstore_analyze.overlap.minus import OverlapMinus
@@ -52,7 +53,7 @@ def both(layer):
 
 
 def test_overlaps_are_among_the_samples_of_both_and_each_is_left_out_of_both(stores, tmp_path, capsys):
-    asked = ("overlap", stores[0], "--roles", "eoi", "-k", 4, "--minus", stores[1])
+    asked = ("overlap", stores[0], "--roles", "eoi", "-k", 4, "--minus-store", stores[1])
     status, rows, err = command(capsys, *asked, "--figure", tmp_path / "f.svg")
     assert status == 0, err
     assert "eoi none 1: 10 of 60 samples are not in both; left out" in err
@@ -77,7 +78,7 @@ def test_overlaps_are_among_the_samples_of_both_and_each_is_left_out_of_both(sto
 
 
 def test_the_same_store_differs_by_nothing(stores, capsys):
-    _, rows, _ = command(capsys, "overlap", stores[0], "--roles", "eoi,image", "-k", 4, "--minus", stores[0])
+    _, rows, _ = command(capsys, "overlap", stores[0], "--roles", "eoi,image", "-k", 4, "--minus-store", stores[0])
     assert {row["role"] for row in rows} == {"eoi", "image"}
     assert {row["layer"] for row in rows} == set(LAYERS)
     values = [row[name] for row in rows for name in ("difference", "difference_low", "difference_high")]
@@ -87,7 +88,7 @@ def test_the_same_store_differs_by_nothing(stores, capsys):
 
 
 def test_probes_are_of_the_samples_of_both(stores, capsys):
-    _, rows, _ = command(capsys, "probe", stores[0], "--roles", "eoi", "--minus", stores[1])
+    _, rows, _ = command(capsys, "probe", stores[0], "--roles", "eoi", "--minus-store", stores[1])
     train = np.sort(CHOSEN) % 2 == 1
     for row in rows:
         *sides, y = both(row["layer"])
@@ -95,7 +96,7 @@ def test_probes_are_of_the_samples_of_both(stores, capsys):
         assert row["difference"] == pytest.approx((right[0] - right[1]).mean())
         assert (row["difference_low"], row["difference_high"]) == pytest.approx(paired(right[0] - right[1]))
         assert (row["metric"], row["n"]) == ("accuracy", (~train).sum())
-    _, folded, _ = command(capsys, "probe", stores[0], "--roles", "eoi", "--folds", 3, "--minus", stores[1])
+    _, folded, _ = command(capsys, "probe", stores[0], "--roles", "eoi", "--folds", 3, "--minus-store", stores[1])
     assert {row["n"] for row in folded} == {50}
 
 
@@ -108,7 +109,7 @@ def test_gaps_are_of_medians(tmp_path, capsys):
         for role in two_sided.ROLES
     }  # fmt: skip
     there = two_sided.make(tmp_path / "there", residual=turned)
-    status, rows, err = command(capsys, "gap", here, "--layers", "1,2", "--minus", there)
+    status, rows, err = command(capsys, "gap", here, "--layers", "1,2", "--minus-store", there)
     assert status == 0, err
     for row in rows:
         layer, n = row["layer"], two_sided.N
@@ -129,16 +130,18 @@ def test_gaps_are_of_medians(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--unique"], "--minus is of all samples alike; leave out --unique"),
+        (["--unique"], "--minus-store is of all samples alike; leave out --unique"),
         (["--weights", "class"], "leave out --weights class"),
-        (["--with-layer", "1"], "--minus is of label overlaps; leave it out with --with-..."),
+        (["--with-layer", "1"], "--minus-store is of label overlaps; leave it out with --with-..."),
         (["--roles", "image"], "no role 'image'"),
         (["--layers", "0"], "layer 0 is not in this store"),
         (["-k", "50"], "k = 50, but role 'eoi' has 50 samples"),
     ],
 )
 def test_bad_input_is_one_clear_line(stores, capsys, options, message):
-    status, rows, err = command(capsys, "overlap", stores[0], "--roles", "eoi", "-k", 4, "--minus", stores[1], *options)
+    status, rows, err = command(
+        capsys, "overlap", stores[0], "--roles", "eoi", "-k", 4, "--minus-store", stores[1], *options
+    )
     assert status in (1, 2)
     assert rows == []
     assert message in err
@@ -147,20 +150,20 @@ def test_bad_input_is_one_clear_line(stores, capsys, options, message):
 
 def test_samples_of_no_store_in_common(stores, tmp_path, capsys):
     strange = other(tmp_path / "strange", [f"x{i}" for i in range(50)])
-    status, _, err = command(capsys, "overlap", stores[0], "--roles", "eoi", "-k", 4, "--minus", strange)
+    status, _, err = command(capsys, "overlap", stores[0], "--roles", "eoi", "-k", 4, "--minus-store", strange)
     assert status == 1
     assert "no sample in common with" in err
 
 
 def test_it_is_recalled_until_the_other_store_changes_and_stands_in_a_report(stores, tmp_path, capsys):
     here, there = stores
-    asked = ("overlap", here, "--roles", "eoi", "-k", 4, "--minus", there)
+    asked = ("overlap", here, "--roles", "eoi", "-k", 4, "--minus-store", there)
     _, first, err = command(capsys, *asked)
     assert "saved as" in err
     assert "recalled from" in command(capsys, *asked)[2]
-    found = actstore.open(here).measure.overlap(roles=["eoi"], k=4, minus=there)
+    found = actstore.open(here).measure.overlap(roles=["eoi"], k=4, minus_store=there)
     assert found.table["difference"].to_list() == [row["difference"] for row in first]
-    assert found.command.endswith(f"--minus {there}")
+    assert found.command.endswith(f"--minus-store {there}")
     call = found.call
     assert isinstance(call, OverlapMinus)
     assert OverlapMinus.again(call.parameters).parameters == call.parameters
@@ -170,7 +173,14 @@ def test_it_is_recalled_until_the_other_store_changes_and_stands_in_a_report(sto
     assert "Differences are from the same of" in page
 
 
+def test_what_an_earlier_version_called_minus_is_refused(stores):
+    parameters = actstore.open(stores[0]).measure.overlap(roles=["eoi"], k=4, minus_store=stores[1]).call.parameters
+    before = {"minus" if name == "minus_store" else name: value for name, value in parameters.items()}
+    with pytest.raises(ActstoreError, match=r"parameters of another version \(no minus_store\)"):
+        OverlapMinus.again(before)
+
+
 def test_several_processes_give_what_one_gives(stores, capsys):
-    asked = ("overlap", stores[0], "--roles", "eoi", "-k", 4, "--minus", stores[1])
+    asked = ("overlap", stores[0], "--roles", "eoi", "-k", 4, "--minus-store", stores[1])
     _, alone, _ = command(capsys, *asked)
     assert command(capsys, *asked, "--force", "--jobs", 2)[1] == alone
