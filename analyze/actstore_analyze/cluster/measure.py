@@ -14,23 +14,28 @@ from actstore_analyze.cluster.density import knn_log_density
 from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.neighbors import Neighbors, nearest
 from actstore_analyze.neighbors import parse as parse_points
-from actstore_analyze.study.intervals import FEW, halves
+from actstore_analyze.study.intervals import FEW, Bounds, halves, of_halves, share, student, wilson
 
 __all__ = [
+    "ENOUGH",
     "MAXK",
     "Clusters",
     "Homogeneity",
     "agreement_of_halves",
+    "bounds",
     "density_peaks",
     "density_peaks_from",
     "hdbscan",
     "homogeneity",
+    "lowest",
 ]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAXK = 100  # neighbours that settle which points are on a border
+ENOUGH = FEW // 4  # halves with as many clusters as the whole, of which the spread is taken
+ROUNDED = 12  # digits of a homogeneity, which sums of logarithms miss 0 and 1 by
 _ID_RANK = 16  # the scale at which The Narrow Gate takes the intrinsic dimension
 
 
@@ -232,7 +237,7 @@ def agreement_of_halves(
     of min_size, and homogeneity with all: (FEW, 4), NaN where a half has none.
 
     labels (n,): the clusters of all points. Two clusters that touch are one in some halves, which have fewer points,
-    and homogeneity is another then: where most halves have as many clusters as the whole, the others are NaN.
+    and homogeneity is another then: where ENOUGH halves have as many clusters as the whole, the others are NaN.
     neighbors: `reach(MAXK)` of all points, or all there are. among_all: of points that are drawn, `reach(max(k, 16))`
     among all n, of which the halves are.
     """
@@ -259,13 +264,13 @@ def agreement_of_halves(
     drawn = halves(of, len(truth) if n is None else n, FEW)
     values = drawn[:, :4]
     for columns, number, size in ((slice(3), drawn[:, 4], min_size), (slice(3, 4), drawn[:, 5], 1)):
-        others = number != _number(labels, size)
-        if 2 * others.sum() < len(others):
+        others = np.not_equal(number, _number(labels, size))
+        if np.count_nonzero(~others) >= ENOUGH:
             values[others, columns] = np.nan
     return values
 
 
-def _number(labels: Ints, size: int) -> int:
+def _number(labels: NDArray[np.integer], size: int) -> int:
     """How many clusters have as many points."""
     return int((np.bincount(labels[labels >= 0], minlength=1) >= size).sum())
 
@@ -334,3 +339,30 @@ def homogeneity(truth: ArrayLike, labels: ArrayLike, *, min_size: int = 50) -> H
         return Homogeneity(np.nan, np.nan, np.nan, 0.0)
     h, c, v = homogeneity_completeness_v_measure(true[kept], clusters[kept])
     return Homogeneity(float(h), float(c), float(v), float(kept.mean()))
+
+
+def bounds(value: float, drawn: Floats | None, labels: ArrayLike) -> Bounds | tuple[None, None]:
+    """The 95 % interval of a homogeneity, from those of halves (FEW,), see `agreement_of_halves`; None without them.
+
+    labels (n,): those whose entropy it is of, -1 for none; of 1 the lower end is `lowest` of these, if it is less.
+    """
+    known = np.asarray(labels)[np.asarray(labels) != -1]
+    if drawn is None or np.isnan(value) or np.isnan(error := of_halves(drawn, len(known), ENOUGH)):
+        return None, None
+    rounded = min(max(round(value, ROUNDED), 0.0), 1.0)
+    low, high = share(rounded, error, len(known), student(drawn))
+    return (min(low, lowest(known)) if rounded == 1 else low), high
+
+
+def lowest(truth: ArrayLike) -> float:
+    """The lower 95 % end of a homogeneity of 1 of n vectors with labels (n,): what Fano's inequality leaves of it if as
+    many were in clusters of others as Wilson's interval of none allows.
+
+    >>> float(round(lowest(np.repeat([0, 1, 2], 100)), 3))
+    0.93
+    """
+    counts = np.unique(np.asarray(truth), return_counts=True)[1]
+    shares, wrong = counts / counts.sum(), wilson(0, int(counts.sum()))[1]
+    mixed = -wrong * np.log(wrong) - (1 - wrong) * np.log1p(-wrong) + wrong * np.log(max(len(counts) - 1, 1))
+    entropy = -float((shares * np.log(shares)).sum())
+    return max(0.0, 1 - mixed / entropy) if entropy else 1.0

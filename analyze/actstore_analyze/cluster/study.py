@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
@@ -15,7 +14,7 @@ from actstore_analyze.cluster.measure import MAXK, Clusters, others
 from actstore_analyze.gap.sides import IMAGE, TEXT, sides
 from actstore_analyze.neighbors import Neighbors, nearest
 from actstore_analyze.published import curves
-from actstore_analyze.study.intervals import FEW_HALVES, of_halves, reach, share, student
+from actstore_analyze.study.intervals import FEW_HALVES, reach
 from actstore_analyze.study.neighborhood import Neighborhood, OfNeighbors
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, METRICS
@@ -27,7 +26,6 @@ DRAWN = (
     "Of the vectors that are drawn the densities are among all; peaks and borders are theirs alone, and the size of a "
     "small cluster is that of their share."
 )
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +161,15 @@ class Cluster(OfNeighbors):
             found, reason = defined(unit, lambda: self._clusters(one))
         labels = np.full(len(truth), -1) if found is None else found.labels
         large, every = (clustering.homogeneity(truth, labels, min_size=size) for size in (min_size, 1))
+        found_of = (
+            (large.homogeneity, truth),
+            (large.completeness, labels),
+            (large.v, truth),
+            (every.homogeneity, truth),
+        )
         interval = [
-            [pl.lit(end, pl.Float64) for end in _ends(value, None if drawn is None else drawn[:, i], len(truth))]
-            for i, value in enumerate((large.homogeneity, large.completeness, large.v, every.homogeneity))
+            [pl.lit(end, pl.Float64) for end in clustering.bounds(value, None if drawn is None else drawn[:, i], of)]
+            for i, (value, of) in enumerate(found_of)
         ]
         return place.with_columns(
             homogeneity=pl.lit(large.homogeneity),
@@ -220,13 +224,6 @@ class Cluster(OfNeighbors):
         if self.metric == "cosine":
             raise ActstoreError("HDBSCAN takes --metric normalised or euclidean")
         return clustering.hdbscan(one.x, min_cluster_size=self.min_size, min_samples=self.k, metric=self.metric)
-
-
-def _ends(value: float, drawn: Floats | None, n: int) -> tuple[float | None, float | None]:
-    """The interval of a homogeneity, of n vectors, from those of halves."""
-    if drawn is None or np.isnan(value) or np.isnan(error := of_halves(drawn, n)):
-        return None, None
-    return share(min(max(value, 0.0), 1.0), error, n, student(drawn))
 
 
 def _coded(rows: pl.DataFrame) -> pl.DataFrame:

@@ -52,7 +52,7 @@ _OF_HALVES = (
     "replacement with seed 0, whose neighbours are among those found before{}."
 )
 HALVES = _OF_HALVES.format(SUBSAMPLES, "")
-FEW_HALVES = _OF_HALVES.format(FEW, ", those that have as many clusters, where most have; Student's t of so many")
+FEW_HALVES = _OF_HALVES.format(FEW, ", those that have as many clusters, where a quarter have; Student's t of so many")
 Bounds = tuple[float, float]
 Floats = NDArray[np.float64]
 Statistic = Callable[[NDArray[np.int64]], Floats]
@@ -184,8 +184,9 @@ def reach(k: int) -> int:
     return 2 * k + 10 * isqrt(k) + 16
 
 
-def of_halves(found: Floats, n: int) -> float:
-    """The standard error of a statistic of n samples, from those of halves; NaN unless most of these have one.
+def of_halves(found: Floats, n: int, fewest: int = 0) -> float:
+    """The standard error of a statistic of n samples, from those of halves; NaN unless as many of these, most without
+    it, have one.
 
     The delete-d jackknife (Shao and Wu 1989): the spread over subsamples of m, times sqrt(m / (n - m)).
 
@@ -194,7 +195,7 @@ def of_halves(found: Floats, n: int) -> float:
     True
     """
     known, m = found[~np.isnan(found)], n // 2
-    return sqrt(m / (n - m)) * float(known.std(ddof=1)) if 2 * len(known) > len(found) else nan
+    return sqrt(m / (n - m)) * float(known.std(ddof=1)) if len(known) >= (fewest or len(found) // 2 + 1) else nan
 
 
 def student(found: Floats) -> float:

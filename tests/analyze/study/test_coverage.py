@@ -13,6 +13,7 @@ from actstore_analyze.cka import Sums
 from actstore_analyze.cka.measure import bounds as cka_bounds
 from actstore_analyze.cka.measure import centred
 from actstore_analyze.cluster.measure import agreement_of_halves, density_peaks_from, homogeneity
+from actstore_analyze.cluster.measure import bounds as cluster_bounds
 from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.gap.measure import bounds, cosine_counts, median_without, quartiles, shares
 from actstore_analyze.knockout.differences import left
@@ -41,7 +42,6 @@ from actstore_analyze.study.intervals import (
     positive,
     reach,
     share,
-    student,
 )
 
 HALF = JumpRelu(
@@ -132,7 +132,8 @@ def cluster(rng, n, d, apart, metric="homogeneity"):
     drawn = agreement_of_halves(found, y, labels, density_peaks_from, k=15, min_size=1)
     column = drawn[:, ("homogeneity", "completeness", "v").index(metric)]
     value = getattr(agreement, metric)
-    return value, *share(min(max(value, 0.0), 1.0), of_halves(column, n), n, student(column)), len(np.unique(labels))
+    of = labels if metric == "completeness" else y
+    return value, *cluster_bounds(value, column, of), len(np.unique(labels))
 
 
 def attention(rng, n, spread):
