@@ -38,21 +38,21 @@ def measures() -> list[str]:
     return sorted({place.partition(".")[0] for place, *_ in MEASURES.values()})
 
 
-def measure(store: Store | Path | str, name: str, /, sql: str = "from rows", **options: Any) -> Measured:
+def measure(store: Store | Path | str, name: str, /, sql: str | None = None, **options: Any) -> Measured:
     """Ask a store for a measure; options are those of its command: roles=["eoi", "last"], layers=range(4), k=10.
 
-    An option left out has the command's usual value; `-` in its name is `_`. What was asked before of the same contents
-    is recalled, `force=True` computes it again. Lines that a reader must know of go to standard error.
+    An option left out, or SQL, has the command's usual value; `-` in its name is `_`. What was asked before of the same
+    contents is recalled, `force=True` computes it again. Lines that a reader must know of go to standard error.
 
     Raises ActstoreError for a measure or an option that does not exist, and as the command does.
 
     >>> measure("demo/fusion", "overlap", roles=["eoi"], k=10).table            # doctest: +SKIP
     """
-    command, sql = _command(name), text_of(sql)
+    command, asked = _command(name), [] if sql is None else [text_of(sql)]
     where = store.place if isinstance(store, Store) else str(place_of(store, "a store"))
     found: list[Measured] = []
     try:
-        context = command.make_context(name, [*_words(command, options), "--", where, sql], obj=found.append)
+        context = command.make_context(name, [*_words(command, options), "--", where, *asked], obj=found.append)
         with context:
             command.invoke(context)
     except click.UsageError as error:
@@ -111,7 +111,7 @@ class Measures:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def __call__(self, name: str, /, sql: str = "from rows", **options: Any) -> Measured:
+    def __call__(self, name: str, /, sql: str | None = None, **options: Any) -> Measured:
         """The measure of that name."""
         return measure(self._store, name, sql=sql, **options)
 
@@ -119,7 +119,7 @@ class Measures:
         if name not in measures():
             raise AttributeError(_unknown(name))
 
-        def ask(sql: str = "from rows", **options: Any) -> Measured:
+        def ask(sql: str | None = None, **options: Any) -> Measured:
             return measure(self._store, name, sql, **options)
 
         ask.__name__, ask.__doc__ = name, _command(name).help

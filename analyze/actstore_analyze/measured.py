@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import altair as alt
 import polars as pl
@@ -17,11 +17,29 @@ from actstore.format.given import path_of, suffix_of
 from actstore.format.results import Result
 from actstore_analyze.charts import charts
 from actstore_analyze.charts.charts import Figure
-from actstore_analyze.study.study import Study
 
 __all__ = ["Drawing", "Measured"]
 
 VEGA_LITE = f"application/vnd.vegalite.{alt.SCHEMA_VERSION.partition('.')[0]}+json"
+
+
+class Call(Protocol):
+    """What was asked of a store, in words."""
+
+    @property
+    def title(self) -> str:
+        """What was measured."""
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows."""
+
+    @property
+    def methods(self) -> str:
+        """How it was computed."""
+
+    def command(self, store: Path | str) -> str:
+        """The command line of the call."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +74,7 @@ class Measured:
     """The answer of a store, or of several beside each other, to the call of a measure."""
 
     table: pl.DataFrame
-    call: Study
+    call: Call
     store: Path | str
     results: tuple[Result, ...]  # saved in the stores; fewer where one cannot be written
     draw: Callable[[], Figure]

@@ -36,6 +36,7 @@ MEASURES = {
     "attention_minus": ("attention.minus:AttentionMinus", "charts.difference:difference"),
     "probe_minus": ("probe.minus:ProbeMinus", "charts.difference:difference"),
     "lens_minus": ("lens.minus:LensMinus", "charts.difference:difference"),
+    "score_minus": ("score.minus:ScoreMinus", "score.figure:differences"),
     "outliers": ("outliers.study:Outliers", "outliers.figure:outliers"),
     "sae": ("sae.study:Rebuilt", "sae.figure:rebuilt"),
     "sae_match": ("sae.matches:Matched", "sae.figure:matched"),

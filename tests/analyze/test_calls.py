@@ -119,7 +119,6 @@ def test_it_is_saved(store, tmp_path):
         ("overlap", {"with_layer": 1, "label": "label"}, "--label is of label overlap"),
         ("gap", {"sql": "drop table rows"}, "syntax error"),
         ("gap", {"sql": pl.DataFrame({"row_id": [1]})}, "a query is text, not DataFrame"),
-        ("gap", {"sql": None}, "a query is text, not NoneType"),
         ("gap", {"sql": " "}, "the query is empty"),
         ("gap", {"layers": [-9]}, "layer -9 is not in this store"),
         ("gap", {"layers": [True]}, "layers = True|True"),

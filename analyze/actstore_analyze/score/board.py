@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -12,7 +13,7 @@ from actstore.errors import ActstoreError
 from actstore.format.results import Result
 from actstore_analyze.charts import lines
 from actstore_analyze.charts.charts import decimals, heading
-from actstore_analyze.charts.lines import GREY, INK, WIDTH
+from actstore_analyze.charts.dots import dots
 from actstore_analyze.published import models
 from actstore_analyze.score.published import beside
 from actstore_analyze.score.reviews import Reviewed
@@ -21,10 +22,9 @@ from actstore_analyze.study import saved
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.subjects import Subject
 
-__all__ = ["Board", "boards"]
+__all__ = ["NAMES", "Board", "Score", "boards", "words"]
 
 TELLING = ("said", "truth", "differences")  # parameters that scores beside each other need not share
-ROW = 24  # pixels for each model
 NAMES = {
     "vqa": "VQA accuracy",
     "cider": "CIDEr",
@@ -99,6 +99,10 @@ class Board:
             f"the bootstrap's over samples of means and F1. Rows: {self._call.sql}."
         )
 
+    def command(self, store: Path | str) -> str:
+        """The command line of the call on a store."""
+        return self._call.command(store)
+
     @property
     def data(self) -> pl.DataFrame:
         """The tables of all stores, one below the other; the model as it is before its conditions."""
@@ -117,7 +121,7 @@ class Board:
             cell=pl.concat_str(pl.format("{} ({} to {})", places, *ends), printed)
         )
         wide = said.pivot("metric", index=["store", "split", *self._telling, "n"], values="cell")
-        return wide.rename({metric: _words(metric) for metric in said["metric"].unique()})
+        return wide.rename({metric: words(metric) for metric in said["metric"].unique()})
 
     @property
     def _telling(self) -> list[str]:
@@ -163,20 +167,14 @@ def _saved(subject: Subject, takes: Callable[[Result], bool], say: Say) -> list[
 
 
 def _of_metric(own: pl.DataFrame, metric: str) -> alt.LayerChart:
-    score, title = pl.col("score"), _words(metric)
+    score, title = pl.col("score"), words(metric)
     said = pl.format("{}: {} {} ({} to {}), n = {}", "name", pl.lit(title),
                      *map(decimals, (score, pl.col("low"), pl.col("high"))), "n")  # fmt: skip
-    names = own["name"].unique(maintain_order=True).to_list()
     highest = max(own["high"].to_list())
     end = 1.0 if highest <= 1 else lines.halves([highest])[1]
-    chart = alt.Chart(own.select("name", "score", "low", "high", text=said))
-    x = alt.X("score:Q", title=title, scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(titlePadding=2))
-    y = alt.Y("name:N", title=None, sort=names, axis=alt.Axis(labelLimit=200, labelPadding=10, grid=True, ticks=False))
-    spans = chart.mark_rule(strokeWidth=1.5, color=GREY).encode(alt.X("low:Q"), alt.X2("high:Q"), y)
-    points = chart.mark_point(filled=True, size=70, opacity=1, color="#0072B2", stroke=INK, strokeWidth=0.4)
-    marks = points.encode(x, y, alt.Tooltip("text:N"), alt.Description("text:N"))
-    return alt.LayerChart(layer=[spans, marks], width=WIDTH, height=ROW * len(names))
+    return dots(own.select("name", "low", "high", value="score", text=said), title=title, ends=(0.0, end))
 
 
-def _words(metric: str) -> str:
+def words(metric: str) -> str:
+    """A metric, as tables and figures call it."""
     return METRIC.get(metric, metric.replace("_", " "))

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from actstore.commands.options import output_options, store_argument
-from actstore_analyze.commands import end_of, judged, say
+from actstore.commands.options import OutputPath, output_options, store_argument
+from actstore_analyze.commands import end_of, judged, say, show, subtracted
 
 
 @click.command()
@@ -22,8 +22,10 @@ from actstore_analyze.commands import end_of, judged, say
 @click.option("--said", metavar="COLUMN", help="What the model said; without it generated_text, else next_token.")
 @click.option("--truth", metavar="COLUMN", help="Without it answers, captions, label or answer, as the task needs.")
 @judged("llava-bench needs one")
+@subtracted
 @click.option("--reference", metavar="MODEL", help="A column with what was published of it: chameleon-7b, ...")
 @click.option("--force", is_flag=True, help="Compute it again, though a saved result would answer.")
+@click.option("--figure", type=OutputPath(), help="Draw it, as .png, .svg or .pdf.")
 @output_options
 def score(
     store: Path | str,
@@ -31,8 +33,10 @@ def score(
     task: str,
     said: str | None,
     truth: str | None,
+    minus_store: Path | str | None,
     reference: str | None,
     force: bool,
+    figure: Path | None,
     style: str | None,
     output: Path | None,
     judge: str | None,
@@ -49,25 +53,42 @@ def score(
     MME is in points, 200 at most for a task; perception and cognition sum theirs. LLaVA-Bench's relative is the judge's
     ratings over those of the reference; its replies are kept in the store: a second run asks nothing, and with --force
     what had an unclear reply.
+    With --minus-store the differences of vqa, cider, gqa, answers and of POPE's accuracy from another store, over the
+    samples of both, which have the same truth there.
 
     \b
     Example:
       actstore score demo/fusion "from samples where prompt_order = 'image-text'" --task answers
       actstore score runs/vqa --task vqa --reference chameleon-7b --format markdown
       actstore score runs/pope --task pope --said next_token
+      actstore score runs/vqa --task vqa --minus-store runs/tuned --figure difference.png
       actstore score runs/llava-bench --task llava-bench --judge gpt-4o --estimate
     """
     from actstore.commands.table import render
     from actstore.store import open as open_store
+    from actstore_analyze.charts import charts
+    from actstore_analyze.measured import Measured
+    from actstore_analyze.score.board import Board, Score
+    from actstore_analyze.score.figure import differences
+    from actstore_analyze.score.minus import ScoreMinus
     from actstore_analyze.score.published import beside
     from actstore_analyze.score.reviews import Reviewed
     from actstore_analyze.score.study import Scored
     from actstore_analyze.study.recall import answer
+    from actstore_analyze.study.subjects import subjects
 
+    chosen: dict[str, Any] = {"task": task, "sql": sql, "said": said, "truth": truth}
+    if minus_store is not None:
+        if judge is not None or reference is not None:
+            raise click.UsageError("--minus-store is of two stores alone; leave --judge and --reference out")
+        shown: dict[str, Any] = {"force": force, "figure": figure, "style": style, "output": output}
+        show(store, ScoreMinus, differences, **shown, **chosen, minus_store=minus_store)
+        return
     if (judge is not None) != (task == "llava-bench"):
         raise click.UsageError("--judge MODEL is for --task llava-bench, which needs one")
+    if figure is not None:
+        charts.check(figure)
     opened = open_store(store)
-    chosen: dict[str, Any] = {"task": task, "sql": sql, "said": said, "truth": truth}
     if judge is None:
         call = Scored.of(opened, **chosen)
     else:
@@ -76,5 +97,14 @@ def score(
             say(call.estimate(opened, say=say))
             return
     found = answer(opened, call, force=force, say=say)
-    render(found.table if reference is None else beside(found.table, opened, reference), style, output)
+    table = found.table if reference is None else beside(found.table, opened, reference)
+    board = Board([Score(subjects([opened])[0], call, found.table)])
+    hand = click.get_current_context().obj
+    if hand is not None:
+        saved = () if found.result is None else (found.result,)
+        hand(Measured(table=table, call=board, store=store, results=saved, draw=board.chart))
+        return
+    render(table, style, output)
+    if figure is not None:
+        charts.draw(board.chart(), figure)
     end_of(found)
