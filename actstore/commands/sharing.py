@@ -39,9 +39,8 @@ def push(store: Path, url: str, results: bool, private: bool, license_name: str 
 
         sent = send(store, url, saved=results)
     left = "" if results else "; saved results stay here"
-    click.echo(
-        f"{url}: {sent.files} files sent ({sent.bytes / 1e6:.1f} MB), {sent.commits} parts new there{left}", err=True
-    )
+    files, parts = (f"{n} {noun}{'s' * (n != 1)}" for n, noun in ((sent.files, "file"), (sent.commits, "part")))
+    click.echo(f"{url}: {files} sent ({sent.bytes / 1e6:.1f} MB), {parts} new there{left}", err=True)
 
 
 def _to_hub(store: Path, url: str, *, saved: bool, private: bool, license_name: str | None, card: bool) -> "Push":

@@ -12,12 +12,12 @@ import polars as pl
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze import devices
-from actstore_analyze.sae.groups import Group, groups_of, points_of, roles_of, say_models, vectors
-from actstore_analyze.sae.source import source
+from actstore_analyze.sae.coded import Coded
+from actstore_analyze.sae.groups import Group, groups_of, roles_of, say_models, vectors
 from actstore_analyze.sae.tops import Tops
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, OnDevice, PerLayer
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, OnDevice
 
 __all__ = ["SCHEMA", "Strongest"]
 
@@ -38,14 +38,9 @@ SCHEMA: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strongest(OnDevice, PerLayer):
+class Strongest(OnDevice, Coded):
     """The features that are active at all, by layer and group of rows, with the `top` samples of each."""
 
-    saes: str
-    sae_id: str | None
-    hook: str | None
-    fingerprints: tuple[str, ...]
-    roles: tuple[str, ...]
     label: str | None
     top: int = 10
 
@@ -56,29 +51,20 @@ class Strongest(OnDevice, PerLayer):
         cls,
         store: Store,
         *,
-        saes: str = "saes",
-        sae_id: str | None = None,
-        hook: str | None = None,
         roles: Sequence[str] | None = None,
         layers: Sequence[int] | None = None,
         label: str | None = None,
         **asked: Any,
     ) -> Self:
-        """The call with everything found and checked; without a label `label` where the store has such a column."""
-        found = source(saes, sae_id, hook)
+        """As of any such call; without roles the first that has rows, without a label `label` where the store has
+        such a column.
+        """
         columns = store.sql("from samples limit 0").columns
         if label is not None and label not in columns:
             raise ActstoreError(f"{store} has no column '{label}' to name what top samples have in common")
-        return cls(
-            saes=saes,
-            sae_id=sae_id,
-            hook=found.hook,
-            fingerprints=tuple(found.fingerprints),
-            roles=roles_of(store, roles, asked.get("sql", EVERYTHING))[: None if roles else 1],
-            layers=points_of(store, found, layers),
-            label=label or ("label" if "label" in columns else None),
-            **asked,
-        )
+        chosen = roles_of(store, roles, asked.get("sql", EVERYTHING))[: None if roles else 1]
+        known = label or ("label" if "label" in columns else None)
+        return super().of(store, roles=chosen, layers=layers, label=known, **asked)
 
     @property
     def title(self) -> str:
@@ -107,13 +93,13 @@ class Strongest(OnDevice, PerLayer):
 
     def units(self, store: Store, *, say: Say) -> list[int]:
         """The layers."""
-        say_models(store, source(self.saes, self.sae_id, self.hook), say)
+        say_models(store, self.source, say)
         return list(self.layers)
 
     def rows(self, store: Store, unit: int) -> pl.DataFrame:
         """SCHEMA: a row for each group and each feature that is active in it."""
         device = devices.opened(self.device)
-        sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model, device)
+        sae = self.source.load(unit, store.header.d_model, device)
         found: list[tuple[object, ...]] = []
         for group in groups_of(store, self.sql, self.roles):
             if held.holds(store, group.query, unit):

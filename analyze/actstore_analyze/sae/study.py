@@ -19,23 +19,21 @@ from actstore.store import open as open_store
 from actstore_analyze import devices
 from actstore_analyze.devices import Device
 from actstore_analyze.published import stated
+from actstore_analyze.sae.coded import Coded
 from actstore_analyze.sae.formats import Sized
 from actstore_analyze.sae.groups import (
     Group,
     drawn,
     groups_of,
-    points_of,
-    roles_of,
     say_models,
     untrained_groups,
     vectors,
 )
 from actstore_analyze.sae.measure import Moments, apart, moments, rotation, sums
 from actstore_analyze.sae.parts import GROUPED, Parts, part_of
-from actstore_analyze.sae.source import source
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, OnDevice, PerLayer, WithInterval, depth
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, OnDevice, WithInterval, depth
 
 __all__ = ["CONTROLS", "METRICS", "Rebuilt"]
 
@@ -62,14 +60,9 @@ SCHEMA = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rebuilt(OnDevice, WithInterval, PerLayer):
+class Rebuilt(OnDevice, WithInterval, Coded):
     """A call of `actstore sae`: reconstruction by the autoencoder of each layer."""
 
-    saes: str
-    sae_id: str | None
-    hook: str | None
-    fingerprints: tuple[str, ...]
-    roles: tuple[str, ...]
     average: str = "example"
     seed: int = 0
     positions: int | None = None
@@ -85,27 +78,15 @@ class Rebuilt(OnDevice, WithInterval, PerLayer):
         cls,
         store: Store,
         *,
-        saes: str = "saes",
-        sae_id: str | None = None,
-        hook: str | None = None,
-        roles: Sequence[str] | None = None,
         layers: Sequence[int] | None = None,
         untrained: Path | str | None = None,
         **asked: Any,
     ) -> Self:
-        """The call with everything found and checked; without layers all that have vectors and an autoencoder."""
-        found = source(saes, sae_id, hook)
-        return cls(
-            saes=saes,
-            sae_id=sae_id,
-            hook=found.hook,
-            fingerprints=tuple(found.fingerprints),
-            roles=roles_of(store, roles, asked.get("sql", EVERYTHING)),
-            layers=points_of(store, found, layers),
-            untrained=None if untrained is None else str(untrained),
-            untrained_state=None if untrained is None else open_store(untrained).state,
-            **asked,
+        """As of any such call; untrained: a store of the same samples by the model before it was trained."""
+        other = (
+            {} if untrained is None else {"untrained": str(untrained), "untrained_state": open_store(untrained).state}
         )
+        return super().of(store, layers=layers, **other, **asked)
 
     @property
     def title(self) -> str:
@@ -155,7 +136,7 @@ class Rebuilt(OnDevice, WithInterval, PerLayer):
     def units(self, store: Store, *, say: Say) -> list[int]:
         """The layers; first what can be wrong with the rows."""
         untrained_groups(self.untrained, groups_of(store, self.sql, self.roles, self.average), self.sql, self.average)
-        found = source(self.saes, self.sae_id, self.hook)
+        found = self.source
         say_models(store, found, say)
         if bare := [layer for layer in store.layers if layer not in found.points]:
             say(f"{self.saes}: no autoencoder for layer {span(bare)}; left out")
@@ -168,7 +149,7 @@ class Rebuilt(OnDevice, WithInterval, PerLayer):
         also their number.
         """
         device = devices.opened(self.device)
-        sae = source(self.saes, self.sae_id, self.hook).load(unit, store.header.d_model, device)
+        sae = self.source.load(unit, store.header.d_model, device)
         groups = groups_of(store, self.sql, self.roles, self.average)
         groups = [self._drawn(store, group) for group in groups if held.holds(store, group.query, unit)]
         if not groups:

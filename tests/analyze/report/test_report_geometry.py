@@ -3,6 +3,7 @@
 import re
 
 from actstore.commands.main import run
+from pages import Page
 
 
 def test_report_shows_what_was_measured(store, tmp_path, capsys):
@@ -19,3 +20,13 @@ def test_report_shows_what_was_measured(store, tmp_path, capsys):
     assert str(tmp_path) not in page
     names = {path.name for path in (tmp_path / "r_files").glob("*.csv")}
     assert {"modality-gap-all-pairs.csv", "intrinsic-dimension-rank-8.csv"} <= names
+
+
+def test_methods_are_said_once_of_calls_that_differ_elsewhere(store, tmp_path, capsys):
+    for options in ([], ["--positions", "1"]):
+        assert run(["dimension", str(store), "--rank", "8", *options]) == 0
+    assert run(["report", str(store), "-o", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert [one for one in Page(page).headings if one.startswith("Intrinsic")] == ["Intrinsic dimension, rank 8"] * 2
+    methods = page.partition('id="methods">')[2].partition("</section>")[0]
+    assert methods.count("Intrinsic dimension by Gride") == 1

@@ -69,9 +69,11 @@ def features(
         dashboards = shown.dashboards_of(opened, call, chosen if feature else shown.telling(chosen, MOST), descriptions)
         if page is not None:
             size = shown.write_page(opened, call, found.table, dashboards, page)
-            say(f"{page}: {len(dashboards)} features, {size / 1e3:.0f} kB; whoever has it sees its pictures")
+            features = f"{len(dashboards)} feature{'s' * (len(dashboards) != 1)}"
+            say(f"{page}: {features}, {size / 1e3:.0f} kB; whoever has it sees its pictures")
         if neuronpedia is not None:
-            say(f"{neuronpedia}: {len(shown.write_export(opened, call, dashboards, neuronpedia))} files")
+            files = len(shown.write_export(opened, call, dashboards, neuronpedia))
+            say(f"{neuronpedia}: {files} file{'s' * (files != 1)}")
     if output is not None or (page is None and neuronpedia is None):
         render(chosen, style, output)
     end_of(found)

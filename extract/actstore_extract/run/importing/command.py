@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actstore.commands.options import folder_argument
-from actstore.errors import visible
+from actstore.errors import ActstoreError, visible
 
 if TYPE_CHECKING:
     from actstore_extract.run.importing.source import Source
@@ -107,6 +107,8 @@ def _source(path: Path, kind: str, model: str | None, asked: Mapping[str, tuple[
     from actstore_extract.run.importing import arrays, easyroutine, saelens, saev, vlmlens
     from actstore_extract.run.importing.asked import Asked
 
+    if path.is_fifo():
+        raise ActstoreError(f"{path} is a pipe, and arrays are read from several places: write it to a file first")
     if kind in ("pt", "npy", "safetensors", "transformer-lens"):
         return arrays.source(path, kind, Asked(*asked.values()))
     if odd := [option for option, value in asked.items() if value and (kind, option) != ("vlm-lens", "--names")]:

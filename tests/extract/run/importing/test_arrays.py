@@ -1,6 +1,7 @@
 """Stores of arrays: what names and axes say of them."""
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -256,6 +257,8 @@ def test_files_that_are_cut_or_none(tmp_path, capfd, kind):
         assert f"{path}: cannot be read" in said
     path.unlink()
     assert "does not exist" in refused(capfd, path, tmp_path / "s", "--as", kind, "--axes", "sample,feature")
+    os.mkfifo(path)
+    assert f"{path} is a pipe" in refused(capfd, path, tmp_path / "s", "--as", kind, "--axes", "sample,feature")
     assert not (tmp_path / "s").exists()
 
 
