@@ -13,12 +13,13 @@ from actstore_analyze.study.selection import Say
 
 __all__ = ["LensMinus"]
 
-METRICS = ("probability", "entropy", "divergence")
+RIGHT = "right"
+METRICS = ("probability", RIGHT, "entropy", "divergence")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LensMinus(Minus[LogitLens]):
-    """The label's probability, entropy and divergence less those of another store, by role and layer."""
+    """The label's probability, how often it is the likeliest, entropy and divergence less those of another store."""
 
     measure: ClassVar[str] = "lens_minus"
     verb: ClassVar[str] = "lens"
@@ -58,4 +59,5 @@ class LensMinus(Minus[LogitLens]):
                         float(known.select(pl.col(metric).mean()).item()),
                         known["sample_id"].to_list(),
                         each=known[metric].to_numpy(),
+                        is_share=metric == RIGHT and bool(known[metric].is_in([0.0, 1.0]).all()),
                     )

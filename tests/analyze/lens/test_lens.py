@@ -233,7 +233,7 @@ def test_less_those_of_another_store_it_is_the_mean_of_samples_changes(store, tm
     asked = ("--roles", "last", "--layers", "4,6")
     own, other = table(capsys, store.path, *asked)[0], table(capsys, there, *asked)[0]
     found, _ = table(capsys, store.path, *asked, "--minus-store", there)
-    for metric in ("probability", "entropy", "divergence"):
+    for metric in ("probability", "right", "entropy", "divergence"):
         rows = found.filter(metric=metric)
         assert rows["difference"].to_list() == pytest.approx((own[metric] - other[metric]).to_list(), abs=1e-6)
         assert (rows["difference_low"] <= rows["difference"]).all()

@@ -263,14 +263,7 @@ CASES = {
     "lens, n = 40": (mean, 40, 0.3, 0.7),
     "lens, n = 200": (mean, 200, 0.1, 0.9),
 }
-DEAR = {
-    cluster: 60,
-    data_overlap: 100,
-    dimension: 100,
-    folds: 100,
-    split: 200,
-    gaps: 100,
-}  # data sets of what takes long; else
+DEAR = {cluster: 200}  # data sets of what takes long; of all else 500
 
 
 def coverage(case, sets):
