@@ -1,18 +1,22 @@
 """Autoencoders on PyTorch's CPU, as they are on a GPU, against those with numpy and naive lines in float64."""
 
+import json
 from dataclasses import asdict
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 
 import actstore
+from actstore.commands.main import run
 from actstore_analyze.devices import Torch
 from actstore_analyze.sae import measure
 from actstore_analyze.sae.formats import JumpRelu, LensFolder
 from actstore_analyze.sae.measure import apart, moments, reconstruction
 from actstore_analyze.sae.study import METRICS
-from scoped import Dense, make_scope, make_store, wide
+from scoped import FEATURES, Dense, make_scope, make_store, wide
 
 TORCH = Torch("cpu")
 
@@ -90,3 +94,25 @@ def test_the_command_gives_the_same_table_and_says_where(tmp_path, gpu, monkeypa
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7, err_msg=name)
     assert store.results()[0].device == "cuda (Test 1)"
     assert "on a GPU, cuda (Test 1)" in found.methods
+
+
+def test_features_and_their_descriptions_are_those_of_numpy(tmp_path, gpu, capsys, monkeypatch):
+    store, scope = make_store(tmp_path / "store"), make_scope(tmp_path / "scope")
+    for own in scope.iterdir():
+        said = [{"modelId": "m", "index": str(one), "explanations": [{"description": f"{one}"}], "frac_nonzero": 0.001}
+                for one in range(FEATURES)]  # fmt: skip
+        (tmp_path / "texts" / own.name).mkdir(parents=True)
+        (tmp_path / "texts" / own.name / "batch-0.json").write_text(json.dumps(said))
+    described = ["--descriptions", str(tmp_path / "texts"), "--most-images", "1", "--text", "all"]
+    for words in (["features"], ["describe", *described]):
+        found = []
+        for device in ("cpu", "cuda"):
+            with monkeypatch.context() as only:
+                if device == "cuda":
+                    only.setattr(JumpRelu, "encode", None)
+                asked = [*words, str(store), "--saes", str(scope), "--device", device, "--force"]
+                assert run([*asked, "--format", "json"]) == 0
+            found.append(pl.DataFrame(json.loads(capsys.readouterr().out), infer_schema_length=None))
+        assert found[0].height > 10
+        assert_frame_equal(*found, rel_tol=1e-4, abs_tol=1e-5)
+        assert actstore.open(store).results()[-1].device == "cuda (Test 1)"
