@@ -46,7 +46,9 @@ CREDENTIALS = (
     "AWS_REGION, or AWS_SKIP_SIGNATURE=true for what is public)"
 )
 UNKNOWN = re.compile("AccessKey|169\\.254|token|credential", re.IGNORECASE)  # in what is said where there are none
-SECRETS = re.compile(r"\?\S*")  # of a URL: a signature, a token
+SECRETS = re.compile(r"\?\S*|(?<=//)[^/@\s]+@")  # of a URL: a signature, a token; a password
+BODY = re.compile(r"<(?:\?xml|Error)\b.*")  # of a refusal; S3 repeats the session token that has expired in it
+TOLD = re.compile(r"<(?:Code|Message)>([^<]*)<")  # what a body says
 LONGEST = 300  # characters of what a server says
 _process = os.getpid()
 
@@ -235,6 +237,7 @@ def check_conditions(storage: Storage) -> None:
 
 
 def line(error: Exception) -> str:
-    """What a library says, in one line, without what a URL may have of credentials."""
+    """What a library says, in one line, without what URLs and answers may have of credentials."""
     text = " ".join(str(error).partition("Debug source")[0].split())
+    text = BODY.sub(lambda body: ": ".join(TOLD.findall(body[0])), text)
     return SECRETS.sub("", text)[:LONGEST]

@@ -22,7 +22,7 @@ from actstore.maintain.pushing import push
 from actstore.read import mirror
 from actstore.read.far import Far
 from actstore.storage import objects
-from buckets import Fault, bucket
+from buckets import Fault, Front, bucket
 from leading import URL
 
 PARTS = 3
@@ -205,6 +205,20 @@ def test_a_server_that_refuses(served):
     with pytest.raises(ActstoreError, match=f"{URL}/plan.parquet: not allowed; look at the credentials") as told:
         assert store.plan is None
     assert leading.SECRET not in str(told.value)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_what_a_refusal_repeats_of_credentials_is_not_said(served, monkeypatch, status):
+    """S3 answers an expired session token with the token; the endpoint may have a password."""
+    told = "<Code>ExpiredToken</Code><Message>It has expired.</Message>"
+    body = f"<?xml version='1.0'?><Error>{told}<Token-0>{leading.SECRET}</Token-0></Error>".encode()
+    monkeypatch.setattr(Front, "_refuse", lambda self, _: self._answer(status, body))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", served.url.replace("//", f"//me:{leading.SECRET}@"))
+    served.faults.append(Fault(status, times=9))
+    why = "ExpiredToken: It has expired.; look at" if status == 400 else "not allowed; look at"
+    with pytest.raises(ActstoreError, match=why) as said:
+        actstore.open(URL)
+    assert leading.SECRET not in str(said.value)
 
 
 def test_places_without_a_store(served):
