@@ -133,11 +133,13 @@ def _check_room(there: Repository, store: Path, sizes: Mapping[str, int], gone: 
             f"{there.url}: {len(names):,} files, and the Hub takes {MOST_FILES:,} of a data set{instead}"
         )
     paths = {path for name in names for path in (PurePosixPath(name), *PurePosixPath(name).parents)}
-    (folder, entries), *_ = Counter(path.parent for path in paths).most_common(1)
-    if entries > MOST_ENTRIES:
+    full = [one for one in Counter(path.parent for path in paths).items() if one[1] > MOST_ENTRIES]
+    if full:
+        folder, entries = max(full, key=lambda one: (one[0].name != PARTS, one[1]))  # compact leaves all but parts
+        kept = " (compact keeps the record of every batch)" if folder.name == COMMITS else ""
         raise ActstoreError(
             f"{there.url}/{folder}: {entries:,} entries, and the Hub takes {MOST_ENTRIES:,} of a folder"
-            + (instead if folder.name == PARTS else "; push to object storage")
+            + (instead if folder.name == PARTS else f"; push to object storage{kept}")
         )
     name, size = max(sizes.items(), key=lambda one: one[1])
     if size > MOST_BYTES:

@@ -241,6 +241,15 @@ def test_compact_makes_room(tmp_path, served, monkeypatch):
     assert actstore.open(URL).state == actstore.open(made).state
 
 
+def test_more_records_than_a_folder_takes_are_not_sent_to_compact(tmp_path, served, monkeypatch):
+    made = making.store(tmp_path / "s", 12).path
+    monkeypatch.setattr(publishing, "MOST_ENTRIES", 11)
+    for _ in range(2):
+        with pytest.raises(ActstoreError, match=r"/commits: 1\d entries.*; push to object storage \(compact keeps"):
+            publish(made, URL)
+        list(compaction.compact(made))
+
+
 def test_the_viewer_finds_the_tables(made, served, tmp_path):
     """As the library reads them that the viewer is made with, by the head of the card."""
     publish(made, URL)
