@@ -42,7 +42,7 @@ def overlaps_left(x, y, k, asked=None):
     for own in asked:
         for j in ten[own][:k]:
             beyond[own, j] += (alike(own, j) - others(own, j)) / (len(asked) * k)
-    drawn, known = signs(n).astype(float), len(ten[asked[0]])
+    drawn, known = np.concatenate([*signs(n)], axis=1).astype(float), len(ten[asked[0]])
     return LeftOut(without, np.einsum("id,ij,jd->d", drawn, beyond, drawn) * np.sqrt((known - 1) / known))
 
 

@@ -100,8 +100,8 @@ def label_overlap_without(neighbors: Neighbors, y: ArrayLike, k: int, order: Int
     count twice: most of the spread is theirs where labels are random, and where k is 1 or 2.
 
     >>> x, y = np.array([[0.0], [1.0], [3.0], [7.0]]), np.array([0, 0, 1, 1])
-    >>> label_overlap_without(nearest(x, 2), y, 2).without.tolist()
-    [0.5, 0.5, 0.5, 0.5]
+    >>> label_overlap_without(nearest(x, 2), y, 2).without.round(3).tolist()
+    [0.167, 0.333, 0.667, 0.333]
     """
     alike = _alike(neighbors, y).astype(np.float64)
     known = alike.shape[1]
@@ -112,9 +112,14 @@ def label_overlap_without(neighbors: Neighbors, y: ArrayLike, k: int, order: Int
     left = np.full(neighbors.n, m)
     without[neighbors.points] -= own
     left[neighbors.points] -= 1
-    drawn = signs(neighbors.n)[slice(None) if order is None else order]
+    numbers = np.arange(neighbors.n) if order is None else order
     pairs = csr_array((beyond.astype(np.float32).ravel(), near.ravel(), np.arange(0, m * k + 1, k)), (m, neighbors.n))
-    of_draws = np.einsum("id,id->d", drawn[neighbors.points], pairs @ drawn, dtype=np.float64)
+    of_draws = np.concatenate(
+        [
+            np.einsum("id,id->d", drawn[neighbors.points], pairs @ drawn, dtype=np.float64)
+            for drawn in (some[numbers] for some in signs(neighbors.n))
+        ]
+    )
     # Of what a neighbour is and the mean of the others, as many as are known less one, the latter's spread is left out.
     return LeftOut(without / (left * k), of_draws * np.sqrt(1 - 1 / known) / (m * k))
 

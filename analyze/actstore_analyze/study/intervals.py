@@ -1,6 +1,6 @@
 """95 % intervals: of shares, and of statistics of samples, which are what is independent; their positions are not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import atanh, exp, isqrt, log, nan, sqrt, tanh
 from typing import Any, NamedTuple
 
@@ -39,7 +39,8 @@ __all__ = [
     "wilson",
 ]
 
-RESAMPLES, SUBSAMPLES, SIGNS, SEED = 1000, 50, 400, 0
+RESAMPLES, SUBSAMPLES, SEED = 1000, 50, 0
+SIGNS, AT_ONCE = 400, 40
 FEW = 20  # halves, of what takes long of each
 Z = 1.959964
 JACKKNIFE = (
@@ -106,7 +107,7 @@ NO_PAIRS = np.zeros(1)
 class LeftOut(NamedTuple):
     """What a statistic of n samples is without each of them, without (n,), and what their pairs do to it.
 
-    pairs (SIGNS,): for each draw of `signs` (n, SIGNS) the sum over pairs of samples of what the pair does beyond
+    pairs (SIGNS,): for each draw of `signs` the sum over pairs of samples of what the pair does beyond
     either sample alone, times both signs. The mean of its square is the sum of the squares of what pairs do, and sums
     of several places add up, as those of pairs would, of which there are too many to keep.
     """
@@ -133,9 +134,11 @@ class LeftOut(NamedTuple):
         return cls(*(np.mean(one, axis=0) for one in zip(*found, strict=True)))
 
 
-def signs(n: int) -> NDArray[np.float32]:
-    """SIGNS draws of a sign for each of n samples, (n, SIGNS), the same for the same n."""
-    return np.random.default_rng(SEED).choice(np.array([-1, 1], np.float32), (n, SIGNS))
+def signs(n: int) -> Iterator[NDArray[np.float32]]:
+    """SIGNS draws of a sign for each of n samples, some at a time (n, AT_ONCE), the same for the same n."""
+    rng = np.random.default_rng(SEED)
+    for _ in range(0, SIGNS, AT_ONCE):
+        yield rng.choice(np.array([-1, 1], np.float32), (n, AT_ONCE))
 
 
 def once(variance: float, of_pairs: float) -> float:
