@@ -13,6 +13,7 @@ __all__ = ["proposed"]
 
 Vectors = NDArray[np.float32]
 _MANY, _WIDE = 10_000, 256  # points and values of each from which on what is saved is more than what it takes
+_TRIED = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # directions
 _ASKED, _SAMPLE = 128, 1024  # points of the probe, and points that they are held against
 # What a pair costs beside its product, in products' values: a bound, and a distance of itself, in values and at all.
 _BOUND, _APART, _ALONE = 70, 32, 7000
@@ -41,15 +42,15 @@ def _is_worth(n: int, d: int, width: int) -> bool:
 def _probed(centred: Vectors, k: int) -> Floats | None:
     """As many leading directions (d, r) as make the search cheapest, told from a few points; None where none do."""
     n, d = centred.shape
-    most = min(d // 4, n // 64, 1024)
+    most = min(d // 2, n // 64, 1024)
     step = n // _SAMPLE
     sample, asked = centred[::step], centred[1 :: max(step, n // _ASKED)]
     directions = leading(centred[:: max(1, n // (4 * most))], most)
     halves = np.vecdot(centred, centred) / 2
     among = products(centred, halves, slice(1, n, max(step, n // _ASKED)), slice(0, n))
     kth = -2 * np.partition(among, n - 1 - k, axis=1)[:, n - 1 - k, None]
-    costs = {0: float(d)}
-    for r in (2**power for power in range(5, most.bit_length())):
+    costs = {0: float(d + _BOUND)}
+    for r in (tried for tried in _TRIED if tried <= most):
         some = directions[:, :r]
         left = float((faiss.pairwise_distances(shadows(asked, some), shadows(sample, some)) <= kth).mean())
         costs[r] = r * (1 + 4 * d / n) + _BOUND + 1.5 * left * (_APART * d + _ALONE)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from actstore_analyze.neighbors.exact import blocks
 from actstore_analyze.neighbors.neighbors import Floats, Ints
@@ -18,8 +19,9 @@ _SPLIT = 16  # directions along which cells are cut
 
 def leading(sample: Vectors, r: int) -> Floats:
     """About the r directions (d, r) in which points vary most, the first most of all; orthonormal in float64."""
-    directions = randomized_svd(sample, r, n_iter=2, power_iteration_normalizer="QR", random_state=0)[2]
-    orthonormal: Floats = np.linalg.qr(directions.T.astype(np.float64))[0]
+    with threadpool_limits(1, user_api="blas"):  # of many small steps, in which threads wait for each other
+        directions = randomized_svd(sample, r, n_iter=2, power_iteration_normalizer="QR", random_state=0)[2]
+        orthonormal: Floats = np.linalg.qr(directions.T.astype(np.float64))[0]
     return orthonormal
 
 
