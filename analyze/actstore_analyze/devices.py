@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -79,7 +78,7 @@ class Torch:
 
     def put(self, x: NDArray[Any], /) -> Any:
         """See Device."""
-        return self.xp.from_numpy(np.ascontiguousarray(x)).to(self.name)
+        return self.xp.from_numpy(np.require(x, requirements=("C", "W"))).to(self.name)
 
     def get(self, x: Any, /) -> NDArray[Any]:
         """See Device."""
@@ -113,10 +112,10 @@ def checked(name: str) -> str:
     return name
 
 
-@cache
 def opened(name: str) -> Device:
     """The device of a name that was `checked`, whose products of float32 are float32's and no less.
 
+    It is looked at each time, since a program may let PyTorch take TF32 in between; it is switched off, and stays so.
     ActstoreError for a GPU that rounds the factors to TF32 though it is told not to.
     """
     if name == CPU:
