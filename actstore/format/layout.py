@@ -91,6 +91,11 @@ class ArraySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """How many chunks the index of a shard lists; those beyond the last layer are absent."""
         return self.shards[0] * self.chunks_per_layer
 
+    def chunks_in_shard(self, layer: int) -> int:
+        """How many chunks the shard that holds a layer has."""
+        first = layer // self.shards[0] * self.shards[0]
+        return min(self.shards[0], self.shape[0] - first) * self.chunks_per_layer
+
     @property
     def n_chunks(self) -> int:
         """How many chunks the array has."""

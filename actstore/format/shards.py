@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import google_crc32c
 import numcodecs.blosc  # type: ignore[import-untyped]
@@ -20,6 +20,13 @@ from actstore.storage import local
 ENTRY = np.dtype([("offset", "<u8"), ("size", "<u8")])  # one chunk in the index of a shard
 ABSENT = 2**64 - 1  # offset and size of a chunk that was never written
 CHECKSUM = 4  # bytes: crc32c, little-endian, behind every chunk and behind the index
+
+
+class Asked(NamedTuple):
+    """What is going to be read of a shard: layers by their index, and a share of its chunks, [0, 1]."""
+
+    layers: frozenset[int]
+    share: float
 
 
 class Source(Protocol):

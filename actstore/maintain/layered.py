@@ -38,9 +38,8 @@ class Vectors:
     def __getitem__(self, layers: slice, /) -> NDArray[np.float32]:
         chosen = range(self.shape[0])[layers]
         out = np.empty((len(chosen), *self.shape[1:]), np.float32)
-        for index, layer in enumerate(chosen):
-            for piece in self._pieces:
-                piece.array.take(layer, piece.places, out[index], piece.targets)
+        for piece in self._pieces:
+            piece.array.take(chosen, piece.places, [*out], piece.targets)
         return out
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from actstore.storage.objects import Storage
 
-__all__ = ["Far", "together"]
+__all__ = ["Far", "Held", "together"]
 
 APART = 2**20  # bytes between two stretches that are read in one request
 LONGEST = 2**24  # bytes of one request
@@ -52,6 +52,20 @@ class Far:
                 break
             window.append((begin, until))
         return window
+
+
+class Held:
+    """All bytes of a shard, in memory."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def expect(self, stretches: Sequence[tuple[int, int]]) -> None:
+        """See `shards.Source`."""
+
+    def read(self, start: int, size: int) -> bytes:
+        """See `shards.Source`."""
+        return self._content[start : start + size]
 
 
 def together(stretches: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

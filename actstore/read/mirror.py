@@ -24,7 +24,7 @@ from actstore.format import checkpoint, commits, records, results, shards
 from actstore.format.commits import Commit, File
 from actstore.format.header import Header
 from actstore.format.names import CHECKPOINT, COMMIT_NAME, COMMITS, HEADER, OWNED, PARTS, RECORD_BYTES, RESULTS, TABLES
-from actstore.read.far import Far
+from actstore.read.far import Far, Held
 from actstore.storage import anywhere, cache, local, objects
 
 __all__ = ["Mirror", "opened"]
@@ -35,7 +35,8 @@ TRIES = 2  # a connection may have garbled the first
 SMALL = 2**20  # bytes of a shard that is fetched whole: a request takes the time of so many
 LAYERS_BY_RANGES = 3  # of a shard; where one more is wanted, the shard is fetched whole
 LAYERS_OF_WEB = 1  # of a web server or the Hub, which may count requests
-ROOM = 10  # a shard is kept where this many of its size are free
+WHOLE = 2**28  # bytes of a shard that is read in one request without being kept
+ROOM = 10  # shards are kept where this many times the size of the store is free
 RESULTS_BYTES = 2**25  # beside tables, in the file that holds them
 NOT_NAMES = re.compile(r"[^A-Za-z0-9._-]|^\.+$")  # of a folder
 COPY = "remove it there, if it is, and actstore push the store again"
@@ -85,6 +86,7 @@ class Mirror:
         self._tails: dict[str, bytes] = {}  # indexes of shards
         self._layers: dict[str, set[int]] = {}  # of shards, that were read by ranges
         self._tables: dict[str, File] = {}
+        self._size = 0  # bytes of all parts
         self._gathered, self._gathering = False, threading.Lock()
 
     def __reduce__(self) -> tuple[Callable[[str, Path], "Mirror"], tuple[str, Path]]:
@@ -259,6 +261,7 @@ class Mirror:
     def expect(self, header: Header, found: Sequence[Commit]) -> None:
         """The tables of these commits and those of the header are going to be read: together."""
         self._tables = {name: file for name, file in header.files.items() if name.endswith(".parquet")}
+        self._size = sum(file.size for commit in found for file in commit.files.values())
         for commit in found:
             self._tables |= {f"{PARTS}/{commit.part}/{name}": commit.files[name] for name in commits.TABLES}
 
@@ -306,21 +309,26 @@ class Mirror:
             local.discard(packed)
 
     @contextmanager
-    def shard(self, name: str, file: File, n_chunks: int, layer: int) -> Iterator[shards.Shard]:
-        """A shard, to read a layer of it: by ranges, or the whole of it where so many layers were read before."""
+    def shard(self, name: str, file: File, n_chunks: int, asked: shards.Asked) -> Iterator[shards.Shard]:
+        """A shard, to read some of it: by ranges, or in one request where nearly all of it is asked for.
+
+        It is kept where so many of its layers were asked for before, and the disk has room for the store.
+        """
         seen = self._layers.setdefault(name, set())
         most = LAYERS_OF_WEB if self.storage.web else LAYERS_BY_RANGES
-        whole = file.size <= SMALL or len(seen | {layer}) > most
-        if whole and not self._is_kept(name) and shutil.disk_usage(self.folder).free > ROOM * file.size:
+        many = file.size <= SMALL or len(seen | asked.layers) > most
+        if many and not self._is_kept(name) and shutil.disk_usage(self.folder).free > ROOM * self._size:
             self._fetch(name, file)
+        nearly_all = (1 - asked.share) * file.size <= SMALL or (self.storage.web and len(asked.layers) > most)
+        is_whole = nearly_all and file.size <= WHOLE
         with ExitStack() as entered:
             try:
-                read = self._near if self._is_kept(name) else self._far
+                read = self._near if self._is_kept(name) else self._whole if is_whole else self._far
                 shard = entered.enter_context(read(name, file, n_chunks))
             except objects.NoStretchesError:
                 self._fetch(name, file)
                 shard = entered.enter_context(self._near(name, file, n_chunks))
-            seen.add(layer)
+            seen |= asked.layers
             yield shard
 
     def _is_kept(self, name: str) -> bool:
@@ -337,6 +345,19 @@ class Mirror:
             path.unlink(missing_ok=True)
             where = f"{self.url}/{name}"
             raise CorruptError(f"{path}: this copy of {where} was damaged, and is removed; run it again") from None
+
+    @contextmanager
+    def _whole(self, name: str, file: File, n_chunks: int) -> Iterator[shards.Shard]:
+        """A shard that is read in one request, and not kept."""
+        yield shards.Shard(f"{self.url}/{name}", Held(self._content(name, file)), file.size, n_chunks)
+
+    def _content(self, name: str, file: File) -> bytes:
+        for _ in range(TRIES):
+            blocks: list[bytes] = []
+            with suppress(_OtherError):
+                self._read(name, file, blocks.append)
+                return b"".join(blocks)
+        raise self._differs(name)
 
     @contextmanager
     def _far(self, name: str, file: File, n_chunks: int) -> Iterator[shards.Shard]:

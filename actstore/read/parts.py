@@ -1,6 +1,6 @@
 """Parts: the committed batches of a store, for reading."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from actstore.format.tables import kinds_of, read_arrow, read_table
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from actstore.format.shards import Shard
+    from actstore.format.shards import Asked, Shard
     from actstore.read.arrays import ArrayReader
     from actstore.read.mirror import Mirror
 
@@ -131,9 +131,9 @@ class Part:
         if (mirror := self.mirror) is None:
             return ArrayReader(self._plain_folder, name, spec)
 
-        def far(layer: int) -> "AbstractContextManager[Shard]":
-            shard = f"{name}/{spec.shard_of(layer)}"
-            return mirror.shard(self._at(shard), self.commit.files[shard], spec.chunks_per_shard, layer)
+        def far(asked: "Asked") -> "AbstractContextManager[Shard]":
+            shard = f"{name}/{spec.shard_of(min(asked.layers))}"
+            return mirror.shard(self._at(shard), self.commit.files[shard], spec.chunks_per_shard, asked)
 
         return ArrayReader(self.folder, name, spec, far)
 
@@ -165,10 +165,15 @@ class Part:
         return Places(row_ids, names, codes, places)
 
     def take(
-        self, kind: str, row_ids: NDArray[np.int64], chosen: NDArray[np.int64], first: int, out: NDArray[np.float32]
+        self,
+        kind: str,
+        row_ids: NDArray[np.int64],
+        chosen: NDArray[np.int64],
+        firsts: Sequence[int],
+        outs: Sequence[NDArray[np.float32]],
     ) -> None:
-        """Fill out[chosen] with the vectors of row_ids[chosen]: `kind` (residual, keys, values) at index `first` of its
-        layers or blocks. Raises ActstoreError for rows without such vectors.
+        """Fill out[chosen] of each of `outs` with the vectors of row_ids[chosen]: `kind` (residual, keys, values), at
+        an index of `firsts` of its layers or blocks. Raises ActstoreError for rows without such vectors.
         """
         known = self.places
         wanted = row_ids[chosen]
@@ -182,4 +187,4 @@ class Part:
             of_role, name = np.flatnonzero(codes == code), f"{kind}/{known.roles[code]}"
             if name not in self.commit.arrays:
                 raise ActstoreError(f"{self.store}: role '{known.roles[code]}' has {MISSING[kind]}")
-            self.array(name).take(first, known.places[index[of_role]], out, chosen[of_role])
+            self.array(name).take(firsts, known.places[index[of_role]], outs, chosen[of_role])

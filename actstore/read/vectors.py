@@ -53,29 +53,29 @@ class Vectors:
 
     def residual(self, rows: Rows, layer: int) -> NDArray[np.float32]:
         """Vectors (n, d) of rows at one layer."""
-        return self._take("residual", rows, self.header.layer_index(layer), self.header.d_model)
+        return self._take("residual", rows, [self.header.layer_index(layer)], self.header.d_model)[:, 0]
 
     def residuals(self, rows: Rows, layers: Sequence[int]) -> NDArray[np.float32]:
         """Vectors (n, len(layers), d) of rows."""
-        row_ids, indices = row_ids_of(rows), [self.header.layer_index(layer) for layer in numbers(layers, "layers")]
-        n_bytes = 4 * len(row_ids) * len(indices) * self.header.d_model
-        self.limits.check_array(2 * n_bytes, f"{len(row_ids)} vectors at {len(indices)} layers", "ask for fewer layers")
-        out = np.empty((len(row_ids), len(indices), self.header.d_model), np.float32)
-        for place, index in enumerate(indices):
-            out[:, place] = self._take("residual", row_ids, index, self.header.d_model)
-        return out
+        indices = [self.header.layer_index(layer) for layer in numbers(layers, "layers")]
+        return self._take("residual", rows, indices, self.header.d_model)
 
     def of_block(self, kind: str, rows: Rows, block: int) -> NDArray[np.float32]:
         """Keys or values (n, key heads * head width) of rows in one block."""
-        return self._take(kind, rows, self.header.block_index(block), self._width(kind))
+        return self._take(kind, rows, [self.header.block_index(block)], self._width(kind))[:, 0]
 
-    def _take(self, kind: str, rows: Rows, first: int, width: int) -> NDArray[np.float32]:
-        """Vectors (n, width) of a kind of array, at index `first` of its layers or blocks."""
-        row_ids = row_ids_of(rows)
+    def _take(self, kind: str, rows: Rows, firsts: Sequence[int], width: int) -> NDArray[np.float32]:
+        """Vectors (n, len(firsts), width) of a kind of array, at indices of its layers or blocks: of each part in one
+        read.
+        """
+        row_ids, many = row_ids_of(rows), len(firsts) > 1
+        what = f"{len(row_ids)} vectors" + (f" at {len(firsts)} layers" if many else "")
         instead = "read them by store.batches" if kind == "residual" else "ask for fewer rows at a time"
-        self.limits.check_array(4 * len(row_ids) * width, f"{len(row_ids)} vectors", instead)
-        out = np.empty((len(row_ids), width), np.float32)
-        self._each(lambda one: one[0].take(kind, row_ids, one[1], first, out), [*self._by_part(row_ids)])
+        n_bytes = 4 * len(row_ids) * len(firsts) * width
+        self.limits.check_array(n_bytes, what, "ask for fewer layers" if many else instead)
+        out = np.empty((len(row_ids), len(firsts), width), np.float32)
+        outs = [out[:, at] for at in range(len(firsts))]
+        self._each(lambda one: one[0].take(kind, row_ids, one[1], firsts, outs), [*self._by_part(row_ids)])
         return out
 
     def _width(self, kind: str) -> int:

@@ -119,7 +119,7 @@ def test_vectors_are_taken_in_any_order(tmp_path, monkeypatch, places, dtype):
     chosen = np.array(places, np.int64)
     for targets in (np.arange(len(chosen)) + 1, np.arange(len(chosen))[::-1].copy(), 2 * np.arange(len(chosen))):
         out = np.full((20, 8), -1, np.float32)
-        reader.take(1, chosen, out, targets)
+        reader.take([1], chosen, [out], targets)
         expected = np.full((20, 8), -1, np.float32)
         expected[targets] = values[1, chosen]
         np.testing.assert_array_equal(out, expected)
