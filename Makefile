@@ -16,7 +16,7 @@ BUCKETS = $(addprefix tests/,store/read/test_remote.py store/write/test_far_writ
   store/commands/test_cached.py extract/run/test_far_extract.py)
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo demo-real test test-slow test-oldest docs dist models fuzz fuzz-commands lint bench bench-gpu bench-quick clean
+.PHONY: help demo demo-real test test-slow test-oldest docs dist models fuzz fuzz-commands lint bench bench-gpu bench-quick bench-remote clean
 
 help: ## say what each word does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -115,6 +115,9 @@ bench-gpu: $(VENV)/.dev ## measure extraction and measures on a GPU, in less tha
 
 bench-quick: $(VENV)/.dev ## the same with small sizes, in less than two minutes
 	$(BIN)/python tests/bench --quick
+
+bench-remote: $(VENV)/.dev ## measure a store of 5 GB at a URL of this machine: requests and bytes beside those that are said (minutes)
+	$(BIN)/python tests/bench/remote.py
 
 clean: ## remove environments and what the demo, the benchmark and the documentation wrote
 	rm -rf $(VENV) $(MODELS) $(OLDEST) $(DADAPY) demo demo-real bench docs/_build docs/shown

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parent / "bench"
-PROGRAMS = ["startup", "store", "index", "measures", "extraction", "rivals", "dadapy", "replay"]
+PROGRAMS = ["startup", "store", "index", "measures", "extraction", "rivals", "dadapy", "replay", "remote"]
 TINY = ["--device", "cpu", "--shape", "small", "--samples", "4", "--batch-sizes", "2,1"]
 
 pytestmark = pytest.mark.slow

@@ -1,8 +1,9 @@
 """Calls of `actstore attention`: where in the image the text looks, at each layer."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import groupby
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -14,12 +15,17 @@ from actstore.store import Store
 from actstore_analyze.attention import bands
 from actstore_analyze.attention.measure import cross_modal_from_mass, singled_out
 from actstore_analyze.published import curves
-from actstore_analyze.study import held
+from actstore_analyze.study import held, pieces
 from actstore_analyze.study.intervals import LeftOut, jackknifed
 from actstore_analyze.study.selection import Say
-from actstore_analyze.study.study import EVERYTHING, PerLayer, WithInterval, depth, n_layers
+from actstore_analyze.study.study import EVERYTHING, WithInterval, depth, n_layers
+from actstore_analyze.study.summed import Missing, States, Summed, add, totals
 
 __all__ = ["INTERNAL", "CrossModal", "Unit", "masses", "names"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
 INTERNAL = "internal image"  # the positions that no single one of which draws much
 USUAL_THRESHOLD = 0.01
 MOST_SINGLED = 6  # besides those that are named: more bands than that do not read
@@ -31,6 +37,7 @@ COLUMNS_ALONE = ", only attention to {}, whose shares cannot be told without tha
 JACKKNIFE = "Interval of a share: 95 %, of the jackknife over samples, normal on the scale of logits."
 BAND = ("condition", "layer", "name")
 KEY = ("sample_id", "condition")
+MASS = "attention/mass"
 
 
 class Unit(NamedTuple):
@@ -47,8 +54,48 @@ class Unit(NamedTuple):
     layer: int
 
 
+class Place(NamedTuple):
+    """Samples of a part of the store, by its number: their places in its arrays (n,), and the first positions (n,)."""
+
+    part: int
+    at: Ints
+    first: Ints
+
+
+class Piece(NamedTuple):
+    """Some parts, of units whose numbers these are by layer; so many positions are looked at.
+
+    bands: of each position the number of its band, where samples are summed up by those.
+    """
+
+    places: list[Place]
+    numbers: dict[int, int]
+    length: int
+    bands: Ints | None = None
+
+
+@dataclass(frozen=True)
+class Mass:
+    """Attention (positions,) of the text of samples, summed over samples."""
+
+    total: Floats
+
+    def __add__(self, other: "Mass") -> "Mass":
+        return Mass(self.total + other.total)
+
+
+@dataclass(frozen=True)
+class Banded:
+    """Attention (samples, bands) of each sample's text."""
+
+    each: Floats
+
+    def __add__(self, other: "Banded") -> "Banded":
+        return Banded(np.concatenate([self.each, other.each]))
+
+
 @dataclass(frozen=True, kw_only=True)
-class CrossModal(WithInterval, PerLayer):
+class CrossModal(WithInterval, Summed):
     """The shares of the text's attention to the image that single positions and the rest of the image draw.
 
     names: roles whose positions are set apart whatever they draw, several positions of one as one band; a position of
@@ -67,6 +114,7 @@ class CrossModal(WithInterval, PerLayer):
     interval: str = "jackknife"
 
     measure: ClassVar[str] = "attention"
+    state_of: ClassVar[type[Mass]] = Mass
 
     @classmethod
     def of(
@@ -186,13 +234,39 @@ class CrossModal(WithInterval, PerLayer):
                 "one: choose it, --picture 1"
             )
 
-    def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
+    def pieces(self, store: Store, units: Sequence[Unit]) -> list[Piece]:
+        """Some parts of the store, of all layers."""
+        found = []
+        for _, each in groupby(enumerate(units), key=lambda one: one[1].condition):
+            own = {unit.layer: (number, unit) for number, unit in each}
+            unit = next(iter(own.values()))[1]
+            numbers = {layer: number for layer, (number, _) in own.items()}
+            found += [Piece(some, numbers, _length(unit)) for some in _together(store, _places(store, unit), len(own))]
+        return found
+
+    def states(self, store: Store, piece: Piece) -> States[Mass]:
+        """The mass at each layer."""
+        found: States[Mass] = {}
+        for layer, number in piece.numbers.items():
+            if layer < store.header.image_from:
+                found[number] = held.NothingHeldError(held.left_out(store))
+        for layer, mass in _masses(store, piece, [one for one in piece.numbers if one >= store.header.image_from]):
+            add(found, piece.numbers[layer], Mass(mass.sum(axis=0, dtype=np.float64)))
+        return found
+
+    def banded(self, store: Store, piece: Piece) -> States[Banded]:
+        """The mass of each sample in each band, at each layer."""
+        found: States[Banded] = {}
+        bands = piece.bands
+        assert bands is not None, "these pieces have bands"
+        for layer, mass in _masses(store, piece, [*piece.numbers]):
+            each = [mass[:, bands == band].sum(axis=1) for band in range(bands.max() + 1)]
+            add(found, piece.numbers[layer], Banded(np.column_stack(each).astype(np.float64)))
+        return found
+
+    def row(self, store: Store, unit: Unit, total: Mass) -> pl.DataFrame:
         """condition, layer, depth, name, position, share, n: a row for each position."""
-        if unit.layer < store.header.image_from:
-            raise held.NothingHeldError(held.left_out(store))
-        f = cross_modal_from_mass(
-            _mass(store, unit)[None, None], unit.spans["last"][0] - unit.spans["first"][0], initial=0
-        )
+        f = cross_modal_from_mass(total.total[None, None], _length(unit) - 1, initial=0)
         called, positions = names(unit, f.shape[1])
         place = {"condition": unit.condition, "layer": unit.layer, "depth": depth(store, unit.layer)}
         return pl.DataFrame(
@@ -207,12 +281,15 @@ class CrossModal(WithInterval, PerLayer):
         low, high: 95 % interval, of the jackknife over samples; NULL for a share of 0 or 1, and for one sample.
         """
         table = super().table(store, say=say)
-        bands = table.group_by("condition").agg(pl.col("name").unique())
-        named = {condition: {*names} for condition, names in bands.iter_rows()}
+        told = table.group_by("condition").agg(pl.col("name").unique())
+        named = {condition: {*names} for condition, names in told.iter_rows()}
         units = self.units(store, say=lambda _: None) if self.has_interval else []
         units = [unit for unit in units if unit.layer >= store.header.image_from]
         ends = pl.DataFrame(schema={**{one: table.schema[one] for one in BAND}, "low": pl.Float64, "high": pl.Float64})
-        found = self.mapped(store, partial(_ends, named=named), units)
+        bands = [_bands(unit, named[unit.condition]) for unit in units]
+        cut = [piece._replace(bands=bands[min(piece.numbers.values())][1]) for piece in self.pieces(store, units)]
+        each = totals(self, store, self.question.banded, cut, Banded) if cut else {}
+        found = [_ends(unit, bands[number][0], each[number]) for number, unit in enumerate(units)]
         joined = table.join(pl.concat([ends, *found]), on=BAND, how="left", maintain_order="left")
         return joined.select(pl.exclude("n"), "n")
 
@@ -270,22 +347,29 @@ def _called(spans: pl.DataFrame, places: pl.DataFrame, named: Sequence[str], say
 
 def _attending(store: Store, layers: Sequence[int]) -> list[int]:
     """Those of the layers that attention reads: in other blocks, such as a state space, all of it is NaN."""
-    kept = [part.array("attention/mass") for part in store.parts if "attention/mass" in part.commit.arrays]
-    at = {layer: store.header.layer_index(layer) for layer in layers}
-    return [layer for layer in layers if any(np.isfinite(array.layer(at[layer])).any() for array in kept)]
+    left = [*layers]
+    for part in store.parts:
+        if left and MASS in part.commit.arrays:
+            mass = part.array(MASS).layers([*map(store.header.layer_index, left)])
+            left = [layer for layer, own in zip(left, mass, strict=True) if not np.isfinite(own).any()]
+    return [layer for layer in layers if layer not in left]
 
 
-def _ends(store: Store, unit: Unit, *, named: Mapping[str, set[str]]) -> pl.DataFrame:
+def _bands(unit: Unit, named: set[str]) -> tuple[list[str], Ints]:
+    """Names of bands, and of each position the number of its own."""
+    called, _ = names(unit, _length(unit))
+    kinds, bands = np.unique([name if name in named else INTERNAL for name in called], return_inverse=True)
+    return kinds.tolist(), bands
+
+
+def _ends(unit: Unit, kinds: Sequence[str], banded: Banded | Missing) -> pl.DataFrame:
     """BAND, low, high of the bands at one layer."""
-    called, _ = names(unit, unit.spans["last"][0] - unit.spans["first"][0] + 1)
-    band = np.array([name if name in named[unit.condition] else INTERNAL for name in called])
-    kinds = np.unique(band)
-    each = np.concatenate([np.column_stack([mass[:, band == name].sum(axis=1) for name in kinds])
-                           for _, mass in masses(store, unit)])  # fmt: skip
+    assert isinstance(banded, Banded), "layers that hold nothing were left out"
+    each = banded.each
     sums, whole = each.sum(axis=0), each.sum()
     without = (sums - each) / (whole - each.sum(axis=1, keepdims=True)) if len(each) > 1 else each
     rows = []
-    for name, share, left in zip(kinds.tolist(), (sums / whole).tolist(), without.T, strict=True):
+    for name, share, left in zip(kinds, (sums / whole).tolist(), without.T, strict=True):
         ends = jackknifed(share, LeftOut(left)) if 0 < share < 1 and len(each) > 1 else (None, None)
         rows.append((unit.condition, unit.layer, name, *ends))
     return pl.DataFrame(
@@ -295,31 +379,57 @@ def _ends(store: Store, unit: Unit, *, named: Mapping[str, set[str]]) -> pl.Data
     )
 
 
-def _mass(store: Store, unit: Unit) -> NDArray[np.float64]:
-    """Attention (positions,) of all samples' text, summed over samples."""
-    total = np.zeros(unit.spans["last"][0] - unit.spans["first"][0] + 1)
-    for _, mass in masses(store, unit):
-        total += mass.sum(axis=0, dtype=np.float64)
-    return total
+def _length(unit: Unit) -> int:
+    """How many positions are looked at."""
+    return int(unit.spans["last"][0] - unit.spans["first"][0]) + 1
+
+
+def _places(store: Store, unit: Unit) -> dict[int, pl.DataFrame]:
+    """Of parts, by their number, the samples of a unit, with `at`, the place of each."""
+    found: dict[int, pl.DataFrame] = {}
+    for number, part in enumerate(store.parts):
+        if MASS in part.commit.arrays:
+            own = part.samples().select(KEY).with_row_index("at").join(unit.spans, on=KEY, how="inner")
+            found |= {number: own} if own.height else {}
+    if (n := sum(own.height for own in found.values())) < unit.spans.height:
+        raise ActstoreError(f"layer {unit.layer}: attention mass is stored of {n} of {unit.spans.height} samples")
+    return found
+
+
+def _together(store: Store, places: dict[int, pl.DataFrame], n_layers: int) -> Iterator[list[Place]]:
+    """Parts that are read as one piece."""
+    each = {number: 4 * n_layers * math.prod(store.parts[number].commit.arrays[MASS].shape[1:]) for number in places}
+    most, filled = pieces.size(sum(each.values())), 0
+    some: list[Place] = []
+    for number, own in places.items():
+        if some and filled + each[number] > most:
+            yield some
+            some, filled = [], 0
+        some.append(Place(number, own["at"].cast(pl.Int64).to_numpy(), own["first"].cast(pl.Int64).to_numpy()))
+        filled += each[number]
+    yield some
+
+
+def _masses(store: Store, piece: Piece, layers: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Each layer with the attention (samples, positions) of the samples of a part, part after part."""
+    for place in piece.places:
+        array = store.parts[place.part].array(MASS)
+        step = max(1, pieces.BLOCK_BYTES // (4 * math.prod(array.spec.shape[1:])))
+        columns = place.first[:, None] + np.arange(piece.length)
+        for start in range(0, len(layers), step):
+            some = layers[start : start + step]
+            for layer, mass in zip(some, array.layers([*map(store.header.layer_index, some)]), strict=True):
+                yield layer, mass[place.at[:, None], columns]
 
 
 def masses(store: Store, unit: Unit) -> Iterator[tuple[list[str], NDArray[np.floating]]]:
     """Samples, and the attention (samples, positions) of their text, aligned at the first position looked at: a part at
     a time.
     """
-    layer = store.header.layer_index(unit.layer)
-    length = unit.spans["last"][0] - unit.spans["first"][0] + 1
-    found = 0
-    for part in store.parts:
-        at = part.samples().select(KEY).with_row_index("at").join(unit.spans, on=KEY, how="inner")
-        if not at.height or "attention/mass" not in part.commit.arrays:
-            continue
-        columns = at["first"].to_numpy()[:, None] + np.arange(length)
-        mass = part.array("attention/mass").layer(layer)[at["at"].to_numpy()[:, None], columns]
-        yield at["sample_id"].to_list(), mass
-        found += at.height
-    if found < unit.spans.height:
-        raise ActstoreError(f"layer {unit.layer}: attention mass is stored of {found} of {unit.spans.height} samples")
+    for number, own in _places(store, unit).items():
+        place = Place(number, own["at"].cast(pl.Int64).to_numpy(), own["first"].cast(pl.Int64).to_numpy())
+        for _, mass in _masses(store, Piece([place], {}, _length(unit)), [unit.layer]):
+            yield own["sample_id"].to_list(), mass
 
 
 def names(unit: Unit, count: int) -> tuple[list[str], list[int]]:

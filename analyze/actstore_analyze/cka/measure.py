@@ -209,7 +209,9 @@ def fewest(*, unbiased: bool) -> int:
 
 
 def mean(parts: Iterable[Vectors]) -> Floats:
-    """The mean (d,) of vectors (n, d) that come in parts; where all are the same it is that, without rounding."""
+    """The mean (d,) of vectors (n, d), or (L, d) of (n, L, d), that come in parts; where all are the same it is that,
+    without rounding.
+    """
     first, total, n = np.zeros(()), np.zeros(()), 0
     for x in parts:
         first = first if n else np.asarray(x[0], np.float64)

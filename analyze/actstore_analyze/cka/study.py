@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from actstore.store import Store
 from actstore_analyze import devices
 from actstore_analyze.cka.measure import COLUMNS, Sums, bounds, centred, check, fewest, mean
-from actstore_analyze.study import held
+from actstore_analyze.study import held, pieces
 from actstore_analyze.study.counterparts import Compared, counterpart, matched
 from actstore_analyze.study.intervals import Bounds
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_layers
@@ -201,12 +201,12 @@ class Cka(OnDevice, WithInterval, Compared):
 
 
 class _Side(NamedTuple):
-    """A role at one position, whose mean (d,) at each layer is known."""
+    """A role at one position, whose means (L, d) at each layer are known."""
 
     store: Store
     rows: pl.DataFrame
     layers: tuple[int, ...]
-    means: list[Floats]
+    means: Floats
 
     @classmethod
     def of(
@@ -216,15 +216,14 @@ class _Side(NamedTuple):
         rows = group.positions[place if len(group.positions) > 1 else 0].select("row_id")
         if like is not None and rows.equals(like.rows) and layers == like.layers:
             return like
-        step = max(1, BLOCK_BYTES // (4 * store.header.d_model))
-        means = [mean(held.residual(store, piece, layer) for piece in rows.iter_slices(step)) for layer in layers]
+        step = max(1, pieces.BLOCK_BYTES // (4 * store.header.d_model * len(layers)))
+        means = mean(held.residuals(store, piece, layers) for piece in rows.iter_slices(step))
         return cls(store, rows, layers, means)
 
     def centred(self, start: int, stop: int) -> Layers:
         """Vectors (rows, d) of some samples at each layer, less the mean of all."""
-        rows = self.rows[start:stop]
-        pairs = zip(self.layers, self.means, strict=True)
-        return [centred(held.residual(self.store, rows, layer), its) for layer, its in pairs]
+        x = held.residuals(self.store, self.rows[start:stop], self.layers)
+        return [centred(x[:, at], its) for at, its in enumerate(self.means)]
 
 
 def _ordered(group: Group, order: pl.Series) -> Group:

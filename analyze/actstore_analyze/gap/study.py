@@ -1,10 +1,10 @@
 """Calls of `actstore gap`: the cosines between text and image vectors at each layer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
-from operator import add
-from typing import ClassVar, NamedTuple, TypeVar
+from functools import partial
+from itertools import product
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,9 +19,11 @@ from actstore_analyze.published import curves
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, OnDevice, Prepared, WithInterval, depth
+from actstore_analyze.study.summed import Missing, S, States, Summed, total, totals
 
 __all__ = ["Gap", "Unit"]
-T = TypeVar("T")
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 PART_BYTES = 1 << 28  # of texts or images in memory at a time
 WOODRUFF = (
     "Interval: 95 %, of the median, by the jackknife over samples, each left out with its text and its image, of the "
@@ -42,8 +44,62 @@ class Unit(NamedTuple):
     layer: int
 
 
+class Some(NamedTuple):
+    """Some rows (n,) of the unit of a number, at its layer."""
+
+    number: int
+    layer: int
+    row_ids: Ints
+
+
+class Piece(NamedTuple):
+    """Some texts and some images of the unit of a number, at its layer; mean (d,): of all, where it is taken off.
+
+    start, image_start: the first of either among all. most: the cosine up to which pairs are counted, of samples: the
+    sample of each of all texts and of all images.
+    """
+
+    number: int
+    layer: int
+    text: Ints
+    image: Ints
+    start: int
+    image_start: int
+    mean: Floats | None
+    most: float = 0.0
+    samples: tuple[Ints, Ints] | None = None
+
+
+class Found(NamedTuple):
+    """Quartiles, and the 95 % interval of the median, where it has one."""
+
+    quartiles: Quartiles
+    ends: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many pairs have their cosine in each bin."""
+
+    bins: Ints
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.bins + other.bins)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The sum (d,) of n vectors."""
+
+    vectors: Floats
+    n: Ints
+
+    def __add__(self, other: "Mean") -> "Mean":
+        return Mean(self.vectors + other.vectors, self.n + other.n)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Gap(OnDevice, WithInterval, Prepared):
+class Gap(OnDevice, WithInterval, Prepared, Summed):
     """Quartiles of the cosines of text and image vectors, by layer."""
 
     text: str = TEXT
@@ -53,6 +109,7 @@ class Gap(OnDevice, WithInterval, Prepared):
     interval: str = "jackknife"
 
     measure: ClassVar[str] = "gap"
+    state_of: ClassVar[type[Counts]] = Counts
 
     @property
     def title(self) -> str:
@@ -92,25 +149,109 @@ class Gap(OnDevice, WithInterval, Prepared):
                 )
         return [Unit(one, layer) for one in found for layer in self.layers]
 
-    def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
+    def pieces(self, store: Store, units: Sequence[Unit]) -> list[Piece]:
+        """Some texts with some images; where the mean is taken off, it is summed up first."""
+        return self._pieces(store, units, lambda some: totals(self, store, self.question.sums, some, Mean))
+
+    def states(self, store: Store, piece: Piece) -> States[Counts]:
+        """The counts of the cosines."""
+        return self._of(store, piece, lambda *sides, **more: Counts(cosine_counts(*sides, **more)))
+
+    def shared(self, store: Store, piece: Piece) -> States[Shares]:
+        """The shares of samples."""
+        assert piece.samples is not None, "these pieces have samples"
+        return self._of(store, piece, partial(shares, most=piece.most, samples=piece.samples))
+
+    def sums(self, store: Store, some: Some) -> States[Mean]:
+        """What the mean vector is made of."""
+        try:
+            x = held.residual(store, some.row_ids, some.layer)
+        except held.NothingHeldError as error:
+            return {some.number: error}
+        return {some.number: Mean(x.sum(axis=0, dtype=np.float64), np.array(len(x)))}
+
+    def summed(self, store: Store, units: Sequence[Unit]) -> dict[int, Found | Missing]:
+        """Quartiles, of counts; then the interval of the median, of the shares of what is below it."""
+        cut = self.pieces(store, units)
+        counts = totals(self, store, self.question.states, cut, Counts)
+        found = {number: _quartiles(units[number], own) for number, own in counts.items() if isinstance(own, Counts)}
+        samples = {number: _samples(units[number]) for number in found if self.has_interval}
+        asked = {number: own for number, own in samples.items() if min(map(len, own)) > 2}
+        below = [
+            piece._replace(most=found[piece.number].median, samples=asked[piece.number])
+            for piece in cut
+            if piece.number in asked
+        ]
+        parts = totals(self, store, self.question.shared, below, Shares) if below else {}
+        told: dict[int, Found | Missing] = {}
+        for number, own in counts.items():
+            part = parts.get(number)
+            ends = bounds(own.bins, part.error) if isinstance(own, Counts) and isinstance(part, Shares) else None
+            told[number] = Found(found[number], ends) if isinstance(own, Counts) else own
+        return told
+
+    def counts(self, store: Store, unit: Unit) -> Ints:
+        """How many pairs have their cosine in each bin."""
+        return _there(total(self.states(store, piece) for piece in self._alone(store, unit))).bins
+
+    def shares(self, store: Store, unit: Unit, median: float) -> Shares:
+        """How many pairs each sample is in, and in how many whose cosine is at most the median; samples in the order of
+        their keys.
+        """
+        samples = _samples(unit)
+        asked = (piece._replace(most=median, samples=samples) for piece in self._alone(store, unit))
+        return _there(total(self.shared(store, piece) for piece in asked))
+
+    def _alone(self, store: Store, unit: Unit) -> list[Piece]:
+        """The pieces of one unit, in this process."""
+        return self._pieces(store, [unit], lambda each: total(self.sums(store, some) for some in each))
+
+    def _pieces(self, store: Store, units: Sequence[Unit], sums: Callable[[list[Some]], States[Mean]]) -> list[Piece]:
+        size = max(1, PART_BYTES // (4 * store.header.d_model))
+        sides = [(unit.sides.text["row_id"].to_numpy(), unit.sides.image["row_id"].to_numpy()) for unit in units]
+        some = [
+            Some(number, unit.layer, rows[start : start + size])
+            for number, unit in enumerate(units)
+            for rows in [np.concatenate(sides[number])]
+            for start in range(0, len(rows), size)
+        ]
+        means = sums(some) if self.center else {}
+        found = []
+        for number, (unit, (text, image)) in enumerate(zip(units, sides, strict=True)):
+            own = means.get(number)
+            mean = own.vectors / own.n if isinstance(own, Mean) else None
+            for i, j in product(range(0, len(text), size), range(0, len(image), size)):
+                if not (self.pairs == "matched" and i != j) and not (self.pairs == "lower" and i < j):
+                    found.append(Piece(number, unit.layer, text[i : i + size], image[j : j + size], i, j, mean))
+        return found
+
+    def _of(self, store: Store, piece: Piece, count: Callable[..., S]) -> States[S]:
+        """What is counted of the cosines of a piece."""
+        try:
+            text, image = (held.residual(store, rows, piece.layer) for rows in (piece.text, piece.image))
+        except held.NothingHeldError as error:
+            return {piece.number: error}
+        text, image = self.prepared(text, piece.mean), self.prepared(image, piece.mean)
+        starts = {"start": piece.start, "image_start": piece.image_start}
+        where = f"texts from {piece.start} and images from {piece.image_start}: " if any(starts.values()) else ""
+        try:
+            more = {"pairs": self.pairs, "absolute": self.absolute, "device": devices.opened(self.device)}
+            return {piece.number: count(text, image, **more, **starts)}
+        except UndefinedError as error:
+            return {piece.number: UndefinedError(f"{where}{error}")}
+        except ActstoreError as error:
+            raise ActstoreError(f"layer {piece.layer}: {where}{error}") from None
+
+    def row(self, store: Store, unit: Unit, total: Found | UndefinedError) -> pl.DataFrame:
         """condition, layer, depth, q25, median, q75, low, high, pairs, absolute, n_text, n_image: one row.
 
         low, high: the 95 % interval of the median, of the jackknife over samples; NULL for fewer than 3.
         """
         (text, image), layer = (unit.sides.text, unit.sides.image), unit.layer
-        found, reason = Quartiles(*[float("nan")] * 3), None
-        ends: tuple[float | None, float | None] = (None, None)
-        try:
-            counts = self.counts(store, unit)
-            found = quartiles(counts)
-            if self.has_interval and min(text.height, image.height) > 2:
-                ends = bounds(counts, self.shares(store, unit, found.median).error)
-        except UndefinedError as error:
-            reason = str(error)
-        except held.NothingHeldError:
-            raise
-        except ActstoreError as error:
-            raise ActstoreError(f"layer {layer}: {error}") from None
+        nothing = Found(Quartiles(*[float("nan")] * 3), None)
+        found, ends = nothing if isinstance(total, UndefinedError) else total
+        low, high = ends or (None, None)
+        reason = str(total) if isinstance(total, UndefinedError) else None
         return pl.DataFrame(
             {
                 "condition": unit.sides.condition,
@@ -119,8 +260,8 @@ class Gap(OnDevice, WithInterval, Prepared):
                 "q25": found.q25,
                 "median": found.median,
                 "q75": found.q75,
-                "low": pl.Series([ends[0]], dtype=pl.Float64),
-                "high": pl.Series([ends[1]], dtype=pl.Float64),
+                "low": pl.Series([low], dtype=pl.Float64),
+                "high": pl.Series([high], dtype=pl.Float64),
                 "pairs": self.pairs,
                 "absolute": self.absolute,
                 "n_text": text.height,
@@ -129,42 +270,23 @@ class Gap(OnDevice, WithInterval, Prepared):
             }
         )
 
-    def shares(self, store: Store, unit: Unit, median: float) -> Shares:
-        """How many pairs each sample is in, and in how many whose cosine is at most the median; samples in the order of
-        their keys.
-        """
-        keys = pl.concat([unit.sides.text["key"], unit.sides.image["key"]]).rank("dense").to_numpy().astype(int) - 1
-        samples = keys[: unit.sides.text.height], keys[unit.sides.text.height :]
-        counted = partial(shares, most=median, samples=samples)
-        return reduce(add, self._of_parts(store, unit, counted))
 
-    def counts(self, store: Store, unit: Unit) -> NDArray[np.int64]:
-        """How many pairs have their cosine in each bin."""
-        return sum(self._of_parts(store, unit, cosine_counts), np.zeros(1, np.int64))
+def _quartiles(unit: Unit, counts: Counts) -> Quartiles:
+    try:
+        return quartiles(counts.bins)
+    except ActstoreError as error:
+        raise ActstoreError(f"layer {unit.layer}: {error}") from None
 
-    def _of_parts(self, store: Store, unit: Unit, count: Callable[..., T]) -> Iterator[T]:
-        """What is counted of the cosines of each part of the texts with each of the images: two are in memory."""
-        device = devices.opened(self.device)
-        size = max(1, PART_BYTES // (4 * store.header.d_model))
-        mean = self._mean(store, unit, size) if self.center else None
-        for i, texts in enumerate(unit.sides.text.iter_slices(size)):
-            text = self.prepared(held.residual(store, texts, unit.layer), mean)
-            for j, images in enumerate(unit.sides.image.iter_slices(size)):
-                if (self.pairs == "matched" and i != j) or (self.pairs == "lower" and i < j):
-                    continue
-                image = self.prepared(held.residual(store, images, unit.layer), mean)
-                starts = {"start": i * size, "image_start": j * size}
-                try:
-                    yield count(text, image, pairs=self.pairs, absolute=self.absolute, device=device, **starts)
-                except ActstoreError as error:
-                    where = f"texts from {i * size} and images from {j * size}: " if i or j else ""
-                    raise type(error)(f"{where}{error}") from None
 
-    def _mean(self, store: Store, unit: Unit, size: int) -> NDArray[np.float64]:
-        """The mean vector (d,) of texts and images."""
-        rows = pl.concat([unit.sides.text["row_id"], unit.sides.image["row_id"]]).to_frame()
-        parts = (
-            held.residual(store, part, unit.layer).sum(axis=0, dtype=np.float64) for part in rows.iter_slices(size)
-        )
-        mean: NDArray[np.float64] = np.sum(list(parts), axis=0) / rows.height
-        return mean
+def _samples(unit: Unit) -> tuple[Ints, Ints]:
+    """The sample of each text and of each image, in the order of their keys."""
+    keys = pl.concat([unit.sides.text["key"], unit.sides.image["key"]]).rank("dense").to_numpy().astype(int) - 1
+    return keys[: unit.sides.text.height], keys[unit.sides.text.height :]
+
+
+def _there(found: States[S]) -> S:
+    """The sum of the only unit; raises what is missing of it."""
+    (own,) = found.values()
+    if isinstance(own, Missing):
+        raise own
+    return own

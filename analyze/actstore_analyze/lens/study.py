@@ -13,7 +13,7 @@ from actstore.format.lens import Lens
 from actstore.read.tokens import as_read
 from actstore.store import Store
 from actstore_analyze.lens.measure import Readings, read
-from actstore_analyze.study import answers, held
+from actstore_analyze.study import answers, held, pieces
 from actstore_analyze.study.intervals import BY_SAMPLE, by_sample, of_mean
 from actstore_analyze.study.selection import USUAL, Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import EVERYTHING, NO_INTERVAL, RESIDUAL, PerLayer, WithInterval, n_layers
@@ -111,7 +111,7 @@ class LogitLens(WithInterval, PerLayer):
         return [
             Unit(group.role, group.condition, own)
             for group in groups(rows, self.roles, say=say)
-            for own in _shares(sampled(group, self.positions, self.seed))
+            for own in _shares(store, sampled(group, self.positions, self.seed))
         ]
 
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
@@ -124,10 +124,14 @@ class LogitLens(WithInterval, PerLayer):
             raise held.NothingHeldError(held.left_out(store))
         layers += [last] if last in store.layers and last not in layers else []
         found = []
-        for piece in unit.rows.iter_slices(max(1, VECTORS // len(layers))):
-            x = np.stack([store.residual(piece, layer) for layer in layers])
-            at = layers.index(last) if last in layers else None
-            found.append(_long(piece, layers, _read(unit, lens, x, piece["token"].to_numpy(), at)))
+        at = layers.index(last) if last in layers else None
+        step = max(1, VECTORS // len(layers))
+        for block in unit.rows.iter_slices(max(step, pieces.BLOCK_BYTES // (4 * store.header.d_model * len(layers)))):
+            vectors = store.residual(block, layers=layers)
+            for start in range(0, block.height, step):
+                piece = block[start : start + step]
+                x = np.ascontiguousarray(vectors[start : start + step].swapaxes(0, 1))
+                found.append(_long(piece, layers, _read(unit, lens, x, piece["token"].to_numpy(), at)))
         long = pl.concat(found).filter(pl.col("layer").is_in(self.layers))
         long = long.join(store.vocabulary, left_on="top", right_on="token_id", how="left", maintain_order="left")
         said = pl.coalesce(as_read(long["token"], store.vocabulary["token"]), pl.format("#{}", "top")).alias("said")
@@ -228,11 +232,17 @@ def _tokens(store: Store, labels: Sequence[str], *, say: Say) -> dict[str, int]:
     return {label: found[label] for label in labels if label in found}
 
 
-def _shares(group: Group) -> list[pl.DataFrame]:
-    """The rows of a group, whole samples, some samples at a time."""
+def _shares(store: Store, group: Group) -> list[pl.DataFrame]:
+    """The rows of a group, whole samples, about SAMPLES at a time, those of a part together where they are no more."""
     rows = pl.concat(group.positions).select("row_id", "sample_id", "token").sort("row_id")
-    number = rows["sample_id"].rle_id() if group.positions[1:] else pl.int_range(rows.height, eager=True)
-    return rows.with_columns(share=number // SAMPLES).partition_by("share", maintain_order=True, include_key=False)
+    sample = rows["sample_id"].rle_id() if group.positions[1:] else pl.int_range(rows.height, eager=True)
+    part = pl.Series(pieces.part_of(store, rows["row_id"].to_numpy()))
+    number, first = pl.col("sample").cast(pl.Int64), pl.col("sample").min().over("part").cast(pl.Int64)
+    is_large = number.max().over("part") - first >= SAMPLES
+    some = first + (number - first) // SAMPLES * SAMPLES
+    share = pl.when(is_large).then(-1 - some).otherwise(first // SAMPLES * SAMPLES).alias("share")
+    shared = rows.with_columns(rows.with_columns(sample=sample, part=part).select(share))
+    return shared.partition_by("share", maintain_order=True, include_key=False)
 
 
 def _read(unit: Unit, lens: Lens, x: NDArray[np.float32], tokens: NDArray[np.int64], last: int | None) -> Readings:

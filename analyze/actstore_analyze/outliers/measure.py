@@ -15,6 +15,7 @@ from actstore_analyze.neighbors import parse
 __all__ = ["Magnitudes", "magnitudes"]
 
 Floats = NDArray[np.float64]
+CACHE_BYTES = 1 << 18  # float64 rows of a block
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,19 @@ class Magnitudes:
     @classmethod
     def of(cls, x: NDArray[np.number]) -> Self:
         """Of vectors x (n, d)."""
-        points = parse(x).astype(np.float64)
+        step = max(1, CACHE_BYTES // (8 * max(1, x.shape[-1])))
+        blocks = [x[start : start + step] for start in range(0, len(x), step)] or [x]
+        try:
+            each = [cls._of(parse(block).astype(np.float64)) for block in blocks]
+        except ActstoreError:
+            parse(x)  # says which of all rows it is
+            raise
+        norms = np.concatenate([one.norms for one in each])
+        absolute, squares = ((one.absolute for one in each), (one.squares for one in each))
+        return cls(norms, reduce(add, absolute), reduce(add, squares))
+
+    @classmethod
+    def _of(cls, points: Floats) -> Self:
         squares = points**2
         return cls(np.sqrt(squares.sum(axis=1)), np.abs(points).sum(axis=0), squares.sum(axis=0))
 

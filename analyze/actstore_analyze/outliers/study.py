@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
-from actstore_analyze.outliers.measure import magnitudes
-from actstore_analyze.study import held
+from actstore_analyze.outliers.measure import Magnitudes
+from actstore_analyze.study import held, pieces
 from actstore_analyze.study.selection import Say, known_roles
-from actstore_analyze.study.study import EVERYTHING, RESIDUAL, PerLayer, depth
+from actstore_analyze.study.study import EVERYTHING, RESIDUAL, depth
+from actstore_analyze.study.summed import States, Summed, add
 from actstore_analyze.study.units import PLACE
 
 __all__ = ["Outliers"]
 
+Vectors = NDArray[np.float32]
 
 COLUMNS = {
     **PLACE,
@@ -44,14 +47,23 @@ class Unit(NamedTuple):
     layer: int
 
 
+class Piece(NamedTuple):
+    """Some rows (n,) of a role, at the layers of some units, whose numbers these are."""
+
+    role: str
+    row_ids: NDArray[np.int64]
+    numbers: dict[int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
-class Outliers(PerLayer):
+class Outliers(Summed):
     """Quartiles of the norms, the largest dimension's share, and the dimensions far above the average one."""
 
     roles: tuple[str, ...]
     times: float = 10.0
 
     measure: ClassVar[str] = "outliers"
+    state_of: ClassVar[type[Magnitudes]] = Magnitudes
 
     @classmethod
     def of(cls, store: Store, *, roles: Sequence[str] | None = None, **asked: Any) -> Self:
@@ -98,21 +110,40 @@ class Outliers(PerLayer):
             for layer in self.layers
         ]
 
-    def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
+    def pieces(self, store: Store, units: Sequence[Unit]) -> list[Piece]:
+        """Some rows of a role and condition, at all layers where they are not too many."""
+        most, found = pieces.size(4 * store.header.d_model * sum(len(unit.row_ids) for unit in units)), []
+        for _, each in groupby(enumerate(units), key=lambda one: (one[1].role, one[1].condition)):
+            own = {unit.layer: (number, unit) for number, unit in each}
+            role, _, row_ids, _ = next(iter(own.values()))[1]
+            for rows, layers in pieces.cut(store, role, row_ids, [*own], most):
+                found.append(Piece(role, rows, {layer: own[layer][0] for layer in layers}))
+        return found
+
+    def states(self, store: Store, piece: Piece) -> States[Magnitudes]:
+        """The magnitudes of the vectors at each layer."""
+        found: States[Magnitudes] = {}
+        for rows, layers in pieces.cut(store, piece.role, piece.row_ids, [*piece.numbers], pieces.BLOCK_BYTES):
+            for layer, x in held.by_layer(store, rows, layers):
+                add(found, piece.numbers[layer], x if isinstance(x, held.NothingHeldError) else _of(piece, layer, x))
+        return found
+
+    def row(self, store: Store, unit: Unit, total: Magnitudes) -> pl.DataFrame:
         """One row: role, condition, layer, depth, norms, top_dim, top_share, top3_share, massive, massive_dims, n."""
-        role, condition, row_ids, layer = unit
-        try:
-            found = magnitudes(x for _, x in held.batches(store, row_ids, layer))
-        except held.NothingHeldError:
-            raise
-        except ActstoreError as error:
-            raise ActstoreError(f"role '{role}', layer {layer}: {error}") from None
-        quartiles = np.quantile(found.norms, [0.25, 0.5, 0.75]).tolist()
-        shares = np.sort(found.shares)[::-1].cumsum()
-        massive = found.massive(self.times).tolist()
+        role, condition, _, layer = unit
+        quartiles = np.quantile(total.norms, [0.25, 0.5, 0.75]).tolist()
+        shares = np.sort(total.shares)[::-1].cumsum()
+        massive = total.massive(self.times).tolist()
         row = (
-            *(role, condition, layer, depth(store, layer), *quartiles, float(found.norms.max())),
-            *(int(found.squares.argmax()), float(shares[0]), float(shares[:3][-1]), len(massive)),
-            *(",".join(map(str, massive)), len(found.norms)),
+            *(role, condition, layer, depth(store, layer), *quartiles, float(total.norms.max())),
+            *(int(total.squares.argmax()), float(shares[0]), float(shares[:3][-1]), len(massive)),
+            *(",".join(map(str, massive)), len(total.norms)),
         )
         return pl.DataFrame([row], schema=COLUMNS, orient="row")
+
+
+def _of(piece: Piece, layer: int, x: Vectors) -> Magnitudes:
+    try:
+        return Magnitudes.of(x)
+    except ActstoreError as error:
+        raise ActstoreError(f"role '{piece.role}', layer {layer}: {error}") from None

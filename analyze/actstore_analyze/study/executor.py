@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -18,7 +18,7 @@ from actstore.store import Store
 from actstore_analyze.study import abroad, engines
 from actstore_analyze.study.kept import Kept
 
-__all__ = ["mapped"]
+__all__ = ["mapped", "streamed"]
 
 POLL = 2.0  # seconds after which an engine is asked whether it goes on
 T = TypeVar("T")
@@ -45,7 +45,8 @@ def mapped(
 ) -> list[T]:
     """function(store, unit) of each unit, in their order, by `jobs` processes that see the store as it was opened.
 
-    What was done before an error or an interruption is kept, if it is a table or a text, and the same call goes on.
+    What was done before an error or an interruption is kept, if it is a table, a text or arrays by name, and the same
+    call goes on.
 
     The function and the units are pickled for other processes; a module's function and a method of a dataclass can be.
     Where a process dies, the units that are left are done one at a time, which is warned of; raises ActstoreError where
@@ -53,10 +54,25 @@ def mapped(
     executor: whose processes do it instead, here or on other machines that see the store at the same path; or a name,
     as `engines` has them. Raises ActstoreError where they go, and where they would not have the same table.
     """
+    return list(streamed(store, function, units, jobs=jobs, executor=executor))
+
+
+def streamed(
+    store: Store,
+    function: Callable[[Store, Any], T],
+    units: Sequence[Any],
+    *,
+    jobs: int = 1,
+    executor: Executor | str | None = None,
+) -> Generator[T, None, None]:
+    """As `mapped`, each value in its turn, as soon as it and all before it are done; of a call that takes long those
+    that wait for their turn lie on the disk.
+    """
     if executor == engines.PROCESSES:
         jobs, executor = jobs if jobs > 1 else os.cpu_count() or 1, None
     elif executor is not None and jobs > 1:
         raise ActstoreError("--jobs are processes of this machine; an executor has its own workers")
+    turn = 0
     with Kept(store, function, units) as kept, bar(len(units), "units") as progress:
         if kept.recalled:
             warnings.warn(
@@ -65,17 +81,21 @@ def mapped(
                 stacklevel=2,
             )
             progress.advance(kept.recalled)
-        left = {index: unit for index, unit in enumerate(units) if index not in kept.values}
+        left = {index: unit for index, unit in enumerate(units) if index not in kept}
         try:
             for index, value in _values(store, function, left, jobs, executor):
                 kept.add(index, value)
                 progress.advance()
+                while turn in kept:
+                    yield value if turn == index else kept.value(turn)
+                    turn += 1
         except engines.EngineError as error:
             kept.write()
             raise ActstoreError(
                 f"{error}; {kept.count} of {len(units)} units are kept, and the same call goes on from there"
             ) from None
-    return [kept.values[index] for index in range(len(units))]
+        for number in range(turn, len(units)):
+            yield kept.value(number)
 
 
 def _values(
@@ -175,7 +195,7 @@ def _pooled(store: Store, work: Callable[[Any], Any], units: Mapping[int, Any], 
             yield futures[future], value
     except BrokenProcessPool:  # before all of them were handed over
         broken = True
-    except KeyboardInterrupt:  # a unit may take minutes, and C does not listen
+    except (KeyboardInterrupt, GeneratorExit):  # a unit may take minutes, and C does not listen
         for child in {*multiprocessing.active_children()} - others:
             child.terminate()
         raise

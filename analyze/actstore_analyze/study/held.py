@@ -10,7 +10,17 @@ from actstore.errors import ActstoreError
 from actstore.read.vectors import Rows
 from actstore.store import Store
 
-__all__ = ["NothingHeldError", "batches", "held_from", "holds", "left_out", "residual", "say_left_out"]
+__all__ = [
+    "NothingHeldError",
+    "batches",
+    "by_layer",
+    "held_from",
+    "holds",
+    "left_out",
+    "residual",
+    "residuals",
+    "say_left_out",
+]
 
 Vectors = NDArray[np.float32]
 
@@ -19,7 +29,7 @@ class NothingHeldError(ActstoreError):
     """Some of the vectors are of an image that the model has not taken in yet."""
 
 
-def residual(store: Store, rows: pl.DataFrame, layer: int) -> Vectors:
+def residual(store: Store, rows: Rows, layer: int) -> Vectors:
     """Vectors (n, d) of rows at one layer; NothingHeldError where some hold nothing."""
     return _checked(store, store.residual(rows, layer), layer)
 
@@ -30,6 +40,24 @@ def batches(
     """Rows with their vectors, as the store gives them; NothingHeldError where some hold nothing."""
     for own, x in store.batches(rows, layer, size=size):
         yield own, _checked(store, x, layer)
+
+
+def residuals(store: Store, rows: Rows, layers: Sequence[int]) -> Vectors:
+    """Vectors (n, L, d) of rows at several layers, in one read; NothingHeldError where some hold nothing."""
+    x = store.residual(rows, layers=layers)
+    for at, layer in enumerate(layers):
+        _checked(store, x[:, at], layer)
+    return x
+
+
+def by_layer(store: Store, rows: Rows, layers: Sequence[int]) -> Iterator[tuple[int, Vectors | NothingHeldError]]:
+    """Each of the layers with the vectors (n, d) of rows there, of all layers in one read; or why they hold nothing."""
+    x = store.residual(rows, layers=layers)
+    for at, layer in enumerate(layers):
+        try:
+            yield layer, _checked(store, x[:, at], layer)
+        except NothingHeldError as error:
+            yield layer, error
 
 
 def held_from(store: Store, rows: pl.DataFrame) -> int:

@@ -12,9 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 import actstore
+from actstore.errors import ActstoreError
 from actstore.storage import cache as caches
 from actstore.storage import local
 from actstore.store import Store
@@ -24,37 +26,51 @@ __all__ = ["Kept"]
 FOLDER = "units"
 SECONDS = 5.0  # of a call, after which its units are worth a file
 OLDEST = 7 * 24 * 3600.0  # seconds; then nobody asks again
-TABLE, TEXT = "arrow", "txt"
+KINDS = TABLE, TEXT, ARRAYS = "arrow", "txt", "npz"
 
 
 class Kept:
     """Values of units by their number, those too that an earlier call of the same function left.
 
-    A call is the same if function, units, state of the store and the code of actstore are. Tables and texts are kept.
-    Inside a `with`, which removes them when all went well.
+    A call is the same if function, units, state of the store and the code of actstore are. Tables, texts and arrays by
+    name are kept; of a call that takes long they lie on the disk alone. Inside a `with`, which removes them when all
+    went well.
     """
 
     def __init__(self, store: Store, function: Callable[[Store, Any], Any], units: Sequence[Any]) -> None:
         self._call, self._began = (store.place, store.state, function, units), time.monotonic()
-        self.values: dict[int, Any] = {}
-        self._written: set[int] = set()
+        self._held: dict[int, Any] = {}
+        self._files: dict[int, Path] = {}
         self._folder: Path | None = None
         with suppress(OSError):
             if local.listed(caches.folder() / FOLDER):
                 self._forget_old()
                 self._read()
-        self.recalled = len(self.values)
+        self.recalled = len(self._files)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._held or number in self._files
 
     def add(self, number: int, value: Any) -> None:
         """Have the value of a unit."""
-        self.values[number] = value
+        self._held[number] = value
         if time.monotonic() - self._began > SECONDS:
             self.write()
+
+    def value(self, number: int) -> Any:
+        """The value of a unit; raises ActstoreError where the disk has lost it."""
+        if number in self._held:
+            return self._held[number]
+        path = self._files[number]
+        content = _content(path)
+        if content is None:
+            raise ActstoreError(f"{path}: this file of a unit that was done was damaged; ask again")
+        return _value(content, path.suffix[1:])
 
     @property
     def count(self) -> int:
         """How many are on the disk."""
-        return len(self._written)
+        return len(self._files)
 
     def __enter__(self) -> "Kept":
         return self
@@ -71,11 +87,11 @@ class Kept:
         """Have on the disk what can be kept."""
         with suppress(OSError, pickle.PicklingError, AttributeError, TypeError):  # what cannot be kept is done again
             folder = self._place()
-            for number in self.values.keys() - self._written:
-                if (content := _bytes(self.values[number])) is None:
+            for number, value in [*self._held.items()]:
+                if (kind := _kind(value)) is None:
                     continue
+                content = _bytes(value)
                 folder.mkdir(parents=True, exist_ok=True)
-                kind = TEXT if isinstance(self.values[number], str) else TABLE
                 path = folder / f"{number}-{local.crc32c_of(content)}.{kind}"
                 draft = local.draft_of(path)
                 try:
@@ -83,7 +99,8 @@ class Kept:
                     draft.replace(path)
                 finally:
                     local.discard(draft)
-                self._written.add(number)
+                self._files[number] = path
+                del self._held[number]
 
     def _read(self) -> None:
         try:
@@ -91,12 +108,9 @@ class Kept:
         except (pickle.PicklingError, AttributeError, TypeError):  # a lambda; it is not kept either
             return
         for path in found:
-            number, _, crc32c = path.stem.partition("-")
-            if path.suffix[1:] in (TABLE, TEXT) and number.isdecimal():
-                content = path.read_bytes()
-                if local.crc32c_of(content) == crc32c:
-                    self.values[int(number)] = content.decode() if path.suffix[1:] == TEXT else pl.read_ipc(content)
-                    self._written.add(int(number))
+            number = path.stem.partition("-")[0]
+            if path.suffix[1:] in KINDS and number.isdecimal() and _content(path) is not None:
+                self._files[int(number)] = path
 
     def _place(self) -> Path:
         if self._folder is None:
@@ -110,14 +124,37 @@ class Kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _bytes(value: Any) -> bytes | None:
+def _content(path: Path) -> bytes | None:
+    """The bytes of a file, if they are those that its name has the crc32c of."""
+    content = path.read_bytes() if path.exists() else b""
+    return content if local.crc32c_of(content) == path.stem.partition("-")[2] else None
+
+
+def _kind(value: Any) -> str | None:
+    is_arrays = isinstance(value, dict) and all(isinstance(one, np.ndarray) for one in value.values())
+    return (
+        TEXT if isinstance(value, str) else TABLE if isinstance(value, pl.DataFrame) else ARRAYS if is_arrays else None
+    )
+
+
+def _bytes(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode()
-    if not isinstance(value, pl.DataFrame):
-        return None
     buffer = io.BytesIO()
-    value.write_ipc(buffer)
+    if isinstance(value, pl.DataFrame):
+        value.write_ipc(buffer)
+    else:
+        np.savez(buffer, **value)
     return buffer.getvalue()
+
+
+def _value(content: bytes, kind: str) -> Any:
+    if kind == TEXT:
+        return content.decode()
+    if kind == TABLE:
+        return pl.read_ipc(content)
+    with np.load(io.BytesIO(content), allow_pickle=False) as found:
+        return dict(found)
 
 
 @cache

@@ -3,7 +3,7 @@
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -173,6 +173,12 @@ class Study(ABC):
         """function(store, unit) of each unit, by those who do the work."""
         return executor.mapped(store, function, units, jobs=self.jobs, executor=self.executor)
 
+    def streamed(
+        self, store: Store, function: Callable[[Store, Any], T], units: Sequence[Any]
+    ) -> Generator[T, None, None]:
+        """As `mapped`, each in its turn, as soon as it and all before it are done."""
+        return executor.streamed(store, function, units, jobs=self.jobs, executor=self.executor)
+
     @abstractmethod
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """What was measured; each line that a reader must know of goes to `say`."""
@@ -259,7 +265,8 @@ class PerLayer(Study):
     """A study of units that are measured apart, such as roles at layers.
 
     A measure of nearest neighbours (overlap, cluster, dimension) needs all vectors of a unit, a role at a layer, in
-    memory; the store may be larger. What can be added up (gap, sae) goes through its vectors a part at a time.
+    memory; the store may be larger. What can be added up (gap, sae) goes through its vectors a part at a time; what
+    adds up for all layers at once is `Summed`.
     """
 
     @abstractmethod
@@ -276,7 +283,7 @@ class PerLayer(Study):
 
     def table(self, store: Store, *, say: Say) -> pl.DataFrame:
         """All units, measured and put together, but for those that hold nothing at their layer, which is said."""
-        found = self.mapped(store, self.question._rows, self.units(store, say=say))
+        found = self.measured(store, self.units(store, say=say))
         held.say_left_out(store, self.layers, say)
         rows = [one for one in found if isinstance(one, pl.DataFrame)]
         if not rows:
@@ -284,6 +291,10 @@ class PerLayer(Study):
         table = self.finish(pl.concat(rows))
         is_whole = "reason" in table.columns and table["reason"].is_null().all()
         return table.drop("reason") if is_whole else table
+
+    def measured(self, store: Store, units: Sequence[Any]) -> list[pl.DataFrame | str]:
+        """The rows of each unit, or why it holds nothing."""
+        return self.mapped(store, self.question._rows, units)
 
     def _rows(self, store: Store, unit: Any) -> pl.DataFrame | str:
         """The rows of one unit, or why it holds nothing."""
