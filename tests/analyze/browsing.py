@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,6 +13,7 @@ FLAGS = (
     *("--disable-gpu-rasterization", "--disable-accelerated-2d-canvas"),
 )
 
+AROUND = [(0.1, 0.1), (0.5, 0.1), (0.9, 0.1), (0.9, 0.5), (0.9, 0.9), (0.5, 0.9), (0.1, 0.9), (0.1, 0.5), (0.1, 0.1)]
 READY = "body[data-ready=yes]"  # of the explorer, when all is drawn
 
 
@@ -41,6 +42,7 @@ class Seen:
     def __init__(self, browser, own, **options):
         self.page = browser.new_context(viewport={"width": 1300, "height": 850}, **options).new_page()
         self.page.set_default_timeout(60_000)
+        self.frame = self.page.main_frame  # that the explorer is in
         self.errors, self.elsewhere = [], []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
@@ -48,21 +50,34 @@ class Seen:
 
     def at(self, point, panel="first"):
         """Where a point of a panel of the explorer is on the screen."""
-        x, y = self.page.evaluate(f"explorer.{panel}.scatter.getScreenPosition({point})")
-        box = self.page.locator(f".plot >> nth={['first', 'second'].index(panel)}").bounding_box()
+        x, y = self.frame.evaluate(f"explorer.{panel}.scatter.getScreenPosition({point})")
+        box = self._plot(panel)
         return box["x"] + x, box["y"] + y
 
     def click(self, point, sample, panel="first"):
-        """Click a point until the card is of its sample: a page hears no click before its first drawing is over."""
-        from playwright.sync_api import TimeoutError as Late
+        """Click a point that lies still, once, and wait for the card of its sample."""
+        self.frame.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.frame.wait_for_function(f"!explorer.{panel}.laying")
+        self.page.mouse.click(*self.at(point, panel))
+        self.frame.wait_for_selector(f"#card h2 >> text={sample}")
 
-        self.page.wait_for_function(f"explorer.{panel}.scatter.get('isPointsDrawn')")
-        for _ in range(6):
-            self.page.mouse.click(*self.at(point, panel))
-            with suppress(Late):
-                self.page.wait_for_selector(f"#card h2 >> text={sample}", timeout=10_000)
-                return
-        pytest.fail(f"six clicks on point {point} do not show {sample}")
+    def lasso(self, places, panel="first"):
+        """Draw around places of a panel, shares of its width and height, and wait for what it selects."""
+        box = self._plot(panel)
+        ring = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+        self.page.keyboard.down("Shift")
+        self.page.mouse.move(*ring[0])
+        self.page.mouse.down()
+        for place in ring:
+            self.page.mouse.move(*place, steps=4)
+            self.page.wait_for_timeout(30)
+        self.page.mouse.up()
+        self.page.keyboard.up("Shift")
+        self.frame.wait_for_selector("#selection:not([hidden])")
+        return self.frame.evaluate("explorer.selected.points")
+
+    def _plot(self, panel):
+        return self.frame.locator(f".plot >> nth={['first', 'second'].index(panel)}").bounding_box()
 
     def alpha(self):
         """How strongly each cell of the picture is painted, row after row, but for the point's own."""

@@ -63,7 +63,7 @@ def _named(view: View, codes: Ints, clusters: int) -> tuple[list[str], list[int]
             counts = np.bincount(values[own])
             most = int(counts.argmax())
             name = f"{code + 1}: {100 * counts[most] / own.sum():.0f} % {column['names'][most]} of {own.sum():,}"
-            colour = None if most in palette else most
+            colour = None if most in palette or most >= MOST_COLOURS - 1 else most
         if colour is None:
             left = [one for one in free if one not in palette] or [code]
             colour = left[0]

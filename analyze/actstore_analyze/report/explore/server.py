@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from actstore.errors import ActstoreError
-from actstore_analyze.report.explore import page
+from actstore_analyze.report.explore import page, projection
 from actstore_analyze.report.explore.resources import MissingError, Resources
 
 __all__ = ["HOST", "application", "listening", "serve"]
@@ -85,11 +85,15 @@ def application(resources: Resources, token: str) -> Starlette:
         panels = [(asked.get(f"store{n}"), asked.get(f"role{n}"), asked.get(f"condition{n}")) for n in ("", "2")]
 
         def made() -> bytes:
-            shown = [tuple(map(str, one)) for one in panels if any(one) or one == panels[0]]
-            choices = [one for one in page.choices(resources) if one in shown]
-            if len(choices) < len({*shown}):
-                raise MissingError(" and ".join("/".join(one) for one in shown))
-            return page.saved(resources, choices, method=asked.get("method", "pca"), state=asked).encode()
+            shown = [tuple(one or "" for one in panel) for panel in panels if any(panel) or panel == panels[0]]
+            there, method = page.choices(resources), asked.get("method", "pca")
+            if lost := [one for one in shown if one not in there]:
+                known = ", ".join("/".join(one) for one in there)
+                raise MissingError(f"{'/'.join(lost[0])} (store, role and condition); there are {known}")
+            if method not in projection.methods():
+                raise MissingError(f"{method} (method); there are {', '.join(projection.methods())}")
+            choices = [one for one in there if one in shown]
+            return page.saved(resources, choices, method=method, state=asked).encode()
 
         response = await _answered(made)
         response.headers["Content-Disposition"] = 'attachment; filename="explore.html"'

@@ -166,7 +166,8 @@ class View:
 
 
 def _column(values: pl.Series) -> dict[str, Any] | None:
-    """A column as colours: {names, codes} or {numbers}; None for one that is the same everywhere, or of other types."""
+    """A column as colours: {names, codes}, where many are named the first `few` of which have one of their own, or
+    {numbers}; None for one that is the same everywhere, or of other types."""
     if values.n_unique() < 2 or values.dtype.is_nested() or values.dtype == pl.Binary:
         return None
     if values.dtype.is_numeric() and values.n_unique() > MOST_COLOURS:
@@ -178,10 +179,10 @@ def _column(values: pl.Series) -> dict[str, Any] | None:
     if len(names) > MOST_COLOURS:
         if counts["count"][0] == 1:
             return None  # a name for each point
-        names = [*names[: MOST_COLOURS - 1], "others"]
     elif len(names) <= MOST_COLOURS // 2:
         names = sorted(names)
     at = {name: i for i, name in enumerate(names)}
-    codes = [at.get(text, len(names) - 1) for text in texts]
+    codes = [at[text] for text in texts]
     missing = values.is_null()
-    return {"names": names, "codes": codes} | ({"none": codes[missing.arg_max() or 0]} if missing.any() else {})
+    few = {"few": MOST_COLOURS - 1} if len(names) > MOST_COLOURS else {}
+    return {"names": names, "codes": codes} | few | ({"none": codes[missing.arg_max() or 0]} if missing.any() else {})

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from base64 import b64encode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
@@ -12,7 +13,7 @@ import looking
 from actstore.errors import ActstoreError
 from actstore_analyze.report.explore import page as pages
 from actstore_analyze.report.explore.resources import Resources
-from browsing import READY, Seen
+from browsing import AROUND, READY, Seen
 from served import TOKEN, serving
 
 if not os.environ.get("CI"):
@@ -95,6 +96,112 @@ def _opens_by_itself(browser, path, *, point, layer):
     alone.page.context.close()
 
 
+def test_a_click_is_heard_where_no_frame_came_since_the_mouse_moved(seen):
+    """As on a busy machine: the way there is no drag, the view stays, and what is drawn is drawn."""
+    x, y = seen.at(5)
+    went = seen.page.evaluate(
+        """async ([x, y]) => {
+            const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+            const { canvas, scatter } = explorer.first, told = (name, buttons, dx = 0) => canvas.dispatchEvent(
+                new MouseEvent(name, { bubbles: true, clientX: x + dx, clientY: y, buttons }));
+            const seen = () => scatter.get("cameraView")[12], before = seen();
+            told("mousemove", 0, -200); await frame();
+            told("mousemove", 0); told("mousedown", 1); await frame();
+            told("mouseup", 0); told("click", 0); await frame();
+            const clicked = seen();
+            told("mousedown", 1); told("mousemove", 1, 30); await frame();
+            told("mouseup", 0, 30); await frame();
+            return [before, clicked, seen()];
+        }""",
+        [x, y],
+    )
+    seen.page.wait_for_selector("#card h2 >> text=s05")
+    assert went[0] == went[1] < went[2]  # a drag is one
+
+
+def test_a_page_whose_graphics_were_lost_draws_anew(seen):
+    """As where a machine sleeps; the points, the view, what is hidden and what is chosen are as they were."""
+    page = seen.page
+    drawn = """() => { const { width, height } = explorer.first.canvas, pen = explorer.first.canvas.getContext("2d");
+        const shown = pen.getImageData(0, 0, width, height).data; let n = 0;
+        for (let i = 3; i < shown.length; i += 4) n += shown[i] > 0; return n; }"""
+    page.locator(".legend button >> nth=0").click()
+    seen.click(4, "s04")
+    page.mouse.move(*seen.at(7))
+    page.mouse.wheel(0, -100)
+    page.wait_for_timeout(300)
+    state = (
+        "[explorer.first.scatter.get('cameraView'), explorer.first.scatter.get('selectedPoints'), explorer.first.kept]"
+    )
+    before, points = page.evaluate(state), page.evaluate(drawn)
+    assert points > 0
+    page.evaluate("explorer.first.scatter.get('renderer').regl._gl.getExtension('WEBGL_lose_context').loseContext()")
+    page.wait_for_function("explorer.first.scatter.get('isPointsDrawn') && !explorer.first.laying")
+    page.wait_for_timeout(300)
+    assert page.evaluate(state) == before
+    assert page.evaluate(drawn) == pytest.approx(points, rel=0.05)
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('#at').textContent === '2' && !explorer.first.laying")
+    assert page.evaluate(drawn) > 0
+
+
+def test_a_browser_without_graphics_says_so(browser, address):
+    seen = Seen(browser, (address, "data:", "blob:"))
+    seen.page.add_init_script(
+        "const get = HTMLCanvasElement.prototype.getContext; HTMLCanvasElement.prototype.getContext = function (kind)"
+        " { return kind === 'webgl' ? null : get.apply(this, arguments); };"
+    )
+    seen.page.goto(f"{address}?token={TOKEN}")
+    seen.page.wait_for_selector("#card >> text=the browser gives this page no graphics (WebGL)")
+    seen.page.context.close()
+
+
+NOWHERE = dict(
+    parse_qsl(
+        "store=other&role=eos&condition=blocked&store2=tiny&role2=lats&condition2=non&method=son&layer=1e9&colour=lable"
+        "&hidden=77&point=9.9&panel=3&rolle=eoi"
+    )
+)
+
+
+@pytest.mark.parametrize("where", ["server", "file"])
+def test_what_an_address_asks_for_in_vain_is_said(browser, address, resources, tmp_path, where):
+    """Each with what there is, and with what is shown in its place."""
+    if where == "file":
+        (tmp_path / "page.html").write_text(pages.saved(resources, pages.choices(resources)))
+    at = f"{address}?token={TOKEN}" if where == "server" else (tmp_path / "page.html").as_uri()
+    seen = Seen(browser, (address, "file:", "data:", "blob:"))
+    page = seen.page
+    page.goto(f"{at}#{urlencode(NOWHERE)}")
+    page.wait_for_selector(READY)
+    said = page.inner_text("#unmet")
+    for name in {*NOWHERE} - {"store2", "hidden", "rolle"}:
+        assert f"it asks for {name} “{NOWHERE[name]}”" in said
+    assert "it has “rolle”, which is nothing that it can say: store, role, condition" in said
+    assert "condition “blocked”; of role eoi in tiny there is none, and none is shown" in said
+    assert "role “eos”; in tiny there are eoi, image, last, and eoi is shown" in said
+    assert "layer “1e9”; here there are 0, 1, 2, and 2 is shown" in said
+    assert "point “9.9”, which is not among the 23 points here" in said
+    assert page.evaluate("[explorer.first.role, explorer.second.role, explorer.layer, explorer.colour]") == [
+        *("eoi", "eoi", 2, "label")
+    ]
+    page.click("#unmet button")
+    assert not page.is_visible("#unmet")
+    page.goto("about:blank")
+    page.goto(f"{at}#role=eoi&layer=1&hidden=1.77&where=label+%3D+%27cat%27+and+k+%3D+0")
+    page.wait_for_selector(READY)
+    assert "it hides 77 of 3 values of label" in page.inner_text("#unmet")
+    assert page.evaluate("[...explorer.hidden]") == [1]
+    left_out = "all points: what “label = 'cat' and k = 0” chooses of this view is not in the file"
+    assert (left_out in page.inner_text(".note")) == (where == "file")
+    page.goto("about:blank")
+    page.goto(f"{at}#role=eoi&layer=0&method=pca&colour=label&hidden=0&panel=1")
+    page.wait_for_selector(READY)
+    assert not page.is_visible("#unmet")
+    assert (seen.errors, seen.elsewhere) == ([], [])
+    page.context.close()
+
+
 @pytest.mark.slow
 def test_a_notebook_shows_the_page_in_a_frame(browser, resources, tmp_path):
     (store,) = resources.stores.values()
@@ -131,17 +238,17 @@ def test_what_is_selected_in_a_widget_comes_back_to_python(browser, resources, t
     seen = Seen(browser, ("file:", "data:", "blob:", "about:"), offline=True)
     seen.page.goto((tmp_path / "cell.html").as_uri())
     seen.page.frame_locator("iframe").locator(READY).wait_for()
-    frame = seen.page.frames[1]
-    for chosen, expression in (
-        ([4, 7], "scatter.select([4, 7])"),
-        ([3], "scatter.select([3])"),
-        ([], "scatter.deselect()"),
-    ):
-        frame.evaluate(f"void explorer.first.{expression}")
+    seen.frame = frame = seen.page.frames[1]
+    rows = resources.view(*pages.choices(Resources([store], roles=["eoi"]))[0]).rows
+    for act in ("lasso", "click", "escape"):
+        chosen = seen.lasso(AROUND) if act == "lasso" else [3] if act == "click" else []
+        if act == "click":
+            seen.click(3, "s03")
+        elif act == "escape":
+            frame.press(".plot", "Escape")
         seen.page.wait_for_function(f"kept.row_ids && kept.row_ids.length === {len(chosen)}")
         widget.row_ids = seen.page.evaluate("kept.row_ids")
-        rows = resources.view(*pages.choices(Resources([store], roles=["eoi"]))[0]).rows
-        assert widget.selected["row_id"].to_list() == rows["row_id"].gather(chosen).to_list()
+        assert widget.selected["row_id"].to_list() == rows["row_id"].gather(sorted(chosen)).to_list()
     seen.page.evaluate("postMessage({selected: ['1']}, '*')")  # another window is not listened to
     assert seen.page.evaluate("kept.row_ids") == []
     assert (seen.errors, seen.elsewhere) == ([], [])
@@ -156,17 +263,9 @@ def test_a_lasso_counts_and_wrong_sql_says_why(seen):
     page = seen.page
     middle, radius = seen.at(5), 60
     inside = [i for i in range(23) if math.dist(seen.at(i), middle) < radius - 3]  # before the selection has its place
-    page.keyboard.down("Shift")
+    box = page.locator(".plot").bounding_box()
     ring = [(middle[0] + radius * math.cos(k / 6), middle[1] + radius * math.sin(k / 6)) for k in range(40)]
-    page.mouse.move(*ring[0])
-    page.mouse.down()
-    for place in ring:
-        page.mouse.move(*place)
-        page.wait_for_timeout(16)
-    page.mouse.up()
-    page.keyboard.up("Shift")
-    page.wait_for_selector("#selection:not([hidden])")
-    chosen = page.evaluate("explorer.selected.points")
+    chosen = seen.lasso([((x - box["x"]) / box["width"], (y - box["y"]) / box["height"]) for x, y in ring])
     assert {*inside} <= {*chosen}
     assert page.inner_text("#selection b") == f"{len(chosen)} selected"
     counts = page.locator("#selection .number").all_inner_texts()
@@ -214,7 +313,7 @@ def test_a_hundred_thousand_points_in_a_file_are_too_many_and_in_the_page_are_dr
         seen.page.goto(f"http://127.0.0.1:{port}/?token={TOKEN}")
         seen.page.wait_for_selector(READY)
         assert seen.page.inner_text("#said") == "100,000 of 100,000 points"
-        seen.page.evaluate("explorer.choose(explorer.first, 7)")
+        seen.click(7, "s7")
         seen.page.wait_for_selector("#card svg polyline")
         assert seen.errors == []
         seen.page.context.close()

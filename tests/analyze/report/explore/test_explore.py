@@ -315,8 +315,16 @@ def test_a_view_as_a_file_holds_both_panels_and_nothing_that_was_not_asked_for(p
         kept = json.loads(re.search(r'id="kept">(.*?)</script>', body.decode(), re.DOTALL)[1])["kept"]
         assert kept["stores"][0]["views"] == [[role, "none"] for role in held]
         assert {path.split("/")[1] for path in kept if path.endswith("/table")} == {*held}
-    for wrong in ("role=eoi", "store=other&role=eoi&condition=none", f"{one}&{two}x", f"{one}&role2=last"):
-        assert asked(port, f"/page.html?{wrong}", Cookie=cookie)[0] == 404
+    for wrong, said in (
+        ("role=eoi", "/eoi/ (store, role and condition)"),
+        ("store=other&role=eoi&condition=none", "other/eoi/none (store"),
+        (f"{one}&{two}x", "tiny/last/nonex (store"),
+        (f"{one}&role2=last", "/last/ (store"),
+        (f"{one}&method=son", "son (method); there are pca, tsne"),
+    ):
+        status, _, body = asked(port, f"/page.html?{wrong}", Cookie=cookie)
+        assert (status, body.decode().startswith(f"nothing is called {said}")) == (404, True), body
+        assert "method" in said or "there are tiny/eoi/none, tiny/image/none, tiny/last/none" in body.decode()
 
 
 def test_only_this_machine_is_listened_to():

@@ -4,8 +4,10 @@ import json
 import re
 
 import numpy as np
+import polars as pl
 import pytest
 
+import actstore
 import besides
 import browsing
 import lenses
@@ -182,7 +184,8 @@ def counted(page):
 
 
 def test_it_is_seen_at_which_layer_classes_part(opened):
-    page = opened("store=tiny+(classes)&role=last&layer=4").page
+    seen = opened("store=tiny+(classes)&role=last&layer=4")
+    page = seen.page
     page.wait_for_selector(".groups .lines")
     found = counted(page)
     assert [*found] == ["cat", "dog", "owl"]  # not those without a label
@@ -199,7 +202,7 @@ def test_it_is_seen_at_which_layer_classes_part(opened):
     for layer in LAYERS:
         expected = shares(chosen, layer)
         assert {name: found[name][layer] for name in found} == pytest.approx(expected, abs=0.006)
-    page.evaluate("explorer.choose(explorer.first, 4)")
+    seen.click(4, "s04")
     page.wait_for_selector("#card h3 >> text=neighbours with its label, by layer (k = 10, as many as there are others)")
     page.wait_for_selector("#card svg polyline")
     assert page.locator(".groups").count() == 0
@@ -253,7 +256,7 @@ def test_the_card_says_the_words_at_the_point_and_at_each_token_of_its_picture(o
     seen = opened("store=tiny+(s)&role=last&layer=1")
     page, resources = seen.page, Resources([store])
     assert page.evaluate("explorer.first.title") == "tiny (s)"
-    page.evaluate("explorer.choose(explorer.first, 5)")
+    seen.click(5, "s05")
     page.wait_for_selector(".words span")
     words = [word for word, _ in resources.get("tiny/words/1/5")]
     assert page.locator(".words span").all_inner_texts() == words
@@ -265,3 +268,57 @@ def test_the_card_says_the_words_at_the_point_and_at_each_token_of_its_picture(o
     page.mouse.move(5, 5)
     page.wait_for_function("true")
     assert seen.alpha().index(214) == (5 + 1) % 4
+
+
+MANY = 24  # labels, of three samples each
+
+
+@pytest.fixture(scope="module")
+def many(folder):
+    """Samples whose nearest are those of their label."""
+    names, layers = [f"s{i:02}" for i in range(3 * MANY)], (0, 1)
+    labels = [f"label {i % MANY:02}" for i in range(3 * MANY)]
+    plan = pl.DataFrame({"sample_id": names, "label": labels})
+    made = actstore.create(folder / "many", plan=plan, layers=layers, d_model=MANY, dtype="float32", run={})
+    x = np.eye(MANY)[np.arange(3 * MANY) % MANY] * 9 + np.random.default_rng(0).standard_normal((2, 3 * MANY, MANY))
+    made.write(
+        0,
+        samples=plan.select("sample_id", status=pl.lit("ok")),
+        rows=plan.select("sample_id", role=pl.lit("last")),
+        residual={"last": x.astype(np.float32)},
+    )
+    return actstore.open(folder / "many")
+
+
+def test_of_many_values_each_is_counted_by_itself_though_the_last_share_a_colour(browser, many):
+    column = Resources([many]).get("many/last/none/table")["columns"]["label"]
+    assert [column["names"][code] for code in column["codes"]] == many.sql("from rows order by row_id")[
+        "label"
+    ].to_list()
+    assert column["few"] == 19
+    with serving(Resources([many])) as port:
+        own = f"http://127.0.0.1:{port}/"
+        seen = Seen(browser, (own, "data:", "blob:"))
+        page = seen.page
+        page.goto(f"{own}?token={TOKEN}#layer=1")
+        page.wait_for_selector(READY)
+        page.wait_for_selector(".groups p >> text=the 5 rarest values are left out")
+        assert page.locator(".groups .line .name").count() == 19
+        assert page.locator(".entry").all_inner_texts()[-2:] == [column["names"][18], "5 others"]
+        last = [i for i, code in enumerate(column["codes"]) if code >= 19]
+        assert {page.evaluate(f"colourOf(explorer.first.column(), {i})") for i in last} == {"#888888"}
+        page.locator(".entry").last.click()
+        assert page.evaluate("explorer.first.kept") == [i for i in range(3 * MANY) if i not in last]
+        page.locator(".entry").last.click()
+        near = nearest(many.residual(many.sql("from rows order by row_id"), 1), 14).indices[last[0]]
+        share = np.mean([column["codes"][j] == column["codes"][last[0]] for j in near[:2]])
+        seen.click(last[0], f"s{last[0]:02}")
+        page.wait_for_selector(
+            "#card h3 >> text=neighbours with its label, by layer (k = 2, as many as there are others)"
+        )
+        page.wait_for_selector("#card svg polyline", state="attached")  # it is flat
+        drawn = page.locator("#card svg[aria-label] title").last.text_content()
+        assert (share, float(drawn.rpartition(" ")[2])) == (1.0, 1.0)
+        assert page.locator("#card .thumb span").first.inner_text() == column["names"][column["codes"][last[0]]]
+        assert (seen.errors, seen.elsewhere) == ([], [])
+        page.context.close()

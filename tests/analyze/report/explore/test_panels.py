@@ -13,7 +13,7 @@ from actstore_analyze import explore
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.report.explore import page as pages
 from actstore_analyze.report.explore.resources import Resources
-from browsing import READY, Seen
+from browsing import AROUND, READY, Seen
 from served import TOKEN, serving
 
 if not os.environ.get("CI"):
@@ -125,11 +125,32 @@ def test_what_is_chosen_and_pointed_at_in_one_panel_is_marked_in_the_other(opene
     alone.page.context.close()
 
 
+def test_the_linked_point_in_the_other_panel_can_be_clicked_itself(opened):
+    """It is marked already, of which the library says nothing."""
+    seen = opened(f"store=tiny&role=eoi&layer=2&store2=tiny&role2=eoi&condition2={BLOCKED}")
+    seen.click(8, "s08")
+    assert marked(seen.page, "second") == [8]
+    seen.click(8, "s08 under eoi-knockout", "second")
+    assert (marked(seen.page, "first"), marked(seen.page, "second")) == ([8], [8])
+    box = seen.page.locator(".plot >> nth=0").bounding_box()
+    seen.page.mouse.click(box["x"] + box["width"] - 3, box["y"] + 3)  # where no point is
+    assert (marked(seen.page, "first"), marked(seen.page, "second")) == ([8], [8])
+
+
+def test_layers_play_on_when_the_second_panel_is_closed(opened):
+    seen = opened("store=tiny&role=eoi&layer=4&store2=tiny&role2=last")
+    seen.page.click("#play")
+    seen.page.wait_for_function("document.querySelector('#at').textContent === '1' && explorer.second.laying")
+    seen.page.click("#beside")
+    seen.page.wait_for_function("document.querySelector('#at').textContent === '4'", timeout=15_000)
+    seen.page.wait_for_function("document.querySelector('#said').textContent === '30 of 30 points'")
+
+
 @pytest.mark.slow
 def test_a_path_ends_where_the_point_is_however_far_one_is_zoomed_in(opened):
     seen = opened("store=tiny&role=eoi&layer=3&role2=last&store2=tiny")
     page = seen.page
-    page.evaluate("explorer.choose(explorer.first, 4)")
+    seen.click(4, "s04")
     page.wait_for_function("document.querySelectorAll('.marks polyline').length === 2")
     for zoom in (0, -400):
         for i, panel in enumerate(("first", "second")):
@@ -142,7 +163,8 @@ def test_a_path_ends_where_the_point_is_however_far_one_is_zoomed_in(opened):
 
 
 def test_layers_of_a_model_of_another_depth_are_as_deep_and_that_is_said(opened):
-    page = opened("store=tiny&role=eoi&layer=2&store2=other&role2=eoi").page
+    seen = opened("store=tiny&role=eoi&layer=2&store2=other&role2=eoi")
+    page = seen.page
     assert "layer 6 of 12: as deep as layer 2 of 4" in said_below(page, "second")
     assert "26 of 36 samples are on the left, too" in said_below(page, "second")
     page.focus(".plot >> nth=0")
@@ -153,7 +175,8 @@ def test_layers_of_a_model_of_another_depth_are_as_deep_and_that_is_said(opened)
             "explorer.second.drawn && document.querySelectorAll('.note')[1].textContent.includes"
             f"('layer {deep} of 12: the nearest to the depth of layer {layer} of 4')"
         )
-    page.evaluate("explorer.choose(explorer.second, 35)")  # s39 is in no other panel
+    page.wait_for_function("!explorer.second.laying")
+    seen.click(35, "s39", "second")  # which is in no other panel
     page.wait_for_selector("#card p >> text=not in the other panel")
     assert marked(page, "first") == []
     page.click("#swap")
@@ -196,8 +219,7 @@ def test_a_value_has_one_colour_in_both_panels_and_a_point_without_a_label_has_n
     assert [grey if i % 3 == 0 else own[i] for i in OWN[4:]] == theirs[:26]
     page.mouse.move(*seen.at(13))
     page.wait_for_selector(".tip >> text=s13 · none")
-    page.evaluate("explorer.choose(explorer.first, 13)")
-    page.wait_for_selector("#card h2 >> text=s13")
+    seen.click(13, "s13")
     assert "label" not in page.locator("#card dt").all_inner_texts()
     page.select_option("#colour", "size")
     page.wait_for_function("explorer.first.column().numbers && explorer.second.column().numbers")
@@ -207,17 +229,16 @@ def test_a_value_has_one_colour_in_both_panels_and_a_point_without_a_label_has_n
 
 @pytest.mark.slow
 def test_a_token_under_another_condition_is_the_same_token(opened):
-    page = opened(f"store=tiny&role=image&layer=2&store2=tiny&role2=image&condition2={BLOCKED}").page
-    page.evaluate("explorer.choose(explorer.first, 9)")  # the second of s04
-    page.wait_for_selector("#card h2 >> text=s04")
+    seen = opened(f"store=tiny&role=image&layer=2&store2=tiny&role2=image&condition2={BLOCKED}")
+    page = seen.page
+    seen.click(9, "s04")  # its second
     assert marked(page, "second") == [9]
     page.evaluate("explorer.select(explorer.second, [2, 3, 4])")
     assert marked(page, "first") == [2, 3, 4]
     page.wait_for_selector("#selection >> text=3 selected, 3 in the other panel")
     page.locator("select.role >> nth=1").select_option("last")
     page.wait_for_selector(READY)
-    page.evaluate("explorer.choose(explorer.second, 4)")
-    page.wait_for_selector("#card h2 >> text=s04 under eoi-knockout")
+    seen.click(4, "s04 under eoi-knockout", "second")
     assert marked(page, "first") == [8, 9]
     page.wait_for_selector("#card p >> text=2 points of this sample in the other panel")
 
@@ -226,20 +247,7 @@ def test_a_token_under_another_condition_is_the_same_token(opened):
 def test_a_lasso_in_the_second_panel_marks_the_first_and_one_panel_is_enough_again(opened):
     seen = opened("store=tiny&role=eoi&layer=0&store2=tiny&role2=last")
     page = seen.page
-    left, top = page.locator(".plot >> nth=1").bounding_box()["x"], page.locator(".plot >> nth=1").bounding_box()["y"]
-    wide, high = (page.evaluate(f"explorer.second.field.client{one}") for one in ("Width", "Height"))
-    page.keyboard.down("Shift")
-    ring = [(0.1, 0.1), (0.5, 0.1), (0.9, 0.1), (0.9, 0.5), (0.9, 0.9), (0.5, 0.9), (0.1, 0.9), (0.1, 0.5), (0.1, 0.1)]
-    places = [(left + a * wide, top + b * high) for a, b in ring]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places:
-        page.mouse.move(*place, steps=4)
-        page.wait_for_timeout(30)
-    page.mouse.up()
-    page.keyboard.up("Shift")
-    page.wait_for_selector("#selection:not([hidden])")
-    chosen = sorted(page.evaluate("explorer.selected.points"))
+    chosen = sorted(seen.lasso(AROUND, "second"))
     assert len(chosen) > 15
     assert marked(page, "first") == marked(page, "second") == chosen
     page.click("#beside")
@@ -278,20 +286,24 @@ def test_a_widget_says_of_which_store_the_selected_rows_are(browser, stores, tmp
     )
     seen = Seen(browser, ("file:", "data:", "blob:", "about:"), offline=True)
     seen.page.goto((tmp_path / "cell.html").as_uri())
-    frame = seen.page.frame_locator("iframe")
-    frame.locator(READY).wait_for()
-    inside = seen.page.frames[1]
-    inside.evaluate("explorer.busy(() => explorer.toggle())")
-    assert inside.evaluate("[explorer.second?.title, document.querySelector('#said').textContent]") == [
+    seen.page.frame_locator("iframe").locator(READY).wait_for()
+    seen.frame = inside = seen.page.frames[1]
+    inside.click("#beside")
+    inside.wait_for_selector(f"{READY} .panel >> nth=1")
+    assert inside.evaluate("[explorer.second.title, document.querySelector('#said').textContent]") == [
         "other",
         "30 of 30 points",
     ]
-    for title, panel, chosen in (("other", "second", [3, 5]), ("tiny", "first", [7])):
-        inside.evaluate(f"void explorer.{panel}.scatter.select({chosen})")
+    for title, panel in (("other", "second"), ("tiny", "first")):
+        if panel == "second":
+            chosen = seen.lasso(AROUND, panel)
+        else:
+            chosen = [7]
+            seen.click(7, "s07")
         seen.page.wait_for_function(f"kept.store === '{title}' && kept.row_ids.length === {len(chosen)}")
         widget.store, widget.row_ids = seen.page.evaluate("[kept.store, kept.row_ids]")
         ids = besides.names(THEIRS if panel == "second" else OWN)
-        assert widget.selected["sample_id"].to_list() == [ids[i] for i in chosen]
+        assert widget.selected["sample_id"].to_list() == [ids[i] for i in sorted(chosen)]
     assert (seen.errors, seen.elsewhere) == ([], [])
     seen.page.context.close()
     widget.store = "another"

@@ -63,7 +63,10 @@ const GRADIENT = Array.from({ length: 64 }, (_, i) => { // dark blue to yellow, 
   return `#${[mix(58, 38, 253), mix(28, 140, 200), mix(113, 141, 37)].map((v) => v.toString(16).padStart(2, "0")).join("")}`;
 });
 const GREY = "#888888";
-const shade = (column, code) => (code === column.none ? COLOURS.length - 1 : (column.palette?.[code] ?? code) % COLOURS.length);
+// Of many values the first few have a colour of their own; the others share the last, and an entry of the legend.
+const bin = (column, code) => (code >= column.few ? column.few : code);
+const binned = ({ names, few }) => (few === undefined ? names : [...names.slice(0, few), `${(names.length - few).toLocaleString("en")} others`]);
+const shade = (column, code) => (code === column.none || code >= column.few ? COLOURS.length - 1 : (column.palette?.[code] ?? code) % COLOURS.length);
 const colourOf = (column, i) => {
   if (!column) return GREY;
   if (column.codes) return COLOURS[shade(column, column.codes[i])];

@@ -1,10 +1,13 @@
 "use strict";
 // The page: one panel or two, linked by sample, the layer that both follow, what is chosen, and the address of all that.
-const SECOND = { title: "store2", role: "role2", condition: "condition2" }; // in the address
+const FIRST = { title: "store", role: "role", condition: "condition" }; // in the address
+const SECOND = { title: "store2", role: "role2", condition: "condition2" };
+const ADDRESS = [...Object.values(FIRST), ...Object.values(SECOND), "method", "layer", "colour", "where", "hidden", "point", "panel"];
+const MOST_NAMED = 12;
 
 class Explorer {
   constructor() {
-    Object.assign(this, { first: null, second: null, method: "pca", layer: null, colour: null, where: "", chosen: null, selected: null });
+    Object.assign(this, { first: null, second: null, method: null, layer: null, colour: null, where: "", chosen: null, selected: null });
     this.queue = Promise.resolve(); this.tasks = 0;
     this.hidden = new Set(); // codes of the first panel's column
     this.card = new Card(this); this.groups = new Groups(this);
@@ -68,7 +71,7 @@ class Explorer {
   }
   hide(code) { if (!this.hidden.delete(code)) this.hidden.add(code); this.hid(); }
   alone(code) {
-    const others = this.first.column().names.map((_, i) => i).filter((i) => i !== code);
+    const others = binned(this.first.column()).map((_, i) => i).filter((i) => i !== code);
     this.hidden = new Set(others.every((i) => this.hidden.has(i)) && !this.hidden.has(code) ? [] : others);
     this.hid();
   }
@@ -150,34 +153,51 @@ class Explorer {
     $("file").href = `page.html?${this.address()}`;
   }
   read(text) { // what an address asks for
-    const asked = Object.fromEntries(new URLSearchParams(text)), { store: title, role, condition } = asked;
+    const asked = Object.fromEntries(new URLSearchParams(text)), named = (names) => Object.fromEntries(Object.entries(names).map(([own, name]) => [own, asked[name]]));
+    for (const name of Object.keys(asked)) if (!ADDRESS.includes(name)) this.unmet.push(`it has “${name}”, which is nothing that it can say: ${ADDRESS.join(", ")}`);
     for (const name of ["method", "colour", "where"]) if (asked[name]) this[name] = asked[name];
-    if (asked.layer) this.layer = Number(asked.layer);
+    if (asked.layer) this.layer = /^\d+$/.test(asked.layer) ? Number(asked.layer) : asked.layer;
     this.hidden = new Set((asked.hidden ?? "").split(".").filter(Boolean).map(Number));
-    const second = Object.fromEntries(Object.entries(SECOND).map(([own, name]) => [own, asked[name]]));
-    const point = asked.point ? asked.point.split(".").map(Number) : null;
-    return { first: { title, role, condition }, second: Object.values(second).some(Boolean) ? second : null, point, panel: asked.panel === "2" ? 2 : 1 };
+    const second = named(SECOND);
+    return { first: named(FIRST), second: Object.values(second).some(Boolean) ? second : null, point: asked.point, panel: asked.panel };
+  }
+  met(name, value, values, usual, of = "here") { // what is asked for, where it is there
+    const known = values.slice(0, MOST_NAMED).join(", ") + (values.length > MOST_NAMED ? ", …" : "");
+    if (values.includes(value)) return value;
+    if (value) this.unmet?.push(`it asks for ${name} “${value}”; ${of} there ${values.length === 1 ? "is" : "are"} ${known || "none"}, and ${usual ?? "nothing"} is shown`);
+    return usual;
+  }
+  meet() { // what the address asked for in vain is said
+    $("unmet").hidden = !this.unmet.length;
+    if (this.unmet.length) {
+      const shut = make("button", { "aria-label": "close", onclick: () => { $("unmet").hidden = true; } }, "×");
+      $("unmet").replaceChildren(make("div", {}, "This page cannot show all that its address says:", ...this.unmet.map((line) => make("div", {}, `${line}.`))), shut);
+    }
+    this.unmet = null; // by hand one chooses from what there is
   }
 
   async opened() { // the panels have their tables: what there is to choose, then all of it drawn
     const { table } = this.first, names = Object.keys(table.columns), { layers, methods } = this.first.info();
     for (const panel of this.panels()) for (const column of Object.values(panel.table.columns)) column.own ??= [column.low, column.high];
-    if (!names.includes(this.colour) && !(this.colour === CLUSTERS && table.clusters)) { this.colour = table.label; this.hidden = new Set(); }
-    $("colour").replaceChildren(...names.map((name) => option(name, this.colour)), ...(table.clusters ? [option(CLUSTERS, this.colour, "clusters at this layer")] : []));
-    if (!methods.includes(this.method)) this.method = methods[0];
+    const colour = this.met("colour", this.colour, [...names, ...(table.clusters ? [CLUSTERS] : [])], table.label);
+    if (this.colour && colour !== this.colour) this.hidden = new Set(); // of the column that is not here
+    this.colour = colour;
+    $("colour").replaceChildren(...(this.colour ? [] : [option("", "", "none")]), ...names.map((name) => option(name, this.colour)), ...(table.clusters ? [option(CLUSTERS, this.colour, "clusters at this layer")] : []));
+    this.method = this.met("method", this.method, methods, methods[0]);
     $("method").replaceChildren(...methods.map((one) => option(one, this.method)));
-    if (!layers.includes(this.layer)) this.layer = layers.at(-1);
+    this.layer = this.met("layer", this.layer, layers, layers.at(-1));
     $("layer").max = layers.length - 1;
     $("where").title = `columns: ${this.first.info().columns.join(", ")}`;
     this.chosen = null; this.selected = null; this.showSelection(); this.shut();
     await this.draw(false);
     await this.choosing();
   }
+  sql() { return `${this.first.base()}/where?${encodeURIComponent(this.where)}`; }
+  unanswered() { return Boolean(KEPT && this.where && !(this.sql() in KEPT.kept)); } // a file has one answer, of the view that it was made of
   async choosing() { // by the SQL that is asked for
-    const path = `${this.first.base()}/where?${encodeURIComponent(this.where)}`;
-    if (KEPT && !(path in KEPT.kept)) this.where = ""; // what it chooses of another role is not in the file
-    $("where").value = this.where; $("where").classList.remove("bad");
-    try { this.first.shown = this.where ? new Set(await resource(path)) : null; } catch (error) {
+    const asked = this.unanswered() ? "" : this.where;
+    $("where").value = asked; $("where").classList.remove("bad");
+    try { this.first.shown = asked ? new Set(await resource(this.sql())) : null; } catch (error) {
       $("where").classList.add("bad"); this.say(error.message, true); return;
     }
     $("said").classList.remove("bad");
@@ -206,9 +226,9 @@ class Explorer {
     const panel = this.panels().find((one) => one.samples.has(sample));
     if (panel) await this.choose(panel, panel.samples.get(sample)[0]);
   }
-  async widen(wanted) { // to two panels
+  async widen(wanted, named) { // to two panels
     const panel = new Panel(this);
-    panel.choose(wanted);
+    panel.choose(wanted, named);
     $("panels").append(panel.box);
     try { await panel.open(); } catch (error) { panel.end(); this.say(error.message, true); return; }
     this.second = panel;
@@ -243,12 +263,13 @@ class Explorer {
   }
   async start() {
     this.stores = await resource("stores");
+    this.unmet = [];
     const wanted = this.read(location.hash.slice(1) || KEPT?.state || "");
     this.first = new Panel(this);
-    this.first.choose(wanted.first);
+    this.first.choose(wanted.first, FIRST);
     $("panels").append(this.first.box);
     await this.first.open();
-    if (wanted.second) await this.widen(wanted.second);
+    if (wanted.second) await this.widen(wanted.second, SECOND);
     this.listen();
     $("beside").hidden = this.stores.reduce((n, one) => n + one.views.length, 0) < 2;
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
@@ -257,9 +278,16 @@ class Explorer {
       this.draw(false);
     });
     await this.opened();
-    const panel = wanted.panel === 2 ? this.second : this.first, key = wanted.point;
-    const i = key && panel ? panel.table.row_id.findIndex(([batch, at]) => batch === key[0] && at === key[1]) : -1;
+    const column = this.first.column(), there = column?.names ? binned(column) : [], lost = [...this.hidden].filter((code) => !(code in there));
+    if (lost.length) {
+      this.unmet.push(`it hides ${lost.join(", ")} of ${there.length} values of ${this.colour}, counted from 0`);
+      lost.forEach((code) => this.hidden.delete(code)); this.hid();
+    }
+    const panels = { 1: this.first, ...(this.second && { 2: this.second }) }, panel = panels[this.met("panel", wanted.panel, Object.keys(panels), "1")];
+    const i = panel.table.row_id.findIndex((key) => key.join(".") === wanted.point);
     if (i >= 0) await this.choose(panel, i);
+    else if (wanted.point) this.unmet.push(`it asks for point “${wanted.point}”, which is not among the ${panel.table.n.toLocaleString("en")} points here`);
+    this.meet();
   }
   async move(layer) { this.layer = layer; if (this.colour === CLUSTERS) this.hidden = new Set(); const drawn = this.draw(true); this.card.atLayer(); if (!this.chosen) this.groups.show(); return drawn; }
   step(by) { const next = this.first.info().layers[this.first.at() + by]; if (next !== undefined) this.move(next); }

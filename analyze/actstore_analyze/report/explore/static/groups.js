@@ -50,10 +50,11 @@ class Groups {
       }
       sums.forEach(([sum, n], code) => { shares[code][at] = n ? sum / n : null; });
     }
-    const rows = column.names.flatMap((name, code) => (sizes[code] > 1 && code !== column.none ? [this.row(panel, column, name, code, shares[code], chances[code])] : []));
+    const rows = column.names.flatMap((name, code) => (sizes[code] > 1 && code !== column.none && bin(column, code) !== column.few ? [this.row(panel, column, name, code, shares[code], chances[code])] : []));
+    const left = column.names.length - (column.few ?? Infinity) > 0 ? `; the ${column.names.length - column.few} rarest values are left out` : "";
     const part = [seen.size < panel.table.n ? " that are shown" : "", several ? " of other samples" : "", fewest < k ? " (of a value of fewer points, as many as it has others)" : ""].join("");
     box.replaceChildren(make("h3", {}, this.heading(panel)), make("div", { className: "lines" }, ...rows, this.axis(layers)),
-      make("p", { className: "hint" }, `the mean share among each point's ${k} nearest${part} in the full space; dotted: by chance; the number: at layer ${panel.layer}`));
+      make("p", { className: "hint" }, `the mean share among each point's ${k} nearest${part} in the full space; dotted: by chance; the number: at layer ${panel.layer}${left}`));
   }
   axis(layers) {
     const W = 190, step = Math.ceil(layers.length / 7), x = (i) => 3 + (i * (W - 6)) / Math.max(layers.length - 1, 1);

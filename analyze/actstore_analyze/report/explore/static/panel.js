@@ -2,7 +2,6 @@
 // Points of one role of one store under one condition, in the plane. A page has one such panel, or two.
 const CLUSTERS = "*clusters"; // in the place of a column: the clusters of the points at a layer
 const MOST_RINGS = 400;
-const LONGEST = 20_000; // milliseconds: a drawing that is not over then, as of a page out of sight, holds nothing up
 const FARTHEST = 4; // times the mean distance from the middle: what lies beyond is outside, until one zooms out
 
 class Panel {
@@ -20,6 +19,7 @@ class Panel {
     this.note = make("div", { className: "note" });
     this.field = make("div", { className: "field" }, this.canvas, this.marks, this.legendBox, this.note, this.tip);
     this.box = make("section", { className: "panel" }, this.head, this.field);
+    this.hears();
   }
   get store() { return encodeURIComponent(this.title); }
   base() { return `${this.store}/${encodeURIComponent(this.role)}/${encodeURIComponent(this.condition)}`; }
@@ -28,17 +28,17 @@ class Panel {
   at() { return this.info().layers.indexOf(this.layer); }
   column() { return this.view.colour === CLUSTERS ? this.clusters : this.table.columns[this.view.colour]; }
 
-  choose(wanted) { // of what there is, what is wanted, else what is usual
+  choose(wanted, named = {}) { // of what there is, what is wanted, else what is usual
     const { stores } = this.view, usual = { title: stores[0].name, role: "eoi", condition: "none" };
-    const pick = (name, values) => {
-      const liked = [wanted[name], this[name], usual[name]].find((one) => values.includes(one));
-      this[name] = liked ?? values[0];
+    const pick = (name, values, of) => {
+      const liked = [this[name], usual[name]].find((one) => values.includes(one)) ?? values[0];
+      this[name] = named[name] ? this.view.met(named[name], wanted[name], values, liked, of) : values.includes(wanted[name]) ? wanted[name] : liked;
       this.picks[name].replaceChildren(...values.map((one) => option(one, this[name])));
     };
     pick("title", stores.map((one) => one.name));
     const { roles, conditions, views } = this.info();
-    pick("role", roles);
-    pick("condition", views ? conditions.filter((one) => views.some(([role, condition]) => role === this.role && condition === one)) : conditions);
+    pick("role", roles, `in ${this.title}`);
+    pick("condition", views ? conditions.filter((one) => views.some(([role, condition]) => role === this.role && condition === one)) : conditions, `of role ${this.role} in ${this.title}`);
     this.picks.condition.parentElement.hidden = conditions.length < 2;
   }
   async open() { // its table; what the points looked like is forgotten
@@ -51,26 +51,55 @@ class Panel {
     }
     Object.assign(this, { shown: null, clusters: null, rings: [], way: [], samples: new Map(), drawn: 0, reach: [1, 1] });
     this.table.sample_id.forEach((name, i) => { if (!this.samples.has(name)) this.samples.set(name, []); this.samples.get(name).push(i); });
-    if (!this.scatter) this.begin();
+    if (!this.scatter) {
+      this.begin();
+      this.sized = new ResizeObserver(() => {
+        this.scatter.set(this.size());
+        if (this.last && Math.abs(this.fits() - this.fit) > 1e-3) this.lay(false);
+        this.redraw();
+      });
+      this.sized.observe(this.field);
+    }
     this.scatter.deselect({ preventEvent: true });
     this.scatter.unfilter({ preventEvent: true });
   }
-  begin() {
-    const { canvas, field, view } = this, size = () => { const { width, height } = field.getBoundingClientRect(); return { width, height }; };
-    const scatter = this.scatter = RS.createScatterplot({ canvas, ...size(), backgroundColor: ground(), pointColorActive: foreground(), pointColorHover: foreground(), pointSizeSelected: 4, lassoInitiator: false, spatialIndexUseWorker: false, actionKeyMap: { lasso: "shift", merge: "cmd", rotate: "alt" } });
-    this.sized = new ResizeObserver(() => {
-      scatter.set(size());
-      if (this.last && Math.abs(this.fits() - this.fit) > 1e-3) this.lay(false);
-      this.redraw();
-    });
-    this.sized.observe(field);
+  size() { const { width, height } = this.field.getBoundingClientRect(); return { width, height }; }
+  begin(cameraView) {
+    const { canvas, view } = this, own = { backgroundColor: ground(), pointColorActive: foreground(), pointColorHover: foreground(), pointSizeSelected: 4, lassoInitiator: false, spatialIndexUseWorker: false, actionKeyMap: { lasso: "shift", merge: "cmd", rotate: "alt" } };
+    let scatter;
+    try { scatter = RS.createScatterplot({ canvas, cameraView, ...this.size(), ...own }); } catch { throw new Error("the browser gives this page no graphics (WebGL): load it again, or switch its hardware acceleration on"); }
+    this.scatter = scatter;
+    this.gone = new Promise((done) => { this.leave = () => { done(); scatter.destroy(); }; });
     scatter.subscribe("select", ({ points }) => (points.length === 1 ? view.choose(this, points[0]) : view.select(this, points)));
     scatter.subscribe("deselect", () => view.clear());
     scatter.subscribe("view", () => this.redraw());
     scatter.subscribe("pointOver", (i) => { this.tell(i); view.point(this, i); });
     scatter.subscribe("pointOut", () => { this.tip.hidden = true; view.point(this, null); });
+    scatter.get("renderer").canvas.addEventListener("webglcontextlost", () => { if (this.scatter === scatter) this.renew(); });
   }
-  end() { this.sized?.disconnect(); this.scatter?.destroy(); this.box.remove(); }
+  async renew() { // the browser took its graphics away, as where a machine sleeps: what they held is lost
+    const marked = this.scatter.get("selectedPoints"), seen = this.scatter.get("cameraView");
+    this.leave();
+    try { this.begin(seen); } catch (error) { this.note.replaceChildren(error.message); return; }
+    if (!this.last) return;
+    this.scatter.set(this.looks);
+    await this.lay(false);
+    if (this.kept) this.filter(this.kept);
+    this.mark(marked);
+  }
+  end() { this.sized?.disconnect(); this.leave?.(); this.asked = {}; this.box.remove(); }
+  hears() { // clicks, where the library alone would not
+    let held = [];
+    this.canvas.addEventListener("mousedown", () => { // else it takes the mouse's way since the last frame for a drag, and the view jumps
+      const camera = this.scatter?.get("camera");
+      if (camera?.tick()) this.scatter.view(camera.view);
+    }, true);
+    this.canvas.addEventListener("click", () => { // nor does it say that a point was clicked which is marked already, as linked with the chosen
+      held = this.scatter?.get("selectedPoints") ?? [];
+      if ((this.view.chosen ?? this.view.selected ?? { panel: this }).panel !== this && held.length) this.mark([]);
+    }, true);
+    this.field.addEventListener("click", () => { if (held.length && !this.scatter.get("selectedPoints").length) this.mark(held); });
+  }
 
   // Which points of another panel a point is linked with: those of its sample, or its own token under another condition.
   linked(other, i) {
@@ -115,7 +144,8 @@ class Panel {
     view.alike(this);
     const column = this.column(), n = plane.x.length, z = new Float32Array(n);
     for (let i = 0; i < n; i++) z[i] = !column ? 0 : column.codes ? shade(column, column.codes[i]) : column.numbers[i] === null ? 0 : column.share(column.numbers[i]);
-    this.scatter.set({ pointColor: !column ? [GREY] : column.codes ? COLOURS : GRADIENT, colorBy: column ? "valueA" : null, pointSize: Math.max(2.5, Math.min(7, 280 / Math.sqrt(n))), opacity: n > 5000 ? 0.5 : 0.85 });
+    this.looks = { pointColor: !column ? [GREY] : column.codes ? COLOURS : GRADIENT, colorBy: column ? "valueA" : null, pointSize: Math.max(2.5, Math.min(7, 280 / Math.sqrt(n))), opacity: n > 5000 ? 0.5 : 0.85 };
+    this.scatter.set(this.looks);
     const farthest = (values) => values.reduce((most, v) => Math.max(most, Math.min(Math.abs(v), FARTHEST)), 0);
     this.reach = [Math.max(this.reach[0], farthest(plane.x)), Math.max(this.reach[1], farthest(plane.y))];
     this.last = { ...plane, z, zDataType: column?.numbers ? "continuous" : "categorical" };
@@ -125,7 +155,7 @@ class Panel {
     const one = !plane.x.some((v) => v !== 0) && !plane.y.some((v) => v !== 0);
     const outside = plane.x.filter((v, i) => Math.max(Math.abs(v), Math.abs(plane.y[i])) > FARTHEST).length;
     const said = one ? "all points are one here" : share === null ? `${view.method}: distances mean little, neighbours come from the full space` : `PCA: ${(100 * share).toFixed(0)} % of the variance`;
-    this.note.replaceChildren(...[view.depthSaid(this), clusters?.how, !column && view.colour !== CLUSTERS ? `no column ${view.colour} here` : "", outside ? `${outside} far outside: the wheel zooms out` : "", said].filter(Boolean).map((line) => make("div", {}, line)));
+    this.note.replaceChildren(...[view.depthSaid(this), clusters?.how, this === view.first && view.unanswered() ? `all points: what “${view.where}” chooses of this view is not in the file` : "", !column && view.colour && view.colour !== CLUSTERS ? `no column ${view.colour} here` : "", outside ? `${outside} far outside: the wheel zooms out` : "", said].filter(Boolean).map((line) => make("div", {}, line)));
     this.legend();
     this.redraw();
     return true;
@@ -136,16 +166,15 @@ class Panel {
   }
   lay(transition) { // what was last asked for, as large as it fits; one drawing after the other
     this.waiting = { transition };
-    this.laying ??= (async () => {
-      while (this.waiting) {
-        const { x, y, z, zDataType } = this.last, { transition: moves } = this.waiting, fit = this.fit = this.fits();
-        this.waiting = null;
-        const drawn = this.scatter.draw({ x: x.map((v) => v * fit), y: y.map((v) => v * fit), z }, { transition: moves, transitionDuration: 500, transitionEasing: "cubicInOut", zDataType, preventFilterReset: true });
-        await Promise.race([drawn, new Promise((done) => setTimeout(done, LONGEST))]);
-      }
-      this.laying = null;
-    })();
+    this.laying ??= this.lays().finally(() => { this.laying = null; });
     return this.laying;
+  }
+  async lays() { // a page out of sight draws when it is seen again
+    while (this.waiting) {
+      const { x, y, z, zDataType } = this.last, { transition: moves } = this.waiting, fit = this.fit = this.fits();
+      this.waiting = null;
+      await Promise.race([this.gone, this.scatter.draw({ x: x.map((v) => v * fit), y: y.map((v) => v * fit), z }, { transition: moves, transitionDuration: 500, transitionEasing: "cubicInOut", zDataType, preventFilterReset: true })]);
+    }
   }
   legend() {
     const column = this.column(), { view, legendBox } = this, leads = this === view.first;
@@ -155,8 +184,8 @@ class Panel {
       legendBox.replaceChildren(make("span", {}, column.high.toPrecision(4)), scale, make("span", {}, column.low.toPrecision(4)));
       return;
     }
-    const known = new Set(column.codes.filter((_, i) => !this.shown || this.shown.has(i)));
-    legendBox.replaceChildren(...column.names.flatMap((name, code) => {
+    const known = new Set(column.codes.filter((_, i) => !this.shown || this.shown.has(i)).map((code) => bin(column, code)));
+    legendBox.replaceChildren(...binned(column).flatMap((name, code) => {
       if (!known.has(code)) return [];
       const dot = make("span", { className: "dot" }); dot.style.background = COLOURS[shade(column, code)];
       if (!leads) return make("span", { className: "entry" }, dot, name);
@@ -165,7 +194,7 @@ class Panel {
   }
   visible() { // by SQL and the legend
     const column = this.column(), { hidden } = this.view, found = [];
-    for (let i = 0; i < this.table.n; i++) if ((!this.shown || this.shown.has(i)) && !(column?.codes && hidden.has(column.codes[i]))) found.push(i);
+    for (let i = 0; i < this.table.n; i++) if ((!this.shown || this.shown.has(i)) && !(column?.codes && hidden.has(bin(column, column.codes[i])))) found.push(i);
     return found;
   }
   filter(found) {
