@@ -274,13 +274,11 @@ class Store:
         sample_id, condition = text(sample_id, "sample_id"), text(condition, "condition")
         return joined("actstore.store", "show")(self, sample_id, condition)
 
-    def explore(self, query: str = "from rows", roles: str | Sequence[str] = (), *, limit: int = 5_000) -> Any:
-        """The points of some roles in the plane, layer by layer, as a notebook shows them; `save` writes one .html.
-
-        At most `limit` points of each role, all roles if none are said; SQL, with row_id, chooses the rows. On the
-        command line `actstore explore` has no such limits.
-        """
-        return joined("actstore.store", "explore")(self, query, roles, limit=limit)
+    def explore(
+        self, query: str = "from rows", roles: str | Sequence[str] = (), *, limit: int = 5_000, **saes: Any
+    ) -> Any:
+        """The points of some roles in the plane, as a page that a notebook shows: see `actstore_analyze.explore`."""
+        return joined("actstore.store", "explore")(self, query, roles, limit=limit, **saes)
 
     @cached_property
     def measure(self) -> Any:

@@ -77,8 +77,8 @@ def explore(
 ) -> None:
     """Look at the points of some stores: in the plane, layer by layer, each with its picture and its neighbours.
 
-    With --saes the cards of points show features of these sparse autoencoders. Two panels, of roles, conditions or
-    stores, are linked by sample.
+    With --saes the cards of points show features of these sparse autoencoders, in a file too. Two panels, of roles,
+    conditions or stores, are linked by sample.
 
     A page on this machine alone (127.0.0.1, with a token). SQL, last, chooses the rows, as elsewhere. Neighbours are
     always those in the full space. With -o it is one file that opens offline and asks nobody for anything: what it

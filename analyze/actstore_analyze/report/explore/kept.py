@@ -7,12 +7,14 @@ from urllib.parse import quote
 
 import polars as pl
 
+from actstore_analyze.report.explore.features import STRONGEST
 from actstore_analyze.report.explore.resources import WORDS, Resources
 
-__all__ = ["WORDS", "Choice", "kept", "samples", "worded"]
+__all__ = ["STRONGEST", "WORDS", "Choice", "featured", "kept", "samples", "worded"]
 
 LENS_WORK = 10**12  # multiplications, some seconds
 MOST_WORDS = 200_000
+MOST_FEATURES = 20_000_000  # bytes, of their places in pictures
 LEFT_OUT = "left out of this file, for its size or the time that it takes; actstore explore shows it"
 
 Choice = tuple[str, str, str]  # store, role, condition
@@ -34,12 +36,19 @@ def kept(
     ]
     chosen = {one["name"]: one["layers"] for one in described}
     lens = {title: (points, cells) for title, points, cells in worded(resources, choices, chosen)}
+    features = {title: (points, cells) for title, points, cells in featured(resources, choices, chosen)}
     for one in described:
         title, own = one["name"], [choice for choice in choices if choice[0] == one["name"]]
         points, cells = lens.get(title, (0, 0))
         one["lens"] = one["lens"] if points or one["lens"] is not True else LEFT_OUT
+        featured_points, places = features.get(title, (0, 0))
+        if one["features"] and not featured_points:
+            one["features"], one["saes"] = [], LEFT_OUT
+        elif one["features"] and not places:
+            one["places"] = LEFT_OUT
         for choice in own:
             found.update(_view(resources, choice, one["layers"], method, words=bool(points)))
+            found.update(_features(resources, choice, one["features"], cells=bool(places)))
         numbers = samples(resources, own)
         found.update(_samples(resources, title, numbers, one["layers"], words=bool(cells)))
     found["stores"] = described
@@ -75,6 +84,26 @@ def worded(resources: Resources, choices: Sequence[Choice], layers: Layers) -> I
         )
 
 
+def featured(resources: Resources, choices: Sequence[Choice], layers: Layers) -> Iterator[tuple[str, int, int]]:
+    """Each store with autoencoders: of how many points of these views a file says features, and how many cells of their
+    pictures it says of each, 0 for too many."""
+    for title in dict.fromkeys(title for title, *_ in choices):
+        store, own = resources.stores[title], [choice for choice in choices if choice[0] == title]
+        n = len([layer for layer in resources.features.layers(store) if layer in layers[title]])
+        if not n:
+            continue
+        each, cells = store.header.d_model * resources.features.width(store) * n, 0
+        points = sum(resources.view(*choice).rows.height for choice in own)
+        if points * each > LENS_WORK:
+            yield title, 0, 0
+            continue
+        grids = _cells(resources, title, samples(resources, own))
+        if sum(grids.values()) * each * len(own) <= LENS_WORK:
+            at = [resources.samples(title, resources.view(*choice)) for choice in own]
+            cells = sum(grids.get(number, 0) for one in at for number in one)
+        yield title, points, cells if cells * STRONGEST * n <= MOST_FEATURES else 0
+
+
 def _described(one: Mapping[str, Any], choices: Sequence[Choice], layers: Layers, method: str) -> dict[str, Any]:
     """What there is to choose from in the file."""
     return {
@@ -85,7 +114,7 @@ def _described(one: Mapping[str, Any], choices: Sequence[Choice], layers: Layers
         "conditions": list(dict.fromkeys(condition for *_, condition in choices)),
         "layers": [layer for layer in one["layers"] if layer in (layers.get(one["name"]) or one["layers"])],
         "methods": [method],
-        "features": [],
+        "features": [layer for layer in one["features"] if layer in (layers.get(one["name"]) or one["layers"])],
     }
 
 
@@ -103,6 +132,13 @@ def _view(
         if words:
             for i, said in enumerate(resources.lens(view, layer, range(view.rows.height))):
                 yield f"{base}/lens/{layer}/{i}", said
+
+
+def _features(resources: Resources, choice: Choice, layers: Sequence[int], *, cells: bool) -> Iterator[tuple[str, Any]]:
+    base, view = _base(choice), resources.view(*choice)
+    for layer in layers:
+        for i, said in enumerate(resources.features.strongest(view, layer, range(view.rows.height), cells=cells)):
+            yield f"{base}/features/{layer}/{i}", said
 
 
 def _samples(

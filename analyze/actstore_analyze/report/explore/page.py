@@ -33,6 +33,7 @@ POLICY = (
 POINT_BYTES = 90  # of its row of the table
 CLUSTER_BYTES = 3  # of a point's code at a layer
 WORD_BYTES = 16  # with its probability
+FEATURE_BYTES = 20  # with its activation
 MOST_BYTES = 200_000_000
 SAMPLE_BYTES = 700  # of JSON, beside its attention
 
@@ -85,7 +86,18 @@ def estimate(resources: Resources, choices: Sequence[Choice], layers: Mapping[st
         WORD_BYTES * len(layers[title]) * (views * kept.WORDS + cells)
         for title, views, cells in kept.worded(resources, choices, layers)
     )
-    return {"points": points, "samples": samples, "attention": attention, "pictures": pictures, "words": words}
+    features = 0
+    for title, own, cells in kept.featured(resources, choices, layers):
+        n = len([layer for layer in resources.features.layers(resources.stores[title]) if layer in layers[title]])
+        features += kept.STRONGEST * n * (FEATURE_BYTES * own + cells * 4 // 3)
+    return {
+        "points": points,
+        "samples": samples,
+        "attention": attention,
+        "pictures": pictures,
+        "words": words,
+        "features": features,
+    }
 
 
 def saved(

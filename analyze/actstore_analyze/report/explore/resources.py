@@ -30,13 +30,13 @@ from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
 from actstore_analyze.report.explore import projection
+from actstore_analyze.report.explore.features import Features
 from actstore_analyze.report.explore.peaks import MOST_CLUSTERED, clustered
-from actstore_analyze.report.explore.pictures import image_names, places_of
+from actstore_analyze.report.explore.pictures import image_names
 from actstore_analyze.report.explore.records import Records
 from actstore_analyze.report.explore.sample import KEPT_BY, Sample
 from actstore_analyze.report.explore.view import View
 from actstore_analyze.report.explore.words import likeliest
-from actstore_analyze.sae.formats import Sized
 from actstore_analyze.sae.source import Source
 from actstore_analyze.study.selection import counted
 from actstore_analyze.study.study import n_layers
@@ -44,7 +44,6 @@ from actstore_analyze.study.subjects import subjects
 
 __all__ = ["WORDS", "MissingError", "Resources"]
 
-FEATURES = 8
 WORDS = 5  # of the lens at a point
 FEW = 100  # samples, that SQL names one by one
 
@@ -66,7 +65,7 @@ class Resources:
         most: int = 100_000,
     ) -> None:
         self.stores = {subject.title: subject.store for subject in subjects(stores)}
-        self.query, self.roles, self.saes, self.most = query, roles, saes, most
+        self.query, self.roles, self.features, self.most = query, roles, Features(saes), most
         self._views: dict[tuple[str, str, str], View] = {}
         self._one_by_one = threading.RLock()
         chosen = 0
@@ -106,7 +105,8 @@ class Resources:
             "depth": n_layers(store),
             "width": store.header.d_model,
             "methods": projection.methods(),
-            "features": list(self._points(store)),
+            "features": self.features.layers(store),
+            "saes": self.features.said(store),
             "lens": f"not kept: {KEPT_BY['lens']}" if store.header.lens is None else True,
             "pictures": bool(self.records[title].thumbnails.sizes),
         }
@@ -175,7 +175,7 @@ class Resources:
             case ["lens", layer, point] if self._has(view, layer, point):
                 return self.lens(view, int(layer), [int(point)])[0]
             case ["features", layer, point] if self._has(view, layer, point):
-                return self.features(view, int(layer), int(point))
+                return self.features.strongest(view, int(layer), [int(point)])[0]
             case [method, layer, "xy"] if method in projection.METHODS and self._has(view, layer):
                 return view.plane(method, int(layer)).xy.astype("<f4").tobytes()
             case [method, layer, "share"] if method in projection.METHODS and self._has(view, layer):
@@ -246,44 +246,6 @@ class Resources:
             },
         }
 
-    def _points(self, store: Store) -> tuple[int, ...]:
-        """The layers of a store that have an autoencoder."""
-        return () if self.saes is None else tuple(point for point in self.saes.points if point in store.layers)
-
-    def features(self, view: View, layer: int, point: int) -> list[list[Any]]:
-        """The strongest features of a vector; where its image tokens are kept, their activations on them."""
-        if layer not in self._points(view.store):
-            return []
-        sae = self._sae(view.store.header.d_model, layer)
-        active = np.asarray(sae.encode(view.vectors(layer)[point : point + 1]))[0]
-        best = np.argsort(-active, kind="stable")[:FEATURES]
-        best = best[active[best] > 0]
-        grids = self._grids(view, sae, layer, point, best)
-        return [[int(one), round(float(active[one]), 4), grid] for one, grid in zip(best, grids, strict=True)]
-
-    def _sae(self, width: int, layer: int) -> Sized:
-        assert self.saes is not None
-        key = width, layer
-        if key not in self._loaded:
-            self._loaded.clear()
-            self._loaded[key] = self.saes.load(layer, width)
-        return self._loaded[key]
-
-    @cached_property
-    def _loaded(self) -> dict[tuple[int, int], Sized]:
-        return {}
-
-    def _grids(self, view: View, sae: Sized, layer: int, point: int, best: Any) -> list[list[float] | None]:
-        """Of each of these features its activations on the cells of the one picture; None where that is not known."""
-        row = view.rows.row(point, named=True)
-        rows = _image_rows(view.store, row["sample_id"], row["condition"])
-        places = places_of(row, rows["position"].to_list())
-        if not len(best) or len(places) != 1 or places[0] is None or layer < view.store.header.image_from:
-            return [None] * len(best)
-        active = np.asarray(sae.encode(view.store.residual(rows, layer)))[:, best]
-        found: list[list[float] | None] = [np.round(cells.astype(float), 4).tolist() for cells in active.T]
-        return found
-
     @staticmethod
     def lens(view: View, layer: int, points: Sequence[int]) -> list[list[tuple[str, float]]]:
         """The likeliest words at some points, with their probabilities."""
@@ -319,12 +281,6 @@ class Resources:
         if layer not in _whole(self.stores[title]) or number >= self.stores[title].plan.height:
             raise MissingError(f"{title}/words/{layer}/{number}")
         return dict(self.all_words(title, layer, [number])).get(number, [])
-
-
-def _image_rows(store: Store, sample_id: str, condition: str) -> pl.DataFrame:
-    """The rows of a sample's image tokens, one after the other; none where role `image` is not kept."""
-    where = f"sample_id = {literal(sample_id)} and condition = {literal(condition)}"
-    return store.sql(f"select row_id, position from rows where role = 'image' and {where} order by k")
 
 
 def _rounded(said: list[list[tuple[str, float]]]) -> list[list[tuple[str, float]]]:

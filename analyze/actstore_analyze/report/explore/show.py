@@ -17,6 +17,7 @@ from actstore.store import Store
 from actstore_analyze.report.explore import page, shown, terminal
 from actstore_analyze.report.explore.resources import Resources
 from actstore_analyze.report.explore.sample import Sample, sample
+from actstore_analyze.sae.source import source
 
 if TYPE_CHECKING:
     from actstore_analyze.report.explore.widget import Widget
@@ -84,12 +85,23 @@ class Explored:
 
 
 def explore(
-    store: Store | Sequence[Store], query: str = "from rows", roles: str | Sequence[str] = (), *, limit: int = 5_000
+    store: Store | Sequence[Store],
+    query: str = "from rows",
+    roles: str | Sequence[str] = (),
+    *,
+    limit: int = 5_000,
+    saes: str | None = None,
+    sae_id: str | None = None,
+    hook: str | None = None,
 ) -> Explored:
-    """The points of some roles of a store, or of several, all if none are said, at most `limit` of each.
+    """The points of some roles of a store, or of several, all if none are said, at most `limit` of each; with `saes`
+    the features of these autoencoders, which `sae_id` and `hook` say as for the measure `sae`.
 
     Raises QueryError for wrong SQL, ActstoreError for a role that a store has not, and for a page of over 200 MB.
     """
     most = whole(limit, "limit", least=1)
     stores = [store] if isinstance(store, Store) else list(store)
-    return Explored(Resources(stores, text_of(query), roles=names(roles, "roles"), most=most))
+    if saes is None and (sae_id or hook):
+        raise ActstoreError("sae_id and hook are of autoencoders: name them with saes")
+    read = None if saes is None else source(saes, sae_id, hook)
+    return Explored(Resources(stores, text_of(query), roles=names(roles, "roles"), saes=read, most=most))

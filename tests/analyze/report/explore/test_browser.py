@@ -140,8 +140,9 @@ def test_a_page_whose_graphics_were_lost_draws_anew(seen):
     page.wait_for_timeout(300)
     assert page.evaluate(state) == before
     assert page.evaluate(drawn) == pytest.approx(points, rel=0.05)
-    page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('#at').textContent === '2' && !explorer.first.laying")
+    page.evaluate("void explorer.move(2).then(() => { window.moved = true; })")
+    page.wait_for_function("window.moved", timeout=20_000)
+    page.wait_for_timeout(300)
     assert page.evaluate(drawn) > 0
 
 

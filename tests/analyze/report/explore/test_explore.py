@@ -18,7 +18,7 @@ import looking
 from actstore import ActstoreError
 from actstore.commands.main import run
 from actstore_analyze.neighbors import nearest
-from actstore_analyze.report.explore import page, projection
+from actstore_analyze.report.explore import kept, page, projection
 from actstore_analyze.report.explore.resources import MissingError, Resources
 from actstore_analyze.sae.source import source
 from served import TOKEN, serving
@@ -182,28 +182,66 @@ def test_a_store_that_keeps_little_is_shown_as_far_as_it_does(tmp_path):
     assert str(tmp_path) not in sent
 
 
-def test_features_are_those_of_the_vector_and_of_each_cell_of_its_picture(store, tmp_path):
+def encoders(folder):
+    """Autoencoders with twelve features of the output of block 0: a release's path, and what encodes."""
     rng = np.random.default_rng(1)
     d, n = lenses.D, 12
     shapes = {"W_enc": (d, n), "b_enc": (n,), "W_dec": (n, d), "b_dec": (d,), "threshold": (n,)}
     weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    (tmp_path / "layer_0").mkdir()
-    np.savez(tmp_path / "layer_0" / "params.npz", **weights)
-    with_saes = Resources([store], saes=source(str(tmp_path)))  # of the output of block 0
-    assert with_saes.get("stores")[0]["features"] == [1]
-    assert with_saes.get(f"{BASE}/features/2/5") == []
+    (folder / "layer_0").mkdir()
+    np.savez(folder / "layer_0" / "params.npz", **weights)
 
     def active(x):
         raw = x @ weights["W_enc"] + weights["b_enc"]
         return np.where(raw > np.maximum(weights["threshold"], 0), raw, 0)
 
+    return source(str(folder)), active
+
+
+def test_features_are_those_of_the_vector_and_of_each_cell_of_its_picture(store, tmp_path):
+    saes, active = encoders(tmp_path)
+    with_saes = Resources([store], saes=saes)
+    assert with_saes.get("stores")[0]["features"] == [1]
+    assert with_saes.get(f"{BASE}/features/2/5") == []
     own, cells = active(looking.vectors("eoi")[1, 5]), active(looking.vectors("image")[1, 20:24])
     strongest = np.argsort(-own)[:8]
     found = with_saes.get(f"{BASE}/features/1/5")
     assert [number for number, *_ in found] == [int(one) for one in strongest if own[one] > 0]
     for number, value, grid in found:
         assert value == pytest.approx(own[number], abs=1e-3)
-        np.testing.assert_allclose(grid, cells[:, number], atol=1e-3)
+        of_most = cells[:, number] / max(cells[:, number].max(), 1e-9)
+        np.testing.assert_allclose(np.frombuffer(b64decode(grid), np.uint8) / 255, of_most, atol=1 / 400)
+
+
+def test_a_file_holds_the_features_of_its_points_or_says_why_it_does_not(store, tmp_path, monkeypatch):
+    with_saes = Resources([store], roles=["eoi", "last"], saes=encoders(tmp_path)[0])
+    choices = page.choices(with_saes)
+
+    def held(of=with_saes, **layers):
+        text = page.saved(of, choices, **layers)
+        return json.loads(re.search(r'id="kept">(.*?)</script>', text, re.DOTALL)[1])["kept"]
+
+    found = held()
+    for role, point in (("eoi", 5), ("last", 22)):
+        path = f"tiny/{role}/none/features/1/{point}"
+        assert json.dumps(found[path]) == json.dumps(with_saes.get(path))
+    kept_bytes = sum(len(json.dumps(one)) for path, one in found.items() if "/features/" in path)
+    assert page.estimate(with_saes, choices, {"tiny": [0, 1, 2]})["features"] == pytest.approx(kept_bytes, rel=0.5)
+    assert held(layers={"tiny": [0, 2]})["stores"][0]["features"] == []
+    assert page.estimate(with_saes, choices, {"tiny": [0, 2]})["features"] == 0
+    monkeypatch.setattr(kept, "MOST_FEATURES", 0)
+    found = held()
+    assert found["stores"][0]["places"] == kept.LEFT_OUT
+    assert {cells for path, one in found.items() if "/features/" in path for _, _, cells in one} == {None}
+    monkeypatch.setattr(kept, "LENS_WORK", 0)
+    found = held()
+    assert (found["stores"][0]["features"], found["stores"][0]["saes"]) == ([], kept.LEFT_OUT)
+    assert not any("/features/" in path for path in found)
+    assert "--saes" in held(Resources([store], roles=["eoi", "last"]))["stores"][0]["saes"]
+    named = store.explore("from rows", "eoi", saes=str(tmp_path)).resources
+    assert named.get("tiny/eoi/none/features/1/5") == with_saes.get("tiny/eoi/none/features/1/5")
+    with pytest.raises(ActstoreError, match="name them with saes"):
+        store.explore("from rows", hook="post")
 
 
 # The server.

@@ -140,9 +140,11 @@ def test_the_linked_point_in_the_other_panel_can_be_clicked_itself(opened):
 def test_layers_play_on_when_the_second_panel_is_closed(opened):
     seen = opened("store=tiny&role=eoi&layer=4&store2=tiny&role2=last")
     seen.page.click("#play")
-    seen.page.wait_for_function("document.querySelector('#at').textContent === '1' && explorer.second.laying")
-    seen.page.click("#beside")
-    seen.page.wait_for_function("document.querySelector('#at').textContent === '4'", timeout=15_000)
+    seen.page.evaluate(
+        "async () => { const frame = () => new Promise(requestAnimationFrame);"
+        " while (explorer.layer !== 1 || !explorer.second.laying) await frame(); $('beside').click(); }"
+    )
+    seen.page.wait_for_function("document.querySelector('#at').textContent === '4'", timeout=30_000)
     seen.page.wait_for_function("document.querySelector('#said').textContent === '30 of 30 points'")
 
 

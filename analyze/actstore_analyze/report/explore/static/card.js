@@ -72,9 +72,9 @@ class Card {
     await this.besides(near, here);
     if (here() && k) await this.curve(shares, column, k, asked);
     if (here()) await this.lens(layer, here);
-    const features = panel.info().features.includes(layer) ? await resource(`${panel.base()}/features/${layer}/${point}`) : [];
+    const kept = panel.info().features.includes(layer), features = kept ? await resource(`${panel.base()}/features/${layer}/${point}`) : [];
     if (!here()) return;
-    this.showFeatures(features);
+    if (kept) this.showFeatures(features); else this.features.replaceChildren(make("p", { className: "hint" }, `SAE features: ${panel.info().saes}`));
   }
   labelled(column) { return column?.codes && this.view.colour !== CLUSTERS; } // clusters of one layer are not those of another
   counted(column, most) { // of its nearest as many as there are others of its kind, or all
@@ -132,16 +132,17 @@ class Card {
     return box;
   }
   showFeatures(features) {
-    if (!features.length) { this.features.replaceChildren(); return; }
-    const most = features[0][1], grid = this.heats[0]?.heat.grid;
+    const heading = `SAE features at layer ${this.panel.layer}`;
+    if (!features.length) { this.features.replaceChildren(make("p", { className: "hint" }, `${heading}: none is active here`)); return; }
+    const most = features[0][1], grid = this.heats[0]?.heat.grid, { places } = this.panel.info();
     const rows = features.map(([name, value, cells]) => {
       const button = make("button", { title: cells ? "where in the image it is active" : "" }, `#${name}`);
       if (cells && grid) {
-        const top = Math.max(...cells, 1e-9), show = () => paint(this.heats[0].canvas, cells.map((v) => (255 * v) / top), grid, FEATURE, null);
+        const show = () => paint(this.heats[0].canvas, bytes(cells), grid, FEATURE, null);
         button.onpointerenter = show; button.onfocus = show; button.onpointerleave = () => this.heat(); button.onblur = () => this.heat();
       }
       return [button, value, value.toFixed(2)];
     });
-    this.features.replaceChildren(make("h3", {}, `SAE features at layer ${this.panel.layer}${features.some((f) => f[2]) ? ": point at one to see where it is active" : ""}`), bars(rows, most));
+    this.features.replaceChildren(make("h3", {}, `${heading}${features.some((f) => f[2]) && grid ? ": point at one to see where it is active" : ""}`), bars(rows, most), ...(places ? [make("p", { className: "hint" }, `where they are active: ${places}`)] : []));
   }
 }
