@@ -179,9 +179,9 @@ def test_what_an_address_asks_for_in_vain_is_said(browser, address, resources, t
     for name in {*NOWHERE} - {"store2", "hidden", "rolle"}:
         assert f"it asks for {name} “{NOWHERE[name]}”" in said
     assert "it has “rolle”, which is nothing that it can say: store, role, condition" in said
-    assert "condition “blocked”; of role eoi in tiny there is none, and none is shown" in said
-    assert "role “eos”; in tiny there are eoi, image, last, and eoi is shown" in said
-    assert "layer “1e9”; here there are 0, 1, 2, and 2 is shown" in said
+    assert "condition “blocked”; of role eoi in tiny there is “none”; “none” is shown" in said
+    assert "role “eos”; in tiny there are “eoi”, “image”, “last”; “eoi” is shown" in said
+    assert "layer “1e9”; here there are “0”, “1”, “2”; “2” is shown" in said
     assert "point “9.9”, which is not among the 23 points here" in said
     assert page.evaluate("[explorer.first.role, explorer.second.role, explorer.layer, explorer.colour]") == [
         *("eoi", "eoi", 2, "label")

@@ -162,9 +162,9 @@ class Explorer {
     return { first: named(FIRST), second: Object.values(second).some(Boolean) ? second : null, point: asked.point, panel: asked.panel };
   }
   met(name, value, values, usual, of = "here") { // what is asked for, where it is there
-    const known = values.slice(0, MOST_NAMED).join(", ") + (values.length > MOST_NAMED ? ", …" : "");
+    const known = values.slice(0, MOST_NAMED).map((one) => `“${one}”`).join(", ") + (values.length > MOST_NAMED ? ", …" : "");
     if (values.includes(value)) return value;
-    if (value) this.unmet?.push(`it asks for ${name} “${value}”; ${of} there ${values.length === 1 ? "is" : "are"} ${known || "none"}, and ${usual ?? "nothing"} is shown`);
+    if (value) this.unmet?.push(`it asks for ${name} “${value}”; ${of} there ${values.length === 1 ? "is" : "are"} ${known || "nothing"}; “${usual ?? ""}” is shown`);
     return usual;
   }
   meet() { // what the address asked for in vain is said
