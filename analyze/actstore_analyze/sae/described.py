@@ -152,7 +152,7 @@ class Described(OnDevice, PerLayer):
 
     def units(self, store: Store, *, say: Say) -> list[int]:
         """The layers; first what can be wrong with the rows, and of several models' descriptions whose are taken."""
-        untrained_groups(self.untrained, self._groups(store), self.sql)
+        untrained_groups(self.untrained, self.untrained_state, self._groups(store), self.sql)
         found = source(self.saes, self.sae_id, self.hook)
         say_models(store, found, say)
         files = _files(self.descriptions, found)
@@ -188,7 +188,7 @@ class Described(OnDevice, PerLayer):
             yield store, group, "rotated", ((own, device.get(device.put(x) @ turn)) for own, x in pieces())
             if group.n > 1:
                 yield store, group, "gaussian", _gaussian(pieces, self.seed, device)
-        for other, group in untrained_groups(self.untrained, groups, self.sql):
+        for other, group in untrained_groups(self.untrained, self.untrained_state, groups, self.sql):
             yield other, group, "untrained", vectors(other, group, layer, n_features=n_features)
 
     def _groups(self, store: Store) -> list[Group]:

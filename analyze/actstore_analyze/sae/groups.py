@@ -12,9 +12,9 @@ from actstore.errors import ActstoreError
 from actstore.format.header import span
 from actstore.sql.views import literal
 from actstore.store import Store
-from actstore.store import open as open_store
 from actstore_analyze.sae.source import Source
 from actstore_analyze.study import held
+from actstore_analyze.study.another import another
 from actstore_analyze.study.selection import Say, known_layers, known_roles
 
 __all__ = [
@@ -162,12 +162,12 @@ def drawn(store: Store, group: Group, positions: int | None, seed: int) -> Group
 
 
 def untrained_groups(
-    path: str | None, groups: Sequence[Group], sql: str, average: str = "example"
+    path: str | None, state: str | None, groups: Sequence[Group], sql: str, average: str = "example"
 ) -> list[tuple[Store, Group]]:
     """The same groups in the store of an untrained adapter, if there is one; text alone never sees an adapter."""
     if path is None:
         return []
-    other = open_store(path)
+    other = another(path, state or "")
     known = {(group.role, group.prompt_order, group.condition) for group in groups if group.prompt_order != "text"}
     roles = [role for role in dict.fromkeys(group.role for group in groups) if role in other.roles]
     found = groups_of(other, sql, roles, average) if roles else []

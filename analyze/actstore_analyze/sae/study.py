@@ -135,7 +135,13 @@ class Rebuilt(OnDevice, WithInterval, Coded):
 
     def units(self, store: Store, *, say: Say) -> list[int]:
         """The layers; first what can be wrong with the rows."""
-        untrained_groups(self.untrained, groups_of(store, self.sql, self.roles, self.average), self.sql, self.average)
+        untrained_groups(
+            self.untrained,
+            self.untrained_state,
+            groups_of(store, self.sql, self.roles, self.average),
+            self.sql,
+            self.average,
+        )
         found = self.source
         say_models(store, found, say)
         if bare := [layer for layer in store.layers if layer not in found.points]:
@@ -164,7 +170,9 @@ class Rebuilt(OnDevice, WithInterval, Coded):
             (group, "untrained", _summed(partial(_plain, sae), other, group, unit, sae))
             for other, group in (
                 (other, self._drawn(other, group))
-                for other, group in untrained_groups(self.untrained, groups, self.sql, self.average)
+                for other, group in untrained_groups(
+                    self.untrained, self.untrained_state, groups, self.sql, self.average
+                )
             )
         ]
         where = (unit, depth(store, unit))

@@ -12,6 +12,7 @@ from actstore.store import open as open_store
 from actstore_analyze.score.board import NAMES
 from actstore_analyze.score.study import ALL, EVERY_SAMPLE, Scored
 from actstore_analyze.score.tasks import TASKS
+from actstore_analyze.study.another import another
 from actstore_analyze.study.differences import DIFFERENCE, changes
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import Study
@@ -99,7 +100,7 @@ class ScoreMinus(Study):
 
         difference: value less minus, which is that of the other store; splits are those of the samples here.
         """
-        other = open_store(self.minus_store)
+        other = another(self.minus_store, self.minus_state)
         own, theirs = self._matched(self._samples(store, say), self._samples(other, say), say)
         rows = []
         for (condition,), here in own.group_by("condition", maintain_order=True):

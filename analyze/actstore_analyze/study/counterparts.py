@@ -11,6 +11,7 @@ from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
 from actstore.store import open as open_store
+from actstore_analyze.study.another import another
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import PerLayer
 
@@ -45,7 +46,7 @@ class Compared(PerLayer):
 
     def other(self, store: Store) -> Store:
         """The store that is compared with."""
-        return store if self.with_store is None else open_store(self.with_store)
+        return store if self.with_store is None else another(self.with_store, self.with_state or "")
 
     def named(self, **more: object) -> str:
         """What the roles are compared with, in words, `more` by its kind; empty where that is themselves."""

@@ -16,6 +16,7 @@ from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore.store import open as open_store
 from actstore_analyze.devices import CPU
+from actstore_analyze.study.another import another
 from actstore_analyze.study.intervals import Bounds, LeftOut, normal, of_mean, paired
 from actstore_analyze.study.selection import Group, Say, known_layers
 from actstore_analyze.study.study import PerLayer, WithInterval, depth
@@ -124,7 +125,7 @@ class Minus(PerLayer, Generic[Base]):
     @property
     def there(self) -> Store:
         """The other store."""
-        return open_store(self.minus_store)
+        return another(self.minus_store, self.minus_state)
 
     @property
     def named(self) -> str:

@@ -1,0 +1,20 @@
+"""Another store that a call compares with: the one that it was asked about, or none."""
+
+from pathlib import Path
+
+from actstore.errors import ActstoreError
+from actstore.store import Store
+from actstore.store import open as open_store
+
+__all__ = ["another"]
+
+
+def another(path: Path | str, state: str) -> Store:
+    """The store, in the state that the call has of it and its result is kept with.
+
+    Raises ActstoreError for a store that changed since: units would be compared with different contents.
+    """
+    found = open_store(path)
+    if found.state != state:
+        raise ActstoreError(f"{path} has changed since it was looked at (something writes to it?); ask again")
+    return found
