@@ -12,7 +12,7 @@ from actstore.store import Store
 from actstore_analyze.cluster import measure as clustering
 from actstore_analyze.cluster.measure import MAXK, Clusters, others
 from actstore_analyze.gap.sides import IMAGE, TEXT, sides
-from actstore_analyze.neighbors import Neighbors, nearest
+from actstore_analyze.neighbors import Neighbors
 from actstore_analyze.published import curves
 from actstore_analyze.study.intervals import FEW_HALVES, reach
 from actstore_analyze.study.neighborhood import Neighborhood, OfNeighbors
@@ -125,6 +125,10 @@ class Cluster(OfNeighbors):
         rows = _coded(choose(store, chosen, store.roles, self.label, group=self.group, say=say))
         return [Group(TOGETHER, one.condition, [rows.filter(pl.col("condition") == one.condition)]) for one in both]
 
+    def by_blocks(self, store: Store, unit: Any) -> bool:
+        """Of neighbours alone."""
+        return self.method == "adp" and super().by_blocks(store, unit)
+
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """One row for each position of a role: how far its clusters and its labels say the same.
 
@@ -205,7 +209,7 @@ class Cluster(OfNeighbors):
         if one.queries is None:
             return one.nearest(min(most, len(one.x) - 1), self.metric), None
         x, groups = one.x[one.queries], None if one.groups is None else one.groups[one.queries]
-        own = nearest(x, max(self.k, min(most, others(len(x), groups))), metric=self.metric, groups=groups)
+        own = x.nearest(max(self.k, min(most, others(len(x), groups))), metric=self.metric, groups=groups)
         dense = reach(self.rank) if self.has_interval else self.rank
         return own, one.nearest(max(self.rank, min(dense, others(len(one.x), one.groups))), self.metric)
 
@@ -214,16 +218,16 @@ class Cluster(OfNeighbors):
 
     def _clusters(self, one: Neighborhood) -> Clusters:
         if self.method == "adp":
-            return clustering.density_peaks(
-                one.x, z=self.z, k=self.k, metric=self.metric, halo=self.halo, groups=one.groups
-            )
+            most = others(len(one.x), one.groups)
+            found = one.nearest(min(MAXK, max(self.k, most)), self.metric)
+            return self._peaks(found.first(min(MAXK, most)), among_all=None)
         if self.group:
             raise ActstoreError("--group is of density peaks; with HDBSCAN take --unique, or select one row of each")
         if self.halo:
             raise ActstoreError("--halo is of density peaks; HDBSCAN has noise of its own")
         if self.metric == "cosine":
             raise ActstoreError("HDBSCAN takes --metric normalised or euclidean")
-        return clustering.hdbscan(one.x, min_cluster_size=self.min_size, min_samples=self.k, metric=self.metric)
+        return clustering.hdbscan(one.x.read(), min_cluster_size=self.min_size, min_samples=self.k, metric=self.metric)
 
 
 def _coded(rows: pl.DataFrame) -> pl.DataFrame:

@@ -154,7 +154,7 @@ class Knockout(WithInterval):
         conditions, right = knocked(store), answers.right(store, self.label) or self.label
         units = self.units(store, say=say)
         chance = chance_level(labels(units[0].group.positions[0])) if units else None
-        overlaps = self.mapped(store, self.question.left, units)
+        overlaps = self.mapped(store, self.left, units)
         asked = samples_under([one.condition for one in conditions], self.sql)
         probabilities, scored = _probabilities(store, asked, right), _scored(store, asked, say)
         told = [_right(store, asked, right), probabilities, *(own for _, own in scored)]

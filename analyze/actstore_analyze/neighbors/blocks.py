@@ -43,6 +43,7 @@ def search_blocks(
             others = _Side(_only(block, some), centre)
             for part in parts:
                 part.compare(others, tiler)
+        del block, others  # before the next one is read
     distances, numbers = zip(*(part.nearest() for part in parts), strict=True)
     return np.concatenate(distances), np.concatenate(numbers)
 

@@ -8,7 +8,7 @@ from actstore_analyze.neighbors.exact import SCAN_BYTES, blocks
 from actstore_analyze.neighbors.neighbors import Ints, Neighbors
 from actstore_analyze.neighbors.points import Points
 
-__all__ = ["expanded", "owners_of"]
+__all__ = ["expanded", "owners_of", "prints"]
 
 
 def owners_of(points: Points) -> Ints:
@@ -19,8 +19,17 @@ def owners_of(points: Points) -> Ints:
     _, which, counts = np.unique(sums, return_inverse=True, return_counts=True)
     seen: dict[bytes, int] = {}
     for i in np.flatnonzero(counts[which] > 1).tolist():
-        owners[i] = seen.setdefault(blake2b(points[i] + 0.0, digest_size=16).digest(), i)
+        owners[i] = seen.setdefault(_print(points[i]), i)
     return owners
+
+
+def prints(points: Points) -> list[bytes]:
+    """Bytes that are the same of equal points alone."""
+    return [_print(point) for point in points]
+
+
+def _print(point: Points) -> bytes:
+    return blake2b((point + 0.0).data, digest_size=16).digest()
 
 
 def expanded(found: Neighbors, group: Ints, rows: Ints, k: int) -> Neighbors:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -13,25 +13,25 @@ from numpy.typing import NDArray
 from actstore.errors import ActstoreError
 from actstore.format.header import span
 from actstore.store import Store
+from actstore.store import open as open_store
 from actstore_analyze.neighbors import Neighbors
 from actstore_analyze.overlap.measure import data_chance_level, data_overlap_from
 from actstore_analyze.study.counterparts import Compared, counterpart, matched
 from actstore_analyze.study.intervals import HALVES, halves, of_halves, reach, share
 from actstore_analyze.study.neighborhood import BySample, Neighborhood, OfNeighbors, sized
+from actstore_analyze.study.points import Points
 from actstore_analyze.study.selection import Say, choose, groups
+from actstore_analyze.study.stored import are_many
 from actstore_analyze.study.study import EVERYTHING, METRICS
 from actstore_analyze.study.units import (
     PLACE,
     SPREAD,
-    Vectors,
-    constant,
     defined,
     described,
     enough,
     mean_and_error,
     said_where,
     sampled,
-    vectors,
     why,
 )
 from actstore_analyze.study.units import Unit as Side
@@ -146,6 +146,13 @@ class DataOverlap(Compared, OfNeighbors):
             raise ActstoreError(f"nothing to compare: the query selects condition '{self.with_condition}' alone")
         return found
 
+    def by_blocks(self, store: Store, unit: Any) -> bool:
+        """See OfNeighbors; of a pair, whether one of both is."""
+        if isinstance(unit, Side):
+            return super().by_blocks(store, unit)
+        width = store.header.d_model if self.with_store is None else _width(self.with_store, self.with_state)
+        return super().by_blocks(store, unit.own) or are_many(unit.other.group.n, width)
+
     def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
         """role, condition, layer, depth, overlap, low, high, se, positions, chance, with_..., neighbors, metric, n, ...
 
@@ -153,14 +160,14 @@ class DataOverlap(Compared, OfNeighbors):
         k neighbours. se is over samples, where these have several positions or are drawn.
         overlap is NaN where it is not defined: all vectors of either are the same, or too few are unique in both.
         """
-        others = [x for x, _ in vectors(self.other(store), unit.other)]
+        others = [*self.points(self.other(store), unit.other)]
         repeated = others * len(unit.own.group.positions) if len(others) == 1 else others
-        pairs = zip(vectors(store, unit.own), repeated, unit.own.group.positions, strict=True)
+        pairs = zip(self.points(store, unit.own), repeated, unit.own.group.positions, strict=True)
         found, reasons, by_sample = [], [], BySample(unit.own.group.n, drawn=self.queries is not None)
         of: list[Floats] = []
-        for (x, _), z, rows in pairs:
+        for x, z, rows in pairs:
             one = self.neighborhood([x, z], rows)
-            both, chance, reason = self._neighbors(one, self.prepared(z[one.kept]), unit.own)
+            both, chance, reason = self._neighbors(one, z[one.kept].prepared(self), unit.own)
             shares = None if both is None else data_overlap_from(*(side.first(self.k) for side in both))
             if both is not None and self.has_interval:
                 of.append(halves(partial(self._half, *both), len(one.x)))
@@ -191,7 +198,7 @@ class DataOverlap(Compared, OfNeighbors):
         )
 
     def _neighbors(
-        self, one: Neighborhood, z: Vectors, unit: Side
+        self, one: Neighborhood, z: Points, unit: Side
     ) -> tuple[tuple[Neighbors, Neighbors] | None, float, str | None]:
         """The neighbours of each vector at one position and of z, None if they are not defined, what chance would give,
         and why; more than k, where the interval needs them and there are so many.
@@ -199,7 +206,7 @@ class DataOverlap(Compared, OfNeighbors):
         reason = one.fewer(self.k)
         if len(one.x) <= self.k:
             return None, float("nan"), reason
-        both, reason = None, reason or ("all vectors of the other are the same" if constant(z) else None)
+        both, reason = None, reason or ("all vectors of the other are the same" if z.constant else None)
         if reason is None:
             most = min(reach(self.k), len(one.x) - 1) if self.has_interval else self.k
             both, reason = defined(
@@ -213,3 +220,9 @@ class DataOverlap(Compared, OfNeighbors):
         both = own.among(chosen, self.k), other.among(chosen, self.k)
         enough = len(both[0].indices) > 0 and min(side.indices.shape[1] for side in both) == self.k
         return float(data_overlap_from(*both).mean()) if enough else float("nan")
+
+
+@cache
+def _width(place: str, state: str | None) -> int:  # noqa: ARG001
+    """The width of the vectors of a store in some state."""
+    return open_store(place).header.d_model

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from actstore.store import Store
-from actstore_analyze.neighbors import Neighbors, firsts, nearest
+from actstore_analyze.neighbors import Neighbors
+from actstore_analyze.study import stored
+from actstore_analyze.study.kept import Kept
+from actstore_analyze.study.points import InMemory, Points
 from actstore_analyze.study.study import Prepared, WithInterval
-from actstore_analyze.study.units import Classes, Unit, Vectors, constant, labels, vectors
+from actstore_analyze.study.units import Classes, Unit, labels, vectors
 
 __all__ = ["BySample", "Neighborhood", "OfNeighbors", "sized"]
 
@@ -25,7 +28,7 @@ class Neighborhood(NamedTuple):
     queries (m,): those whose neighbours are looked for among all n; None where they all are.
     """
 
-    x: Vectors
+    x: Points
     labels: Classes
     groups: Numbers | None
     kept: Numbers
@@ -39,7 +42,7 @@ class Neighborhood(NamedTuple):
 
     def nearest(self, k: int, metric: str) -> Neighbors:
         """The k nearest neighbours of those that are asked for."""
-        return nearest(self.x, k, metric=metric, groups=self.groups, queries=self.queries)
+        return self.x.nearest(k, metric=metric, groups=self.groups, queries=self.queries)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -48,7 +51,7 @@ class Neighborhood(NamedTuple):
 
     def fewer(self, k: int) -> str | None:
         """Why these vectors have no k neighbours: they are the same, or too few; None for those that have."""
-        if constant(self.x):
+        if self.x.constant:
             return "all vectors are the same"
         return f"{len(self.x)} different vectors have no {k} neighbours each" if len(self.x) <= k else None
 
@@ -69,19 +72,44 @@ class OfNeighbors(WithInterval, Prepared):
 
     def neighborhoods(self, store: Store, unit: Unit) -> Iterator[Neighborhood]:
         """The vectors of each position of a unit, as they are measured."""
-        for (x, _), rows in zip(vectors(store, unit), unit.group.positions, strict=True):
+        for x, rows in zip(self.points(store, unit), unit.group.positions, strict=True):
             yield self.neighborhood([x], rows)
 
-    def neighborhood(self, given: Sequence[Vectors], rows: pl.DataFrame) -> Neighborhood:
+    def points(self, store: Store, unit: Unit) -> Iterator[Points]:
+        """The vectors of each position: in memory, or by blocks where they are many."""
+        if not self.by_blocks(store, unit):
+            return (InMemory(x) for x, _ in vectors(store, unit))
+        return (
+            stored.Stored(store, self, stored.Placed(rows["row_id"].to_numpy(), unit.layer))
+            for rows in unit.group.positions
+        )
+
+    def by_blocks(self, store: Store, unit: Any) -> bool:
+        """Whether the vectors of a position are so many."""
+        return stored.are_many(unit.group.n, store.header.d_model)
+
+    def shared(self, store: Store, units: Sequence[Any]) -> list[pl.DataFrame | str]:
+        """See PerLayer; of units by blocks one after the other, each by all who do the work."""
+        large = {index: unit for index, unit in enumerate(units) if self.by_blocks(store, unit)}
+        others = [index for index in range(len(units)) if index not in large]
+        found = dict(zip(others, super().shared(store, [units[index] for index in others]), strict=True))
+        with Kept(store, self._rows, [*large.values()]) as kept:
+            for number, (index, unit) in enumerate(large.items()):
+                if number not in kept.values:
+                    kept.add(number, self._rows(store, unit))
+                found[index] = kept.values[number]
+        return [found[index] for index in range(len(units))]
+
+    def neighborhood(self, given: Sequence[Points], rows: pl.DataFrame) -> Neighborhood:
         """Of the same rows in one representation or several, of which the first is kept: a copy in any is one."""
         kept = np.arange(len(rows))
         for x in given:
-            own = firsts(self.prepared(x[kept]))
+            own = x[kept].prepared(self).firsts()
             kept = kept[own == np.arange(len(kept))]
         copies = len(rows) - len(kept)
         kept = kept if self.unique else np.arange(len(rows))
         groups = None if self.group is None else rows["group"].to_numpy()[kept]
-        x = self.prepared(given[0][kept])
+        x = given[0][kept].prepared(self)
         return Neighborhood(x, labels(rows)[kept], groups, kept, copies, self._drawn(kept, len(rows)))
 
     def _drawn(self, kept: Numbers, n: int) -> Numbers | None:

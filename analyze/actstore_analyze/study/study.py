@@ -160,10 +160,9 @@ class Study(ABC):
         words += ["--no-interval"] if getattr(self, "interval", "") == NO_INTERVAL else []
         return shlex.join(words)
 
-    @property
-    def question(self) -> Self:
-        """The call without who does the work: what workers are given, so that they are asked the same by all."""
-        return replace(self, jobs=1, executor=None)
+    def __getstate__(self) -> dict[str, Any]:
+        """The question, without who does the work: what workers are given, the same whoever asks."""
+        return {**self.__dict__, "jobs": 1, "executor": None}
 
     def computed_on(self, device: str) -> Self:  # noqa: ARG002
         """The call as a result of that device answers it, so that `methods` say it."""
@@ -264,9 +263,9 @@ class OnDevice(Study):
 class PerLayer(Study):
     """A study of units that are measured apart, such as roles at layers.
 
-    A measure of nearest neighbours (overlap, cluster, dimension) needs all vectors of a unit, a role at a layer, in
-    memory; the store may be larger. What can be added up (gap, sae) goes through its vectors a part at a time; what
-    adds up for all layers at once is `Summed`.
+    A measure of nearest neighbours (overlap, cluster, dimension) has all vectors of a unit, a role at a layer, in
+    memory, or reads them by blocks where they are many. What can be added up (gap, sae) goes through its vectors a part
+    at a time; what adds up for all layers at once is `Summed`.
     """
 
     @abstractmethod
@@ -293,8 +292,8 @@ class PerLayer(Study):
         return table.drop("reason") if is_whole else table
 
     def measured(self, store: Store, units: Sequence[Any]) -> list[pl.DataFrame | str]:
-        """The rows of each unit, or why it holds nothing."""
-        return self.mapped(store, self.question._rows, units)
+        """The rows of each unit, or why it holds nothing, by those who do the work."""
+        return self.mapped(store, self._rows, units)
 
     def _rows(self, store: Store, unit: Any) -> pl.DataFrame | str:
         """The rows of one unit, or why it holds nothing."""
