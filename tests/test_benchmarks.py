@@ -54,10 +54,10 @@ def test_every_case_of_a_gpu_is_measured_at_every_batch_size(tmp_path):
     assert len(speeds) == 10
     assert {row["what"].rpartition("; ")[2] for row in speeds} == {"batches of 2", "batches of 1"}
     assert all(row["ours"] > 0 < row["baseline"] for row in speeds)
-    assert {row["goal"] for row in rows if row["goal"]} == {">= 0.95", ">= 0.9", ">= 0.8"}
+    assert {row["goal"] for row in rows if row["goal"]} == {">= 0.95", ">= 0.9", ">= 0.8", "<= 10"}
     assert "function calls" in said  # the profile
     measures = [row["what"] for row in rows if row["beside"] == "numpy"]
-    assert [what.partition(" of ")[0] for what in measures] == ["gap", "CKA", "autoencoder"]
+    assert [what.partition(" of ")[0] for what in measures] == ["gap", "CKA", "autoencoder", "neighbours"]
 
 
 def test_what_there_is_no_time_for_on_a_gpu_is_said(tmp_path):

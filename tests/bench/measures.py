@@ -9,7 +9,7 @@ have them. Every ratio is of CPU seconds, but where threads are compared. DADApy
 
 import os
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +26,8 @@ from actstore_analyze.cluster.measure import density_peaks_from
 from actstore_analyze.dimension.measure import gride_from
 from actstore_analyze.gap.measure import cosine_gap
 from actstore_analyze.neighbors import nearest
+from actstore_analyze.neighbors.blocks import Block, search_blocks
+from actstore_analyze.neighbors.tiles import Processor
 from actstore_analyze.overlap.measure import label_overlap
 from actstore_analyze.sae.formats import JumpRelu
 from actstore_analyze.sae.measure import reconstruction
@@ -159,6 +161,21 @@ def bounded(n: int, width: int) -> Rows:
     return compared(f"{K} neighbours, variances i^-1.5", (n, width), calls, 1, goals, peak=False)
 
 
+def in_blocks(n: int, width: int) -> Rows:
+    """kNN of points that are read in quarters, as those of a large store are, beside all of them in memory."""
+    x, numbers, step = clusters(n, width), np.arange(n), -(-n // 4)
+
+    def blocks() -> Iterator[Block]:
+        for at in range(0, n, step):
+            yield Block(x[at : at + step], numbers[at : at + step], numbers[at : at + step])
+
+    calls: Calls = {
+        "ours": lambda: [search_blocks(one, blocks(), K, 0.0, Processor()) for one in blocks()],
+        "in memory": partial(nearest, x, K),
+    }
+    return compared(f"{K} neighbours by blocks", (n, width), calls, 1, {})
+
+
 def overlaps(n: int, width: int, repeats: int) -> Rows:
     """Label overlap of some layers."""
     layers, labels = [clusters(n, width, seed) for seed in range(LAYERS)], np.arange(n) % 10
@@ -257,7 +274,9 @@ def main() -> None:
     n = asked.points or (1000 if asked.quick else 20_000)
     widths = [int(width) for width in (asked.widths or ("512,1024" if asked.quick else "512,4096")).split(",")]
     repeats = 2
-    rows = [one for width in widths for one in [*neighbours(n, width, repeats), *bounded(n, width)]]
+    rows = [
+        one for width in widths for one in [*neighbours(n, width, repeats), *bounded(n, width), *in_blocks(n, width)]
+    ]
     rows += [one for measure, size in sizes(n).items() for one in measure(*size, repeats)]
     rows += peaks(asked.adp if not asked.quick else min(asked.adp, 10_000), repeats)
     rows += curves(min(n, 10_000), widths[0], repeats)

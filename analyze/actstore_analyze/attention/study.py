@@ -288,7 +288,7 @@ class CrossModal(WithInterval, Summed):
         ends = pl.DataFrame(schema={**{one: table.schema[one] for one in BAND}, "low": pl.Float64, "high": pl.Float64})
         bands = [_bands(unit, named[unit.condition]) for unit in units]
         cut = [piece._replace(bands=bands[min(piece.numbers.values())][1]) for piece in self.pieces(store, units)]
-        each = totals(self, store, self.question.banded, cut, Banded) if cut else {}
+        each = totals(self, store, self.banded, cut, Banded) if cut else {}
         found = [_ends(unit, bands[number][0], each[number]) for number, unit in enumerate(units)]
         joined = table.join(pl.concat([ends, *found]), on=BAND, how="left", maintain_order="left")
         return joined.select(pl.exclude("n"), "n")

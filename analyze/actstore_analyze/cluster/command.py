@@ -13,6 +13,7 @@ from actstore_analyze.commands import (
     measured,
     metric,
     neighborly,
+    on_device,
     prepared,
     referenced,
     roles,
@@ -48,6 +49,7 @@ from actstore_analyze.commands import (
 @referenced
 @beside
 @neighborly
+@on_device
 @prepared
 def cluster(store: Path | str, **asked: Any) -> None:
     """Clusters of vectors by layer, and their homogeneity: whether each holds one label only.

@@ -9,6 +9,7 @@ import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.store import Store
+from actstore_analyze import devices
 from actstore_analyze.cluster import measure as clustering
 from actstore_analyze.cluster.measure import MAXK, Clusters, others
 from actstore_analyze.gap.sides import IMAGE, TEXT, sides
@@ -77,7 +78,7 @@ class Cluster(OfNeighbors):
         return (
             f"Clusters: {how}. Distance: {METRICS[self.metric]}. Homogeneity = 1 - H(label | cluster) / H(label). "
             f"{DRAWN + ' ' if self.queries else ''}{self.on_interval(FEW_HALVES)}"
-            f"Rows: {self.sql}; {chosen}. {self.source}"
+            f"Rows: {self.sql}; {chosen}. {self.source}{self.computed}"
         )
 
     @property
@@ -92,6 +93,8 @@ class Cluster(OfNeighbors):
         call = super().of(store, roles=chosen, label=label or ("label" if chosen else "modality"), **other)
         if call.queries is not None and call.method == "hdbscan":
             raise ActstoreError("--queries is of density peaks; with HDBSCAN select fewer rows")
+        if call.device != devices.CPU and call.method == "hdbscan":
+            raise ActstoreError("--device is of density peaks; HDBSCAN is computed on the CPU alone: leave it out")
         if call.queries is not None and call.queries <= call.rank:
             raise ActstoreError(
                 f"{call.queries} queries are no clusters of {call.rank} neighbours; draw more (--queries)"

@@ -11,6 +11,7 @@ from actstore_analyze.commands import (
     measured,
     metric,
     neighborly,
+    on_device,
     prepared,
     roles,
     show,
@@ -25,6 +26,7 @@ from actstore_analyze.commands import (
 @drawn("the draw")
 @interval
 @neighborly
+@on_device
 @prepared
 def dimension(store: Path | str, **asked: Any) -> None:
     """Intrinsic dimension (Gride) of each role's vectors, by layer.

@@ -74,7 +74,7 @@ class Dimension(OfNeighbors):
             f"Intrinsic dimension by Gride (Denti et al. 2022): the likeliest given the ratios of the distances of "
             f"neighbours {self.rank // 2} and {self.rank}. Distance: {METRICS[self.metric]}. A role with several "
             f"positions in a sample is measured at each and averaged. {self.on_interval(HALVES)}"
-            f"Rows: {self.sql}. {self.source}"
+            f"Rows: {self.sql}. {self.source}{self.computed}"
         )
 
     @classmethod

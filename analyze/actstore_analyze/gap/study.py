@@ -151,7 +151,7 @@ class Gap(OnDevice, WithInterval, Prepared, Summed):
 
     def pieces(self, store: Store, units: Sequence[Unit]) -> list[Piece]:
         """Some texts with some images; where the mean is taken off, it is summed up first."""
-        return self._pieces(store, units, lambda some: totals(self, store, self.question.sums, some, Mean))
+        return self._pieces(store, units, lambda some: totals(self, store, self.sums, some, Mean))
 
     def states(self, store: Store, piece: Piece) -> States[Counts]:
         """The counts of the cosines."""
@@ -173,7 +173,7 @@ class Gap(OnDevice, WithInterval, Prepared, Summed):
     def summed(self, store: Store, units: Sequence[Unit]) -> dict[int, Found | Missing]:
         """Quartiles, of counts; then the interval of the median, of the shares of what is below it."""
         cut = self.pieces(store, units)
-        counts = totals(self, store, self.question.states, cut, Counts)
+        counts = totals(self, store, self.states, cut, Counts)
         found = {number: _quartiles(units[number], own) for number, own in counts.items() if isinstance(own, Counts)}
         samples = {number: _samples(units[number]) for number in found if self.has_interval}
         asked = {number: own for number, own in samples.items() if min(map(len, own)) > 2}
@@ -182,7 +182,7 @@ class Gap(OnDevice, WithInterval, Prepared, Summed):
             for piece in cut
             if piece.number in asked
         ]
-        parts = totals(self, store, self.question.shared, below, Shares) if below else {}
+        parts = totals(self, store, self.shared, below, Shares) if below else {}
         told: dict[int, Found | Missing] = {}
         for number, own in counts.items():
             part = parts.get(number)

@@ -8,7 +8,7 @@ import numpy as np
 from actstore_analyze.neighbors.exact import blocks, differences, gamma, ordered, products
 from actstore_analyze.neighbors.neighbors import Floats, Ints
 from actstore_analyze.neighbors.points import Points, centre_of, centred_at
-from actstore_analyze.neighbors.tiles import Processor, Singles, Tiler
+from actstore_analyze.neighbors.tiles import Singles, Tiler
 
 __all__ = ["Block", "search_blocks"]
 
@@ -23,24 +23,22 @@ class Block(NamedTuple):
     groups: Ints
 
 
-def search_blocks(
-    queries: Block, base: Iterable[Block], k: int, tie: float, tiler: Tiler | None = None
-) -> tuple[Floats, Ints]:
+def search_blocks(queries: Block, base: Iterable[Block], k: int, tie: float, tiler: Tiler) -> tuple[Floats, Ints]:
     """Distances and numbers (m, k) of the nearest of the queries in other groups, whatever the blocks of the base.
 
     Float32 products say who may be nearer than the k-th so far, with the error bound of `search`, and float64
     differences decide. Points of the base have k others each at least.
     """
-    tiler = Processor() if tiler is None else tiler
     if k == 0:
         return np.empty((len(queries.numbers), 0)), np.empty((len(queries.numbers), 0), np.int64)
     centre = centre_of(queries.points)
     parts = [
-        _Queries(_Side(_only(queries, some), centre), k, tie) for some in blocks(len(queries.points), 1, tiler.rows)
+        _Queries(_Side(_only(queries, some), centre, tiler), k, tie)
+        for some in blocks(len(queries.points), 1, tiler.rows)
     ]
     for block in base:
         for some in blocks(len(block.points), 1, tiler.columns):
-            others = _Side(_only(block, some), centre)
+            others = _Side(_only(block, some), centre, tiler)
             for part in parts:
                 part.compare(others, tiler)
         del block, others  # before the next one is read
@@ -55,12 +53,13 @@ def _only(block: Block, some: slice) -> Block:
 class _Side:
     """Points with what float32 has of them: around the centre, half their squared norms, and norms that are no less."""
 
-    def __init__(self, block: Block, centre: Floats) -> None:
+    def __init__(self, block: Block, centre: Floats, tiler: Tiler) -> None:
         self.points, self.numbers, self.groups = block
         self.centre = centre
-        self.centred = centred_at(block.points, centre)
-        self.halves: Singles = np.vecdot(self.centred, self.centred) / np.float32(2)
-        self.share = gamma(self.centred.shape[1] + 16, np.float32)
+        centred = centred_at(block.points, centre)
+        self.there = tiler.put(centred)
+        self.halves: Singles = np.vecdot(centred, centred) / np.float32(2)
+        self.share = gamma(centred.shape[1] + 16, np.float32)
         self.norms = np.sqrt(2 * self.halves.astype(np.float64)) * (1 + self.share)
 
 
@@ -78,11 +77,12 @@ class _Queries:
     def compare(self, others: _Side, tiler: Tiler) -> None:
         """Have those of the others that are among the nearest."""
         own, side = self._side, others
-        tile = tiler.near(own.centred, side.centred, side.halves)
+        tile = tiler.near(own.there, side.there, side.halves)
         hidden = _pairs(own.groups, side.groups)
         tile.hide(*hidden)
-        share, least = side.share, own.centred.shape[1] * float(np.finfo(np.float32).tiny)
-        reach = self._kth * (1 + gamma(own.centred.shape[1] + 16, np.float64))
+        d = own.points.shape[1]
+        share, least = side.share, d * float(np.finfo(np.float32).tiny)
+        reach = self._kth * (1 + gamma(d + 16, np.float64))
         squares = 2 * own.halves.astype(np.float64)
         if np.isinf(reach).any() and len(side.points) >= self._k:
             near, columns = tile.nearest(self._k)
@@ -99,7 +99,8 @@ class _Queries:
             more = self._doubtful(side, crowded, reach[crowded], hidden)
             row, column = np.concatenate([row, more[0]]), np.concatenate([column, more[1]])
         if len(row):
-            self._take(row, side.numbers[column], differences(own.points, row, side.points, column))
+            distances = differences(own.points, row, side.points, column, tiler.threads)
+            self._take(row, side.numbers[column], distances)
 
     def _doubtful(self, side: _Side, rows: Ints, reach: Floats, hidden: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
         """Row and column of pairs that float64 products leave, for rows to which float32 leaves too many."""

@@ -1,6 +1,7 @@
 """Distances that decide: float64 differences of pairs, and scans of all where float32 leaves a doubt."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -34,13 +35,22 @@ def _distances(points: Points, left: Ints, right: Ints) -> Floats:
     return distances
 
 
-def differences(x: Points, left: Ints, y: Points, right: Ints) -> Floats:
+def differences(x: Points, left: Ints, y: Points, right: Ints, threads: int = 1) -> Floats:
     """Euclidean distances (pairs,) of x[left] and y[right]."""
     squares = np.empty(len(left))
-    for part in blocks(len(left), x.shape[1] * 8, _PAIRS_BYTES):
+
+    def decide(part: slice) -> None:
         difference = x[left[part]].astype(np.float64)
         difference -= y[right[part]]
         squares[part] = np.vecdot(difference, difference)
+
+    parts = blocks(len(left), x.shape[1] * 8, _PAIRS_BYTES)
+    if threads == 1:
+        for part in parts:
+            decide(part)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(decide, parts))
     return np.sqrt(squares)
 
 

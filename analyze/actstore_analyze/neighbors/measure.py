@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actstore.errors import ActstoreError
-from actstore_analyze.neighbors.exact import SCAN_BYTES, blocks, scanned
+from actstore_analyze.devices import HOST, Device
+from actstore_analyze.neighbors.blocks import Block, search_blocks
 from actstore_analyze.neighbors.identical import expanded, owners_of
 from actstore_analyze.neighbors.neighbors import Floats, Ints, Neighbors
-from actstore_analyze.neighbors.points import METRICS, Points, centre_of, moderate, parse, tie_of
+from actstore_analyze.neighbors.points import METRICS, Points, moderate, parse, tie_of
 from actstore_analyze.neighbors.search import searched
+from actstore_analyze.neighbors.tiles import tiler_on
 
 __all__ = ["Searchable", "firsts", "nearest", "neighbors_of", "numbered"]
 
@@ -22,12 +24,14 @@ def nearest(
     metric: str = "euclidean",
     groups: NDArray[np.integer] | None = None,
     queries: NDArray[np.integer] | None = None,
+    device: Device = HOST,
 ) -> Neighbors:
     """The k nearest neighbours of each of the n points in x (n, d), a point never being its own.
 
     metric: `euclidean`; `normalised` (euclidean between unit vectors); `cosine` (1 - cos).
     groups (n,): points of one group are never each other's neighbours.
     queries (m,), ascending: the points whose neighbours are looked for, among all n; every point without it.
+    device: where float32 products propose (actstore_analyze.devices.opened); neighbours are the same bit for bit.
     Exact in float64 for float32 and float64 points, whatever their mean and scale; equal distances
     are ordered by index, identical points included.
     Raises ActstoreError for k < 1, fewer than k points beside a point (or its group), NaN or infinity, a zero vector
@@ -44,7 +48,7 @@ def nearest(
     [[0, 2], [2, 1]]
     """
     points, scale = moderate(parse(x, metric))
-    return neighbors_of(_Here(points, scale, tie_of(metric)), k, metric=metric, groups=groups, queries=queries)
+    return neighbors_of(_Here(points, scale, tie_of(metric), device), k, metric=metric, groups=groups, queries=queries)
 
 
 class Searchable(Protocol):
@@ -98,8 +102,8 @@ def neighbors_of(
 class _Here:
     """Points of an array."""
 
-    def __init__(self, points: Points, scale: float, tie: float) -> None:
-        self.points, self.scale, self.tie = points, scale, tie
+    def __init__(self, points: Points, scale: float, tie: float, device: Device) -> None:
+        self.points, self.scale, self.tie, self.device = points, scale, tie, device
 
     def __len__(self) -> int:
         return len(self.points)
@@ -109,14 +113,18 @@ class _Here:
 
     def search(self, distinct: Ints, rows: Ints, k: int) -> Neighbors:
         points = self.points if len(distinct) == len(self.points) else self.points[distinct]
-        return searched(points, rows, k, self.tie)
+        if self.device.xp is np:
+            return searched(points, rows, k, self.tie)
+        return Neighbors(*self._there(points, rows, k, np.arange(len(points))), rows)
 
     def scan(self, rows: Ints, k: int, groups: Ints) -> tuple[Floats, Ints]:
-        n, centre = len(self.points), centre_of(self.points)
-        found = Neighbors(np.empty((len(rows), k)), np.empty((len(rows), k), np.int64))
-        for some in blocks(len(rows), n * 8, SCAN_BYTES):
-            found.distances[some], found.indices[some] = scanned(self.points, centre, rows[some], k, self.tie, groups)
-        return found.distances, found.indices
+        return self._there(self.points, rows, k, groups)
+
+    def _there(self, points: Points, rows: Ints, k: int, groups: Ints) -> tuple[Floats, Ints]:
+        numbers = np.arange(len(points))
+        own = points if len(rows) == len(points) else points[rows]
+        asked, base = Block(own, rows, groups[rows]), [Block(points, numbers, groups)]
+        return search_blocks(asked, base, k, self.tie, tiler_on(self.device))
 
 
 def firsts(x: NDArray[np.number]) -> Ints:

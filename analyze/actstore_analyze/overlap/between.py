@@ -112,7 +112,7 @@ class DataOverlap(Compared, OfNeighbors):
             "neighbours in one representation that are among those in the other, averaged over samples. Distance: "
             f"{METRICS[self.metric]}; neighbours are exact, ties go to the lower index. "
             f"{self.on_interval(HALVES)}{self.source} Rows: {self.sql}. "
-            "Chance is k / (samples that may be neighbours)."
+            f"Chance is k / (samples that may be neighbours).{self.computed}"
         )
 
     def units(self, store: Store, *, say: Say) -> list[Unit]:

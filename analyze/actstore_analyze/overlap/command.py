@@ -12,6 +12,7 @@ from actstore_analyze.commands import (
     measured,
     metric,
     neighborly,
+    on_device,
     prepared,
     referenced,
     roles,
@@ -44,6 +45,7 @@ WITH = ("with_role", "with_layer", "with_condition", "with_store")
 @click.option("--with-store", metavar="STORE", type=Place(), help="Data overlap, with another store.")
 @referenced
 @neighborly
+@on_device
 @prepared
 @click.pass_context
 def overlap(

@@ -100,7 +100,7 @@ class Overlap(OfNeighbors):
             f"Distance: {METRICS[self.metric]}; neighbours are exact, ties go to the lower index.",
             self.on_interval(JACKKNIFE).strip(),
             self.source,
-            f"Rows: {self.sql}; vectors of different roles or conditions are never neighbours.",
+            f"Rows: {self.sql}; vectors of different roles or conditions are never neighbours.{self.computed}",
         )
         return " ".join(filter(None, sentences))
 

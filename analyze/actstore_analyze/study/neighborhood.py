@@ -9,11 +9,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.store import Store
+from actstore_analyze import devices
 from actstore_analyze.neighbors import Neighbors
 from actstore_analyze.study import stored
 from actstore_analyze.study.kept import Kept
 from actstore_analyze.study.points import InMemory, Points
-from actstore_analyze.study.study import Prepared, WithInterval
+from actstore_analyze.study.study import OnDevice, Prepared, WithInterval
 from actstore_analyze.study.units import Classes, Unit, labels, vectors
 
 __all__ = ["BySample", "Neighborhood", "OfNeighbors", "sized"]
@@ -57,7 +58,7 @@ class Neighborhood(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfNeighbors(WithInterval, Prepared):
+class OfNeighbors(OnDevice, WithInterval, Prepared):
     """A measure of nearest neighbours.
 
     unique: only the first of equal vectors is measured; group: a column whose equal values keep rows from being
@@ -77,10 +78,11 @@ class OfNeighbors(WithInterval, Prepared):
 
     def points(self, store: Store, unit: Unit) -> Iterator[Points]:
         """The vectors of each position: in memory, or by blocks where they are many."""
+        device = devices.opened(self.device)
         if not self.by_blocks(store, unit):
-            return (InMemory(x) for x, _ in vectors(store, unit))
+            return (InMemory(x, device) for x, _ in vectors(store, unit))
         return (
-            stored.Stored(store, self, stored.Placed(rows["row_id"].to_numpy(), unit.layer))
+            stored.Stored(store, self, stored.Placed(rows["row_id"].to_numpy(), unit.layer), device)
             for rows in unit.group.positions
         )
 
@@ -88,28 +90,31 @@ class OfNeighbors(WithInterval, Prepared):
         """Whether the vectors of a position are so many."""
         return stored.are_many(unit.group.n, store.header.d_model)
 
-    def shared(self, store: Store, units: Sequence[Any]) -> list[pl.DataFrame | str]:
+    def measured(self, store: Store, units: Sequence[Any]) -> list[pl.DataFrame | str]:
         """See PerLayer; of units by blocks one after the other, each by all who do the work."""
         large = {index: unit for index, unit in enumerate(units) if self.by_blocks(store, unit)}
+        if not large:
+            return super().measured(store, units)
         others = [index for index in range(len(units)) if index not in large]
-        found = dict(zip(others, super().shared(store, [units[index] for index in others]), strict=True))
+        found = dict(zip(others, super().measured(store, [units[index] for index in others]), strict=True))
         with Kept(store, self._rows, [*large.values()]) as kept:
             for number, (index, unit) in enumerate(large.items()):
-                if number not in kept.values:
+                if number not in kept:
                     kept.add(number, self._rows(store, unit))
-                found[index] = kept.values[number]
+                found[index] = kept.value(number)
         return [found[index] for index in range(len(units))]
 
     def neighborhood(self, given: Sequence[Points], rows: pl.DataFrame) -> Neighborhood:
         """Of the same rows in one representation or several, of which the first is kept: a copy in any is one."""
-        kept = np.arange(len(rows))
-        for x in given:
+        every = given[0].prepared(self)
+        kept = np.flatnonzero(every.firsts() == np.arange(len(rows)))
+        for x in given[1:]:
             own = x[kept].prepared(self).firsts()
             kept = kept[own == np.arange(len(kept))]
         copies = len(rows) - len(kept)
         kept = kept if self.unique else np.arange(len(rows))
         groups = None if self.group is None else rows["group"].to_numpy()[kept]
-        x = given[0][kept].prepared(self)
+        x = every if len(kept) == len(rows) else given[0][kept].prepared(self)
         return Neighborhood(x, labels(rows)[kept], groups, kept, copies, self._drawn(kept, len(rows)))
 
     def _drawn(self, kept: Numbers, n: int) -> Numbers | None:
@@ -122,6 +127,13 @@ class OfNeighbors(WithInterval, Prepared):
     def finish(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The table, and how many samples were drawn, where they were."""
         return rows if self.queries is None else rows.with_columns(queries=pl.min_horizontal("n", self.queries))
+
+    @property
+    def computed(self) -> str:
+        """Where neighbours were proposed, as a sentence with a space before it; nothing of a CPU."""
+        if self.device == devices.CPU:
+            return ""
+        return f" A GPU, {self.device}, proposed neighbours in float32; float64 on the CPU decided, as without it."
 
     @property
     def has_interval(self) -> bool:

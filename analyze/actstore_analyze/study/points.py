@@ -6,6 +6,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from actstore_analyze.devices import HOST, Device
 from actstore_analyze.neighbors import Neighbors, firsts, nearest
 from actstore_analyze.study.study import Prepared
 from actstore_analyze.study.units import Vectors, constant
@@ -43,9 +44,10 @@ class Points(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """Vectors (n, d) that are there."""
+    """Vectors (n, d) that are there; device: where products of them are computed."""
 
     x: Vectors
+    device: Device = HOST
 
     def __len__(self) -> int:
         return len(self.x)
@@ -70,7 +72,7 @@ class InMemory:
         self, k: int, *, metric: str, groups: Numbers | None = None, queries: Numbers | None = None
     ) -> Neighbors:
         """See Points."""
-        return nearest(self.x, k, metric=metric, groups=groups, queries=queries)
+        return nearest(self.x, k, metric=metric, groups=groups, queries=queries, device=self.device)
 
     def read(self) -> Vectors:
         """See Points."""

@@ -10,12 +10,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from actstore.store import Store
+from actstore_analyze.devices import HOST, Device
 from actstore_analyze.neighbors import Neighbors, parse
 from actstore_analyze.neighbors.blocks import Block, search_blocks
 from actstore_analyze.neighbors.exact import blocks
 from actstore_analyze.neighbors.identical import prints
 from actstore_analyze.neighbors.measure import neighbors_of
 from actstore_analyze.neighbors.points import check_directed, check_finite, scale_of, scaled, tie_of
+from actstore_analyze.neighbors.tiles import tiler_on
 from actstore_analyze.study import held
 from actstore_analyze.study.study import Prepared, Study
 from actstore_analyze.study.units import Vectors
@@ -77,13 +79,15 @@ class Search:
     metric: str
     scale: float
     step: int
+    device: Device
     groups: Numbers | None = None
 
     def found(self, store: Store, queries: Numbers) -> pl.DataFrame:
         """Distances and indices of the neighbours of the queries (m,), by rows."""
         numbers = np.arange(len(self.placed.rows))
         base = (self._block(store, numbers[some]) for some in blocks(len(numbers), 1, self.step))
-        distances, indices = search_blocks(self._block(store, queries), base, self.k, tie_of(self.metric))
+        asked, tie = self._block(store, queries), tie_of(self.metric)
+        distances, indices = search_blocks(asked, base, self.k, tie, tiler_on(self.device))
         return pl.DataFrame({"distances": distances, "indices": indices})
 
     def _block(self, store: Store, numbers: Numbers) -> Block:
@@ -98,6 +102,7 @@ class Stored:
     store: Store
     by: Study
     placed: Placed
+    device: Device = HOST
 
     def __len__(self) -> int:
         return len(self.placed.rows)
@@ -178,7 +183,7 @@ class _Seen:
 
     def _found(self, placed: Placed, rows: Numbers, k: int, groups: Numbers | None = None) -> tuple[Floats, Numbers]:
         step = self._stored.step
-        asked = Search(placed, k, self._metric, self.scale, step, groups)
+        asked = Search(placed, k, self._metric, self.scale, step, self._stored.device, groups)
         if k == 0:
             return np.empty((len(rows), 0)), np.empty((len(rows), 0), np.int64)
         found = self._stored.mapped(asked.found, [rows[some] for some in blocks(len(rows), 1, step)])

@@ -72,7 +72,7 @@ class Summed(PerLayer):
 
     def summed(self, store: Store, units: Sequence[Any]) -> dict[int, Any]:
         """What `row` takes of each unit, by its number, or what is missing of it: here the sum of its states."""
-        return totals(self, store, self.question.states, self.pieces(store, units), self.state_of)
+        return totals(self, store, self.states, self.pieces(store, units), self.state_of)
 
 
 def totals(

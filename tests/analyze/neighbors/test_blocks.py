@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actstore_analyze.devices import Torch
 from actstore_analyze.neighbors import blocks, nearest
 from actstore_analyze.neighbors.blocks import Block, search_blocks
 from actstore_analyze.neighbors.exact import products
@@ -14,8 +16,9 @@ from actstore_analyze.neighbors.identical import owners_of
 from actstore_analyze.neighbors.measure import neighbors_of
 from actstore_analyze.neighbors.neighbors import Neighbors
 from actstore_analyze.neighbors.points import moderate, parse, tie_of
-from actstore_analyze.neighbors.tiles import Processor
+from actstore_analyze.neighbors.tiles import Accelerator, Processor
 
+TILERS = {"numpy": Processor(), "torch": Accelerator(Torch("cpu"))}
 METRICS = ["euclidean", "normalised", "cosine"]
 
 
@@ -25,15 +28,17 @@ class Small:
 
     rows: int
     columns: int
+    tiler: Processor | Accelerator
 
-    def near(self, *asked):
-        return Processor().near(*asked)
+    threads = property(lambda self: self.tiler.threads)
+    put = property(lambda self: self.tiler.put)
+    near = property(lambda self: self.tiler.near)
 
 
 class Cut:
     """Points of an array in blocks of `of` queries and `size` others."""
 
-    def __init__(self, x, metric, of, size, tiler=None):
+    def __init__(self, x, metric, of, size, tiler=TILERS["numpy"]):
         self.points, self.scale = moderate(parse(x, metric))
         self.tie, self.of, self.size, self.tiler = tie_of(metric), of, size, tiler
 
@@ -89,7 +94,7 @@ def assert_same(found, expected):
     assert found.n == expected.n
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_blocks_of_any_size_give_what_the_whole_gives(data):
     n = data.draw(st.integers(4, 40), "points")
@@ -101,34 +106,39 @@ def test_blocks_of_any_size_give_what_the_whole_gives(data):
         data.draw(st.sampled_from([np.float32, np.float64]), "type"),
     )
     metric, size = data.draw(st.sampled_from(METRICS), "metric"), st.integers(1, n)
+    tiler = Small(data.draw(size), data.draw(size), TILERS[data.draw(st.sampled_from([*TILERS]), "tiler")])
     groups = data.draw(st.none() | st.integers(1, n // 2), "size of groups")
     groups = None if groups is None else np.random.default_rng(n).permutation(n) // groups
     most = n - 1 if groups is None else n - np.bincount(groups).max()
     k = data.draw(st.integers(1, int(most)), "k")
     asked = data.draw(st.none() | st.sets(st.integers(0, n - 1), min_size=1).map(sorted), "queries")
     asked = None if asked is None else np.array(asked)
-    cut = Cut(x, metric, data.draw(size), data.draw(size), Small(data.draw(size), data.draw(size)))
+    cut = Cut(x, metric, data.draw(size), data.draw(size), tiler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "_crowd", data.draw(st.sampled_from([lambda _: 0, blocks._crowd]), "who is in doubt"))
         found = neighbors_of(cut, k, metric=metric, groups=groups, queries=asked)
     assert_same(found, nearest(x, k, metric=metric, groups=groups, queries=asked))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("tiler", TILERS)
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_points_than_a_tile_has(kind, metric):
-    x = made(kind, 700, 48, 5)
-    found = neighbors_of(Cut(x, metric, 300, 171, Small(64, 100)), 12, metric=metric)
+def test_more_points_than_a_tile_has(kind, metric, tiler):
+    x = made(kind, 500, 48, 5)
+    found = neighbors_of(Cut(x, metric, 300, 171, Small(64, 100, TILERS[tiler])), 12, metric=metric)
     assert_same(found, nearest(x, 12, metric=metric))
 
 
 class Wrong:
     """Products as wrong as the bound allows: the true neighbours too far, all others too near."""
 
-    rows, columns = 128, 100
+    rows, columns, threads = 128, 100, 1
 
-    def __init__(self, true):
-        self.true = true
+    def __init__(self, true, tiler):
+        self.true, self.tiler = true, tiler
+
+    def put(self, centred):
+        return centred
 
     def near(self, queries, others, halves):
         x, y = queries.astype(np.float64), others.astype(np.float64)
@@ -137,20 +147,21 @@ class Wrong:
         own, other = (self.places(one) for one in (queries, others))
         near = (self.true[own][:, :, None] == other).any(axis=1)
         values = x @ y.T - (y * y).sum(axis=1) / 2 - np.where(near, error, -error) / 2
-        tile = Processor().near(queries, others, halves)
-        tile._values[:] = values
+        tile = self.tiler.near(self.tiler.put(queries), self.tiler.put(others), halves)
+        tile._values[:] = torch.from_numpy(values) if isinstance(self.tiler, Accelerator) else values
         return tile
 
     def places(self, centred):
         return np.array([self.known[one.tobytes()] for one in centred])
 
 
+@pytest.mark.parametrize("tiler", TILERS)
 @pytest.mark.parametrize("spread", [True, False])
-def test_worst_float32_errors_hide_no_neighbour(spread):
+def test_worst_float32_errors_hide_no_neighbour(spread, tiler):
     x = made("gauss", 400, 400, 0)
     x = x[:, :96] if spread else np.eye(400, dtype=np.float32) + np.float32(1e-4) * x
     expected = nearest(x, 10)
-    wrong = Wrong(expected.indices)
+    wrong = Wrong(expected.indices, TILERS[tiler])
     every = Block(x, np.arange(400), np.arange(400))
     wrong.known = {
         one.tobytes(): i for i, one in enumerate(blocks.centred_at(x, blocks.centre_of(x)))
@@ -190,3 +201,14 @@ def test_rows_that_float32_leaves_in_doubt_are_left_to_float64(monkeypatch):
     x[:, 0] = 3000
     assert_same(neighbors_of(Cut(x, "euclidean", 600, 250), 5), nearest(x, 5))
     assert not doubtful
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_device_proposes_and_the_neighbours_are_the_same(kind, metric, grouped):
+    x = made(kind, 200, 24, 3)
+    groups = np.random.default_rng(1).integers(0, 4, 200) if grouped else None
+    for asked in (None, np.arange(3, 200, 7)):
+        found = nearest(x, 9, metric=metric, groups=groups, queries=asked, device=Torch("cpu"))
+        assert_same(found, nearest(x, 9, metric=metric, groups=groups, queries=asked))
