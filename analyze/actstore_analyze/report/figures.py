@@ -43,10 +43,13 @@ class Panel:
     @property
     def wide(self) -> bool:
         """Whether the drawing has a row of its own: it is said to, or too wide for a column."""
-        if self.whole:
-            return True
+        return self.whole or self.width > WIDE
+
+    @property
+    def width(self) -> int:
+        """Pixels across which it is drawn; 0 where it does not say."""
         width = re.search(r'<svg[^>]* width="(\d+)', self.svg)
-        return width is not None and int(width[1]) > WIDE
+        return int(width[1]) if width else 0
 
 
 @dataclass(frozen=True)

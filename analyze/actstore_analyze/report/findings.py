@@ -102,9 +102,12 @@ def _peaks(experiment: Experiment, peak: Peak) -> Iterator[str]:
 def _where(row: dict[str, Any], peak: Peak, shown: Shown) -> str:
     told = [row.get(peak.at), row.get("condition") if row.get("condition") != NONE else None]
     named = "".join(f"{one}, " for one in told if one)
-    chance = f" (chance {row['chance']:.3f})" if row.get("chance") is not None else ""
-    value = f"{row[peak.column]:.{peak.decimals}f}"
-    return f"at {named}layer {row['layer']}, in {shown.subject.title}: {value}{chance}"
+    value, ends = row[peak.column], [row.get(f"{peak.column}_{end}", row.get(end)) for end in ("low", "high")]
+    known = all(end is not None and end == end for end in ends)
+    beside = [" to ".join(f"{end:.{peak.decimals}f}" for end in ends)] if known else []
+    beside += [f"chance {row['chance']:.3f}"] if row.get("chance") is not None else []
+    bracket = f" ({'; '.join(beside)})" if beside else ""
+    return f"at {named}layer {row['layer']}, in {shown.subject.title}: {value:.{peak.decimals}f}{bracket}"
 
 
 def _listed(found: Sequence[str]) -> str:

@@ -29,7 +29,10 @@ OF_KNOCKOUTS, OF_PATCHES = {"knockout", "window"}, {"patch", "accuracy_before"} 
 
 @dataclass(frozen=True)
 class Table:
-    """A table above a figure: what stores of several models say beside each other; its `kind` is numbers or said."""
+    """A table above a figure: what stores of several models say beside each other.
+
+    kind: numbers, of which the last column is words where they are judged, or said.
+    """
 
     caption: str
     columns: list[str]
@@ -92,7 +95,7 @@ def ran_and_replayed(table: pl.DataFrame, folder: Path) -> tuple[Table, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "as-it-ran-and-replayed.csv"
     render(table, "csv", file)
-    return as_table(both_ways.CAPTION, table), file
+    return as_table(both_ways.CAPTION, table, "numbers judged"), file
 
 
 def as_table(caption: str, table: pl.DataFrame, kind: str = "numbers") -> Table:

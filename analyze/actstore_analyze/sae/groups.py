@@ -24,6 +24,7 @@ __all__ = [
     "alone",
     "drawn",
     "groups_of",
+    "other_model",
     "points_of",
     "roles_of",
     "say_models",
@@ -88,13 +89,20 @@ def points_of(store: Store, found: Source, layers: Sequence[int] | None) -> tupl
 
 
 def say_models(store: Store, found: Source, say: Say) -> None:
-    """Say where autoencoders are of a model whose name is not like the store's: widths alone may agree by chance."""
+    """Say where autoencoders are of a model whose name is not like the store's."""
+    if other := other_model(store, found):
+        say(other)
+
+
+def other_model(store: Store, found: Source) -> str | None:
+    """What to say of autoencoders of a model whose name is not like the store's: widths alone may agree by chance."""
     own = store.run.get("model")
-    if own and found.models and not any(_alike(str(own), model) for model in found.models):
-        say(
-            f"{found.name}: trained on {', '.join(found.models)}, the store is of {own}: figures mean something only "
-            "if that is its language model"
-        )
+    if not own or not found.models or any(_alike(str(own), model) for model in found.models):
+        return None
+    return (
+        f"{found.name}: trained on {', '.join(found.models)}, the store is of {own}: figures mean something only "
+        "if that is its language model"
+    )
 
 
 def _alike(own: str, other: str) -> bool:

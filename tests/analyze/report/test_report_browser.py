@@ -20,12 +20,17 @@ BEYOND = (
     "() => [...document.querySelectorAll('th, td')].filter((one) => one.offsetParent && "
     "one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.textContent)"
 )
+BROKEN = """() => [...document.querySelectorAll('.numbers td')].filter((one) => {
+  const words = document.createRange();
+  words.selectNodeContents(one);
+  return /^-?[0-9.e+-]+$/.test(one.textContent) && new Set([...words.getClientRects()].map((box) => box.top)).size > 1;
+}).map((one) => one.textContent)"""
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browsed")
-    stores = [looking.make(folder / "s").path, knockouts.make_store(folder / "k")]
+    stores = [looking.make(folder / "s").path, *(knockouts.make_store(folder / one) for one in "kl")]
     assert run(["report", *map(str, stores), "-o", str(folder / "r.html"), "--reference", "chameleon-7b"]) == 0
     return f"file://{folder / 'r.html'}"
 
@@ -63,13 +68,24 @@ def test_the_page_fits_its_window(page, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_no_column_is_lost_on_paper(page):
+def test_no_column_is_lost_on_paper_and_no_number_broken(page):
     page.set_viewport_size({"width": 700, "height": 900})  # of A4, within its margins
     assert page.evaluate(BEYOND)
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details[open]").count() >= 2
     assert page.evaluate(BEYOND) == []
+    assert page.locator("table.long").count() >= 1  # more columns than stand side by side
+    assert page.evaluate(BROKEN) == []
+
+
+def test_figures_can_be_read_on_a_narrow_page(page):
+    page.set_viewport_size({"width": 420, "height": 900})
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('.panel svg')].map((one) => one.getBoundingClientRect().width / "
+        "one.viewBox.baseVal.width)"
+    )
+    assert min(drawn) > 0.69  # of letters of 10 pixels and more
 
 
 def test_in_the_dark_what_was_ink_is_light(page):

@@ -49,7 +49,7 @@ def test_findings_come_first_with_their_figures(store, reported):
     )
     assert (
         f"The label overlap χ is highest at {best['role']}, layer {best['layer']}, in tiny (s): {best['overlap']:.3f} "
-        f"(chance {best['chance']:.3f})" in Page(found).words
+        f"({best['low']:.3f} to {best['high']:.3f}; chance {best['chance']:.3f})" in Page(found).words
     )
     assert "that does not say that the model uses it there" in found
     assert 1 <= found.count("<li>") <= findings.MOST

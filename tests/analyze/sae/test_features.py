@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,9 @@ from actstore.commands.main import run
 from actstore.errors import ActstoreError
 from actstore_analyze.report.features import shown
 from actstore_analyze.report.features.dashboard import direct_logits
+from actstore_analyze.report.features.page import page
 from actstore_analyze.sae import neuronpedia
+from actstore_analyze.sae.source import Source
 from actstore_analyze.sae.strongest import Strongest
 from actstore_analyze.sae.tops import Tops
 from pages import Page
@@ -138,11 +141,11 @@ def test_the_page_and_the_export(made, capsys):
     described = ["--descriptions", str(made / "described")]
     assert run([*asked, *described, "--page", str(out), "--neuronpedia", str(made / "v1")]) == 0
     text = out.read_text()
-    page = Page(text)
-    assert "cats & <dogs>" in page.words
+    read = Page(text)
+    assert "cats & <dogs>" in read.words
     assert "<dogs>" not in text
-    assert not page.loads
-    assert {one.removeprefix("#") for one in page.anchors} <= {*page.ids}
+    assert not read.loads
+    assert {one.removeprefix("#") for one in read.anchors} <= {*read.ids}
     assert '<image href="data:image/webp' in text
     assert "whoever has it sees its pictures" in capsys.readouterr().err
     folder = made / "v1" / "tiny" / f"{LAYER}-scope"
@@ -160,6 +163,26 @@ def test_the_page_and_the_export(made, capsys):
     for line in lines["activations"]:
         assert len(line["tokens"]) == len(line["values"]) == 4
         assert line["values"][line["maxValueTokenIndex"]] == line["maxValue"] == max(line["values"])
+
+
+def test_features_of_two_prompt_orders_are_told_apart_in_the_contents(made, table):
+    store = actstore.open(made / "s")
+    call = Strongest.of(store, saes=str(made / "scope"), layers=[LAYER], top=4)
+    first, second = shown.dashboards_of(store, call, table.head(2), None)
+    orders = [replace(first, row={**first.row, "prompt_order": order}) for order in ("image-text", "text-image")]
+    words = Page(page("tiny", "", [*orders, second], [], None)).words
+    for name in ("image-text", "text-image"):
+        assert f"{LAYER}/{first.row['feature']} {first.row['label']} {name}" in words
+    assert f"{LAYER}/{second.row['feature']} {second.row['label']} image-text" not in words
+
+
+def test_a_page_of_features_of_another_model_says_so(made, table, monkeypatch):
+    store = actstore.open(made / "s")
+    call = Strongest.of(store, saes=str(made / "scope"), layers=[LAYER], top=4)
+    for models, said in (((), False), (("gemma-2-2b",), True)):
+        monkeypatch.setattr(Source, "models", models)
+        shown.write_page(store, call, table, [], made / "other.html")
+        assert ("trained on gemma-2-2b, the store is of tiny" in (made / "other.html").read_text()) == said
 
 
 def test_what_cannot_be_shown_is_said(made, capsys):

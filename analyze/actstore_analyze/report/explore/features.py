@@ -14,6 +14,7 @@ from actstore.store import Store
 from actstore_analyze.report.explore.pictures import places_of
 from actstore_analyze.report.explore.view import View
 from actstore_analyze.sae.formats import Sized
+from actstore_analyze.sae.groups import other_model
 from actstore_analyze.sae.source import Source
 
 __all__ = ["STRONGEST", "Feature", "Features"]
@@ -43,6 +44,10 @@ class Features:
             return NONE
         kept = ", ".join(map(str, self.layers(store))) or "none that the store keeps"
         return f"{self.saes.name} has autoencoders of layers {kept}"
+
+    def other_model(self, store: Store) -> str | None:
+        """What to say of autoencoders of another model than the store's; None where they are of one of its name."""
+        return None if self.saes is None else other_model(store, self.saes)
 
     def width(self, store: Store) -> int:
         """How many features an autoencoder has; 0 where the store keeps no layer of any."""

@@ -107,6 +107,7 @@ class Resources:
             "methods": projection.methods(),
             "features": self.features.layers(store),
             "saes": self.features.said(store),
+            "other_model": self.features.other_model(store),
             "lens": f"not kept: {KEPT_BY['lens']}" if store.header.lens is None else True,
             "pictures": bool(self.records[title].thumbnails.sizes),
         }

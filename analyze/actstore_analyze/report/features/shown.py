@@ -14,6 +14,7 @@ from actstore_analyze.report.features import exported
 from actstore_analyze.report.features.dashboard import Dashboard, dashboards, told
 from actstore_analyze.report.features.page import page
 from actstore_analyze.sae import neuronpedia
+from actstore_analyze.sae.groups import other_model
 from actstore_analyze.sae.source import Source, numbered, source
 from actstore_analyze.sae.strongest import Strongest
 
@@ -69,7 +70,13 @@ def write_page(store: Store, call: Strongest, table: pl.DataFrame, found: Sequen
     """Write the page; returns its bytes. Raises ActstoreError where it cannot be written."""
     shares = table.group_by("layer", maintain_order=True).agg(pl.col("feature").n_unique()).sort("layer")
     model = str(store.run.get("model") or store.path.resolve().name).rstrip("/").split("/")[-1]
-    text = page(f"{model}: features of {Path(call.saes).name}", call.methods, found, list(shares.iter_rows()))
+    text = page(
+        f"{model}: features of {Path(call.saes).name}",
+        call.methods,
+        found,
+        list(shares.iter_rows()),
+        other_model(store, call.source),
+    )
     with written(path) as draft:
         draft.write_text(text, encoding="utf-8")
     return len(text.encode())

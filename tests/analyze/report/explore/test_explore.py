@@ -20,7 +20,7 @@ from actstore.commands.main import run
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.report.explore import kept, page, projection
 from actstore_analyze.report.explore.resources import MissingError, Resources
-from actstore_analyze.sae.source import source
+from actstore_analyze.sae.source import Source, source
 from served import TOKEN, serving
 
 BASE = "tiny/eoi/none"
@@ -214,7 +214,8 @@ def test_features_are_those_of_the_vector_and_of_each_cell_of_its_picture(store,
 
 
 def test_a_file_holds_the_features_of_its_points_or_says_why_it_does_not(store, tmp_path, monkeypatch):
-    with_saes = Resources([store], roles=["eoi", "last"], saes=encoders(tmp_path)[0])
+    encoders_of, _ = encoders(tmp_path)
+    with_saes = Resources([store], roles=["eoi", "last"], saes=encoders_of)
     choices = page.choices(with_saes)
 
     def held(of=with_saes, **layers):
@@ -238,6 +239,10 @@ def test_a_file_holds_the_features_of_its_points_or_says_why_it_does_not(store, 
     assert (found["stores"][0]["features"], found["stores"][0]["saes"]) == ([], kept.LEFT_OUT)
     assert not any("/features/" in path for path in found)
     assert "--saes" in held(Resources([store], roles=["eoi", "last"]))["stores"][0]["saes"]
+    assert found["stores"][0]["other_model"] is None
+    monkeypatch.setattr(Source, "models", ("gemma-2-2b",))
+    other = held(Resources([store], roles=["eoi", "last"], saes=encoders_of))["stores"][0]["other_model"]
+    assert "trained on gemma-2-2b, the store is of tiny" in other
     named = store.explore("from rows", "eoi", saes=str(tmp_path)).resources
     assert named.get("tiny/eoi/none/features/1/5") == with_saes.get("tiny/eoi/none/features/1/5")
     with pytest.raises(ActstoreError, match="name them with saes"):

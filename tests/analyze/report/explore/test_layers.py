@@ -16,7 +16,7 @@ from actstore_analyze.cluster.measure import homogeneity
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.report.explore import kept, page
 from actstore_analyze.report.explore.resources import MissingError, Resources
-from browsing import READY, Seen
+from browsing import AROUND, READY, Seen
 from served import TOKEN, serving
 
 LAYERS = (0, 2, 4)
@@ -320,5 +320,9 @@ def test_of_many_values_each_is_counted_by_itself_though_the_last_share_a_colour
         drawn = page.locator("#card svg[aria-label] title").last.text_content()
         assert (share, float(drawn.rpartition(" ")[2])) == (1.0, 1.0)
         assert page.locator("#card .thumb span").first.inner_text() == column["names"][column["codes"][last[0]]]
+        chosen = seen.lasso(AROUND)
+        counts = page.locator("#selection .number").all_inner_texts()
+        assert len(counts) > 8
+        assert sum(map(int, counts)) == len(chosen)
         assert (seen.errors, seen.elsewhere) == ([], [])
         page.context.close()

@@ -132,9 +132,10 @@ class Card {
     return box;
   }
   showFeatures(features) {
-    const heading = `SAE features at layer ${this.panel.layer}`;
-    if (!features.length) { this.features.replaceChildren(make("p", { className: "hint" }, `${heading}: none is active here`)); return; }
-    const most = features[0][1], grid = this.heats[0]?.heat.grid, { places } = this.panel.info();
+    const heading = `SAE features at layer ${this.panel.layer}`, { places, other_model: other } = this.panel.info();
+    const notes = [other, features.length && places && `where they are active: ${places}`].filter(Boolean).map((text) => make("p", { className: "hint" }, text));
+    if (!features.length) { this.features.replaceChildren(make("p", { className: "hint" }, `${heading}: none is active here`), ...notes); return; }
+    const most = features[0][1], grid = this.heats[0]?.heat.grid;
     const rows = features.map(([name, value, cells]) => {
       const button = make("button", { title: cells ? "where in the image it is active" : "" }, `#${name}`);
       if (cells && grid) {
@@ -143,6 +144,6 @@ class Card {
       }
       return [button, value, value.toFixed(2)];
     });
-    this.features.replaceChildren(make("h3", {}, `${heading}${features.some((f) => f[2]) && grid ? ": point at one to see where it is active" : ""}`), bars(rows, most), ...(places ? [make("p", { className: "hint" }, `where they are active: ${places}`)] : []));
+    this.features.replaceChildren(make("h3", {}, `${heading}${features.some((f) => f[2]) && grid ? ": point at one to see where it is active" : ""}`), bars(rows, most), ...notes);
   }
 }

@@ -3,7 +3,7 @@
 const FIRST = { title: "store", role: "role", condition: "condition" }; // in the address
 const SECOND = { title: "store2", role: "role2", condition: "condition2" };
 const ADDRESS = [...Object.values(FIRST), ...Object.values(SECOND), "method", "layer", "colour", "where", "hidden", "point", "panel"];
-const MOST_NAMED = 12;
+const MOST_NAMED = 12, MOST_PICTURES = 80;
 
 class Explorer {
   constructor() {
@@ -129,13 +129,14 @@ class Explorer {
     if (box.hidden) return;
     const { panel, points } = this.selected, column = panel.column(), counts = new Map(), colours = new Map(), other = this.other(panel);
     for (const i of points) { const name = binOf(column, i); counts.set(name, (counts.get(name) ?? 0) + 1); colours.set(name, colourOf(column, i)); }
-    const sorted = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 8);
+    const sorted = [...counts].sort((a, b) => b[1] - a[1]);
     const ids = points.map((i) => rowId(panel.table.row_id[i])), sql = `from rows where row_id in (${ids.join(", ")})`;
     const copy = (label, text) => make("button", { onclick: () => this.copy(text) }, label);
     const linked = other ? `, ${new Set(points.flatMap((i) => panel.linked(other, i))).size.toLocaleString("en")} in the other panel` : "";
     box.replaceChildren(
       make("div", {}, make("b", {}, `${points.length.toLocaleString("en")} selected`), linked, bars(sorted.map(([name, n]) => [name, n, String(n)]), sorted[0][1], (name) => colours.get(name))),
-      make("div", { className: "thumbs" }, ...points.slice(0, 80).map((i) => panel.thumb(i, ""))),
+      make("div", { className: "thumbs" }, ...points.slice(0, MOST_PICTURES).map((i) => panel.thumb(i, "")),
+        ...(points.length > MOST_PICTURES ? [make("p", { className: "hint" }, `the first ${MOST_PICTURES} of ${points.length.toLocaleString("en")}`)] : [])),
       make("div", { className: "copy" }, copy("copy as Python", `rows = actstore.open(${JSON.stringify(panel.info().path || panel.title)}).sql("${sql}")`), copy("copy as SQL", sql)));
   }
   async copy(text) {

@@ -2,6 +2,7 @@
 // Points of one role of one store under one condition, in the plane. A page has one such panel, or two.
 const CLUSTERS = "*clusters"; // in the place of a column: the clusters of the points at a layer
 const MOST_RINGS = 400;
+const MOST_STEPS = 16, NEAR = 4; // of a longer way the steps near this layer are clear
 const FARTHEST = 4; // times the mean distance from the middle: what lies beyond is outside, until one zooms out
 
 class Panel {
@@ -224,8 +225,10 @@ class Panel {
   }
   redraw() {
     const way = this.way.map(([x, y, layer]) => [...this.place(x, y), layer]), step = Math.ceil(way.length / 6);
+    const long = way.length > MOST_STEPS, at = way.findIndex(([, , layer]) => layer === this.layer); // a long way is clear near this layer, and pale
     this.marks.replaceChildren(
-      ...(way.length > 1 ? [svg("polyline", { points: way.map(([x, y]) => `${x},${y}`).join(" ") })] : []),
+      ...(way.length > 1 ? [svg("polyline", { points: way.map(([x, y]) => `${x},${y}`).join(" "), ...(long ? { class: "far" } : {}) })] : []),
+      ...(long ? [svg("polyline", { points: way.slice(Math.max(0, at - NEAR), at + NEAR + 1).map(([x, y]) => `${x},${y}`).join(" ") })] : []),
       ...(way.length > 1 ? way.flatMap(([x, y, layer], i) => [
         svg("circle", { cx: x, cy: y, r: layer === this.layer ? 0 : way.length > 12 ? 1.4 : 2.2, class: "step" }),
         ...(i % step || layer === this.layer ? [] : [svg("text", { x: x + 5, y: y - 4 }, String(layer))])]) : []),
