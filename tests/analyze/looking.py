@@ -9,6 +9,7 @@ from PIL import Image
 import actstore
 import lenses
 from actstore.format import thumbnails
+from actstore_analyze.sae.source import source
 
 N, D = 24, lenses.D
 LAYERS = (0, 1, 2)
@@ -125,3 +126,19 @@ def _from(x, role, layer):
 def _failed(attention):
     attention[:, -1] = np.nan
     return attention
+
+
+def encoders(folder):
+    """Autoencoders with twelve features of the output of block 0: a release's path, and what encodes."""
+    rng = np.random.default_rng(1)
+    d, n = lenses.D, 12
+    shapes = {"W_enc": (d, n), "b_enc": (n,), "W_dec": (n, d), "b_dec": (d,), "threshold": (n,)}
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    (folder / "layer_0").mkdir()
+    np.savez(folder / "layer_0" / "params.npz", **weights)
+
+    def active(x):
+        raw = x @ weights["W_enc"] + weights["b_enc"]
+        return np.where(raw > np.maximum(weights["threshold"], 0), raw, 0)
+
+    return source(str(folder)), active

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
@@ -260,6 +260,28 @@ def test_what_is_selected_in_a_widget_comes_back_to_python(browser, resources, t
 
 
 @pytest.mark.slow
+def test_a_feature_pointed_at_is_painted_where_it_is_active(browser, resources, tmp_path):
+    saes, _ = looking.encoders(tmp_path)
+    with_saes = Resources([*resources.stores.values()], saes=saes)
+    with serving(with_saes) as port:
+        own = f"http://127.0.0.1:{port}/"
+        seen = Seen(browser, (own, "data:", "blob:"))
+        page = seen.page
+        page.goto(f"{own}?token={TOKEN}#role=eoi&layer=1")
+        page.wait_for_selector(READY)
+        seen.click(5, "s05")
+        page.wait_for_selector("#card .bars button")
+        number, _, cells = with_saes.get(f"{next(iter(resources.stores))}/eoi/none/features/1/5")[0]
+        before = page.inner_text("#scale-said"), seen.alpha()
+        page.locator("#card .bars button").first.hover()
+        assert page.inner_text("#scale-said").startswith(f"where feature {number} is active")
+        assert [bool(one) for one in seen.alpha()] == [one > 0 for one in b64decode(cells)]
+        page.mouse.move(1, 1)
+        assert (page.inner_text("#scale-said"), seen.alpha()) == before
+        assert (seen.errors, seen.elsewhere) == ([], [])
+        page.context.close()
+
+
 def test_a_lasso_counts_and_wrong_sql_says_why(seen):
     page = seen.page
     middle, radius = seen.at(5), 60

@@ -13,14 +13,13 @@ import polars as pl
 import pytest
 
 import actstore
-import lenses
 import looking
 from actstore import ActstoreError
 from actstore.commands.main import run
 from actstore_analyze.neighbors import nearest
 from actstore_analyze.report.explore import kept, page, projection
 from actstore_analyze.report.explore.resources import MissingError, Resources
-from actstore_analyze.sae.source import Source, source
+from actstore_analyze.sae.source import Source
 from served import TOKEN, serving
 
 BASE = "tiny/eoi/none"
@@ -182,24 +181,8 @@ def test_a_store_that_keeps_little_is_shown_as_far_as_it_does(tmp_path):
     assert str(tmp_path) not in sent
 
 
-def encoders(folder):
-    """Autoencoders with twelve features of the output of block 0: a release's path, and what encodes."""
-    rng = np.random.default_rng(1)
-    d, n = lenses.D, 12
-    shapes = {"W_enc": (d, n), "b_enc": (n,), "W_dec": (n, d), "b_dec": (d,), "threshold": (n,)}
-    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-    (folder / "layer_0").mkdir()
-    np.savez(folder / "layer_0" / "params.npz", **weights)
-
-    def active(x):
-        raw = x @ weights["W_enc"] + weights["b_enc"]
-        return np.where(raw > np.maximum(weights["threshold"], 0), raw, 0)
-
-    return source(str(folder)), active
-
-
 def test_features_are_those_of_the_vector_and_of_each_cell_of_its_picture(store, tmp_path):
-    saes, active = encoders(tmp_path)
+    saes, active = looking.encoders(tmp_path)
     with_saes = Resources([store], saes=saes)
     assert with_saes.get("stores")[0]["features"] == [1]
     assert with_saes.get(f"{BASE}/features/2/5") == []
@@ -214,7 +197,7 @@ def test_features_are_those_of_the_vector_and_of_each_cell_of_its_picture(store,
 
 
 def test_a_file_holds_the_features_of_its_points_or_says_why_it_does_not(store, tmp_path, monkeypatch):
-    encoders_of, _ = encoders(tmp_path)
+    encoders_of, _ = looking.encoders(tmp_path)
     with_saes = Resources([store], roles=["eoi", "last"], saes=encoders_of)
     choices = page.choices(with_saes)
 

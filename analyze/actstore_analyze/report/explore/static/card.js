@@ -139,7 +139,10 @@ class Card {
     const rows = features.map(([name, value, cells]) => {
       const button = make("button", { title: cells ? "where in the image it is active" : "" }, `#${name}`);
       if (cells && grid) {
-        const show = () => paint(this.heats[0].canvas, bytes(cells), grid, FEATURE, null);
+        const show = () => {
+          paint(this.heats[0].canvas, bytes(cells), grid, FEATURE, null);
+          this.scale.textContent = `where feature ${name} is active: from none (clear) to its most in this picture`;
+        };
         button.onpointerenter = show; button.onfocus = show; button.onpointerleave = () => this.heat(); button.onblur = () => this.heat();
       }
       return [button, value, value.toFixed(2)];
