@@ -7,7 +7,9 @@ import actstore_analyze
 
 ROOT = Path(actstore_analyze.__file__).parent
 # These read them by themselves, of layers and rows that they have chosen by `image_from`.
-CHOOSING = {"study/held.py", "lens/study.py", "report/explore/resources.py", "report/explore/sample.py"}
+CHOOSING = {"study/held.py", "lens/study.py"} | {
+    f"report/explore/{name}.py" for name in ("features", "resources", "sample")
+}
 
 
 def test_measures_read_vectors_where_they_are_looked_at():
