@@ -8,12 +8,14 @@ import polars as pl
 from actstore.errors import ActstoreError
 from actstore.store import Store
 from actstore_analyze.study.conditions import NONE, samples_under, specs
+from actstore_analyze.study.intervals import wilson
 from actstore_analyze.study.said import SPACES
 from actstore_analyze.study.study import EVERYTHING
 
-__all__ = ["Steered", "has_steers", "steered"]
+__all__ = ["SHARES", "Steered", "has_steers", "steered"]
 
 SAID = ("generated_text", "next_token")
+SHARES = ("changed", "share", "share_before")
 
 
 class Steered(NamedTuple):
@@ -53,20 +55,32 @@ def steered(store: Store, sql: str = EVERYTHING) -> Steered:
 
 def _summary(name: str, spec: dict[str, object], texts: pl.DataFrame) -> dict[str, object]:
     """A row of the summary."""
-    before = NONE if NONE in texts.columns else name
-    both = texts.select(before=before, after=name).drop_nulls("after")
+    both = texts.select(before=NONE if NONE in texts.columns else name, after=name).drop_nulls("after")
     commonest, n = both["after"].value_counts(sort=True).row(0) if both.height else (None, 0)
+    found: dict[str, int | None] = dict.fromkeys(SHARES)
+    if both.height:
+        found["share"] = n
+    if both.height and NONE in texts.columns:
+        found["changed"] = (both["before"] != both["after"]).sum()
+        found["share_before"] = (both["before"] == commonest).sum()
+    shares = {key: _share(key, count, both.height) for key, count in found.items()}
     return {
         "condition": name,
         "role": spec["steer"],
         **{key: spec[key] for key in ("layer", "mode", "scale", "generated")},
         "vectors": " - ".join(Path(str(one)).name for one in _listed(spec["files"])),
         "n": both.height,
-        "changed": both.select((pl.col("before") != pl.col("after")).mean()).item() if NONE in texts.columns else None,
+        **shares["changed"],
         "commonest": commonest,
-        "share": n / max(1, both.height),
-        "share_before": both.select((pl.col("before") == commonest).mean()).item() if NONE in texts.columns else None,
+        **shares["share"],
+        **shares["share_before"],
     }
+
+
+def _share(name: str, count: int | None, n: int) -> dict[str, float | None]:
+    """The share of n samples that count are, and its interval; NULL where nothing can be counted."""
+    values = (None, None, None) if count is None else (count / n, *wilson(count, n))
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
 def _listed(value: object) -> list[object]:

@@ -5,12 +5,14 @@ import re
 import shlex
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from actstore.errors import ActstoreError
 from actstore.format.header import span
 from actstore.store import Store
 from actstore_analyze.report.places import Places
+from actstore_analyze.study.conditions import specs
 from actstore_analyze.study.subjects import Subject
 
 __all__ = ["Compared", "commands", "compared", "lines", "listed", "recipe", "shipped_card"]
@@ -117,7 +119,10 @@ def commands(store: Store, places: Places) -> list[str]:
         return []
     path = places.path(store.place)
     file = f"{store.path.resolve().name}.toml"
+    steers = [str(one) for spec in specs(store, "steer", "files").values() for each in spec for one in each["files"]]
+    names = ", ".join(sorted({Path(one).name for one in steers}))
     return [
+        *([f"# steers with {names}, which no store holds: actstore export makes such files"] if names else []),
         f"actstore recipes show {shlex.quote(path)} > {shlex.quote(file)}",
         shlex.join(["actstore", "extract", file, path]),
     ]

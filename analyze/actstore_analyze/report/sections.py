@@ -8,7 +8,7 @@ import polars as pl
 
 from actstore.commands.table import render
 from actstore_analyze.knockout.table import Side, side_by_side
-from actstore_analyze.patch.steered import steered
+from actstore_analyze.patch.steered import SHARES, steered
 from actstore_analyze.report import both_ways, causal
 from actstore_analyze.report.experiments import Experiment
 from actstore_analyze.study.conditions import NONE
@@ -78,7 +78,7 @@ def steering(subjects: Sequence[Subject], folder: Path) -> tuple[list[Table], li
         rest = len(said.columns) - len(columns)
         caption = f"{subject.title}: what {few.height} of {said.height} samples say"
         found += [
-            as_table(f"{subject.title}: under each condition", summary),
+            as_table(f"{subject.title}: under each condition; in brackets: 95 %, over samples", _bracketed(summary)),
             as_table(
                 caption + (f"; {rest} more conditions are in the file" if rest else ""),
                 few.rename({NONE: "before"} if NONE in columns else {}),
@@ -88,6 +88,20 @@ def steering(subjects: Sequence[Subject], folder: Path) -> tuple[list[Table], li
         files.append(folder / ("steering.csv" if not number else f"steering-{number + 1}.csv"))
         render(said, "csv", files[-1])
     return found, files
+
+
+def _bracketed(summary: pl.DataFrame) -> pl.DataFrame:
+    """The table with each share's interval beside it, in one column."""
+    texts = {
+        name: [
+            text(value) if low is None else f"{text(value)} [{low:.2f}, {high:.2f}]"
+            for value, low, high in summary.select(name, f"{name}_low", f"{name}_high").iter_rows()
+        ]
+        for name in SHARES
+    }
+    return summary.with_columns(**{name: pl.Series(one) for name, one in texts.items()}).drop(
+        f"{name}{end}" for name in SHARES for end in ("_low", "_high")
+    )
 
 
 def ran_and_replayed(table: pl.DataFrame, folder: Path) -> tuple[Table, Path]:

@@ -1,8 +1,11 @@
 """The report of stores of interventions: knockouts as one table, patches, and texts with and without steering."""
 
+import shlex
+
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import binomtest
 
 import actstore
 import knockouts
@@ -11,8 +14,10 @@ import patching
 from actstore import ActstoreError
 from actstore.commands.main import run
 from actstore_analyze.patch.steered import has_steers, steered
+from actstore_analyze.report import runcard
 from actstore_analyze.report.choice import EVERYTHING
 from actstore_analyze.report.experiments import _current
+from actstore_analyze.report.places import Places
 from pages import Page
 
 TEXTS = {"none": ["a cat", "a dog", "a cat"], "up-l1-s2": ["seven", "a dog", "seven"], "up-l1-s-1": ["a", "b", "a cat"]}
@@ -27,12 +32,12 @@ def steer(scale):
     ]  # fmt: skip
 
 
-def make_steered(path, column="generated_text", label=True):
+def make_steered(path, column="generated_text", label=True, **members):
     plans = [
         pl.DataFrame({"sample_id": list("abc"), "condition": [name] * 3, **({"label": list("xyz")} if label else {})})
         for name in TEXTS
     ]
-    card = {"model": "tiny", "conditions": {"none": [], "up-l1-s2": steer(2.0), "up-l1-s-1": steer(-1.0)}}
+    card = {"model": "tiny", "conditions": {"none": [], "up-l1-s2": steer(2.0), "up-l1-s-1": steer(-1.0)}, **members}
     store = actstore.create(path, plan=pl.concat(plans), layers=[0], d_model=2, run=card)
     said = pl.concat(
         pl.DataFrame({"sample_id": list("abc"), "condition": [name] * 3, column: texts})
@@ -57,6 +62,9 @@ def test_what_is_said_with_and_without(tmp_path, column):
     assert (up["vectors"], up["n"], up["commonest"]) == ("seven.npy - other.npy", 3, "seven")
     assert (up["changed"], up["share"], up["share_before"]) == pytest.approx((2 / 3, 2 / 3, 0))
     assert (down["changed"], down["share"]) == pytest.approx((2 / 3, 1 / 3))
+    for row, name, count in [(up, "changed", 2), (up, "share", 2), (up, "share_before", 0), (down, "share", 1)]:
+        ends = binomtest(count, 3).proportion_ci(method="wilson")
+        assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx(tuple(ends), abs=1e-6)
 
 
 def test_without_labels_and_without_steers(tmp_path):
@@ -136,10 +144,19 @@ def test_how_to_read_says_which_stores_answer_the_question(tmp_path):
     assert experiments.overlaps(subjects, say=lambda _: None) == []
 
 
+def test_files_to_steer_with_are_named_where_the_page_is_made_again(tmp_path):
+    store = make_steered(tmp_path / "s", recipe={})
+    said, *commands = runcard.commands(store, Places([store.path]))
+    assert said == "# steers with other.npy, seven.npy, which no store holds: actstore export makes such files"
+    assert [shlex.split(one)[:2] for one in commands] == [["actstore", "recipes"], ["actstore", "extract"]]
+
+
 def test_steering_alone_makes_a_page(tmp_path):
     store = make_steered(tmp_path / "s")
     assert run(["report", str(store.path), "-o", str(tmp_path / "r.html")]) == 0
-    assert "Steering" in Page((tmp_path / "r.html").read_text()).headings
+    page = Page((tmp_path / "r.html").read_text())
+    assert "Steering" in page.headings
+    assert "0.6667 [0.21, 0.94]" in page.words
     kept = pl.read_csv(tmp_path / "r_files" / "steering.csv")
     assert kept["up-l1-s2"].to_list() == TEXTS["up-l1-s2"]
 
