@@ -61,8 +61,8 @@ def _summary(name: str, spec: dict[str, object], texts: pl.DataFrame) -> dict[st
     if both.height:
         found["share"] = n
     if both.height and NONE in texts.columns:
-        found["changed"] = (both["before"] != both["after"]).sum()
-        found["share_before"] = (both["before"] == commonest).sum()
+        found["changed"] = len(both.filter(pl.col("before") != pl.col("after")))
+        found["share_before"] = len(both.filter(pl.col("before") == commonest))
     shares = {key: _share(key, count, both.height) for key, count in found.items()}
     return {
         "condition": name,
