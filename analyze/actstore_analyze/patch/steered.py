@@ -57,13 +57,12 @@ def _summary(name: str, spec: dict[str, object], texts: pl.DataFrame) -> dict[st
     """A row of the summary."""
     both = texts.select(before=NONE if NONE in texts.columns else name, after=name).drop_nulls("after")
     commonest, n = both["after"].value_counts(sort=True).row(0) if both.height else (None, 0)
-    found: dict[str, int | None] = dict.fromkeys(SHARES)
-    if both.height:
-        found["share"] = n
-    if both.height and NONE in texts.columns:
-        found["changed"] = len(both.filter(pl.col("before") != pl.col("after")))
-        found["share_before"] = len(both.filter(pl.col("before") == commonest))
-    shares = {key: _share(key, count, both.height) for key, count in found.items()}
+    told = both.drop_nulls("before") if NONE in texts.columns else both.clear()
+    shares = {
+        "changed": _share("changed", told.filter(pl.col("before") != pl.col("after")).height, told.height),
+        "share": _share("share", n, both.height),
+        "share_before": _share("share_before", told.filter(pl.col("before") == commonest).height, told.height),
+    }
     return {
         "condition": name,
         "role": spec["steer"],
@@ -77,9 +76,9 @@ def _summary(name: str, spec: dict[str, object], texts: pl.DataFrame) -> dict[st
     }
 
 
-def _share(name: str, count: int | None, n: int) -> dict[str, float | None]:
-    """The share of n samples that count are, and its interval; NULL where nothing can be counted."""
-    values = (None, None, None) if count is None else (count / n, *wilson(count, n))
+def _share(name: str, count: int, n: int) -> dict[str, float | None]:
+    """The share of n samples that count are, and its interval; NULL of none."""
+    values = (count / n, *wilson(count, n)) if n else (None, None, None)
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 

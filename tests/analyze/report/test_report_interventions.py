@@ -13,11 +13,12 @@ import making
 import patching
 from actstore import ActstoreError
 from actstore.commands.main import run
-from actstore_analyze.patch.steered import has_steers, steered
+from actstore_analyze.patch.steered import _summary, has_steers, steered
 from actstore_analyze.report import runcard
 from actstore_analyze.report.choice import EVERYTHING
 from actstore_analyze.report.experiments import _current
 from actstore_analyze.report.places import Places
+from actstore_analyze.study.intervals import wilson
 from pages import Page
 
 TEXTS = {"none": ["a cat", "a dog", "a cat"], "up-l1-s2": ["seven", "a dog", "seven"], "up-l1-s-1": ["a", "b", "a cat"]}
@@ -65,6 +66,15 @@ def test_what_is_said_with_and_without(tmp_path, column):
     for row, name, count in [(up, "changed", 2), (up, "share", 2), (up, "share_before", 0), (down, "share", 1)]:
         ends = binomtest(count, 3).proportion_ci(method="wilson")
         assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx(tuple(ends), abs=1e-6)
+
+
+def test_what_is_not_known_of_before_is_not_counted():
+    texts = pl.DataFrame({"none": ["a cat", None, "a dog"], "up": ["seven", "seven", "a dog"]})
+    found = _summary("up", steer(2.0)[0], texts)
+    assert (found["n"], found["changed"], found["share"], found["share_before"]) == (3, 1 / 2, 2 / 3, 0)
+    assert (found["changed_low"], found["changed_high"]) == wilson(1, 2)
+    alone = _summary("up", steer(2.0)[0], texts.drop("none"))
+    assert (alone["changed"], alone["share_before_low"], alone["share"]) == (None, None, 2 / 3)
 
 
 def test_without_labels_and_without_steers(tmp_path):
