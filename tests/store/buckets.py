@@ -2,6 +2,7 @@
 
 import re
 import threading
+from abc import abstractmethod
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -154,9 +155,9 @@ class Front(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    @abstractmethod
     def answer(self, method: str, key: str, asked: dict[str, str], body: bytes) -> Answer:
-        """The status, the body and the headers of an answer."""
-        raise NotImplementedError
+        """The status, the body and the headers of an answer: by who is behind."""
 
 
 class Memory(Front):

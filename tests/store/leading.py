@@ -1,12 +1,15 @@
 """Stores at URLs, for tests: a bucket of this machine, as the environment says where it is."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from actstore.maintain.pushing import push
 from actstore.read import mirror
-from buckets import Bucket
+from buckets import Bucket, bucket
 
 SECRET = "sEcReT-kEy"
 URL = "s3://b/runs/s"
@@ -35,3 +38,13 @@ def fill(bucket: Bucket, folder: Path, prefix: str = "runs/s") -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             bucket.objects[f"{prefix}/{file.relative_to(folder).as_posix()}"] = file.read_bytes()
+
+
+@contextmanager
+def pushed(monkeypatch: pytest.MonkeyPatch, folder: Path, cache: Path) -> Iterator[Bucket]:
+    """A bucket with a store at URL, as `actstore push` leaves it; the environment leads there."""
+    with bucket() as found:
+        point(monkeypatch, found, cache)
+        push(folder, URL)
+        found.took()
+        yield found

@@ -175,7 +175,7 @@ def untrained_groups(
     """The same groups in the store of an untrained adapter, if there is one; text alone never sees an adapter."""
     if path is None:
         return []
-    other = another(path, state or "")
+    other = another(path, state)
     known = {(group.role, group.prompt_order, group.condition) for group in groups if group.prompt_order != "text"}
     roles = [role for role in dict.fromkeys(group.role for group in groups) if role in other.roles]
     found = groups_of(other, sql, roles, average) if roles else []

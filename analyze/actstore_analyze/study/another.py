@@ -9,7 +9,7 @@ from actstore.store import open as open_store
 __all__ = ["another"]
 
 
-def another(path: Path | str, state: str) -> Store:
+def another(path: Path | str, state: str | None) -> Store:
     """The store, in the state that the call has of it and its result is kept with.
 
     Raises ActstoreError for a store that changed since: units would be compared with different contents.

@@ -46,7 +46,7 @@ class Compared(PerLayer):
 
     def other(self, store: Store) -> Store:
         """The store that is compared with."""
-        return store if self.with_store is None else another(self.with_store, self.with_state or "")
+        return store if self.with_store is None else another(self.with_store, self.with_state)
 
     def named(self, **more: object) -> str:
         """What the roles are compared with, in words, `more` by its kind; empty where that is themselves."""

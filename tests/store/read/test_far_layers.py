@@ -7,9 +7,8 @@ import actstore
 import leading
 import making
 from actstore.errors import ActstoreError
-from actstore.maintain.pushing import push
 from actstore.read import mirror
-from buckets import Fault, bucket
+from buckets import Fault
 from leading import URL
 
 PARTS = 3
@@ -22,11 +21,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def served(made, tmp_path, monkeypatch):
-    """A bucket with the store, as `actstore push` leaves it."""
-    with bucket() as found:
-        leading.point(monkeypatch, found, tmp_path / "cache")
-        push(made.path, URL)
-        found.took()
+    with leading.pushed(monkeypatch, made.path, tmp_path / "cache") as found:
         yield found
 
 

@@ -37,11 +37,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def served(made, tmp_path, monkeypatch):
-    """A bucket with the store, as `actstore push` leaves it."""
-    with bucket() as found:
-        leading.point(monkeypatch, found, tmp_path / "cache")
-        push(made.path, URL)
-        found.took()
+    with leading.pushed(monkeypatch, made.path, tmp_path / "cache") as found:
         yield found
 
 
