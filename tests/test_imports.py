@@ -77,65 +77,54 @@ def store(tmp_path_factory):
     return making.store(tmp_path_factory.mktemp("stores") / "s", 1).path
 
 
-def modules_after(*arguments, status=0):
-    """Top-level modules that a command has imported when it ends with this status."""
+def modules_after(*commands, status=0):
+    """Top-level modules there are after each of these commands, which one process runs in turn; all end with status."""
     program = f"""
 import sys
 from actstore.commands.main import run
-status = run({list(map(str, arguments))!r})
-print(status, *sorted({{name.split(".")[0] for name in sys.modules}}), file=sys.stderr)
+for words in {[list(map(str, words)) for words in commands]!r}:
+    status = run(words)
+    print("after", status, *sorted({{name.split(".")[0] for name in sys.modules}}), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    found, *names = done.stderr.splitlines()[-1].split()
-    assert found == str(status)
-    return set(names)
+    said = [line.split()[1:] for line in done.stderr.splitlines() if line.startswith("after ")]
+    assert [found for found, *_ in said] == [str(status)] * len(commands)
+    return [set(names) for _, *names in said]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["info", "{store}"], ["query", "{store}", "from rows"]])
-def test_the_commands_of_every_day_import_nothing_heavy(store, arguments):
-    found = modules_after(*(argument.format(store=store) for argument in arguments))
-    assert found & (HEAVY | {"zarr"}) == set()
+def test_the_commands_of_every_day_import_nothing_heavy(store):
+    """Vectors, too, are read without zarr."""
+    asked = [["--help"], ["info", store], ["query", store, "from rows"]]
+    vectors = ["query", store, "select residual(row_id, 1) from rows"]
+    told, *found = modules_after(*asked, vectors)
+    assert told & {"numpy", "polars", "duckdb", "pyarrow"} == set()
+    assert [names & (HEAVY | {"zarr"}) for names in (told, *found)] == [set()] * 4
 
 
-def test_help_imports_next_to_nothing():
-    assert modules_after("--help") & {"numpy", "polars", "duckdb", "pyarrow"} == set()
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
+def test_a_recipe_is_checked_before_torch_is_loaded(tmp_path):
+    run = {"n_layers": 2, "recipe": load("digits-fusion").record()}
+    path = actstore.create(tmp_path / "s", plan=making.plan(1), layers=range(3), d_model=8, run=run).path
+    asked = [
         ["extract", "digits-fusion", "s", "--set", "capture.rolez=1"],
         ["train", "adapter", "digits-adapter", "s", "--set", "model.visoin=x"],
-        ["recompute", "{store}", "--set", "model.paht=x"],
-        ["thumbnails", "{store}", "--set", "samples.pth=x"],
-    ],
-)
-def test_a_recipe_is_checked_before_torch_is_loaded(tmp_path, words):
-    run = {"n_layers": 2, "recipe": load("digits-fusion").record()}
-    made = actstore.create(tmp_path / "s", plan=making.plan(1), layers=range(3), d_model=8, run=run)
-    assert modules_after(*(word.format(store=made.path) for word in words), status=1) & HEAVY == {"PIL", "pydantic"}
+        ["recompute", path, "--set", "model.paht=x"],
+        ["thumbnails", path, "--set", "samples.pth=x"],
+    ]
+    assert [names & HEAVY for names in modules_after(*asked, status=1)] == [{"PIL", "pydantic"}] * len(asked)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["patch", "--pairs", "sveen:three"],
-        ["patch", "--pairs", "seven:three", "--by", "lable"],
-        ["patch", "--source", "from rows where role = 'nowhere'"],
-        ["patch", "--pairs", "seven:three", "--estimate", "--word", "sveen=x"],
-        ["knockout", "--replay", "eio"],
-        ["knockout", "--replay", "eoi", "--label", "lable"],
-        ["lens", "--roles", "eio"],
-    ],
-)
-def test_what_the_store_lacks_is_said_before_torch_is_loaded(tmp_path, words):
+def test_what_the_store_lacks_is_said_before_torch_is_loaded(tmp_path):
     run = {"n_layers": 2, "weights_sha256": "", "dtype": "float32", "recipe": load("digits-fusion").record()}
     made = actstore.create(tmp_path / "s", plan=making.plan(1), layers=range(3), d_model=8, run=run)
     made.write(0, **making.content(0))
-    name, *options = words
-    assert modules_after(name, made.path, *options, status=1) & {"torch", "transformers"} == set()
-
-
-def test_vectors_are_read_without_zarr_and_torch(store):
-    found = modules_after("query", store, "select residual(row_id, 1) from rows")
-    assert found & (HEAVY | {"zarr"}) == set()
+    asked = [
+        ["patch", made.path, "--pairs", "sveen:three"],
+        ["patch", made.path, "--pairs", "seven:three", "--by", "lable"],
+        ["patch", made.path, "--source", "from rows where role = 'nowhere'"],
+        ["patch", made.path, "--pairs", "seven:three", "--estimate", "--word", "sveen=x"],
+        ["knockout", made.path, "--replay", "eio"],
+        ["knockout", made.path, "--replay", "eoi", "--label", "lable"],
+        ["lens", made.path, "--roles", "eio"],
+    ]
+    found = modules_after(*asked, status=1)
+    assert [names & {"torch", "transformers"} for names in found] == [set()] * len(asked)
