@@ -65,39 +65,23 @@ def test_python_has_it_too(store, dask):
     assert "executor" not in shared.command
 
 
-def test_a_worker_that_is_killed_loses_nothing(store, tmp_path):
-    with cluster(2) as found:
-        units = [(tmp_path / "killed", number) for number in range(4)]
-        assert mapped(store, killed_once, units, executor=found.url) == [0, 1, 4, 9]
-
-
-def test_a_unit_that_ends_its_workers_is_said(store):
-    with (
-        cluster(3) as found,
-        pytest.raises(ActstoreError, match="a unit ended its worker again and again.*0 of 2 units"),
-    ):
-        mapped(store, dying, [1, 2], executor=found.url)
-
-
-def test_no_worker_is_not_waited_for_for_ever(store, monkeypatch):
-    monkeypatch.setattr(engines, "ALONE", 1.0)
-    with (
-        cluster(0) as found,
-        pytest.raises(ActstoreError, match="no worker for 1 seconds; begin some: dask worker 127"),
-    ):
-        mapped(store, squared, [1, 2], executor=found.url)
-
-
-def test_a_worker_that_joins_is_used(store):
-    with cluster(0) as found:
-        threading.Timer(1.0, found.work).start()
-        assert mapped(store, squared, [3, 1], executor=found.url) == [(3, 9), (3, 1)]
-
-
-def test_a_scheduler_that_is_lost_loses_nothing_that_was_done(store, tmp_path, dask):
-    """It is one line, and the same call, here or elsewhere, does what is left."""
+def test_workers_that_end_or_join_and_a_scheduler_that_is_lost(store, tmp_path, monkeypatch):
+    """What goes wrong with one cluster, one after the other: it is one line, or nothing where others go on."""
     units = [(tmp_path / "marks", number) for number in range(12)]
-    with cluster(1) as found:
+    with cluster(2) as found:
+        fatal = [(tmp_path / "killed", number) for number in range(4)]
+        assert mapped(store, killed_once, fatal, executor=found.url) == [0, 1, 4, 9]
+        found.work(2)
+        with pytest.raises(ActstoreError, match="a unit ended its worker again and again.*0 of 2 units"):
+            mapped(store, dying, [1, 2], executor=found.url)
+        for worker in found.workers:
+            worker.kill()
+        with monkeypatch.context() as patch:
+            patch.setattr(engines, "ALONE", 1.0)
+            with pytest.raises(ActstoreError, match="no worker for 1 seconds; begin some: dask worker 127"):
+                mapped(store, squared, [1, 2], executor=found.url)
+        threading.Timer(0.5, found.work).start()
+        assert mapped(store, squared, [3, 1], executor=found.url) == [(3, 9), (3, 1)]
 
         def lose():
             while not units[0][0].exists() or len(marks(units[0][0])) < 3:
@@ -115,7 +99,7 @@ def test_a_scheduler_that_is_lost_loses_nothing_that_was_done(store, tmp_path, d
     assert kept >= 2
     units[0][0].unlink()
     with pytest.warns(ActstoreWarning, match=f"{kept} of 12 units were done by a call that was interrupted"):
-        again = mapped(store, slow, units, executor=dask.url)
+        again = mapped(store, slow, units)
     assert len(marks(units[0][0])) == 12 - kept
     assert [one["number"][0] for one in again] == [*range(12)]
     assert not any((tmp_path / "cache" / "actstore" / "units").iterdir())
