@@ -36,6 +36,7 @@ from actstore.sql import query as queries
 from actstore.sql.own import Parameters, frame, rows_of
 from actstore.sql.query import select
 from actstore.sql.tables import Tables
+from actstore.storage.at_once import each
 from actstore.write import batch, unrecorded
 from actstore.write.drafts import Draft, begun
 
@@ -70,7 +71,7 @@ class Store:
         if mirror := self.mirror:
             mirror.expect(self.header, self.commits)
         self.parts = [Part(self.path, commit, self.header.form, self.header.rows, mirror) for commit in self.commits]
-        self._vectors = Vectors(str(self), self.header, self.parts, self.limits, mirror.each if mirror else one_by_one)
+        self._vectors = Vectors(str(self), self.header, self.parts, self.limits, each if mirror else one_by_one)
         self._saved: list[Result] = []
 
     def __str__(self) -> str:
@@ -152,7 +153,7 @@ class Store:
     def remaining(self) -> list[int]:
         """Batches of the plan that no writer has committed, as of now."""
         if self.mirror:
-            self.mirror.refresh(self.header.crc32c)  # of all records at once: then none is asked for
+            self.mirror.records.refresh(self.header.crc32c)  # of all records at once: then none is asked for
         planned = self.plan["batch"].unique().sort().to_list()
         return [n for n in planned if n not in self._vectors.part_of and not commits.is_committed(self.path, n)]
 
@@ -166,7 +167,7 @@ class Store:
         """Whether a batch is in the store, as of now."""
         number = whole(number, "a batch")
         here = number in self._vectors.part_of or commits.is_committed(self.path, number)
-        return here or (self.mirror is not None and self.mirror.has_record(commits.name_of(number)))
+        return here or (self.mirror is not None and self.mirror.records.has(commits.name_of(number)))
 
     def sql(
         self, query: str, parameters: Parameters | None = None, *, tables: Mapping[str, Any] | None = None

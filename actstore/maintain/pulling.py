@@ -44,7 +44,7 @@ def pull(url: str, folder: Path, *, roles: Sequence[str] | None = None, layers: 
     _fetch(far, copy, files)
     for path in local.listed(far.folder / RESULTS):
         if not (folder / RESULTS / path.name).exists():
-            copy.keep(f"{RESULTS}/{path.name}", path.read_bytes())
+            copy.copies.keep(f"{RESULTS}/{path.name}", path.read_bytes())
     _make_folders(folder)
     local.sync_tree(folder)
     for name in commits.names(far.folder):

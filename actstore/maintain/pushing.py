@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from actstore.errors import ActstoreError, CorruptError
-from actstore.format import checkpoint
+from actstore.errors import ActstoreError
 from actstore.format.commits import File
 from actstore.format.names import CHECKPOINT, COMMITS, HEADER, PARTS, RECORD_BYTES, RESULTS, TABLES
 from actstore.maintain import parcel
 from actstore.progress import bar
+from actstore.read import far_records
 from actstore.storage import anywhere, objects
 from actstore.store import Store
 
@@ -93,16 +93,10 @@ def _is_there(opened: Store, storage: objects.Storage) -> bool:
 
 def _committed(store: Store, storage: objects.Storage, lines: Mapping[str, bytes]) -> set[str]:
     """The records of this store that are there already; ActstoreError for one of other bytes."""
-    listed = {name.rpartition("/")[2]: size for name, size in storage.listed(COMMITS).items()}
-    both = lines.keys() & listed.keys()
-    try:
-        content = b"".join(storage.blocks(CHECKPOINT, checkpoint.MOST_BYTES)) if both else b""
-        known = checkpoint.parse(content, CHECKPOINT, store.header.crc32c)
-    except (objects.AbsentError, CorruptError):  # then each is read
-        known = {}
-    for name in sorted(both):
-        found = known.get(name, b"") if len(known.get(name, b"")) == listed[name] else b""
-        found = found or b"".join(storage.blocks(f"{COMMITS}/{name}", RECORD_BYTES))
+    there = far_records.listed(storage)
+    both = lines.keys() & there.keys()
+    others = {name: there[name] for name in both if not objects.is_of(there[name].tag, lines[name])}
+    for name, found in sorted(far_records.contents(storage, others, store.header.crc32c).items()):
         if found != lines[name]:
             raise ActstoreError(f"{storage.url}/{COMMITS}/{name}: exists already, with other bytes; {FIRST}")
     return both

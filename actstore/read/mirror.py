@@ -1,8 +1,8 @@
 """Mirrors: of a store at a URL the small files, in a folder of the user's own cache, as they lie in a store.
 
-Records and parts are written once, so a copy never goes stale: each opening asks which records there are, and nothing
-else. Vectors stay where they are and are read a stretch at a time. Whatever is read is compared with its committed
-checksum, before it is kept and before it is used: neither the storage nor the mirror is trusted.
+Each opening asks which records there are, and nothing else. Vectors stay where they are and are read a stretch at a
+time. Whatever is read is compared with its committed checksum, before it is kept and before it is used: neither the
+storage nor the mirror is trusted.
 """
 
 import hashlib
@@ -12,26 +12,24 @@ import tarfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 import google_crc32c
 
-from actstore.errors import ActstoreError, CorruptError, DamagedWarning, FormatError, NotAStoreError
+from actstore.errors import CorruptError, DamagedWarning, NotAStoreError
 from actstore.format import checkpoint, commits, records, results, shards
 from actstore.format.commits import Commit, File
 from actstore.format.header import Header
-from actstore.format.names import CHECKPOINT, COMMIT_NAME, COMMITS, HEADER, OWNED, PARTS, RECORD_BYTES, RESULTS, TABLES
+from actstore.format.names import HEADER, OWNED, PARTS, RECORD_BYTES, RESULTS, TABLES
+from actstore.read.copies import Copies
 from actstore.read.far import Far, Held
+from actstore.read.far_records import COPY, FEW, TRIES, FarRecords
 from actstore.storage import anywhere, cache, local, objects
+from actstore.storage.at_once import each
 
 __all__ = ["Mirror", "opened"]
 
-FEW = 2  # files that are fetched one by one; of more those are looked for that hold several
-AT_ONCE = 16  # requests
-TRIES = 2  # a connection may have garbled the first
 SMALL = 2**20  # bytes of a shard that is fetched whole: a request takes the time of so many
 LAYERS_BY_RANGES = 3  # of a shard; where one more is wanted, the shard is fetched whole
 LAYERS_OF_WEB = 1  # of a web server or the Hub, which may count requests
@@ -39,10 +37,6 @@ WHOLE = 2**28  # bytes of a shard that is read in one request without being kept
 ROOM = 10  # shards are kept where this many times the size of the store is free
 RESULTS_BYTES = 2**25  # beside tables, in the file that holds them
 NOT_NAMES = re.compile(r"[^A-Za-z0-9._-]|^\.+$")  # of a folder
-COPY = "remove it there, if it is, and actstore push the store again"
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def opened(url: str) -> "Mirror":
@@ -52,10 +46,10 @@ def opened(url: str) -> "Mirror":
     name = f"{hashlib.sha256(storage.url.encode()).hexdigest()[:16]}-{crc32c}"  # a new store at an old place is another
     called = NOT_NAMES.sub("_", storage.url.rpartition("/")[2])
     mirror = Mirror(storage, cache.folder() / cache.STORES / name / called)
-    mirror.keep(f"../{cache.URL}", storage.url.encode())
-    mirror.keep(HEADER, content)
+    mirror.copies.keep(f"../{cache.URL}", storage.url.encode())
+    mirror.copies.keep(HEADER, content)
     cache.clear(mirror.folder)
-    mirror.refresh(crc32c)
+    mirror.records.refresh(crc32c)
     return mirror
 
 
@@ -82,6 +76,8 @@ class Mirror:
 
     def __init__(self, storage: objects.Storage, folder: Path) -> None:
         self.storage, self.url, self.folder = storage, storage.url, folder
+        self.copies = Copies(storage.url, folder)
+        self.records = FarRecords(storage, self.copies)
         self._compared: set[str] = set()  # files of the folder, by this process
         self._tails: dict[str, bytes] = {}  # indexes of shards
         self._layers: dict[str, set[int]] = {}  # of shards, that were read by ranges
@@ -92,119 +88,12 @@ class Mirror:
     def __reduce__(self) -> tuple[Callable[[str, Path], "Mirror"], tuple[str, Path]]:
         return _again, (self.url, self.folder)
 
-    def each(self, function: Callable[[T], R], things: Sequence[T], /) -> list[R]:
-        """function of each, several at once; the first error of any."""
-        if len(things) < 2:
-            return [function(one) for one in things]
-        with ThreadPoolExecutor(min(AT_ONCE, len(things)), thread_name_prefix="remote") as pool:
-            return list(pool.map(function, things))
-
     def commits(self, header: Header) -> list[Commit]:
         """Every commit that no compaction replaces, by first batch."""
         try:
             return checkpoint.opened(self.folder, header, parts=False)
-        except CorruptError:  # this disk may have damaged what was kept
-            for path in local.listed(self.folder / COMMITS):
-                path.unlink()
-            self.refresh(header.crc32c)
-        try:
-            return checkpoint.opened(self.folder, header, parts=False)
         except CorruptError as error:
             raise CorruptError(str(error).replace(str(self.folder), self.url)) from None
-
-    def refresh(self, header_crc32c: str) -> None:
-        """Have every record that is there now in the folder, and no other."""
-        here = {path.name for path in local.listed(self.folder / COMMITS)}  # before what other processes add now
-        listed = self.storage.listed(COMMITS) if self.storage.lists else None
-        names = {name.rpartition("/")[2]: size for name, size in (listed or {}).items()}
-        names = {name: size for name, size in names.items() if COMMIT_NAME.fullmatch(name)}
-        if listed is None or len(names.keys() - here) > FEW:
-            known = self._checkpoint(header_crc32c)
-            if listed is None:
-                names = {name: len(line) for name, line in known.items() if COMMIT_NAME.fullmatch(name)}
-            for name in names.keys() & known.keys() - here:
-                if len(known[name]) == names[name]:
-                    with suppress(CorruptError, FormatError):  # then it is fetched
-                        self._keep_record(name, known[name])
-                        here.add(name)
-        self.each(self._fetch_record, sorted(names.keys() - here))
-        for gone in here - names.keys():
-            (self.folder / COMMITS / gone).unlink(missing_ok=True)
-        with self._keeping():
-            local.make_folders(self.folder / COMMITS)
-
-    def has_record(self, name: str) -> bool:
-        """Whether there is a record of this name, as of now; it is in the folder then."""
-        if not (self.folder / COMMITS / name).exists():
-            try:
-                self._keep_record(name, b"".join(self.storage.blocks(f"{COMMITS}/{name}", RECORD_BYTES)))
-            except objects.AbsentError:
-                return False
-        return True
-
-    def _checkpoint(self, header_crc32c: str) -> dict[str, bytes]:
-        """Records by name, as the checkpoint has them; none where there is none, or a damaged one beside a list."""
-        where = f"{self.url}/{CHECKPOINT}"
-        for last in range(1, TRIES + 1):
-            try:
-                content = b"".join(self.storage.blocks(CHECKPOINT, checkpoint.MOST_BYTES))
-                return checkpoint.parse(content, where, header_crc32c, "push the store again")
-            except objects.AbsentError:
-                if self.storage.lists:
-                    return {}
-                raise NotAStoreError(
-                    f"{self.url}: a web server cannot say which records it has, and there is no {CHECKPOINT}, which "
-                    "does; actstore push writes one into a bucket"
-                ) from None
-            except CorruptError:
-                if last == TRIES and not self.storage.lists:
-                    raise
-        return {}
-
-    def _fetch_record(self, name: str) -> None:
-        content = b""
-        for _ in range(TRIES):
-            try:
-                content = b"".join(self.storage.blocks(f"{COMMITS}/{name}", RECORD_BYTES))
-            except objects.AbsentError:
-                raise CorruptError(f"{self.url}/{COMMITS}/{name}: listed, but not there; {COPY}") from None
-            with suppress(CorruptError, FormatError):
-                self._keep_record(name, content)
-                return
-        self.keep(f"{COMMITS}/{name}", content)  # one that a compaction replaces may be damaged: `commits` says
-
-    def _keep_record(self, name: str, content: bytes) -> None:
-        records.parse(content, f"{self.url}/{COMMITS}/{name}")
-        self.keep(f"{COMMITS}/{name}", content)
-
-    def keep(self, name: str, content: bytes) -> None:
-        """Have these bytes in the folder."""
-        with self._drafted(name) as draft, draft.open("xb") as file:
-            file.write(content)
-
-    @contextmanager
-    def _drafted(self, name: str) -> Iterator[Path]:
-        """A hidden file that is in place of `name` when all went well."""
-        draft = local.draft_of(self.folder / "fetched")
-        with self._keeping():
-            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                yield draft
-                draft.replace(self.folder / name)
-            finally:
-                local.discard(draft)
-
-    @contextmanager
-    def _keeping(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, ActstoreError):
-                raise
-            raise ActstoreError(
-                f"{self.folder}: what is read of {self.url} cannot be kept there ({error.strerror or error}); make "
-                "room, or set XDG_CACHE_HOME to another folder"
-            ) from error
 
     def ensure(self, files: Mapping[str, File]) -> None:
         """Have these files in the folder: what is not there as committed is fetched, several at once.
@@ -216,7 +105,7 @@ class Mirror:
         self._have(files)
 
     def _have(self, files: Mapping[str, File]) -> None:
-        self.each(lambda one: self._fetch(*one), [one for one in files.items() if not self._is_here(*one)])
+        each(lambda one: self._fetch(*one), [one for one in files.items() if not self._is_here(*one)])
 
     def _is_here(self, name: str, file: File) -> bool:
         path = self.folder / name
@@ -230,7 +119,7 @@ class Mirror:
 
     def _fetch(self, name: str, file: File) -> None:
         for _ in range(TRIES):
-            with suppress(_OtherError), self._drafted(name) as draft:
+            with suppress(_OtherError), self.copies.drafted(name) as draft:
                 with draft.open("xb") as kept:
                     self._read(name, file, kept.write)
                 self._compared.add(name)
@@ -275,7 +164,7 @@ class Mirror:
             if len(missing) > FEW:
                 self._unpack(missing)
             self._have(self._tables)
-            self.each(self._fetch_result, [one for one in saved.items() if not self._is_here(*one)])
+            each(self._fetch_result, [one for one in saved.items() if not self._is_here(*one)])
             self._gathered = True
 
     def _results(self) -> dict[str, File]:
@@ -295,14 +184,14 @@ class Mirror:
         most = 2 * sum(file.size for file in wanted.values()) + 2**12 * len(wanted) + RESULTS_BYTES
         packed = local.draft_of(self.folder / TABLES)
         try:
-            with self._keeping(), packed.open("xb") as file:
+            with self.copies.keeping(), packed.open("xb") as file:
                 file.writelines(self.storage.blocks(TABLES, most))
             with tarfile.open(packed, mode="r:") as bundle:
                 for member in bundle:
                     file_of = wanted.get(member.name) or (None if self.storage.lists else _result_of(member))
                     content = bundle.extractfile(member) if file_of and member.size == file_of.size else None
                     if content and local.crc32c_of(kept := content.read()) == (file_of and file_of.crc32c):
-                        self.keep(member.name, kept)
+                        self.copies.keep(member.name, kept)
         except (objects.AbsentError, CorruptError, tarfile.TarError):
             return
         finally:

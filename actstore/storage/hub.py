@@ -58,7 +58,7 @@ class Hub(objects.Objects):
         super().__init__(replace(named, revision=self._revision).to_uri(), store)
         self.lists, self.web = True, True
 
-    def listed(self, folder: str) -> dict[str, int]:
+    def entries(self, folder: str) -> dict[str, objects.Entry]:
         """See Storage."""
         start = f"{self._folder}/" if self._folder else ""
         with asked(f"{self.url}/{folder}", self._id):
@@ -70,7 +70,11 @@ class Hub(objects.Objects):
                 )
             except EntryNotFoundError:
                 return {}
-        return {one.path.removeprefix(start): one.size for one in found if isinstance(one, RepoFile)}
+        files = [one for one in found if isinstance(one, RepoFile)]
+        tags = [one.lfs.sha256 if one.lfs else one.blob_id for one in files]
+        return {
+            one.path.removeprefix(start): objects.Entry(one.size, tag) for one, tag in zip(files, tags, strict=True)
+        }
 
 
 def parsed(url: str) -> HfUri:

@@ -4,15 +4,16 @@ A store on object storage has the names and the bytes of one in a folder. What d
 if absent in place of a link), and that a stretch of bytes is one request.
 """
 
+import hashlib
 import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import google_crc32c
 import obstore
@@ -24,16 +25,20 @@ from actstore.storage import local
 from actstore.storage.urls import checked
 
 if TYPE_CHECKING:
+    from obstore import GetResult, ObjectMeta
     from obstore.store import ClientConfig, RetryConfig
 
 __all__ = [
     "AbsentError",
+    "Entry",
     "NoStretchesError",
     "Objects",
     "PresentError",
     "Storage",
     "check_conditions",
     "client",
+    "differ",
+    "is_of",
     "line",
     "opened",
 ]
@@ -50,6 +55,12 @@ SECRETS = re.compile(r"\?\S*|(?<=//)[^/@\s]+@")  # of a URL: a signature, a toke
 BODY = re.compile(r"<(?:\?xml|Error)\b.*")  # of a refusal; S3 repeats the session token that has expired in it
 TOLD = re.compile(r"<(?:Code|Message)>([^<]*)<")  # what a body says
 LONGEST = 300  # characters of what a server says
+TAGGED = re.compile(r"[0-9a-f]{32}(-\d+)?")  # of S3's kind: a digest of the bytes, of encrypted ones no digest of them
+DIGESTS: dict[int, Callable[[bytes], "hashlib._Hash"]] = {  # by their hexadecimal digits
+    32: lambda content: hashlib.md5(content, usedforsecurity=False),
+    40: lambda content: hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False),  # of git
+    64: hashlib.sha256,
+}
 _process = os.getpid()
 
 
@@ -65,6 +76,13 @@ class PresentError(ActstoreError):
     """There is an object of this name, and its bytes are others."""
 
 
+class Entry(NamedTuple):
+    """An object in a list. tag: other bytes have another; what it is, the server decides."""
+
+    size: int
+    tag: str
+
+
 class Storage(Protocol):
     """Objects below one URL; names are relative to it. Any method may be called from any thread."""
 
@@ -72,8 +90,11 @@ class Storage(Protocol):
     lists: bool  # not a web server, which cannot say what it has
     web: bool  # a web server or the Hub, which take no files and may count requests
 
+    def entries(self, folder: str) -> dict[str, Entry]:
+        """What lies below `folder/`, by name; a request for each 1,000."""
+
     def listed(self, folder: str) -> dict[str, int]:
-        """Sizes in bytes of what lies below `folder/`, by name; a request for each 1,000."""
+        """Sizes in bytes of what lies below `folder/`, by name; requests as of `entries`."""
 
     def ages(self, folder: str) -> dict[str, float]:
         """Hours since what lies below `folder/` was put, by name."""
@@ -83,6 +104,9 @@ class Storage(Protocol):
 
         Raises AbsentError, and CorruptError for one of more than `most` bytes, before they are read.
         """
+
+    def tagged(self, name: str, most: int) -> tuple[bytes, str]:
+        """All of an object and its tag; raises as `blocks` does."""
 
     def stretches(self, name: str, stretches: Sequence[tuple[int, int]]) -> list[bytes]:
         """Stretches [start, end) of an object, a request each, at once; shorter where the object ends.
@@ -127,10 +151,15 @@ class Objects:
         self.web = url.startswith("http")
         self.lists = not self.web
 
-    def listed(self, folder: str) -> dict[str, int]:
+    def entries(self, folder: str) -> dict[str, Entry]:
         """See Storage."""
         with self._said(folder):
-            return {one["path"]: one["size"] for page in obstore.list(self._store, folder) for one in page}
+            every = [one for page in obstore.list(self._store, folder) for one in page]
+        return {one["path"]: Entry(one["size"], _tag(one)) for one in every}
+
+    def listed(self, folder: str) -> dict[str, int]:
+        """See Storage."""
+        return {name: one.size for name, one in self.entries(folder).items()}
 
     def ages(self, folder: str) -> dict[str, float]:
         """See Storage."""
@@ -142,11 +171,20 @@ class Objects:
     def blocks(self, name: str, most: int) -> Iterator[bytes]:
         """See Storage."""
         with self._said(name):
-            found = obstore.get(self._store, name)
-            if (size := found.meta["size"]) > most:
-                raise CorruptError(f"{self.url}/{name}: {size} bytes, where at most {most} belong")
-            for block in found.stream(min_chunk_size=BLOCK):
+            for block in self._got(name, most).stream(min_chunk_size=BLOCK):
                 yield bytes(block)
+
+    def tagged(self, name: str, most: int) -> tuple[bytes, str]:
+        """See Storage."""
+        with self._said(name):
+            found = self._got(name, most)
+            return bytes(found.bytes()), _tag(found.meta)
+
+    def _got(self, name: str, most: int) -> "GetResult":
+        found = obstore.get(self._store, name)
+        if (size := found.meta["size"]) > most:
+            raise CorruptError(f"{self.url}/{name}: {size} bytes, where at most {most} belong")
+        return found
 
     def stretches(self, name: str, stretches: Sequence[tuple[int, int]]) -> list[bytes]:
         """See Storage."""
@@ -234,6 +272,31 @@ def check_conditions(storage: Storage) -> None:
             )
     finally:
         storage.remove([name])
+
+
+def _tag(meta: "ObjectMeta") -> str:
+    """The tag of an object; with its time, where that is no digest: a server may count from one."""
+    tag = (meta["e_tag"] or "").removeprefix("W/").strip('"')
+    return tag if TAGGED.fullmatch(tag) else f"{tag} {meta['last_modified'].isoformat()}"
+
+
+def is_of(tag: str, content: bytes) -> bool:
+    """Whether a tag is a digest of these bytes: MD5 with S3 mostly, git's or SHA-256 with the Hub.
+
+    >>> is_of("900150983cd24fb0d6963f7d28e17f72", b"abc")
+    True
+    """
+    digest = DIGESTS.get(len(tag))
+    return digest is not None and digest(content).hexdigest() == tag
+
+
+def differ(listed: str, got: str) -> bool:
+    """Whether the tag in a list and that of an answer are of other bytes; only S3's are known to be alike in both.
+
+    >>> differ("900150983cd24fb0d6963f7d28e17f72", "900150983cd24fb0d6963f7d28e17f72")
+    False
+    """
+    return bool(TAGGED.fullmatch(listed) and TAGGED.fullmatch(got)) and listed != got
 
 
 def line(error: Exception) -> str:

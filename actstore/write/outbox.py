@@ -50,7 +50,7 @@ class Outbox:
             raise AlreadyCommittedError(
                 f"{self.url}/{name}: another writer was first; this copy is discarded"
             ) from None
-        self._mirror.keep(name, content)
+        self._mirror.copies.keep(name, content)
 
     def keep_tables(self, folder: Path) -> None:
         """Of a part that was sent leave the tables, which SQL needs; vectors are read where they lie."""

@@ -3,7 +3,7 @@
 import re
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,10 @@ class Fault:
 
 @dataclass
 class Bucket:
-    """Objects by key; `page` of them are listed at once. ignores: whether conditions of a PUT are."""
+    """Objects by key; `page` of them are listed at once. ignores: whether conditions of a PUT are.
+
+    tag: of an object's bytes, without quotes; as S3 has it where nothing is encrypted. Not of moto.
+    """
 
     name: str
     url: str = ""
@@ -53,6 +56,8 @@ class Bucket:
     ranges: bool = True  # whether stretches of an object are sent
     said: list[str] = field(default_factory=list)  # headers of requests
     hours: dict[str, float] = field(default_factory=dict)  # since objects were put; none where nothing is said
+    tag: Callable[[bytes], str] = lambda content: md5(content).hexdigest()
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))  # when all was put, but for `hours`
 
     def took(self) -> list[Request]:
         """The requests since this was asked last."""
@@ -172,7 +177,7 @@ class Memory(Front):
         if key not in self.bucket.objects:
             return 404, b"<Error><Code>NoSuchKey</Code></Error>", {}
         content = self.bucket.objects[key]
-        headers = {"ETag": _tag(content), "Last_Modified": "Sun, 29 Nov 2026 00:00:00 GMT"}
+        headers = {"ETag": self._tag(content), "Last_Modified": "Sun, 29 Nov 2026 00:00:00 GMT"}
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if not (asked and self.bucket.ranges):
             return 200, content, headers
@@ -185,7 +190,7 @@ class Memory(Front):
         if self.headers.get("If-None-Match") and key in self.bucket.objects and not self.bucket.ignores:
             return 412, b"<Error><Code>PreconditionFailed</Code></Error>", {}
         self.bucket.objects[key] = body
-        return 200, b"", {"ETag": _tag(body)}
+        return 200, b"", {"ETag": self._tag(body)}
 
     def _post(self, _key: str, _asked: dict[str, str], body: bytes) -> Answer:
         keys = re.findall("<Key>(.*?)</Key>", body.decode())
@@ -203,8 +208,8 @@ class Memory(Front):
         keys = sorted(key for key in self.bucket.objects if key.startswith(prefix) and key > after)
         shown = keys[: self.bucket.page]
         entries = "".join(
-            f"<Contents><Key>{escape(key)}</Key><LastModified>{ago(self.bucket.hours.get(key, 0))}</LastModified>"
-            f"<ETag>{escape(_tag(self.bucket.objects[key]))}</ETag><Size>{len(self.bucket.objects[key])}</Size></Contents>"
+            f"<Contents><Key>{escape(key)}</Key><LastModified>{self._put_at(key)}</LastModified>"
+            f"<ETag>{escape(self._tag(self.bucket.objects[key]))}</ETag><Size>{len(self.bucket.objects[key])}</Size></Contents>"
             for key in shown
         )
         more = len(keys) > len(shown)
@@ -212,14 +217,16 @@ class Memory(Front):
         text = f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}</ListBucketResult>"
         return 200, text.encode(), {"Content_Type": "application/xml"}
 
+    def _put_at(self, key: str) -> str:
+        return ago(self.bucket.hours.get(key, 0), self.bucket.began)
+
+    def _tag(self, content: bytes) -> str:
+        return f'"{self.bucket.tag(content)}"'
+
 
 Front.usual = Memory
 
 
-def ago(hours: float) -> str:
-    """The time so many hours before now, as lists have it."""
-    return (datetime.now(UTC) - timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-
-
-def _tag(content: bytes) -> str:
-    return f'"{md5(content).hexdigest()}"'
+def ago(hours: float, end: datetime | None = None) -> str:
+    """The time so many hours before now, or another end, as lists have it."""
+    return ((end or datetime.now(UTC)) - timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%S.000Z")

@@ -180,16 +180,16 @@ def test_what_is_derived_is_made_anew(empty, served, tmp_path):
 def test_a_record_of_another_process_is_not_taken_from_the_mirror(empty, served):
     """Listed before it was created, and kept here since."""
     mirror = empty.mirror
-    listed = mirror.storage.listed
+    entries = mirror.storage.entries
 
     def slow(folder):
-        found = listed(folder)
+        found = entries(folder)
         actstore.open(URL).write(0, **making.content(0))
         return found
 
-    mirror.storage.listed = slow
-    mirror.refresh(empty.header.crc32c)
-    del mirror.storage.listed
+    mirror.storage.entries = slow
+    mirror.records.refresh(empty.header.crc32c)
+    del mirror.storage.entries
     assert (mirror.folder / "commits" / "b00000000.json").exists()
 
 
