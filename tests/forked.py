@@ -9,7 +9,11 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
         "actstore.maintain.compaction",
+        "actstore_analyze.knockout.study",
+        "actstore_analyze.probe.study",
+        "actstore_analyze.study.executor",
         "actstore_extract.run.runner",
+        "faiss",
         "sklearn.datasets",
         "transformers.models.chameleon.modeling_chameleon",
         "transformers.models.llava_onevision.modeling_llava_onevision",

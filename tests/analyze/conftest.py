@@ -4,6 +4,8 @@ import pytest
 
 from actstore_analyze import devices
 from actstore_analyze.charts import charts
+from actstore_analyze.study import executor
+from forked import processes
 from two_sided import make
 
 VALIDATED = 3
@@ -14,6 +16,12 @@ _drawn = {}
 def store(tmp_path_factory):
     """One for each file of tests: commands save in it what they measured."""
     return make(tmp_path_factory.mktemp("two") / "store")
+
+
+@pytest.fixture(autouse=True)
+def forks(monkeypatch):
+    """Processes of --jobs have imported already what they need; in test_executor.py they begin as a user's do."""
+    monkeypatch.setattr(executor, "PROCESSES", processes)
 
 
 @pytest.fixture

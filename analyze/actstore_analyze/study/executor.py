@@ -20,6 +20,7 @@ from actstore_analyze.study.kept import Kept
 
 __all__ = ["mapped", "streamed"]
 
+PROCESSES = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
 POLL = 2.0  # seconds after which an engine is asked whether it goes on
 T = TypeVar("T")
 Value = tuple[int, Any]  # of the unit at that index
@@ -178,11 +179,10 @@ def _pooled(store: Store, work: Callable[[Any], Any], units: Mapping[int, Any], 
         return
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports a script of no guard
         sys.exit(1)
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
-    began = context.Event()
+    began = PROCESSES.Event()
     threads = max(1, (os.cpu_count() or 1) // workers)
     others = {*multiprocessing.active_children()}
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads, began, store))
+    pool = ProcessPoolExecutor(workers, PROCESSES, initializer=_begin, initargs=(threads, began, store))
     broken = False
     try:
         futures = _submitted(pool, work, units)

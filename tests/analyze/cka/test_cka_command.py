@@ -63,17 +63,17 @@ def test_every_layer_with_every_layer(store, capsys, kind):
 
 def test_blocks_and_processes_change_nothing(store, capsys, monkeypatch):
     whole = study.Cka.of(actstore.open(store), roles=["image"]).table(actstore.open(store), say=print)
-    monkeypatch.setattr(study, "COLUMNS", 5)
-    monkeypatch.setattr(measure, "COLUMNS", 5)
-    monkeypatch.setattr(study, "BLOCK_BYTES", (4 * 8 + 16 * 5) * 2 * len(LAYERS) * 12)
-    call = study.Cka.of(actstore.open(store), roles=["image"])
-    units = call.units(actstore.open(store), say=print)
-    assert [unit.step for unit in units] == [7]
-    pieces = call.table(actstore.open(store), say=print)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "COLUMNS", 5)
+        patch.setattr(measure, "COLUMNS", 5)
+        patch.setattr(study, "BLOCK_BYTES", (4 * 8 + 16 * 5) * 2 * len(LAYERS) * 12)
+        call = study.Cka.of(actstore.open(store), roles=["image"])
+        units = call.units(actstore.open(store), say=print)
+        assert [unit.step for unit in units] == [7]
+        pieces = call.table(actstore.open(store), say=print)
     values = ["cka", "low", "high"]
     assert pieces.drop(values).equals(whole.drop(values))
     np.testing.assert_allclose(pieces[values], whole[values], rtol=1e-5, atol=1e-5)
-    monkeypatch.undo()
     status, rows, _ = command(capsys, store, "--roles", "image,eoi", "--jobs", 2)
     assert status == 0
     assert [row["cka"] for row in rows if row["role"] == "image"] == pytest.approx(whole["cka"].to_list(), rel=1e-6)

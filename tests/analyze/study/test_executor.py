@@ -22,6 +22,11 @@ def store(tmp_path_factory):
     return actstore.open(make(tmp_path_factory.mktemp("two") / "store"))
 
 
+@pytest.fixture(autouse=True)
+def forks():
+    """Here processes begin as a user's do."""
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_values_in_the_order_of_the_units(store, jobs):
     assert mapped(store, squared, [3, 1, 2], jobs=jobs) == [(3, 9), (3, 1), (3, 4)]
