@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -28,6 +28,7 @@ THREADS = Path("/proc/self/task")
 POOL = re.compile(r"polars-\d")  # how polars calls the threads that compute; it has others, which no fork waits for
 
 _own = False
+_left = False  # calls under way, for good
 _connected = False
 _at_work = False  # threads of tables, when this process was forked last
 _forked = False  # from a process where they were
@@ -150,6 +151,25 @@ def end(message: str, status: int = 1) -> None:
     if _own:
         os.write(2, f"actstore: {message}\n".encode())
         os._exit(status)
+
+
+def leave() -> None:
+    """Say that calls may be under way in threads or processes of this one that nobody waits for any more."""
+    global _left
+    _left = True
+
+
+def finish(status: int) -> NoReturn:
+    """End with a status: at once, children too, where calls are under way that Python would wait for."""
+    if _own and _left:
+        from multiprocessing import active_children
+
+        for child in active_children():
+            child.terminate()
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def check_forked() -> None:

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         except OSError:  # what is still in the buffer must go somewhere, or python complains at exit
             process.silence(sys.stdout)
             status = status or Status.ERROR
-    sys.exit(status)
+    process.finish(status)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -7,20 +7,26 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from actstore import process
 from actstore.errors import ActstoreError
+from actstore.format.given import short
+from actstore.progress import duration
+from actstore_analyze.study import abroad
 
-__all__ = ["Engine", "EngineError", "checked", "opened"]
+__all__ = ["Engine", "EngineError", "Silence", "checked", "opened"]
 
 PROCESSES = "processes"
 DASK = re.compile(r"dask://(?P<address>[^/\s]+:\d+)")
 FUNCTION = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)")
 CONNECTING = 10.0  # seconds
+LONGEST = 300  # characters of what an engine says
 ALONE = 60.0  # seconds without a worker, after which nobody waits on
+QUIET = 60.0  # seconds without an answer, after which that is said
 
 
 class EngineError(ActstoreError):
@@ -37,18 +43,47 @@ def checked(name: str) -> str:
 class Engine:
     """An executor, and what is said of it where units are lost."""
 
-    errors: tuple[type[BaseException], ...] = (BrokenExecutor, CancelledError)  # of a future that is not done there
+    errors: tuple[type[BaseException], ...] = (Exception,)  # of a future: none of these is the call's own
 
     def __init__(self, name: str, executor: Executor) -> None:
         self.name, self.executor = name, executor
+
+    def submit(self, call: abroad.Call) -> "Future[Any]":
+        """The future of a call's answer; raises EngineError where it is not taken."""
+        try:
+            future: object = self.executor.submit(abroad.run, *call)
+        except Exception as error:
+            raise EngineError(f"{self.name}: {self.said(error)}") from error
+        if not isinstance(future, Future):
+            raise EngineError(
+                f"{self.name}: its submit returns {type(future).__name__}, not a Future of concurrent.futures"
+            )
+        return future
+
+    def answer(self, future: "Future[Any]") -> abroad.Done:
+        """What came of a call; raises what it raised, and EngineError where that is not known."""
+        try:
+            found: object = future.result()
+        except self.errors as error:
+            raise EngineError(f"{self.name}: {self.said(error)}") from error
+        if isinstance(found, abroad.Failed):
+            raise found.error
+        if not isinstance(found, abroad.Done):
+            raise EngineError(
+                f"{self.name}: a unit came back as {short(found)}, not as what the function that was submitted returns"
+            )
+        return found
 
     def check(self) -> None:
         """Raise EngineError where nobody goes on."""
 
     def said(self, error: BaseException) -> str:
         """Why a unit was not done, in words."""
-        text = " ".join(str(error).split())
-        return f"its workers have gone ({type(error).__name__}{f': {text}' if text else ''})"
+        if isinstance(error, CancelledError):
+            return "a unit was cancelled there"
+        text = " ".join(str(error).split())[:LONGEST]
+        why = f"{type(error).__name__}{f': {text}' if text else ''}"
+        return f"its workers have gone ({why})" if isinstance(error, BrokenExecutor) else f"it fails with {why}"
 
 
 class Dask(Engine):
@@ -59,7 +94,7 @@ class Dask(Engine):
         from distributed.client import FutureCancelledError
 
         super().__init__(name, client.get_executor(pure=False))
-        self.errors = (*self.errors, KilledWorker, FutureCancelledError)
+        self.errors, self._lost = (*self.errors, FutureCancelledError), (FutureCancelledError, CancelledError)
         self._client, self._killed, self._seen = client, KilledWorker, time.monotonic()
 
     def check(self) -> None:
@@ -80,7 +115,26 @@ class Dask(Engine):
         """See Engine."""
         if isinstance(error, self._killed):
             return "a unit ended its worker again and again, for lack of memory perhaps; have fewer workers a machine"
-        return "the scheduler was lost"
+        return "the scheduler was lost" if isinstance(error, self._lost) else super().said(error)
+
+
+class Silence:
+    """How long nothing has come back; it is said after QUIET, and again of silences of twice the length at least."""
+
+    def __init__(self) -> None:
+        self._since, self._next = time.monotonic(), QUIET
+
+    def end(self) -> None:
+        """Something came."""
+        self._since = time.monotonic()
+
+    def said(self) -> str:
+        """What is said now, if anything is."""
+        seconds = time.monotonic() - self._since
+        if seconds < self._next:
+            return ""
+        self._next = 2 * seconds
+        return f"nothing has come back for {duration(seconds)}"
 
 
 @contextmanager
@@ -93,12 +147,14 @@ def opened(name: str | Executor) -> Iterator[Engine]:
             yield engine
     else:
         executor = _made(name)
-        done = False
         try:
             yield Engine(name, executor)
-            done = True
-        finally:
-            executor.shutdown(wait=done)
+        except BaseException:
+            process.leave()
+            with suppress(Exception):  # what went wrong before is what is said
+                executor.shutdown(wait=False)
+            raise
+        executor.shutdown()
 
 
 @contextmanager

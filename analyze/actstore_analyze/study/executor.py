@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -83,8 +83,16 @@ def streamed(
             )
             progress.advance(kept.recalled)
         left = {index: unit for index, unit in enumerate(units) if index not in kept}
+
+        def say(text: str) -> None:
+            kept.write()
+            progress.say(
+                f"actstore: {text}; {kept.count} of {len(units)} units are kept: wait on, or stop it (Ctrl-C), and the "
+                "same call goes on from there"
+            )
+
         try:
-            for index, value in _values(store, function, left, jobs, executor):
+            for index, value in _values(store, function, left, jobs, executor, say):
                 kept.add(index, value)
                 progress.advance()
                 while turn in kept:
@@ -105,34 +113,44 @@ def _values(
     units: dict[int, Any],
     jobs: int,
     executor: Executor | str | None,
+    say: Callable[[str], None],
 ) -> Iterator[Value]:
     if executor is not None and units:
-        return _elsewhere(executor, {index: abroad.call(function, store, unit) for index, unit in units.items()})
+        calls = {index: abroad.call(function, store, unit) for index, unit in units.items()}
+        return _elsewhere(executor, calls, say)
     if min(jobs, len(units)) > 1:
         return _shared(store, partial(_in_worker, function), units, min(jobs, len(units)))
     return ((index, function(store, unit)) for index, unit in units.items())
 
 
-def _elsewhere(executor: Executor | str, calls: Mapping[int, abroad.Call]) -> Iterator[Value]:
-    """Values from an engine's workers as they are done; it is said where these are of several kinds."""
+def _elsewhere(
+    executor: Executor | str, calls: Mapping[int, abroad.Call], say: Callable[[str], None]
+) -> Iterator[Value]:
+    """Values from an engine's workers as they are done; it is said where these are of several kinds, and where nothing
+    comes for long.
+    """
     kinds: set[str] = set()
     with engines.opened(executor) as engine:
-        futures = {engine.executor.submit(abroad.run, *call): index for index, call in calls.items()}
-        left = {*futures}
+        futures: dict[Future[Any], int] = {}
         try:
+            try:
+                for index, call in calls.items():
+                    futures[engine.submit(call)] = index
+            except engines.EngineError:
+                yield from _answers(engine, futures, [one for one in futures if one.done()], kinds)
+                raise
+            left, silence = {*futures}, engines.Silence()
             while left:
                 done, left = wait(left, timeout=POLL, return_when=FIRST_COMPLETED)
-                for future in done:
-                    try:
-                        value, kind = future.result()
-                    except engine.errors as error:
-                        raise engines.EngineError(f"{engine.name}: {engine.said(error)}") from None
-                    kinds.add(kind)
-                    yield futures[future], value
-                if not done:
-                    engine.check()
+                yield from _answers(engine, futures, done, kinds)
+                if done:
+                    silence.end()
+                    continue
+                engine.check()
+                if said := silence.said():
+                    say(f"{engine.name}: {said}")
         finally:
-            for future in left:
+            for future in futures:
                 future.cancel()
     if len(kinds) > 1:
         warnings.warn(
@@ -141,6 +159,23 @@ def _elsewhere(executor: Executor | str, calls: Mapping[int, abroad.Call]) -> It
             ActstoreWarning,
             stacklevel=2,
         )
+
+
+def _answers(
+    engine: engines.Engine, futures: Mapping[Future[Any], int], done: Iterable[Future[Any]], kinds: set[str]
+) -> Iterator[Value]:
+    """The values of futures that are done, whose kinds of CPU are added; then the first error, which loses none."""
+    errors: list[BaseException] = []
+    for future in sorted(done, key=futures.__getitem__):
+        try:
+            found = engine.answer(future)
+        except (Exception, SystemExit) as error:
+            errors.append(error)
+            continue
+        kinds.add(found.cpu)
+        yield futures[future], found.value
+    if errors:
+        raise errors[0]
 
 
 def _shared(store: Store, work: Callable[[Any], Any], units: Mapping[int, Any], workers: int) -> Iterator[Value]:
