@@ -110,9 +110,9 @@ def beside(charts: Sequence[Figure]) -> alt.HConcatChart:
 def save(chart: Figure, data: pl.DataFrame, folder: Path, name: str) -> list[Path]:
     """Write a chart as PNG, SVG and PDF and its data as CSV into a folder; returns their paths."""
     *drawn, table = [folder / f"{name}{suffix}" for suffix in (*SUFFIXES, ".csv")]
-    vega = vega_lite(chart)
+    picture = _picture(vega_lite(chart))
     for path in drawn:
-        _write(vega, path)
+        _write(picture, path)
     render(data, "csv", table)
     return [*drawn, table]
 
@@ -122,32 +122,32 @@ def draw(chart: Figure, path: Path) -> None:
     another suffix, and for a path inside a store.
     """
     check(path)
-    _write(vega_lite(chart), path)
+    _write(_picture(vega_lite(chart)), path)
 
 
-def _write(vega: str, path: Path) -> None:
+def _write(picture: str, path: Path) -> None:
     import vl_convert
 
     with written(path) as draft:
         if suffix_of(path) == ".png":
-            draft.write_bytes(_converted(vl_convert.vegalite_to_png, vega, scale=PNG_SCALE))
+            draft.write_bytes(_converted(vl_convert.svg_to_png, picture, scale=PNG_SCALE))
         elif suffix_of(path) == ".pdf":
-            draft.write_bytes(_converted(vl_convert.vegalite_to_pdf, vega))
+            draft.write_bytes(_converted(vl_convert.svg_to_pdf, picture))
         else:
-            draft.write_text(_svg(vega), encoding="utf-8")
+            draft.write_text(fitted(picture), encoding="utf-8")
 
 
-def _svg(vega: str) -> str:
+def _picture(vega: str) -> str:
+    """A chart as SVG, of which its other forms are made: Vega takes longer than all of these."""
     import vl_convert
 
-    text: str = _converted(vl_convert.vegalite_to_svg, vega)
-    return fitted(text)
+    return _converted(vl_convert.vegalite_to_svg, vega)
 
 
-def _converted(convert: Callable[..., T], vega: str, **options: float) -> T:
-    """What vl_convert makes of a chart; ActstoreError where it cannot, as which it may panic."""
+def _converted(convert: Callable[..., T], drawing: str, **options: float) -> T:
+    """What vl_convert makes of a drawing; ActstoreError where it cannot, as which it may panic."""
     try:
-        return convert(vega, **options)
+        return convert(drawing, **options)
     except BaseException as error:
         if isinstance(error, ValueError) or type(error).__name__ == "PanicException":
             line = " ".join(str(error).split())
@@ -177,14 +177,14 @@ def svg(chart: Figure, prefix: str, *, smaller: Callable[[str], str] | None = No
     smaller: what makes another drawing of its Vega-Lite, such as `small.small`.
     """
     vega = vega_lite(chart)
-    return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", _svg(vega if smaller is None else smaller(vega)))
+    return re.sub(r'(\bid="|url\(#)', rf"\g<1>{prefix}-", fitted(_picture(vega if smaller is None else smaller(vega))))
 
 
 def png(chart: Figure) -> bytes:
     """The chart as PNG."""
     import vl_convert
 
-    return _converted(vl_convert.vegalite_to_png, vega_lite(chart), scale=PNG_SCALE)
+    return _converted(vl_convert.svg_to_png, _picture(vega_lite(chart)), scale=PNG_SCALE)
 
 
 def _shown(escaped: re.Match[str]) -> str:
