@@ -1,5 +1,6 @@
 """The process of a command: where it is its own, what nothing else stops may end it; and what a fork leaves out."""
 
+import atexit
 import io
 import os
 import re
@@ -166,6 +167,7 @@ def finish(status: int) -> NoReturn:
 
         for child in active_children():
             child.terminate()
+        atexit._run_exitfuncs()  # what others leave in order; threads are waited for elsewhere
         if sys.stderr is not None:
             sys.stderr.flush()
         os._exit(status)
