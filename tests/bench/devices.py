@@ -58,12 +58,7 @@ def autoencoder(size: Size) -> JumpRelu:
 
 def cka(layers: list[Vectors], device: Device) -> Sums:
     """Of a role with itself."""
-
-    def block(start: int, stop: int) -> tuple[list[Vectors], list[Vectors]]:
-        x = [one[start:stop] for one in layers]
-        return x, x
-
-    return Sums.of(block, (len(layers[0]), len(layers), len(layers)), device=device)
+    return Sums.of((layers, layers), device=device)
 
 
 def rows_of(name: str, size: Size, repeats: int = 2) -> list[dict[str, Any]]:

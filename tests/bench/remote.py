@@ -155,7 +155,7 @@ def measured(folder: Path, gigabytes: float) -> list[dict[str, Any]]:
     saes, sides = str(store.path.with_name("saes")), {"text": "role = 'text'", "image": "role = 'end'"}
     calls: dict[str, tuple[Callable[[Any], Any], Load]] = {
         "outliers, all layers": (lambda measure: measure.outliers(), at_once(store, [*TOKENS])),
-        "cka of text, all layers": (lambda measure: measure.cka(roles="text"), at_once(store, ["text"], passes=2)),
+        "cka of text, all layers": (lambda measure: measure.cka(roles="text"), at_once(store, ["text"])),
         "gap of text and end, three layers": (
             lambda measure: measure.gap(layers=FEW, **sides),
             in_turn(store, ["text", "end"], FEW, passes=2),

@@ -18,7 +18,7 @@ from actstore.errors import ActstoreError
 from actstore_analyze.devices import HOST, Device
 from actstore_analyze.study.intervals import Bounds, correlation, left_out, once
 
-__all__ = ["COLUMNS", "Sums", "bounds", "centred", "check", "fewest", "linear_cka", "mean"]
+__all__ = ["COLUMNS", "Block", "Mean", "Sums", "bounds", "centred", "check", "fewest", "linear_cka"]
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.number]
@@ -27,14 +27,40 @@ Block = tuple[Layers, Layers]  # of either side; once where both sides are the s
 
 COLUMNS = 128  # samples that a block is set beside at a time: rows x COLUMNS products are held, of each layer
 MOST_LEFT = 1e-12  # of the variance, where nothing but rounding is left of it
+NORMS = ("a", "b")
+POWERS = ("x3y", "x2y2", "xy3", "x4", "y4")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """What the mean (d,) of vectors is made of: the first, the sum of what others are beyond it, and how many."""
+
+    first: Floats
+    beyond: Floats
+    n: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, x: Vectors) -> Self:
+        """Of vectors (n, d)."""
+        first = np.asarray(x[0], np.float64)
+        return cls(first, (x - first).sum(0, dtype=np.float64), np.array(len(x)))
+
+    def __add__(self, other: "Mean") -> "Mean":
+        beyond = other.beyond + other.n * (other.first - self.first)
+        return Mean(self.first, self.beyond + beyond, self.n + other.n)
+
+    @property
+    def value(self) -> Floats:
+        """The mean: where all vectors are the same it is that, without rounding."""
+        return np.asarray(self.first + self.beyond / self.n)
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What of n samples enters CKA, for L layers of x and M of y, both centred: of sample i sums over all samples j.
+    """What of n samples enters CKA, for L layers of x and M of y, both centred: of sample i sums over samples j.
 
     xy (n, L, M), xx (n, L, 1), yy (n, 1, M): of (x_i . x_j)(y_i . y_j), or of one side's squared;
-    xb, ay (n, L, M), xa (n, L, 1), by (n, 1, M): of (x_i . x_j)|y_j|^2, |x_j|^2 (y_i . y_j), or of one side's two;
+    xy_norms, xx_norms, yy_norms: of (x_i . x_j)|y_j|^2 + |x_j|^2 (y_i . y_j), or of one side's;
     a (n, L, 1), b (n, 1, M): no sums, |x_i|^2 and |y_i|^2;
     x3y, x2y2, xy3 (L, M), x4 (L, 1), y4 (1, M): over i, too, of powers of the two products.
     """
@@ -42,10 +68,9 @@ class Sums:
     xy: Floats
     xx: Floats
     yy: Floats
-    xb: Floats
-    ay: Floats
-    xa: Floats
-    by: Floats
+    xy_norms: Floats
+    xx_norms: Floats
+    yy_norms: Floats
     a: Floats
     b: Floats
     x3y: Floats
@@ -56,57 +81,78 @@ class Sums:
 
     @classmethod
     def of(
-        cls,
-        block: Callable[[int, int], Block],
-        shape: tuple[int, int, int],
-        step: int | None = None,
-        device: Device = HOST,
+        cls, own: Block, others: Iterable[Block] = (), n_others: int = 0, *, inside: bool = True, device: Device = HOST
     ) -> Self:
-        """Of n samples, of which block(start, stop) gives some; shape: (n, L, M).
-
-        step: as many samples, and COLUMNS more, are held at a time; without it all. device: where they are multiplied.
+        """Of some samples, then of so many others, which come in blocks: each pair of one of either, and, `inside`,
+        all pairs of the first. device: where they are multiplied.
         """
-        n, n_x, n_y = shape
-        step = step or n
-        both, own, other = (n, n_x, n_y), (n, n_x, 1), (n, 1, n_y)
-        of_rows = both, own, other, both, both, own, other, own, other
-        shapes = (*of_rows, both[1:], both[1:], both[1:], own[1:], other[1:])
-        sums = cls(*(device.put(np.zeros(one)) for one in shapes))
-        for start in range(0, n, step):
-            stop = min(start + step, n)
-            x, y = block(start, stop)
-            rows = slice(start, stop)
-            sums.a[rows, :, 0], sums.b[rows, 0] = (device.put(_norms(side)) for side in (x, y))
-            there = _put((x, y), device)
-            for at in range(0, stop - start, COLUMNS):
-                sums._add(device, rows, there, (_some(x, at), _some(y, at)))
-            for at in range(stop, n, COLUMNS):
-                columns = slice(at, min(at + COLUMNS, n))
-                sums._add(device, rows, there, block(columns.start, columns.stop), columns)
+        n, shape = len(own[0][0]), (len(own[0]), len(own[1]))
+        sums = cls._zeros(n + n_others, *shape, device)
+        sums._hold_norms(slice(0, n), own, device)
+        own, at = _put(own, device), n
+        for start in range(0, n if inside else 0, COLUMNS):
+            some, rest = slice(start, min(start + COLUMNS, n)), slice(start + COLUMNS, n)
+            sums._add(device, some, some, _some(own, some), _some(own, some))
+            if rest.start < n:
+                sums._add(device, rest, some, _some(own, rest), _some(own, some))
+        for block in others:
+            at = sums._add_block(device, own, block, at)
+            del block  # before the next one is read
         return cls(*(device.get(getattr(sums, one.name)) for one in fields(cls)))
 
-    def _add(self, device: Device, rows: slice, own: Block, other: Block, columns: slice | None = None) -> None:
-        """A block, on the device, set beside another; columns: which samples that is, of which the same pairs count,
-        too."""
-        x_norms, y_norms = (device.put(_norms(side)) for side in other)
-        other = _put(other, device)
+    @classmethod
+    def together(cls, shape: tuple[int, int, int], pieces: Iterable[tuple[NDArray[np.int64], "Sums"]]) -> Self:
+        """Of all n samples, from pieces that have each pair once, added in their order: with each which samples (k,)
+        those of its own are; shape: (n, L, M).
+        """
+        sums = cls._zeros(*shape, HOST)
+        for at, own in pieces:
+            for name in (one.name for one in fields(cls)):
+                total, some = getattr(sums, name), getattr(own, name)
+                if name in POWERS:
+                    total += some
+                else:
+                    total[at] = some if name in NORMS else total[at] + some
+        return sums
+
+    @classmethod
+    def _zeros(cls, n: int, n_x: int, n_y: int, device: Device) -> Self:
+        both, own, other = (n, n_x, n_y), (n, n_x, 1), (n, 1, n_y)
+        shapes = (both, own, other, both, own, other, own, other, *[both[1:]] * 3, own[1:], other[1:])
+        return cls(*(device.put(np.zeros(one)) for one in shapes))
+
+    def _hold_norms(self, at: slice, block: Block, device: Device) -> None:
+        self.a[at, :, 0], self.b[at, 0] = (device.put(_norms(side)) for side in block)
+
+    def _add_block(self, device: Device, own: Block, others: Block, at: int) -> int:
+        """The first samples, on the device, set beside others, of which the first is at a place; where the next is."""
+        for start in range(0, len(others[0][0]), COLUMNS):
+            some = _some(others, slice(start, start + COLUMNS))
+            columns = slice(at, at + len(some[0][0]))
+            self._hold_norms(columns, some, device)
+            self._add(device, slice(0, len(own[0][0])), columns, own, _put(some, device))
+            at = columns.stop
+        return at
+
+    def _add(self, device: Device, rows: slice, columns: slice, own: Block, other: Block) -> None:
+        """Samples on the device set beside others, each pair of which counts for both; or beside themselves."""
         of_x = _grams(own[0], other[0], device)
         of_y = of_x if own[1] is own[0] else _grams(own[1], other[1], device)
-        self._count(device.xp, rows, of_x, of_y, x_norms, y_norms)
-        self._count_powers(device.xp, of_x, of_y, 1 if columns is None else 2)
-        if columns is not None:
-            turned_x, turned_y = (device.xp.stack([gram.T for gram in grams]) for grams in (of_x, of_y))
-            self._count(device.xp, columns, turned_x, turned_y, self.a[rows, :, 0], self.b[rows, 0])
+        self._count(device.xp, rows, of_x, of_y, columns)
+        self._count_powers(device.xp, of_x, of_y, 1 if rows == columns else 2)
+        if rows != columns:
+            turned_x = _turned(of_x, device)
+            self._count(device.xp, columns, turned_x, turned_x if of_y is of_x else _turned(of_y, device), rows)
 
-    def _count(self, xp: Any, at: slice, of_x: Floats, of_y: Floats, a: Floats, b: Floats) -> None:
-        """Products (L, rows, columns) and (M, rows, columns), norms of the columns (columns, L) and (columns, M)."""
+    def _count(self, xp: Any, at: slice, of_x: Floats, of_y: Floats, columns: slice) -> None:
+        """Products (L, rows, columns) and (M, rows, columns)."""
+        a, b = self.a[columns, :, 0], self.b[columns, 0]
         self.xy[at] += xp.moveaxis(of_x, 1, 0) @ xp.moveaxis(of_y, 0, 2)
         self.xx[at, :, 0] += xp.einsum("lij,lij->il", of_x, of_x)
         self.yy[at, 0] += xp.einsum("mij,mij->im", of_y, of_y)
-        self.xb[at] += xp.moveaxis(of_x @ b, 1, 0)
-        self.ay[at] += xp.moveaxis(of_y @ a, 0, 2)
-        self.xa[at, :, 0] += xp.einsum("lij,jl->il", of_x, a)
-        self.by[at, 0] += xp.einsum("mij,jm->im", of_y, b)
+        self.xy_norms[at] += xp.moveaxis(of_x @ b, 1, 0) + xp.moveaxis(of_y @ a, 0, 2)
+        self.xx_norms[at, :, 0] += 2 * xp.einsum("lij,jl->il", of_x, a)
+        self.yy_norms[at, 0] += 2 * xp.einsum("mij,jm->im", of_y, b)
 
     def _count_powers(self, xp: Any, of_x: Floats, of_y: Floats, times: int) -> None:
         x, y = (one.reshape(len(one), -1) for one in (of_x, of_y))
@@ -132,9 +178,9 @@ class Sums:
         """CKA (n, L, M) of the others, without each sample: exactly that, centred anew; of n > 4, where unbiased."""
         a, b, n = self.a, self.b, len(self.a)
         pairs = [
-            _without(self.xy, self.xb, self.ay, a, b),
-            _without(self.xx, self.xa, self.xa, a, a),
-            _without(self.yy, self.by, self.by, b, b),
+            _without(self.xy, self.xy_norms, a, b),
+            _without(self.xx, self.xx_norms, a, a),
+            _without(self.yy, self.yy_norms, b, b),
         ]
         own = n / (n - 1)
         return _cka(*_alike(pairs, a.sum(0) - own * a, b.sum(0) - own * b, n - 1, unbiased=unbiased))
@@ -178,9 +224,8 @@ def linear_cka(x: Vectors, y: Vectors, *, unbiased: bool = False) -> float:
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise ActstoreError(f"CKA compares vectors (n, d) of the same samples, not {x.shape} with {y.shape}")
     check(len(x), unbiased=unbiased)
-    left, right = centred(x, mean([x])), centred(y, mean([y]))
-    sums = Sums.of(lambda start, stop: ([left[start:stop]], [right[start:stop]]), (len(x), 1, 1))
-    return float(sums.cka(unbiased=unbiased)[0, 0])
+    left, right = ([centred(side, Mean.of(side).value)] for side in (x, y))
+    return float(Sums.of((left, right)).cka(unbiased=unbiased)[0, 0])
 
 
 def bounds(value: float, without: Floats, of_pairs: float = 0.0, *, unbiased: bool = False) -> Bounds:
@@ -208,32 +253,25 @@ def fewest(*, unbiased: bool) -> int:
     return 4 if unbiased else 2
 
 
-def mean(parts: Iterable[Vectors]) -> Floats:
-    """The mean (d,) of vectors (n, d), or (L, d) of (n, L, d), that come in parts; where all are the same it is that,
-    without rounding.
-    """
-    first, total, n = np.zeros(()), np.zeros(()), 0
-    for x in parts:
-        first = first if n else np.asarray(x[0], np.float64)
-        total = total + (x - first).sum(0, dtype=np.float64)
-        n += len(x)
-    return np.asarray(first + total / n)
-
-
 def centred(x: Vectors, mean: Floats) -> NDArray[np.float32]:
     """The vectors less a mean (d,)."""
     return np.asarray(x - mean, np.float32)
 
 
-def _some(x: Layers, start: int) -> Layers:
-    """COLUMNS of the samples of each layer."""
-    return [one[start : start + COLUMNS] for one in x]
+def _each(block: Block, made: Callable[[Vectors], Vectors]) -> Block:
+    """What is made of each layer, once where both sides are the same."""
+    x = [made(one) for one in block[0]]
+    return x, x if block[1] is block[0] else [made(one) for one in block[1]]
+
+
+def _some(block: Block, rows: slice) -> Block:
+    """Some samples of a block."""
+    return _each(block, lambda one: one[rows])
 
 
 def _put(block: Block, device: Device) -> Block:
     """The block on a device."""
-    x = [device.put(one) for one in block[0]]
-    return x, x if block[1] is block[0] else [device.put(one) for one in block[1]]
+    return _each(block, device.put)
 
 
 def _grams(x: Layers, other: Layers, device: Device) -> Floats:
@@ -242,12 +280,18 @@ def _grams(x: Layers, other: Layers, device: Device) -> Floats:
     return found
 
 
+def _turned(products: Floats, device: Device) -> Floats:
+    """Products (L, rows, columns) as (L, columns, rows)."""
+    found: Floats = device.xp.stack([one.T for one in products])
+    return found
+
+
 def _norms(x: Layers) -> Floats:
     """Squared norms (rows, L)."""
     return np.stack([np.einsum("ij,ij->i", one, one, dtype=np.float64) for one in x], axis=1)
 
 
-def _without(xy: Floats, xb: Floats, ay: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats]:
+def _without(xy: Floats, xy_norms: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats]:
     """The sums over i and j of products, and over i of both norms, without each sample.
 
     Without i all vectors are by x_i / (n - 1) further from their mean: x_j . x_k becomes, of those left, (x_j + x_i /
@@ -256,7 +300,7 @@ def _without(xy: Floats, xb: Floats, ay: Floats, a: Floats, b: Floats) -> tuple[
     n, part = len(xy), 1 / (len(xy) - 1)
     own, both = 1 + part, a * b
     products = xy.sum(0) - 2 * own * xy + own**2 * both
-    norms = both.sum(0) + 2 * part * (xb + ay) + part**2 * (4 * xy + a * b.sum(0) + b * a.sum(0))
+    norms = both.sum(0) + 2 * part * xy_norms + part**2 * (4 * xy + a * b.sum(0) + b * a.sum(0))
     return products, norms + (n * part**4 - own**4) * both
 
 

@@ -1,7 +1,9 @@
 """Linear CKA between all layers of a role and all layers of another, or of the same, in one store or two."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -11,24 +13,28 @@ from numpy.typing import NDArray
 
 from actstore.store import Store
 from actstore_analyze import devices
-from actstore_analyze.cka.measure import COLUMNS, Sums, bounds, centred, check, fewest, mean
+from actstore_analyze.cka.blocks import Piece, Place, Rows, cut
+from actstore_analyze.cka.measure import COLUMNS, Block, Mean, Sums, bounds, centred, check, fewest
 from actstore_analyze.study import held, pieces
 from actstore_analyze.study.counterparts import Compared, counterpart, matched
 from actstore_analyze.study.intervals import Bounds
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_layers
 from actstore_analyze.study.study import EVERYTHING, RESIDUAL, OnDevice, WithInterval, depth
+from actstore_analyze.study.summed import Missing, States, Summed, add, each, there, totals
 from actstore_analyze.study.units import sampled
 
 __all__ = ["Cka"]
 
-BLOCK_BYTES = 1 << 30  # vectors of a block of samples, at all layers of both sides
+BLOCK_BYTES = 3 << 29  # vectors of a block of samples, and of those that are set beside it, at all layers of both sides
 JACKKNIFE = (
     "Interval: 95 %, of the jackknife over samples, each left out and the others centred anew, less what is of pairs, "
     "which it counts twice (Efron and Stein 1981); normal on the scale of Fisher's z."
 )
 
 Floats = NDArray[np.float64]
-Layers = list[NDArray[np.float32]]
+Ints = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+Means = tuple[Floats, ...]  # (L, d) on either side, once where both are the same
 
 SCHEMA = {
     "role": pl.String,
@@ -51,18 +57,43 @@ SCHEMA = {
 
 
 class Unit(NamedTuple):
-    """A role under a condition and what it is compared with: the same samples, in one order, at each position.
-
-    step: how many samples, at all layers, are in memory at a time; other is own where both are the same.
-    """
+    """A role under a condition and what it is compared with: the same samples, in one order, at each position."""
 
     own: Group
     other: Group
-    step: int
+
+
+class Some(NamedTuple):
+    """Some rows (n,) of a role on a side, 0 or 1, at layers, each with the number of the mean that they count for."""
+
+    side: int
+    role: str
+    row_ids: Ints
+    numbers: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Sums over positions: values (k, L, M), as `Cka._values` has them, of how many (L, M); whether vectors of
+    either side differ, (L, 1) and (1, M).
+    """
+
+    values: Floats
+    counted: Ints
+    own_varies: NDArray[np.bool_]
+    other_varies: NDArray[np.bool_]
+
+    def __add__(self, other: "Found") -> "Found":
+        return Found(
+            self.values + other.values,
+            self.counted + other.counted,
+            self.own_varies | other.own_varies,
+            self.other_varies | other.other_varies,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cka(OnDevice, WithInterval, Compared):
+class Cka(OnDevice, WithInterval, Compared, Summed):
     """A call of `actstore cka`: CKA of each role at each layer with its counterpart at each of `with_layers`.
 
     The counterpart is the same role of the same store under the same condition, but for what with_... says.
@@ -75,6 +106,7 @@ class Cka(OnDevice, WithInterval, Compared):
     interval: str = "jackknife"
 
     measure: ClassVar[str] = "cka"
+    state_of: ClassVar[type[Sums]] = Sums
 
     @classmethod
     def of(
@@ -126,16 +158,13 @@ class Cka(OnDevice, WithInterval, Compared):
     def units(self, store: Store, *, say: Say) -> list[Unit]:
         """Pairs of roles under a condition, their samples in the order in which the own rows lie in the store."""
         other = self.other(store)
-        n_layers = len(self.layers) + len(self.with_layers)
-        vectors = 4 * (len(self.layers) * store.header.d_model + len(self.with_layers) * other.header.d_model)
-        step = max(1, BLOCK_BYTES // (vectors + 16 * n_layers * COLUMNS) - COLUMNS)
         found = []
         for group in groups(choose(store, self.sql, self.roles, None, say=say), self.roles, say=say):
             pair = self._pair(other, group, say)
             check(pair[0].n, unbiased=self.unbiased)
             order = pair[0].positions[0]["row_id"].arg_sort()
             own, its = (_ordered(sampled(side, self.positions, self.seed), order) for side in pair)
-            found.append(Unit(own, its, step))
+            found.append(Unit(own, its))
         return found
 
     def _pair(self, other: Store, group: Group, say: Say) -> tuple[Group, Group]:
@@ -144,47 +173,139 @@ class Cka(OnDevice, WithInterval, Compared):
             return group, group
         return matched(group, counterpart(other, role, condition, say), say)
 
-    def rows(self, store: Store, unit: Unit) -> pl.DataFrame:
+    def pieces(self, store: Store, units: Sequence[Unit]) -> list[Piece]:
+        """Some samples beside others, at all layers; where the first are not all, the mean is summed up before."""
+        places = self._places(units)
+        return self._pieces(store, places, self._means(store, places))
+
+    def states(self, store: Store, piece: Piece) -> States[Sums]:
+        """The sums over pairs of samples."""
+        stores = store, self.other_of_piece(store)
+        blocks = (self._block(stores, rows, piece.means) for rows in (piece.rows, *piece.others))
+        device = devices.opened(self.device)
+        try:
+            sums = Sums.of(next(blocks), blocks, piece.n_others, inside=piece.inside, device=device)
+        except held.NothingHeldError as error:
+            return {piece.place: error}
+        return {piece.place: sums}
+
+    def sums(self, store: Store, some: Some) -> States[Mean]:
+        """What mean vectors are made of."""
+        found: States[Mean] = {}
+        store = self.other_of_piece(store) if some.side else store
+        for rows, layers in pieces.cut(store, some.role, some.row_ids, [*some.numbers], pieces.BLOCK_BYTES):
+            for layer, x in held.by_layer(store, rows, layers):
+                add(found, some.numbers[layer], x if isinstance(x, held.NothingHeldError) else Mean.of(x))
+        return found
+
+    def summed(self, store: Store, units: Sequence[Unit]) -> States[Found]:
+        """The values of each place, as soon as its pieces have come, summed over those of a unit."""
+        places = self._places(units)
+        means = self._means(store, places)
+        parts = self._pieces(store, places, means)
+        found: States[Found] = {}
+        for number, mean in means.items():
+            if isinstance(mean, Missing):
+                add(found, places[number].unit, mean)
+        with closing(each(self, store, self.states, parts, Sums)) as states:
+            for number, own in groupby(zip(parts, states, strict=True), lambda one: one[0].place):
+                add(found, places[number].unit, self._found(places[number], own))
+        return found
+
+    def row(self, store: Store, unit: Unit, total: Found) -> pl.DataFrame:
         """role, condition, layer, depth, with_..., cka, low, high, positions, unbiased, n, reason: a row for each pair
         of layers.
 
         low, high: the 95 % interval, of the jackknife over samples; NULL where one cannot be left out.
         cka is NaN where it is not defined: all vectors of either are the same, as `reason` says.
         """
-        other, (own, its) = self.other(store), (unit.own, unit.other)
-        sides = [(len(self.layers), 1), (1, len(self.with_layers))]
-        total, counted = np.zeros(()), np.zeros((sides[0][0], sides[1][1]), int)
-        varies = [np.zeros(shape, bool) for shape in sides]
-        for number in range(len(own.positions)):
-            sums = self._sums(store, other, unit, number)
-            each = self._each(sums)
-            known = ~np.isnan(each[0])
-            total, counted = total + np.where(known, each, 0), counted + known
-            varies = [np.logical_or(*pair) for pair in zip(varies, sums.varies, strict=True)]
-        mean = total / np.where(counted, counted, np.nan)
+        other, (own, its), counted = self.other(store), unit, total.counted
+        mean = total.values / np.where(counted, counted, np.nan)
         where = None if self.with_store is None else Path(self.with_store).name
         found = []
         for i, j in np.ndindex(counted.shape):
             at, there = self.layers[i], self.with_layers[j]
             place = own.role, own.condition, at, depth(store, at), where, its.role, its.condition, there
-            why = None if counted[i, j] else _why(own, its, (at, there), (varies[0][i, 0], varies[1][0, j]))
+            vary = bool(total.own_varies[i, 0]), bool(total.other_varies[0, j])
+            why = None if counted[i, j] else _why(own, its, (at, there), vary)
             ends = self._ends(mean[:, i, j], int(counted[i, j]))
             found.append((*place, depth(other, there), mean[0, i, j], *ends, counted[i, j], self.unbiased, own.n, why))
         return pl.DataFrame(found, schema=SCHEMA, orient="row")
 
-    def _sums(self, store: Store, other: Store, unit: Unit, place: int) -> Sums:
-        """Of the vectors at one position."""
-        own = _Side.of(store, unit.own, place, self.layers)
-        its = _Side.of(other, unit.other, place, self.with_layers, like=own if other is store else None)
+    def _places(self, units: Sequence[Unit]) -> list[Place]:
+        """The positions of units."""
+        is_own = self.with_store is None and self.with_layers == self.layers
+        found = []
+        for number, (own, its) in enumerate(units):
+            for place, rows in enumerate(own.positions):
+                beside = its.positions[place if its.positions[1:] else 0]
+                x, y = rows["row_id"].to_numpy(), beside["row_id"].to_numpy()
+                sides = (x,) if is_own and np.array_equal(x, y) else (x, y)
+                found.append(Place(number, (own.role, its.role), sides))
+        return found
 
-        def block(start: int, stop: int) -> tuple[Layers, Layers]:
-            x = own.centred(start, stop)
-            return x, x if its is own else its.centred(start, stop)
+    def _step(self, store: Store) -> int:
+        """How many samples, at all layers, are in memory, beside a quarter as many of others."""
+        widths = [(len(self.layers), store.header.d_model), (len(self.with_layers), self.other(store).header.d_model)]
+        return max(1, BLOCK_BYTES // sum(n_layers * (5 * d_model + 16 * COLUMNS) for n_layers, d_model in widths))
 
-        shape = unit.own.n, len(self.layers), len(self.with_layers)
-        return Sums.of(block, shape, unit.step, devices.opened(self.device))
+    def _means(self, store: Store, places: Sequence[Place]) -> dict[int, Means | Missing]:
+        """Those of each place, by its number, that has more samples than are in memory; or what is missing of them."""
+        step, stores = self._step(store), (store, self.other(store))
+        large = [number for number, place in enumerate(places) if place.n > step]
+        asked = [(number, side) for number in large for side in range(len(places[number].rows))]
+        if not asked:
+            return {}
+        keys = [(*one, layer) for one in asked for layer in self._layers(one[1])]
+        numbers = {key: number for number, key in enumerate(keys)}
+        most = pieces.size(sum(4 * places[number].n * stores[side].header.d_model for number, side, _ in keys))
+        some = []
+        for number, side in asked:
+            role, row_ids = places[number].roles[side], places[number].rows[side]
+            for rows, layers in pieces.cut(stores[side], role, row_ids, self._layers(side), most):
+                some.append(Some(side, role, rows, {layer: numbers[number, side, layer] for layer in layers}))
+        sums = totals(self, store, self.sums, some, Mean)
+        found: dict[int, Means | Missing] = {}
+        for number, sides in groupby(asked, lambda one: one[0]):
+            each_layer = ([sums[numbers[*one, layer]] for layer in self._layers(one[1])] for one in sides)
+            try:
+                found[number] = tuple(np.stack([there(own).value for own in side]) for side in each_layer)
+            except held.NothingHeldError as error:
+                found[number] = error
+        return found
 
-    def _each(self, sums: Sums) -> Floats:
+    def _pieces(self, store: Store, places: Sequence[Place], means: Mapping[int, Means | Missing]) -> list[Piece]:
+        """Of places whose means are known, or are those of the samples of a piece."""
+        step = self._step(store)
+        known = [(number, place, means.get(number)) for number, place in enumerate(places)]
+        some = [cut(number, place, step, own) for number, place, own in known if not isinstance(own, Missing)]
+        return [piece for pieces in some for piece in pieces]
+
+    def _block(self, stores: tuple[Store, Store], rows: Rows, means: Means | None) -> Block:
+        """Vectors of some samples, less the mean of all, or of these."""
+        sides = []
+        for side, row_ids in enumerate(rows):
+            x = held.residuals(stores[side], row_ids, self._layers(side))
+            for at in range(x.shape[1]):
+                x[:, at] = centred(x[:, at], Mean.of(x[:, at]).value if means is None else means[side][at])
+            sides.append([x[:, at] for at in range(x.shape[1])])
+        return sides[0], sides[-1]
+
+    def _layers(self, side: int) -> tuple[int, ...]:
+        return self.with_layers if side else self.layers
+
+    def _found(self, place: Place, some: Iterable[tuple[Piece, States[Sums]]]) -> Found | Missing:
+        """The values of a place, from its pieces."""
+        shape = len(place.rows[0]), len(self.layers), len(self.with_layers)
+        try:
+            sums = Sums.together(shape, ((piece.at, there(states[piece.place])) for piece, states in some))
+        except held.NothingHeldError as error:
+            return error
+        values = self._values(sums)
+        known = ~np.isnan(values[0])
+        return Found(np.where(known, values, 0), known.astype(int), *sums.varies)
+
+    def _values(self, sums: Sums) -> Floats:
         """CKA (1, L, M), and where an interval is asked for what is of pairs, and CKA without each sample (n, L, M)."""
         value = sums.cka(unbiased=self.unbiased)[None]
         if not self.has_interval or len(sums.a) <= fewest(unbiased=self.unbiased):
@@ -198,32 +319,6 @@ class Cka(OnDevice, WithInterval, Compared):
             return None, None
         value, of_pairs, *without = each
         return bounds(value, np.array(without), of_pairs / positions, unbiased=self.unbiased)
-
-
-class _Side(NamedTuple):
-    """A role at one position, whose means (L, d) at each layer are known."""
-
-    store: Store
-    rows: pl.DataFrame
-    layers: tuple[int, ...]
-    means: Floats
-
-    @classmethod
-    def of(
-        cls, store: Store, group: Group, place: int, layers: tuple[int, ...], like: "_Side | None" = None
-    ) -> "_Side":
-        """A side of the same store with the same rows and layers is itself. The mean is taken a part at a time."""
-        rows = group.positions[place if len(group.positions) > 1 else 0].select("row_id")
-        if like is not None and rows.equals(like.rows) and layers == like.layers:
-            return like
-        step = max(1, pieces.BLOCK_BYTES // (4 * store.header.d_model * len(layers)))
-        means = mean(held.residuals(store, piece, layers) for piece in rows.iter_slices(step))
-        return cls(store, rows, layers, means)
-
-    def centred(self, start: int, stop: int) -> Layers:
-        """Vectors (rows, d) of some samples at each layer, less the mean of all."""
-        x = held.residuals(self.store, self.rows[start:stop], self.layers)
-        return [centred(x[:, at], its) for at, its in enumerate(self.means)]
 
 
 def _ordered(group: Group, order: pl.Series) -> Group:

@@ -19,7 +19,7 @@ from actstore_analyze.published import curves
 from actstore_analyze.study import held
 from actstore_analyze.study.selection import Say
 from actstore_analyze.study.study import EVERYTHING, OnDevice, Prepared, WithInterval, depth
-from actstore_analyze.study.summed import Missing, S, States, Summed, total, totals
+from actstore_analyze.study.summed import Missing, S, States, Summed, there, total, totals
 
 __all__ = ["Gap", "Unit"]
 Floats = NDArray[np.float64]
@@ -192,7 +192,7 @@ class Gap(OnDevice, WithInterval, Prepared, Summed):
 
     def counts(self, store: Store, unit: Unit) -> Ints:
         """How many pairs have their cosine in each bin."""
-        return _there(total(self.states(store, piece) for piece in self._alone(store, unit))).bins
+        return there(*total(self.states(store, piece) for piece in self._alone(store, unit)).values()).bins
 
     def shares(self, store: Store, unit: Unit, median: float) -> Shares:
         """How many pairs each sample is in, and in how many whose cosine is at most the median; samples in the order of
@@ -200,7 +200,7 @@ class Gap(OnDevice, WithInterval, Prepared, Summed):
         """
         samples = _samples(unit)
         asked = (piece._replace(most=median, samples=samples) for piece in self._alone(store, unit))
-        return _there(total(self.shared(store, piece) for piece in asked))
+        return there(*total(self.shared(store, piece) for piece in asked).values())
 
     def _alone(self, store: Store, unit: Unit) -> list[Piece]:
         """The pieces of one unit, in this process."""
@@ -282,11 +282,3 @@ def _samples(unit: Unit) -> tuple[Ints, Ints]:
     """The sample of each text and of each image, in the order of their keys."""
     keys = pl.concat([unit.sides.text["key"], unit.sides.image["key"]]).rank("dense").to_numpy().astype(int) - 1
     return keys[: unit.sides.text.height], keys[unit.sides.text.height :]
-
-
-def _there(found: States[S]) -> S:
-    """The sum of the only unit; raises what is missing of it."""
-    (own,) = found.values()
-    if isinstance(own, Missing):
-        raise own
-    return own

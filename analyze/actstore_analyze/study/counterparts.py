@@ -11,7 +11,7 @@ from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
 from actstore.store import open as open_store
-from actstore_analyze.study.another import another
+from actstore_analyze.study.another import another, opened
 from actstore_analyze.study.selection import Group, Say, choose, groups, known_roles
 from actstore_analyze.study.study import PerLayer
 
@@ -47,6 +47,10 @@ class Compared(PerLayer):
     def other(self, store: Store) -> Store:
         """The store that is compared with."""
         return store if self.with_store is None else another(self.with_store, self.with_state)
+
+    def other_of_piece(self, store: Store) -> Store:
+        """The same for many pieces, each of which would open it, and read its tables, anew."""
+        return store if self.with_store is None else opened(self.with_store, self.with_state)
 
     def named(self, **more: object) -> str:
         """What the roles are compared with, in words, `more` by its kind; empty where that is themselves."""

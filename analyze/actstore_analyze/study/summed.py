@@ -1,7 +1,7 @@
 """Sums: measures of what adds up, cut into pieces that anybody may take; they are added in the pieces' order."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
@@ -16,23 +16,28 @@ from actstore.store import Store
 from actstore_analyze.study.held import NothingHeldError
 from actstore_analyze.study.study import PerLayer
 
-__all__ = ["Missing", "S", "States", "Summed", "add", "total", "totals"]
+__all__ = ["Missing", "S", "States", "Summed", "add", "each", "there", "total", "totals"]
 
 Packed = dict[str, NDArray[Any]]
 
 
-class State(Protocol):
-    """Of a piece what a unit's sum is made of: a dataclass of arrays."""
+class Arrays(Protocol):
+    """What is made of a piece: a dataclass of arrays."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class State(Arrays, Protocol):
+    """Of a piece what a unit's sum is made of."""
 
     def __add__(self, other: Self, /) -> Self: ...
 
 
+A = TypeVar("A", bound=Arrays)
 S = TypeVar("S", bound=State)
 Missing = NothingHeldError | UndefinedError
 REASONS: dict[type[Missing], str] = {NothingHeldError: "-held", UndefinedError: "-undefined"}  # no names of members
-States = dict[int, S | Missing]
+States = dict[int, A | Missing]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +84,17 @@ def totals(
     study: PerLayer, store: Store, states: Callable[[Store, Any], States[S]], pieces: Sequence[Any], state_of: type[S]
 ) -> States[S]:
     """The sums of the states of all pieces, added in their order, by those who do the work; by number of the unit."""
+    with closing(each(study, store, states, pieces, state_of)) as found:
+        return total(found)
+
+
+def each(
+    study: PerLayer, store: Store, states: Callable[[Store, Any], States[A]], pieces: Sequence[Any], state_of: type[A]
+) -> Generator[States[A], None, None]:
+    """The states of each piece, in their order, as soon as these and all before are there; to be closed."""
     with closing(study.streamed(store, partial(_packed, states), pieces)) as streamed:
-        return total(_unpacked(packed, state_of) for packed in streamed)
+        for packed in streamed:
+            yield _unpacked(packed, state_of)
 
 
 def total(states: Iterable[States[S]]) -> States[S]:
@@ -101,7 +115,14 @@ def add(states: States[S], number: int, own: S | Missing) -> None:
         states[number] = own if isinstance(own, Missing) else before + own
 
 
-def _packed(states: Callable[[Store, Any], States[S]], store: Store, piece: Any) -> Packed:
+def there(own: A | Missing) -> A:
+    """The state; raises what is missing."""
+    if isinstance(own, Missing):
+        raise own
+    return own
+
+
+def _packed(states: Callable[[Store, Any], States[A]], store: Store, piece: Any) -> Packed:
     """The states of a piece as arrays by name, which other processes and the disk take."""
     found: Packed = {}
     for number, own in states(store, piece).items():
@@ -112,7 +133,7 @@ def _packed(states: Callable[[Store, Any], States[S]], store: Store, piece: Any)
     return found
 
 
-def _unpacked(packed: Mapping[str, NDArray[Any]], state_of: type[S]) -> States[S]:
+def _unpacked(packed: Mapping[str, NDArray[Any]], state_of: type[A]) -> States[A]:
     members: dict[int, dict[str, NDArray[Any]]] = {}
     for key, value in packed.items():
         number, _, name = key.partition(".")
@@ -120,7 +141,7 @@ def _unpacked(packed: Mapping[str, NDArray[Any]], state_of: type[S]) -> States[S
     return {number: _state(own, state_of) for number, own in members.items()}
 
 
-def _state(members: dict[str, NDArray[Any]], state_of: type[S]) -> S | Missing:
+def _state(members: dict[str, NDArray[Any]], state_of: type[A]) -> A | Missing:
     for kind, name in REASONS.items():
         if name in members:
             return kind(str(members[name]))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from actstore import ActstoreError
 from actstore_analyze.cka import Sums, linear_cka, measure
-from actstore_analyze.cka.measure import bounds, centred
+from actstore_analyze.cka.blocks import Place, cut
+from actstore_analyze.cka.measure import Mean, bounds, centred
 from actstore_analyze.devices import HOST, Torch
 
 
@@ -69,20 +70,51 @@ def test_few_samples_of_many_dimensions_look_alike_only_where_it_is_biased():
     assert abs(linear_cka(x, y, unbiased=True)) < 0.1
 
 
+def pieces_of(n, step):
+    return [*cut(0, Place(0, ("x", "y"), (np.arange(n), np.arange(n))), step, None)]
+
+
 def many(n=60):
-    """Sums of two layers beside three, in blocks of 7 samples beside those that follow, and these layers."""
+    """Sums of two layers beside three, in blocks of 5 samples beside those that follow, and these layers."""
     (x, y), (z, _) = sides(n), sides(n, d=3, seed=1)
     own, others = (x, z), (y, x, z)
     layers = [[centred(one, one.mean(0)) for one in side] for side in (own, others)]
 
-    def block(start, stop):
-        return [one[start:stop] for one in layers[0]], [one[start:stop] for one in layers[1]]
+    def block(rows):
+        return tuple([one[some] for one in side] for side, some in zip(layers, rows, strict=True))
 
-    return Sums.of(block, (n, 2, 3), step=7), own, others
+    def sums(piece):
+        return Sums.of(block(piece.rows), map(block, piece.others), piece.n_others, inside=piece.inside)
+
+    return Sums.together((n, 2, 3), ((piece.at, sums(piece)) for piece in pieces_of(n, step=5))), own, others
+
+
+@pytest.mark.parametrize(("n", "step"), [(1, 1), (4, 9), (9, 9), (10, 9), (37, 4), (90, 9), (23, 1)])
+def test_each_pair_is_in_one_piece_and_samples_are_read_little_more_often_than_by_whole_rows_of_blocks(n, step):
+    counted, read = np.zeros((n, n), int), 0
+    for piece in pieces_of(n, step):
+        own, others = np.split(piece.at, [len(piece.rows[0])])
+        assert [*np.concatenate([own, *(rows[1] for rows in piece.others)])] == [*piece.at]
+        assert len(own) <= step
+        assert len(others) <= 4 * step
+        counted[np.ix_(own, own)] += piece.inside
+        counted[np.ix_(own, others)] += 1
+        counted[np.ix_(others, own)] += 1
+        read += len(piece.at)
+    assert (counted == 1).all()
+    assert read <= 1.25 * sum(n - start for start in range(0, n, step))
+
+
+def test_a_mean_of_parts_is_the_mean_and_of_what_is_the_same_exactly_that():
+    x = np.random.default_rng(0).lognormal(0, 3, (20, 4)).astype(np.float32)
+    parts = [Mean.of(x[start : start + 7]) for start in range(0, 20, 7)]
+    np.testing.assert_allclose((parts[0] + parts[1] + parts[2]).value, x.mean(0, dtype=np.float64), rtol=1e-14)
+    same = np.full((7, 4), 0.1, np.float32)
+    assert ((Mean.of(same) + Mean.of(same[:3])).value == same[0]).all()
 
 
 @pytest.mark.parametrize(("kind", "of_two"), [(False, naive), (True, unbiased)])
-def test_blocks_add_up(kind, of_two, monkeypatch):
+def test_pieces_add_up(kind, of_two, monkeypatch):
     monkeypatch.setattr(measure, "COLUMNS", 4)
     sums, own, others = many()
     expected = [[of_two(a, b) for b in others] for a in own]
@@ -153,12 +185,14 @@ def test_on_torch_as_with_numpy(alike, monkeypatch):
     (x, y), (z, _) = sides(30), sides(30, d=3, seed=1)
     own, others = ([centred(one, one.mean(0)) for one in side] for side in ((x, z), (y, x, z)))
 
-    def block(start, stop):
-        ours = [one[start:stop] for one in own]
-        return ours, ours if alike else [one[start:stop] for one in others]
+    def block(rows):
+        x = [one[rows] for one in own]
+        return x, x if alike else [one[rows] for one in others]
 
-    shape = (30, 2, 2 if alike else 3)
-    here, there = (Sums.of(block, shape, step=7, device=device) for device in (HOST, Torch("cpu")))
+    def sums(device):
+        return Sums.of(block(slice(20)), [block(slice(20, 26)), block(slice(26, 30))], 10, device=device)
+
+    here, there = sums(HOST), sums(Torch("cpu"))
     for one in fields(Sums):
         a, b = getattr(here, one.name), getattr(there, one.name)
         assert type(b) is np.ndarray

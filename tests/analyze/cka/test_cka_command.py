@@ -25,6 +25,17 @@ def command(capsys, *arguments):
     return status, [json.loads(line) for line in out.splitlines()], err
 
 
+def in_blocks(monkeypatch):
+    """Of 7 samples, at three layers of either side."""
+    monkeypatch.setattr(study, "BLOCK_BYTES", 2 * len(LAYERS) * (5 * 8 + 16 * study.COLUMNS) * 7)
+
+
+@pytest.fixture(params=["whole", "in blocks"])
+def cut(request, monkeypatch):
+    if request.param == "in blocks":
+        in_blocks(monkeypatch)
+
+
 def narrow(path, ids, width=3):
     """A store of role eoi in another width and other layers, its samples in another order."""
     plan = pl.DataFrame({"sample_id": ids})
@@ -42,6 +53,7 @@ def other(ids, width=3):
 
 
 @pytest.mark.parametrize("kind", [[], ["--unbiased"]])
+@pytest.mark.usefixtures("cut")
 def test_every_layer_with_every_layer(store, capsys, kind):
     status, rows, err = command(capsys, store, "--roles", "eoi,image", *kind)
     assert status == 0, err
@@ -62,21 +74,21 @@ def test_every_layer_with_every_layer(store, capsys, kind):
 
 
 def test_blocks_and_processes_change_nothing(store, capsys, monkeypatch):
+    """Of 7 samples; and the same bits by one process and by two."""
     whole = study.Cka.of(actstore.open(store), roles=["image"]).table(actstore.open(store), say=print)
     with monkeypatch.context() as patch:
-        patch.setattr(study, "COLUMNS", 5)
         patch.setattr(measure, "COLUMNS", 5)
-        patch.setattr(study, "BLOCK_BYTES", (4 * 8 + 16 * 5) * 2 * len(LAYERS) * 12)
+        in_blocks(patch)
         call = study.Cka.of(actstore.open(store), roles=["image"])
-        units = call.units(actstore.open(store), say=print)
-        assert [unit.step for unit in units] == [7]
+        cut = call.pieces(actstore.open(store), call.units(actstore.open(store), say=print))
+        assert [len(piece.rows[0]) for piece in cut] == POSITIONS * [*[7] * 12, 4]
         pieces = call.table(actstore.open(store), say=print)
     values = ["cka", "low", "high"]
     assert pieces.drop(values).equals(whole.drop(values))
     np.testing.assert_allclose(pieces[values], whole[values], rtol=1e-5, atol=1e-5)
-    status, rows, _ = command(capsys, store, "--roles", "image,eoi", "--jobs", 2)
-    assert status == 0
-    assert [row["cka"] for row in rows if row["role"] == "image"] == pytest.approx(whole["cka"].to_list(), rel=1e-6)
+    _, alone, _ = command(capsys, store, "--roles", "image,eoi")
+    status, shared, _ = command(capsys, store, "--roles", "image,eoi", "--jobs", 2, "--force")
+    assert (status, shared) == (0, alone)
 
 
 @pytest.mark.parametrize("kind", [[], ["--unbiased"]])
@@ -89,8 +101,8 @@ def test_intervals_are_of_samples_left_out_at_all_positions_of_a_role(store, cap
                  for k in range(POSITIONS)]) for i in range(N)
     ]  # fmt: skip
     pairs = [
-        Sums.of(lambda start, stop, k=k: [[x[start:stop, k] - x[:, k].mean(0)] for x in (one, two)], (N, 1, 1))
-        .of_pairs(unbiased=bool(kind)).item() for k in range(POSITIONS)
+        Sums.of(tuple([x[:, k] - x[:, k].mean(0)] for x in (one, two))).of_pairs(unbiased=bool(kind)).item()
+        for k in range(POSITIONS)
     ]  # fmt: skip
     error = np.sqrt((N - 1) / N * np.square(left - np.mean(left)).sum() - np.sum(pairs) / POSITIONS**2)
     ends = np.tanh(np.arctanh(row["cka"]) + np.array([-1.959964, 1.959964]) * error / (1 - row["cka"] ** 2))
@@ -108,6 +120,7 @@ def test_too_few_samples_to_leave_one_out_have_no_interval(store, capsys):
         assert ({row["n"] for row in rows}, any(row["low"] is not None for row in rows)) == ({n}, has)
 
 
+@pytest.mark.usefixtures("cut")
 def test_another_store_of_another_width_whose_samples_are_in_another_order(store, tmp_path, capsys):
     ids = sample_ids()[::-1][:40]
     there = narrow(tmp_path / "narrow", ids)
@@ -122,6 +135,7 @@ def test_another_store_of_another_width_whose_samples_are_in_another_order(store
         assert (row["with_store"], row["n"], row["with_depth"]) == ("narrow", 40, row["with_layer"] / 4)
 
 
+@pytest.mark.usefixtures("cut")
 def test_another_role(store, capsys):
     asked = ("--roles", "image", "--with-role", "eoi", "--layers", "2", "--with-layers", "1..2", "--positions", 1)
     status, rows, _ = command(capsys, store, *asked)
@@ -132,6 +146,24 @@ def test_another_role(store, capsys):
     ]
     found = [row["cka"] for row in rows]
     assert any(found == pytest.approx(one, rel=1e-5) for one in candidates)
+
+
+@pytest.mark.usefixtures("cut")
+def test_roles_that_hold_nothing_are_left_out(tmp_path, capsys):
+    """Beside those that do; alone they are an error that names the layer."""
+    plan = pl.DataFrame({"sample_id": [f"s{i:02}" for i in range(30)]})
+    made = actstore.create(tmp_path / "s", plan=plan, layers=(0, 1), d_model=8, dtype="float32", image_from=1)
+    rows = [plan.with_columns(role=pl.lit(role), modality=pl.lit(role)) for role in ("image", "text")]
+    x = np.random.default_rng(0).standard_normal((2, 2, 30, 8)).astype(np.float32)
+    x[0, 0] = np.nan
+    made.write(0, samples=plan, rows=pl.concat(rows), residual={"image": x[:, 0], "text": x[:, 1]})
+    status, found, err = command(capsys, tmp_path / "s", "--roles", "image,text")
+    assert (status, {row["role"] for row in found}) == (0, {"text"})
+    assert "takes the image in at layer 1" in err
+    for more in ([], ["--with-role", "text"]):
+        status, _, err = command(capsys, tmp_path / "s", "--roles", "image", *more)
+        assert status == 1
+        assert "layer 0: some of these vectors are of an image" in err
 
 
 def test_the_same_call_is_recalled_and_stands_in_a_report(store, tmp_path, capsys):

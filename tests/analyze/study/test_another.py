@@ -1,5 +1,7 @@
 """The other store of a comparison is the one that the call was made with, in all of its units."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import polars as pl
 import pytest
 
@@ -8,7 +10,7 @@ from actstore.errors import ActstoreError
 from actstore_analyze.cka.study import Cka
 from actstore_analyze.overlap.minus import OverlapMinus
 from actstore_analyze.sae.groups import untrained_groups
-from actstore_analyze.study.another import another
+from actstore_analyze.study.another import another, opened
 from labelled import make_store, write_batch
 
 CALLS = {
@@ -37,3 +39,17 @@ def test_the_store_of_an_untrained_adapter_is_held_to_its_state(tmp_path):
 def test_a_store_that_is_as_it_was_is_opened(tmp_path):
     path = make_store(tmp_path / "there")
     assert another(path, actstore.open(path).state).state == actstore.open(path).state
+
+
+def test_pieces_of_a_thread_have_it_open_once_and_in_the_state_that_was_asked_of(tmp_path):
+    path = make_store(tmp_path / "there", batches=1)
+    state = actstore.open(path).state
+    first = opened(path, state)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(opened, path, state).result() is not first
+    write_batch(actstore.open(path), 1, 40, 20)
+    assert opened(path, state) is first
+    assert len(first.parts) == 1
+    assert len(opened(path, actstore.open(path).state).parts) == 2
+    with pytest.raises(ActstoreError, match="there has changed"):
+        opened(path, state)

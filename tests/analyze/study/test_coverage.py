@@ -117,8 +117,7 @@ def cka(rng, n, d, noise, unbiased):
     x = rng.standard_normal((n, d)) + 2 * np.eye(10, max(d, 10))[rng.integers(0, 10, n), :d]
     y = x @ np.random.default_rng(1).standard_normal((d, d)) / d**0.5
     y = y + noise * rng.standard_normal((n, d)) if noise is not None else rng.standard_normal((n, d))
-    both = [centred(side, side.mean(0)) for side in (x, y)]
-    sums = Sums.of(lambda start, stop: ([both[0][start:stop]], [both[1][start:stop]]), (n, 1, 1))
+    sums = Sums.of(([centred(x, x.mean(0))], [centred(y, y.mean(0))]))
     value, of_pairs = (float(of(unbiased=unbiased)[0, 0]) for of in (sums.cka, sums.of_pairs))
     return value, *cka_bounds(value, sums.without(unbiased=unbiased)[:, 0, 0], of_pairs, unbiased=unbiased)
 

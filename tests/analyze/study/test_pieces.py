@@ -18,6 +18,7 @@ from actstore.maintain.compaction import compact
 from actstore.maintain.pushing import push
 from actstore.read import mirror
 from actstore_analyze.attention.study import CrossModal
+from actstore_analyze.cka.measure import COLUMNS
 from actstore_analyze.cka.study import Cka
 from actstore_analyze.gap.study import Gap
 from actstore_analyze.outliers.measure import Magnitudes
@@ -30,7 +31,12 @@ from leading import URL
 PARTS, SAMPLES, LAYERS, D, KEYS = 6, 5, (0, 1, 2, 4), 8, 9
 ROLES = {"eoi": 1, "image": 3}
 SIDES = {"text": "role = 'eoi'", "image": "role = 'image'", "pairs": "all", "center": True, "layers": (1, 4)}
-MEASURES = {"outliers": (Outliers, {}), "attention": (CrossModal, {"layers": LAYERS[:-1]}), "gap": (Gap, SIDES)}
+MEASURES = {
+    "outliers": (Outliers, {}),
+    "attention": (CrossModal, {"layers": LAYERS[:-1]}),
+    "gap": (Gap, SIDES),
+    "cka": (Cka, {"roles": ["image"], "positions": 2, "with_role": "eoi"}),
+}
 
 
 def make(path):
@@ -75,6 +81,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "PIECE_BYTES", 600)
     monkeypatch.setattr(pieces, "MOST", 10**9)
     monkeypatch.setattr("actstore_analyze.gap.study.PART_BYTES", 4 * D * 25)
+    monkeypatch.setattr("actstore_analyze.cka.study.BLOCK_BYTES", 2 * len(LAYERS) * (5 * D + 16 * COLUMNS) * 4)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -214,26 +221,27 @@ class StoppedError(Exception):
     pass
 
 
-def test_a_call_that_was_interrupted_goes_on(store, monkeypatch):
+@pytest.mark.parametrize("name", ["outliers", "cka"])
+def test_a_call_that_was_interrupted_goes_on(store, monkeypatch, name):
     """With the pieces that are left, and to the same bits."""
-    alone, all_of_them = table(store, "outliers"), len(cut(store, "outliers"))
-    computed = []
-    states = Outliers.states
+    alone, all_of_them = table(store, name), len(cut(store, name))
+    study, computed = MEASURES[name][0], []
+    states = study.states
 
     def counted(self, own, piece):
-        computed.append(len(piece.row_ids))
+        computed.append(piece)
         if len(computed) == 4 and stop:
             raise StoppedError
         return states(self, own, piece)
 
-    monkeypatch.setattr(Outliers, "states", counted)
+    monkeypatch.setattr(study, "states", counted)
     stop = True
     with pytest.raises(StoppedError):
-        table(store, "outliers")
+        table(store, name)
     stop = False
     computed.clear()
     with pytest.warns(ActstoreWarning, match=f"3 of {all_of_them} units were done"):
-        assert table(store, "outliers").equals(alone)
+        assert table(store, name).equals(alone)
     assert len(computed) == all_of_them - 3
 
 
@@ -309,10 +317,11 @@ def test_attention_of_all_layers_reads_each_part_twice(store, far, monkeypatch):
     assert sorted(read.values()) == [*[2] * (PARTS - 1), 4]
 
 
-def test_cka_of_all_layers_reads_each_part_twice(store, far):
-    """For the means, and for the products."""
+def test_cka_of_all_layers_reads_each_part_once(store, far, monkeypatch):
+    """Where a role's samples are one block."""
+    monkeypatch.setattr("actstore_analyze.cka.study.BLOCK_BYTES", 2**30)
     opened, served = far
     options = {"roles": ["image"], "positions": 1}
     found = Cka.of(opened, **options).table(opened, say=lambda _: None)
-    assert {*arrays(served).values()} == {2}
+    assert {*arrays(served).values()} == {1}
     assert found.equals(Cka.of(store, **options).table(store, say=lambda _: None))
