@@ -1,8 +1,9 @@
 """The self-check: models that are right pass in every number type, and every fault that was found is found again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from functools import cache, partial
+from itertools import cycle
 
 import pytest
 import torch
@@ -21,6 +22,15 @@ EVERYTHING = Asked(batch_size=8, reads=True, blocks=True, generates=True)
 Make = Callable[[], Model]
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def in_turn(names: Iterable[str]) -> pytest.MarkDecorator:
+    """Each name with one number type, in turn; with the others in the slow tests."""
+    usual = dict(zip(names, cycle(DTYPES)))
+    each = [(name, dtype) for dtype in DTYPES for name in usual]
+    slow = pytest.mark.slow
+    marked = [pytest.param(*one, marks=() if usual[one[0]] == one[1] else slow, id="-".join(one)) for one in each]
+    return pytest.mark.parametrize(("name", "dtype"), marked)
 
 
 def system(name: str) -> Make:
@@ -50,8 +60,7 @@ def checked(model: Model, dtype: str, asked: Asked = EVERYTHING) -> Found:
     return check(model, tiny.prompts([f"{image} {kinds.LONG}"] * 2, [size] * 2), asked)
 
 
-@every_dtype
-@pytest.mark.parametrize("name", tiny.SYSTEMS)
+@in_turn(tiny.SYSTEMS)
 def test_families_are_right(name: str, dtype: str) -> None:
     found = checked(made(tiny.model, name), dtype)
     assert found.held == ["points", "attention blocked", "two pictures"]
@@ -63,8 +72,7 @@ def test_families_are_right(name: str, dtype: str) -> None:
 LOOKED_AT = ["attention read", "position ids", "first token generated", "padded", "of one length"]
 
 
-@every_dtype
-@pytest.mark.parametrize("name", MODELS)
+@in_turn(MODELS)
 def test_models_that_ship_are_right(name: str, dtype: str) -> None:
     found = check(load(str(MODELS[name]), dtype=dtype), tiny.prompts(sizes=[(28, 28)] * 2), EVERYTHING)
     assert (len(found.held), found.left_out, found.batches) == (3, {}, "padded")
@@ -114,8 +122,7 @@ def test_a_model_that_generates_otherwise_is_run_where_no_text_is_asked_for(monk
     assert "not those by which it generates its first token" in found.left_out["generation"]
 
 
-@every_dtype
-@pytest.mark.parametrize("name", FAULTS)
+@in_turn(FAULTS)
 def test_a_fault_is_refused(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, put_back, said = FAULTS[name]
     model = made(make)
