@@ -6,9 +6,10 @@ import json
 import re
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -279,7 +280,8 @@ def _each_of_call(store: Path, call: str) -> tuple[list[Result], dict[Path, Corr
     return sorted(found, key=lambda result: (result.created, result.path.name), reverse=True), damaged
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions() -> Mapping[str, str]:
     """Of those libraries that compute numbers, the ones that are installed."""
     found = {}
     for name in LIBRARIES:
