@@ -74,18 +74,18 @@ def sphere(n):
 
 @pytest.mark.parametrize("r", DIRECTIONS)
 @pytest.mark.parametrize(
-    "x",
+    "made",
     [
-        sphere(300),
-        np.eye(150, D, dtype=np.float32),
-        np.repeat(100 * np.eye(3, D), 100, axis=0) + 0.01 * power_law(300, seed=3),
-        np.repeat([[0.0], [1e4]], 150, axis=0) + np.float32(1e-3) * power_law(300),
-        1 + np.float32(2.0**-20) * np.sign(power_law(300, slope=0)),
+        lambda: sphere(300),
+        lambda: np.eye(150, D, dtype=np.float32),
+        lambda: np.repeat(100 * np.eye(3, D), 100, axis=0) + 0.01 * power_law(300, seed=3),
+        lambda: np.repeat([[0.0], [1e4]], 150, axis=0) + np.float32(1e-3) * power_law(300),
+        lambda: 1 + np.float32(2.0**-20) * np.sign(power_law(300, slope=0)),
     ],
     ids=["sphere", "all equally far", "clusters equally far", "two far clusters", "corners of a tiny cube"],
 )
-def test_points_that_bounds_tell_little_of(monkeypatch, x, r):
-    assert_same(monkeypatch, x, 12, r)
+def test_points_that_bounds_tell_little_of(monkeypatch, made, r):
+    assert_same(monkeypatch, made(), 12, r)
 
 
 @pytest.mark.parametrize("r", DIRECTIONS)
@@ -94,10 +94,11 @@ def test_groups(monkeypatch, r):
 
 
 @pytest.mark.parametrize("r", DIRECTIONS)
-@pytest.mark.parametrize("x", [power_law(300), np.eye(300, D) + 1e-4 * power_law(300, slope=0)], ids=["spread", "even"])
-def test_worst_errors_hide_no_neighbour(monkeypatch, x, r):
+@pytest.mark.parametrize("spread", [True, False], ids=["spread", "even"])
+def test_worst_errors_hide_no_neighbour(monkeypatch, spread, r):
     """Estimates as wrong as the bound allows: of neighbours too far, of all others too near; shadows' too."""
-    x, k, d = x.astype(np.float32), 10, x.shape[1]
+    x = (power_law(300) if spread else np.eye(300, D) + 1e-4 * power_law(300, slope=0)).astype(np.float32)
+    k, d = 10, x.shape[1]
     away = np.linalg.norm(x[:, None].astype(np.float64) - x, axis=2)
     true = np.argsort(away, axis=1, kind="stable")[:, : k + 1]
     near = np.zeros(away.shape, bool)
