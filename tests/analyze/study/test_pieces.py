@@ -133,20 +133,17 @@ def test_who_computes_what_and_when_makes_no_bit_of_a_difference(store, name, mo
         assert table(store, name, executor=late).equals(alone)
 
 
-def test_processes_and_workers_of_dask_give_the_same_bits(store):
-    alone = {name: table(store, name) for name in MEASURES}
-    assert table(store, "outliers", jobs=2).equals(alone["outliers"])
+@pytest.mark.slow
+def test_workers_of_dask_give_the_same_bits(store):
     with cluster(2) as dask:
         for name in MEASURES:
-            assert table(store, name, executor=dask.url).equals(alone[name])
+            assert table(store, name, executor=dask.url).equals(table(store, name))
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("asked", [{"jobs": 2}, pytest.param({"jobs": 3}, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MEASURES)
-def test_processes_give_the_same_bits(store, name):
-    alone = table(store, name)
-    for asked in ({"jobs": 2}, {"jobs": 3}, {"executor": "processes"}):
-        assert table(store, name, **asked).equals(alone)
+def test_processes_give_the_same_bits(store, name, asked):
+    assert table(store, name, **asked).equals(table(store, name))
 
 
 @pytest.mark.parametrize("name", MEASURES)
