@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from actstore_analyze.neighbors import nearest
+from actstore_analyze.neighbors import firsts, nearest
 from actstore_analyze.overlap.measure import known_for_interval, label_overlap_from, label_overlap_without
 from actstore_analyze.study.conditions import NONE
 from actstore_analyze.study.differences import DIFFERENCE
@@ -26,13 +26,14 @@ SCHEMA = {"condition": pl.String, "metric": pl.String} | dict.fromkeys(DIFFERENC
 
 class Left(NamedTuple):
     """The label overlap under a condition, of samples (n,), and what it is with each of them left out; None where that
-    is not known, for want of neighbours.
+    is not known, for want of neighbours. copies: vectors that are identical with others, at the position with most.
     """
 
     condition: str
     samples: Sequence[str]
     value: float
     left: LeftOut | None
+    copies: int
 
     @property
     def interval(self) -> Bounds | tuple[None, None]:
@@ -44,12 +45,13 @@ def left(
     condition: str, samples: Sequence[str], given: Sequence[tuple[NDArray[np.floating], NDArray[np.int64]]], k: int
 ) -> Left:
     """Of vectors (n, d) and labels (n,) at each position, in the order of the samples; NaN where all are the same."""
-    values, found = [], []
+    values, found, copies = [], [], 0
     order = np.argsort(np.argsort(samples)) if samples else None
     for x, y in given:
         if constant(x):
             values.append(float("nan"))
             continue
+        copies = max(copies, len(x) - len(np.unique(firsts(x))))
         known = known_for_interval(len(x), k)
         near = nearest(x, max(k, known))
         values.append(float(label_overlap_from(near.first(k), y).mean()))
@@ -61,6 +63,7 @@ def left(
         samples,
         float(np.mean(defined)) if defined else float("nan"),
         LeftOut.mean(found) if whole else None,
+        copies,
     )
 
 

@@ -152,11 +152,11 @@ class KnockoutReplayed(WithInterval):
         told = pl.DataFrame(said, schema=["condition", "sample_id", "right", "p"], orient="row")
         y = pl.Series(list(labels.values())).rank("dense").cast(pl.Int64).to_numpy()
         at_output = {name: np.concatenate(pieces) for name, pieces in last.items()}
-        say_copies(at_output.items(), "last", say=say)
         if len(samples) <= self.k:
             say(f"no label overlap: {len(samples)} samples are too few for {self.k} neighbours (-k)")
             at_output = {}
         overlaps = [left(name, list(labels), [(x, y)], self.k) for name, x in at_output.items()]
+        say_copies(overlaps, "last", say=say)
         index = ["condition", "sample_id"]
         right = told.select(*index, metric=pl.lit("accuracy"), value=pl.col("right").cast(pl.Float64))
         p = told.drop_nulls("p").select(*index, metric=pl.lit("answer_probability"), value="p")

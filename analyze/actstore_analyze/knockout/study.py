@@ -1,17 +1,15 @@
 """Calls of `actstore knockout`: what is left under each knockout of a store, with the repeats of one put together."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import polars as pl
 
 from actstore.errors import ActstoreError
 from actstore.sql.views import literal
 from actstore.store import Store
 from actstore_analyze.knockout.differences import PAIRED, Left, left, of_overlaps
-from actstore_analyze.neighbors import firsts
 from actstore_analyze.overlap.measure import chance_level
 from actstore_analyze.overlap.study import say_highest
 from actstore_analyze.published import curves
@@ -23,7 +21,7 @@ from actstore_analyze.study.intervals import Z, wilson
 from actstore_analyze.study.knocked import Knocked, knocked
 from actstore_analyze.study.selection import Say, choose, groups
 from actstore_analyze.study.study import EVERYTHING, METRICS, RESIDUAL, WithInterval, n_layers
-from actstore_analyze.study.units import Unit, Vectors, constant, enough, labels, said_where, vectors
+from actstore_analyze.study.units import Unit, enough, labels, said_where, vectors
 
 __all__ = ["FOUND", "WORDS", "Knockout", "as_found", "averaged", "means", "say_copies", "with_share"]
 LAST = "last"
@@ -134,9 +132,7 @@ class Knockout(WithInterval):
         for group in found:
             enough(group, self.k)
         say_highest(found, self.k, say=say)
-        units = [Unit(group, self.layers[0]) for group in found]
-        say_copies(((unit.group.condition, x) for unit in units for x, _ in vectors(store, unit)), self.role, say=say)
-        return units
+        return [Unit(group, self.layers[0]) for group in found]
 
     def left(self, store: Store, unit: Unit) -> Left:
         """The label overlap under one condition, the mean over the role's positions."""
@@ -155,6 +151,7 @@ class Knockout(WithInterval):
         units = self.units(store, say=say)
         chance = chance_level(labels(units[0].group.positions[0])) if units else None
         overlaps = self.mapped(store, self.left, units)
+        say_copies(overlaps, self.role, say=say)
         asked = samples_under([one.condition for one in conditions], self.sql)
         probabilities, scored = _probabilities(store, asked, right), _scored(store, asked, say)
         told = [_right(store, asked, right), probabilities, *(own for _, own in scored)]
@@ -174,16 +171,14 @@ def with_share(table: pl.DataFrame) -> pl.DataFrame:
     return joined.with_columns(share=share.fill_nan(None)).drop("before")
 
 
-def say_copies(measured: Iterable[tuple[str, Vectors]], role: str, *, say: Say) -> None:
-    """Say, once, of the condition with the most of them, that vectors (n, d) are copies of others."""
-    worst, of, under = 0, 0, ""
-    for condition, x in measured:
-        copies = 0 if constant(x) else len(x) - len(np.unique(firsts(x)))
-        worst, of, under = max((worst, of, under), (copies, len(x), condition), key=lambda one: one[0])
-    if worst:
+def say_copies(overlaps: Sequence[Left], role: str, *, say: Say) -> None:
+    """Say, once, of the condition with the most of them, that vectors are copies of others."""
+    worst = max(overlaps, key=lambda one: one.copies, default=None)
+    if worst and worst.copies:
         say(
-            f"label overlap: {worst} of {of} vectors of {role} under '{under}' are identical with others, their "
-            "nearest neighbours at distance 0; actstore overlap measures without them (--unique, --group)"
+            f"label overlap: {worst.copies} of {len(worst.samples)} vectors of {role} under '{worst.condition}' are "
+            "identical with others, their nearest neighbours at distance 0; actstore overlap measures without them "
+            "(--unique, --group)"
         )
 
 

@@ -184,7 +184,7 @@ def _lens(store: Store, rows: pl.DataFrame) -> Grid | None:
     if store.header.lens is None or not plain.height:
         return None
     chosen = plain.sort("image", "position").head(MOST_POSITIONS).sort("position")
-    vectors = np.stack([store.residual(chosen, layer) for layer in store.layers])
+    vectors = store.residual(chosen, layers=store.layers).swapaxes(0, 1)
     said = likeliest(store, vectors.reshape(-1, vectors.shape[-1]), 1)
     n = chosen.height
     return Grid(
@@ -205,7 +205,7 @@ def _pictures(
     if not small:
         missing["pictures"] = NONE.replace("STORE", str(store))
     places = places_of(row, image or None)
-    mass = _attention(store, row["sample_id"], row["condition"]) if row["status"] == "ok" else None
+    mass = _attention(store, plan) if row["status"] == "ok" else None
     if mass is None:
         missing["attention"] = KEPT_BY["attention"]
     elif None in places or len(places) != len(names):
@@ -226,26 +226,25 @@ def _pictures(
     ], missing
 
 
-def _attention(store: Store, sample_id: str, condition: str) -> Floats | None:
+def _attention(store: Store, plan: Mapping[str, Any]) -> Floats | None:
     """What the text of a sample pays to each position (layers, keys): the mean over heads, summed over text positions.
 
     None where no mass is kept for it.
     """
-    for part in store.parts:
-        if "attention/mass" in part.commit.arrays:
-            places, layers = _mass(part)
-            if (sample_id, condition) in places:
-                return np.stack([layer[places[sample_id, condition]] for layer in layers])
-    return None
+    part = next((one for one in store.parts if plan["batch"] in one.commit.batches), None)
+    if part is None or "attention/mass" not in part.commit.arrays:
+        return None
+    places, mass = _mass(part)
+    found: Floats = mass[:, places[plan["sample_id"], plan["condition"]]]
+    return found
 
 
 @lru_cache(maxsize=2)  # whoever looks at a sample looks at others of its part
-def _mass(part: Part) -> tuple[dict[tuple[str, str], int], list[Floats]]:
-    """Where each sample of a part is, and the attention (samples, keys) of each layer."""
+def _mass(part: Part) -> tuple[dict[tuple[str, str], int], Floats]:
+    """Where each sample of a part is, and the attention (layers, samples, keys)."""
     keys = part.samples().select("sample_id", "condition").iter_rows()
-    array = part.array("attention/mass")
     n_layers = part.commit.arrays["attention/mass"].shape[0]
-    return {key: i for i, key in enumerate(keys)}, [array.layer(i) for i in range(n_layers)]
+    return {key: i for i, key in enumerate(keys)}, part.array("attention/mass").layers(range(n_layers))
 
 
 def _missing(
