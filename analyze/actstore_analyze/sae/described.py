@@ -183,13 +183,13 @@ class Described(OnDevice, PerLayer):
         device = devices.opened(self.device)
         turn = device.put(rotation(store.header.d_model, self.seed).astype(np.float32))
         for group in groups:
-            pieces = partial(vectors, store, group, layer, n_features=n_features)
+            pieces = partial(vectors, store, group.query, layer, n_features=n_features)
             yield store, group, "none", pieces()
             yield store, group, "rotated", ((own, device.get(device.put(x) @ turn)) for own, x in pieces())
             if group.n > 1:
                 yield store, group, "gaussian", _gaussian(pieces, self.seed, device)
         for other, group in untrained_groups(self.untrained, self.untrained_state, groups, self.sql):
-            yield other, group, "untrained", vectors(other, group, layer, n_features=n_features)
+            yield other, group, "untrained", vectors(other, group.query, layer, n_features=n_features)
 
     def _groups(self, store: Store) -> list[Group]:
         found = groups_of(store, self.sql, self.roles)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -42,7 +42,7 @@ READ_BYTES, ENCODE_BYTES = 1 << 28, 1 << 27
 class Group:
     """Rows of one role, order of the prompt and condition; `query` gives their row_id, sample_id, example and weight.
 
-    example numbers the samples 0..samples-1 in the order of their rows. rows: those of them that were drawn, or None.
+    example numbers the samples 0..samples-1 in the order of their rows.
     """
 
     role: str
@@ -51,10 +51,14 @@ class Group:
     n: int
     samples: int
     query: str = field(repr=False)
-    rows: pl.DataFrame | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
-        return ", ".join(part for part in (self.role, self.prompt_order, self.condition) if part)
+        return ", ".join(part for part in self.place if part)
+
+    @property
+    def place(self) -> tuple[str, str | None, str]:
+        """What tells it from others of a store, and is the same in another."""
+        return self.role, self.prompt_order, self.condition
 
 
 def roles_of(store: Store, roles: Sequence[str] | None, sql: str = "from rows") -> tuple[str, ...]:
@@ -154,19 +158,19 @@ def groups_of(store: Store, sql: str, roles: Sequence[str], average: str = "exam
     return sorted(found, key=lambda group: list(roles).index(group.role))
 
 
-def drawn(store: Store, group: Group, positions: int | None, seed: int) -> Group:
-    """The group with at most so many rows of each sample, drawn without replacement; those weigh as all of its rows."""
-    if positions is None:
-        return group
+def drawn(store: Store, group: Group, positions: int | None, seed: int) -> pl.DataFrame:
+    """The row_id, example and weight of each row of a group, by row_id; with positions of at most so many of each
+    sample, drawn without replacement, which weigh as all of its rows.
+    """
     rows = store.sql(group.query).with_columns(pl.col("weight").cast(pl.Float64))  # 1.0 is a decimal in SQL
-    drawn = rows.with_columns(key=np.random.default_rng(seed).random(rows.height)).filter(
-        pl.col("key").rank("ordinal").over("sample_id") <= positions
-    )
-    weights = rows.group_by("sample_id").agg(whole=pl.col("weight").sum())
-    weighed = drawn.join(weights, on="sample_id", maintain_order="left").with_columns(
-        weight=pl.col("whole") / pl.len().over("sample_id")
-    )
-    return replace(group, n=weighed.height, rows=weighed.drop("key", "whole"))
+    if positions is not None:
+        weights = rows.group_by("example").agg(whole=pl.col("weight").sum())
+        keyed = rows.with_columns(key=np.random.default_rng(seed).random(rows.height))
+        chosen = keyed.filter(pl.col("key").rank("ordinal").over("example") <= positions)
+        rows = chosen.join(weights, on="example", maintain_order="left").with_columns(
+            weight=pl.col("whole") / pl.len().over("example")
+        )
+    return rows.select("row_id", "example", "weight")
 
 
 def untrained_groups(
@@ -176,10 +180,10 @@ def untrained_groups(
     if path is None:
         return []
     other = another(path, state)
-    known = {(group.role, group.prompt_order, group.condition) for group in groups if group.prompt_order != "text"}
+    known = {group.place for group in groups if group.prompt_order != "text"}
     roles = [role for role in dict.fromkeys(group.role for group in groups) if role in other.roles]
     found = groups_of(other, sql, roles, average) if roles else []
-    kept = [group for group in found if (group.role, group.prompt_order, group.condition) in known]
+    kept = [group for group in found if group.place in known]
     if not kept:
         raise ActstoreError(f"{path}: none of the groups is in it; extract the same roles and conditions")
     return [(other, group) for group in kept]
@@ -190,12 +194,11 @@ def _or_null(text: str | None) -> str:
 
 
 def vectors(
-    store: Store, group: Group, layer: int, *, n_features: int
+    store: Store, rows: str | pl.DataFrame, layer: int, *, n_features: int
 ) -> Iterator[tuple[pl.DataFrame, NDArray[np.float32]]]:
-    """Rows of a group with their vectors at a layer, in pieces whose features fit in memory."""
+    """Rows, of a query or a table, with their vectors at a layer, in pieces whose features fit in memory."""
     width = store.header.d_model
     step = max(1, ENCODE_BYTES // (4 * max(width, n_features)))
-    own = group.query if group.rows is None else group.rows
-    for rows, x in held.batches(store, own, layer, size=max(1, READ_BYTES // (4 * width))):
-        for start in range(0, rows.height, step):
-            yield rows[start : start + step], x[start : start + step]
+    for own, x in held.batches(store, rows, layer, size=max(1, READ_BYTES // (4 * width))):
+        for start in range(0, own.height, step):
+            yield own[start : start + step], x[start : start + step]

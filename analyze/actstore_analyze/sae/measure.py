@@ -318,22 +318,32 @@ def rotated(x: NDArray[np.number], seed: int) -> NDArray[np.floating]:
 
 @dataclass(frozen=True)
 class Moments:
-    """Weighted mean (d,) and scatter matrix (d, d) of n vectors; those of several parts add up with `+`."""
+    """Weighted mean (d,) and scatter matrix of n vectors, of it the lower triangle (d (d + 1) / 2,), row after row;
+    those of several parts add up with `+`.
+    """
 
     n: int
     weight: float
     mean: Floats
-    scatter: Floats
+    lower: Floats
 
     def __add__(self, other: "Moments") -> "Moments":
         weight = self.weight + other.weight
         apart = other.mean - self.mean
+        between = _lower(np.outer(apart, apart)) * (self.weight * other.weight / weight)
         return Moments(
             n=self.n + other.n,
             weight=weight,
             mean=self.mean + apart * (other.weight / weight),
-            scatter=self.scatter + other.scatter + np.outer(apart, apart) * (self.weight * other.weight / weight),
+            lower=self.lower + other.lower + between,
         )
+
+    @property
+    def scatter(self) -> Floats:
+        """The scatter matrix (d, d)."""
+        half = np.zeros((len(self.mean),) * 2)
+        half[np.tri(len(half), dtype=np.bool_)] = self.lower
+        return half + np.tril(half, -1).T
 
     def draw(
         self, count: int, seed: int | Sequence[int], *, batch: int = 4096, device: Device = HOST
@@ -359,9 +369,13 @@ def moments(x: NDArray[np.number], weights: Floats | None = None, *, device: Dev
     points = parse(x).astype(np.float64)
     w = _weights(points, weights)
     mean = w @ points / w.sum()
-    apart = points - mean
-    scatter = device.get(device.put(apart * w[:, None]).T @ device.put(apart))
-    return Moments(len(points), float(w.sum()), mean, scatter)
+    apart = device.put((points - mean) * np.sqrt(w)[:, None])
+    return Moments(len(points), float(w.sum()), mean, _lower(device.get(apart.T @ apart)))
+
+
+def _lower(matrix: Floats) -> Floats:
+    """The lower triangle (d (d + 1) / 2,) of a matrix (d, d), row after row."""
+    return matrix[np.tri(len(matrix), dtype=np.bool_)]
 
 
 def gaussian_like(x: NDArray[np.number], seed: int) -> NDArray[np.floating]:

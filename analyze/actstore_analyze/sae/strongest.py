@@ -104,7 +104,7 @@ class Strongest(OnDevice, Coded):
         for group in groups_of(store, self.sql, self.roles):
             if held.holds(store, group.query, unit):
                 tops = Tops(sae.n_features, self.top)
-                for own, x in vectors(store, group, unit, n_features=sae.n_features):
+                for own, x in vectors(store, group.query, unit, n_features=sae.n_features):
                     tops.add(own["example"].to_numpy().astype(np.int64), np.asarray(sae.encode(x)))
                 found += self._of_group(store, group, unit, tops)
         return pl.DataFrame(found, schema=SCHEMA, orient="row")

@@ -5,8 +5,9 @@ import io
 import pickle
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +22,27 @@ from actstore.storage import cache as caches
 from actstore.storage import local
 from actstore.store import Store
 
-__all__ = ["Kept"]
+__all__ = ["Kept", "until_answered"]
 
 FOLDER = "units"
 SECONDS = 5.0  # of a call, after which its units are worth a file
 OLDEST = 7 * 24 * 3600.0  # seconds; then nobody asks again
 KINDS = TABLE, TEXT, ARRAYS = "arrow", "txt", "npz"
+
+_finished: ContextVar[list[Path] | None] = ContextVar("finished", default=None)  # folders of calls of one answer
+
+
+@contextmanager
+def until_answered() -> Iterator[None]:
+    """Inside, units of calls that went well are kept until all of them have; after an error, for the same again."""
+    folders: list[Path] = []
+    token = _finished.set(folders)
+    try:
+        yield
+    finally:
+        _finished.reset(token)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Kept:
@@ -34,7 +50,7 @@ class Kept:
 
     A call is the same if function, units, state of the store and the code of actstore are. Tables, texts and arrays by
     name are kept; of a call that takes long they lie on the disk alone. Inside a `with`, which removes them when all
-    went well.
+    went well, unless they are kept `until_answered`.
     """
 
     def __init__(self, store: Store, function: Callable[[Store, Any], Any], units: Sequence[Any]) -> None:
@@ -81,7 +97,10 @@ class Kept:
         if kind is not None:
             self.write()
         elif self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            if (finished := _finished.get()) is None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            else:
+                finished.append(self._folder)
 
     def write(self) -> None:
         """Have on the disk what can be kept."""

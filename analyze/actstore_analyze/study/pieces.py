@@ -33,7 +33,8 @@ def size(n_bytes: int) -> int:
 def cut(store: Store, role: str, row_ids: RowIds, layers: Sequence[int], most: int) -> Iterator[Piece]:
     """Rows of a role at layers in pieces of at most `most` bytes as float32: parts of the store, at all of the layers.
 
-    A part that is larger goes in layers, those that share a file together; a layer of more than BLOCK_BYTES in rows.
+    A part that is larger goes in layers, those that share a file together; a layer of more than BLOCK_BYTES in rows,
+    blocks of so many together.
     """
     each, whole = 4 * store.header.d_model, tuple(layers)
     together: list[RowIds] = []
@@ -73,7 +74,7 @@ def _of_part(store: Store, part: Part, role: str, piece: Piece, most: int) -> It
     rows, layers = piece
     of_layer = 4 * store.header.d_model * len(rows)
     if of_layer > BLOCK_BYTES:
-        step = max(1, BLOCK_BYTES // (4 * store.header.d_model))
+        step = max(1, BLOCK_BYTES // (4 * store.header.d_model)) * max(1, most // BLOCK_BYTES)
         yield from (Piece(rows[at : at + step], (one,)) for one in layers for at in range(0, len(rows), step))
         return
     per_file = part.commit.arrays[f"residual/{role}"].shards[0]

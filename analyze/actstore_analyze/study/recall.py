@@ -9,7 +9,7 @@ from actstore.errors import ActstoreError
 from actstore.format.results import Result
 from actstore.store import Store
 from actstore_analyze import devices
-from actstore_analyze.study import held
+from actstore_analyze.study import held, kept
 from actstore_analyze.study.selection import Say
 
 __all__ = ["Answer", "Call", "answer"]
@@ -51,7 +51,7 @@ def answer(store: Store, call: Call, *, force: bool = False, say: Say) -> Answer
         note = f"recalled from {_named(saved)}{by}; --force computes it again"
         return Answer(saved.table(), saved, note, saved.device)
     name = getattr(call, "device", devices.CPU)
-    with devices.enough_memory(name):
+    with devices.enough_memory(name), kept.until_answered():
         table = call.table(store, say=say)
     device = devices.named(name)
     try:

@@ -264,8 +264,7 @@ class PerLayer(Study):
     """A study of units that are measured apart, such as roles at layers.
 
     A measure of nearest neighbours (overlap, cluster, dimension) has all vectors of a unit, a role at a layer, in
-    memory, or reads them by blocks where they are many. What can be added up (gap, sae) goes through its vectors a part
-    at a time; what adds up for all layers at once is `Summed`.
+    memory, or reads them by blocks where they are many. What adds up is `Summed`.
     """
 
     @abstractmethod

@@ -17,7 +17,7 @@ from actstore_analyze.sae import groups
 from actstore_analyze.sae.formats import JumpRelu
 from actstore_analyze.sae.measure import reconstruction, rotated, sums
 from actstore_analyze.sae.source import source
-from actstore_analyze.sae.study import METRICS
+from actstore_analyze.sae.study import METRICS, Rebuilt
 from scoped import FEATURES, D, assert_metrics, command, make_scope, make_store, vectors, weights
 
 DEMO = Path(__file__).parents[3] / "extract/actstore_extract/demo/models/digits-mapped/saes"
@@ -120,35 +120,33 @@ def test_controls(store, scope, capsys, monkeypatch):
     assert drawn["mse"] == pytest.approx(expected.mse, rel=0.9)  # eight draws
 
 
-def test_gaussian_control_has_the_shape_of_the_group(store, scope, monkeypatch):
-    from actstore_analyze.sae.study import measured
-
-    opened = actstore.open(store)
-    (group,) = groups.groups_of(opened, "from rows", ["image"], "token")
+def gaussian(path, scope, average, monkeypatch):
+    """The row of 40,000 Gaussian vectors of the images at layer 2."""
     monkeypatch.setattr("actstore_analyze.sae.study.min", lambda *_: 40_000, raising=False)
-    found = {name: total.whole.finish() for name, total in measured(opened, group, 2, source(str(scope)).load(2, D), 3)}
+    store, asked = actstore.open(path), {"saes": str(scope), "roles": ["image"], "layers": [2], "seed": 3}
+    table = Rebuilt.of(store, average=average, **asked).table(store, say=print)
+    return table.filter(control="gaussian").row(0, named=True)
+
+
+def test_gaussian_control_has_the_shape_of_the_group(store, scope, monkeypatch):
+    found = gaussian(store, scope, "token", monkeypatch)
     x = np.random.default_rng(0).multivariate_normal(
         vectors("image", 2).mean(axis=0), np.cov(vectors("image", 2).T), 40_000, method="eigh", check_valid="ignore"
     )
     expected = reconstruction(x, JumpRelu(weights(1)))
-    assert found["gaussian"].n == 40_000
+    assert found["n"] == 40_000
     for name in ("mse", "l0", "fvu", "cosine", "relative_error"):
-        assert getattr(found["gaussian"], name) == pytest.approx(getattr(expected, name), rel=0.03), name
+        assert found[name] == pytest.approx(getattr(expected, name), rel=0.03), name
 
 
 def test_gaussian_control_weighs_vectors_as_the_average_does(tmp_path, scope, monkeypatch):
-    from actstore_analyze.sae.study import measured
-
     lengths = (2, 10)  # of the examples, of which the short one lies apart
     x = np.random.default_rng(0).standard_normal((12, D)).astype(np.float32) + np.repeat([[4], [0]], lengths, axis=0)
     units = pl.DataFrame({"sample_id": ["a", "b"]})
     made = actstore.create(tmp_path / "unequal", plan=units, layers=[2], d_model=D, dtype="float32")
     rows = pl.DataFrame({"sample_id": np.repeat(["a", "b"], lengths).tolist(), "role": "image"})
     made.write(0, samples=units.with_columns(status=pl.lit("ok")), rows=rows, residual={"image": x[None]})
-    opened = actstore.open(made.path)
-    (group,) = groups.groups_of(opened, "from rows", ["image"], "example")
-    monkeypatch.setattr("actstore_analyze.sae.study.min", lambda *_: 40_000, raising=False)
-    found = {name: total.whole.finish() for name, total in measured(opened, group, 2, source(str(scope)).load(2, D), 3)}
+    found = gaussian(made.path, scope, "example", monkeypatch)
     weight = np.repeat([1 / n for n in lengths], lengths)
     shapes = [
         (np.average(x, axis=0, weights=w), np.cov(x.T, aweights=w, ddof=0) * len(x) / (len(x) - 1))
@@ -163,7 +161,7 @@ def test_gaussian_control_weighs_vectors_as_the_average_does(tmp_path, scope, mo
     )
     assert abs(weighted.squared_error / plain.squared_error - 1) > 0.1  # else this would show nothing
     for name in ("squared_error", "l0", "fvu", "cosine", "relative_error"):
-        assert getattr(found["gaussian"], name) == pytest.approx(getattr(weighted, name), rel=0.02), name
+        assert found[name] == pytest.approx(getattr(weighted, name), rel=0.02), name
 
 
 def test_an_untrained_adapter_is_another_store(store, scope, tmp_path, capsys):

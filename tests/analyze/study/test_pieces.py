@@ -23,10 +23,12 @@ from actstore_analyze.cka.study import Cka
 from actstore_analyze.gap.study import Gap
 from actstore_analyze.outliers.measure import Magnitudes
 from actstore_analyze.outliers.study import Outliers
+from actstore_analyze.sae.study import Rebuilt
 from actstore_analyze.study import held, pieces, summed
 from buckets import bucket
 from clusters import cluster
 from leading import URL
+from scoped import wide
 
 PARTS, SAMPLES, LAYERS, D, KEYS = 6, 5, (0, 1, 2, 4), 8, 9
 ROLES = {"eoi": 1, "image": 3}
@@ -36,11 +38,24 @@ MEASURES = {
     "attention": (CrossModal, {"layers": LAYERS[:-1]}),
     "gap": (Gap, SIDES),
     "cka": (Cka, {"roles": ["image"], "positions": 2, "with_role": "eoi"}),
+    "sae": (Rebuilt, {"roles": ["image"], "layers": [1]}),
 }
+ROUNDING = {"sae": 1e-4}  # products of other numbers of float32 vectors
+
+
+def saes(path):
+    """Where the autoencoders of a store are."""
+    return path.with_name("saes")
 
 
 def make(path):
-    """PARTS of SAMPLES, whose numbers are of many magnitudes: the order of a sum shows in its last digits."""
+    """PARTS of SAMPLES, whose numbers are of many magnitudes: the order of a sum shows in its last digits.
+
+    Beside it autoencoders of the outputs of the first two blocks.
+    """
+    for block in (0, 1):
+        (saes(path) / f"layer_{block}").mkdir(parents=True)
+        np.savez(saes(path) / f"layer_{block}" / "params.npz", **wide(0.5, D, 20))
     names = [f"s{i:02}" for i in range(PARTS * SAMPLES)]
     plan = pl.DataFrame({"batch": np.repeat(np.arange(PARTS), SAMPLES), "sample_id": names})
     store = actstore.create(path, plan=plan, layers=LAYERS, d_model=D, dtype="float32", run={"n_layers": 4})
@@ -82,12 +97,14 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "MOST", 10**9)
     monkeypatch.setattr("actstore_analyze.gap.study.PART_BYTES", 4 * D * 25)
     monkeypatch.setattr("actstore_analyze.cka.study.BLOCK_BYTES", 2 * len(LAYERS) * (5 * D + 16 * COLUMNS) * 4)
+    monkeypatch.setattr("actstore_analyze.sae.study.MOST_STATES", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def asked(store, name, **more):
     study, options = MEASURES[name]
-    return study.of(store, **options, **more)
+    beside = {"saes": str(saes(store.path))} if name == "sae" else {}
+    return study.of(store, **beside, **options, **more)
 
 
 def table(store, name, **more):
@@ -152,7 +169,8 @@ def test_the_same_rows_in_other_parts_differ_by_rounding_alone(store, name, tmp_
     list(compact(other.path))
     other = actstore.open(other.path)
     assert len(other.parts) < PARTS
-    assert_frame_equal(table(other, name), table(store, name), rel_tol=1e-12, abs_tol=0)
+    rounding = ROUNDING.get(name, 1e-12)
+    assert_frame_equal(table(other, name), table(store, name), rel_tol=rounding, abs_tol=0)
 
 
 def test_outliers_are_those_of_numpy(store):
@@ -301,6 +319,16 @@ def test_outliers_of_all_layers_read_each_part_once(store, far):
     read = arrays(served)
     assert (len(read), {*read.values()}) == (PARTS * len(ROLES), {1})
     assert found.equals(table(store, "outliers"))
+
+
+def test_autoencoders_read_each_layer_of_a_part_once(store, path, far):
+    """And its index; the pieces are of a part each."""
+    opened, served = far
+    found = Rebuilt.of(opened, saes=str(saes(path)), roles=["image"])
+    layers = len(found.layers)
+    assert found.table(opened, say=print).equals(found.table(store, say=print))
+    read = arrays(served)
+    assert (len(read), {*read.values()}) == (PARTS, {layers + 1})
 
 
 def test_attention_of_all_layers_reads_each_part_twice(store, far, monkeypatch):

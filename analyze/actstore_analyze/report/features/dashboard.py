@@ -114,7 +114,7 @@ def _histograms(
         one for one in groups_of(store, call.sql, call.roles)
         if (one.role, one.prompt_order, one.condition) == (where["role"], where["prompt_order"], where["condition"])
     )  # fmt: skip
-    for _, x in vectors(store, group, where["layer"], n_features=sae.n_features):
+    for _, x in vectors(store, group.query, where["layer"], n_features=sae.n_features):
         active = np.asarray(sae.encode(x))[:, features]
         bins = np.minimum((active / largest * BINS).astype(np.int64), BINS - 1)
         for i in range(len(features)):
