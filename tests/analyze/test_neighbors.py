@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from actstore.errors import ActstoreError
 from actstore_analyze.neighbors import firsts, nearest, search
-from actstore_analyze.neighbors.proof import Proof
+from actstore_analyze.neighbors.proof import OfProducts
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "overlap"
 METRICS = ["euclidean", "normalised", "cosine"]
@@ -103,7 +103,7 @@ def test_worst_float32_errors_hide_no_neighbour(monkeypatch, x):
 
 
 def test_a_scan_of_every_row_is_exact(monkeypatch):
-    monkeypatch.setattr(Proof, "limit", lambda _, rows, *__: np.full(len(rows), np.inf))
+    monkeypatch.setattr(OfProducts, "limit", lambda _, rows, *__: np.full(len(rows), np.inf))
     assert_exact(gauss(), 30)
     assert_exact(np.round(gauss(d=3)), 30)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import faiss
 import numpy as np
 
 from actstore_analyze.neighbors.neighbors import Floats, Ints
@@ -10,7 +11,7 @@ from actstore_analyze.neighbors.points import Points
 
 __all__ = ["SCAN_BYTES", "blocks", "differences", "gamma", "ordered", "products", "scanned", "settled"]
 
-_PAIRS_BYTES = 1 << 18  # differences of one block stay in the cache of a core
+_PAIRS_BYTES = 1 << 20  # differences of one block stay in the cache of a core, and threads seldom wait for each other
 SCAN_BYTES = 1 << 26
 
 
@@ -31,7 +32,7 @@ def _distances(points: Points, left: Ints, right: Ints) -> Floats:
     n = len(points)
     pairs, where = np.unique(np.minimum(left, right) * n + np.maximum(left, right), return_inverse=True)
     left, right = np.divmod(pairs, n)
-    distances: Floats = differences(points, left, points, right)[where]
+    distances: Floats = differences(points, left, points, right, faiss.omp_get_max_threads())[where]
     return distances
 
 
@@ -39,18 +40,18 @@ def differences(x: Points, left: Ints, y: Points, right: Ints, threads: int = 1)
     """Euclidean distances (pairs,) of x[left] and y[right]."""
     squares = np.empty(len(left))
 
-    def decide(part: slice) -> None:
-        difference = x[left[part]].astype(np.float64)
-        difference -= y[right[part]]
-        squares[part] = np.vecdot(difference, difference)
+    def decide(share: slice) -> None:
+        own, other, found = left[share], right[share], squares[share]
+        for part in blocks(len(found), x.shape[1] * 8, _PAIRS_BYTES):
+            difference = x[own[part]].astype(np.float64)
+            difference -= y[other[part]]
+            found[part] = np.vecdot(difference, difference)
 
-    parts = blocks(len(left), x.shape[1] * 8, _PAIRS_BYTES)
     if threads == 1:
-        for part in parts:
-            decide(part)
+        decide(slice(None))
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(decide, parts))
+            list(pool.map(decide, blocks(len(left), 1, -(-len(left) // threads))))
     return np.sqrt(squares)
 
 

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from actstore_analyze.neighbors.closest import Closest
 from actstore_analyze.neighbors.exact import blocks
 from actstore_analyze.neighbors.neighbors import Floats, Ints
-from actstore_analyze.neighbors.proof import Proof
+from actstore_analyze.neighbors.proof import OfDifferences, OfProducts, Proof
 from actstore_analyze.neighbors.shadows import cells, shadows
 
 __all__ = ["BLOCK", "mutual", "products"]
@@ -23,14 +23,16 @@ BLOCK = 1024  # points: the products of two blocks stay in a cache
 _CROWDED = 1 / 32  # of the pairs of two blocks: from there on one product of all is faster than a distance for each
 
 
-def mutual(centred: Vectors, width: int, proof: Proof, directions: Floats | None) -> tuple[Vectors, Ints]:
+def mutual(centred: Vectors, width: int, proof: OfProducts, directions: Floats | None) -> tuple[Vectors, Ints, Proof]:
     """Estimates and indices (n, width) of the closest of each of the points centred (n, d), as `proposed` says.
 
-    directions (d, r), r <= d - 56, orthonormal: pairs whose shadows in these are too far apart for both are left out;
-    None: every pair is multiplied. Cells of points meet the nearest first, so that later pairs have little to offer.
+    directions (d, r), r <= d - 56, orthonormal: pairs whose shadows in these are too far apart for both are left out,
+    and estimates of the others are from differences; None: every pair is multiplied, and that is its estimate.
+    Cells of points meet the nearest first, so that later pairs have little to offer.
     How far shadows' distances err, by r + 5 operations and 66 u of their own rounding, is within what `proof` allows.
     """
-    meeting = _Meeting(centred, directions, Closest(len(centred), width, proof))
+    closest = Closest(len(centred), width, proof if directions is None else OfDifferences(proof))
+    meeting = _Meeting(centred, directions, closest)
     count, threads = len(meeting.parts), faiss.omp_get_max_threads()
     alone = nullcontext() if threads == 1 else threadpool_limits(1, user_api="blas")
     with alone, ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
@@ -38,8 +40,8 @@ def mutual(centred: Vectors, width: int, proof: Proof, directions: Floats | None
             here = range(count if 2 * step < count else step)  # each two once, around the circle of blocks
             for met in (map if threads == 1 else pool.map)(partial(meeting.pairs, step), here):
                 for pairs in met:
-                    meeting.closest.add(*pairs)
-    return meeting.closest.lists()
+                    closest.add(*pairs)
+    return *closest.lists(), closest.proof
 
 
 class _Meeting:
@@ -47,9 +49,11 @@ class _Meeting:
 
     def __init__(self, centred: Vectors, directions: Floats | None, closest: Closest) -> None:
         self.centred, self.halves, self.closest = centred, np.vecdot(centred, centred) / 2, closest
-        self.parts = [*blocks(len(centred), 1, BLOCK)]
         self.order, self.cast = np.arange(len(centred)), None
+        count = -(-len(centred) // BLOCK)
+        self.parts = [slice(at, None, count) for at in range(count)]  # points from everywhere, whatever their order
         if directions is not None:
+            self.parts = [*blocks(len(centred), 1, BLOCK)]
             cast = shadows(centred, directions)
             self.order = cells(cast, BLOCK)
             self.cast = cast[self.order]
@@ -62,7 +66,7 @@ class _Meeting:
         if self.cast is not None and step:
             i, j = self._near(products(self.cast, self.cast_halves, here, there), rows, columns)
             if len(i) < _CROWDED * len(rows) * len(columns):
-                return self._both(rows, columns, i, j, _distances(self.centred, rows[i], columns[j]))
+                return self._both(rows, columns, i, j, self._apart(rows[i], columns[j]))
         chosen = (here, there) if self.cast is None else (rows, columns)
         met = products(self.centred, self.halves, *chosen)
         if step == 0:
@@ -70,7 +74,8 @@ class _Meeting:
         i, j = self._near(met, rows, columns)
         if step == 0:
             i, j = i[i < j], j[i < j]
-        return self._both(rows, columns, i, j, np.maximum(-2 * met[i, j], 0))
+        estimates = np.maximum(-2 * met[i, j], 0) if self.cast is None else self._apart(rows[i], columns[j])
+        return self._both(rows, columns, i, j, estimates)
 
     def _first(self, rows: Ints, products: Vectors) -> None:
         """First limits: of groups of the block's points the closest of each, of which enough are closer."""
@@ -80,15 +85,22 @@ class _Meeting:
         if count > k:
             best = products[:, : count * size].reshape(width, size, count).max(axis=1)
             kth = -2 * np.partition(best, count - 1 - k, axis=1)[:, count - 1 - k]
-            self.closest.tighten(rows, np.maximum(kth, 0))
+            self.closest.begin(rows, np.maximum(kth, 0))
 
     def _near(self, products: Vectors, rows: Ints, columns: Ints) -> tuple[Ints, Ints]:
         """Where -estimate / 2 is above the limit of a row or of a column."""
-        limit = self.closest.limit
+        limit = self.closest.products
         near = products > limit[rows][:, None] / -2
         near |= products > limit[columns] / -2
         i, j = np.divmod(np.flatnonzero(near), len(columns))
         return i, j
+
+    def _apart(self, left: Ints, right: Ints) -> Vectors:
+        """Estimates (pairs,) from differences."""
+        squares = np.empty(len(left), np.float32)
+        at, of, to, into = (faiss.swig_ptr(array) for array in (self.centred, left, right, squares))
+        faiss.pairwise_indexed_L2sqr(self.centred.shape[1], len(left), at, of, at, to, into)  # type: ignore[attr-defined]
+        return squares
 
     def _both(self, rows: Ints, columns: Ints, i: Ints, j: Ints, estimates: Vectors) -> tuple[Pairs, Pairs]:
         """Pairs wanted by their row, and by their column, these in the order of columns."""
@@ -108,11 +120,3 @@ def products(vectors: Vectors, halves: Vectors, here: slice | Ints, there: slice
     made -= halves[here][:, None]
     made -= halves[there]
     return made
-
-
-def _distances(vectors: Vectors, left: Ints, right: Ints) -> Vectors:
-    """Squared distances (pairs,) from differences in float32."""
-    squares = np.empty(len(left), np.float32)
-    at, of, to, into = (faiss.swig_ptr(array) for array in (vectors, left, right, squares))
-    faiss.pairwise_indexed_L2sqr(vectors.shape[1], len(left), at, of, at, to, into)  # type: ignore[attr-defined]
-    return squares

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from actstore_analyze.neighbors.mutual import BLOCK, mutual, products
 from actstore_analyze.neighbors.neighbors import Floats, Ints
-from actstore_analyze.neighbors.proof import Proof
+from actstore_analyze.neighbors.proof import OfProducts, Proof
 from actstore_analyze.neighbors.shadows import leading, shadows
 
 __all__ = ["proposed"]
@@ -19,19 +19,19 @@ _ASKED, _SAMPLE = 128, 1024  # points of the probe, and points that they are hel
 _BOUND, _APART, _ALONE = 70, 32, 7000
 
 
-def proposed(centred: Vectors, rows: Ints, width: int, proof: Proof) -> tuple[Vectors, Ints]:
+def proposed(centred: Vectors, rows: Ints, width: int, proof: OfProducts) -> tuple[Vectors, Ints, Proof]:
     """Squared distances (m, width), ascending, and indices of the nearest of each of the rows, itself among them.
 
     centred (n, d): all points; rows (m,): those whose neighbours are asked for.
-    In float32 from |x|^2 + |y|^2 - 2 x.y, the terms of x.y summed in any order, or closer to the truth; `proof` tells
-    how far that errs. Points left out are no neighbours by it, or farther than all `width` that are listed, to that
-    error. Where fewer are left the distances are infinite, and the indices -1.
+    Estimates in float32, from |x|^2 + |y|^2 - 2 x.y, of which proof is, or from differences; with the proof of theirs.
+    Points left out are no neighbours by it, or farther than all `width` that are listed, to its error. Where fewer are
+    left the distances are infinite, and the indices -1.
     """
     n, d = centred.shape
     if len(rows) == n and _is_worth(n, d, width):
         return mutual(centred, width, proof, _probed(centred, proof.k))
     estimates, columns = faiss.knn(centred if len(rows) == n else centred[rows], centred, width)
-    return estimates, columns
+    return estimates, columns, proof
 
 
 def _is_worth(n: int, d: int, width: int) -> bool:
@@ -44,15 +44,16 @@ def _probed(centred: Vectors, k: int) -> Floats | None:
     n, d = centred.shape
     most = min(d // 2, n // 64, 1024)
     step = n // _SAMPLE
-    sample, asked = centred[::step], centred[1 :: max(step, n // _ASKED)]
+    asked = centred[1 :: max(step, n // _ASKED)]
+    some, these, others = np.concatenate([asked, centred[::step]]), slice(0, len(asked)), slice(len(asked), None)
     directions = leading(centred[:: max(1, n // (4 * most))], most)
     halves = np.vecdot(centred, centred) / 2
     among = products(centred, halves, slice(1, n, max(step, n // _ASKED)), slice(0, n))
     kth = -2 * np.partition(among, n - 1 - k, axis=1)[:, n - 1 - k, None]
     costs = {0: float(d + _BOUND)}
     for r in (tried for tried in _TRIED if tried <= most):
-        some = directions[:, :r]
-        left = float((faiss.pairwise_distances(shadows(asked, some), shadows(sample, some)) <= kth).mean())
+        cast = shadows(some, directions[:, :r])
+        left = float((-2 * products(cast, np.vecdot(cast, cast) / 2, these, others) <= kth).mean())
         costs[r] = r * (1 + 4 * d / n) + _BOUND + 1.5 * left * (_APART * d + _ALONE)
     best = min(costs, key=costs.__getitem__)
     return directions[:, :best] if best else None

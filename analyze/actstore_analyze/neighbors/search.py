@@ -5,7 +5,7 @@ import numpy as np
 from actstore_analyze.neighbors.exact import SCAN_BYTES, blocks, scanned, settled
 from actstore_analyze.neighbors.neighbors import Ints, Neighbors
 from actstore_analyze.neighbors.points import Points, centre_of, centred_at
-from actstore_analyze.neighbors.proof import Proof
+from actstore_analyze.neighbors.proof import OfProducts
 from actstore_analyze.neighbors.proposals import proposed
 
 __all__ = ["searched"]
@@ -20,8 +20,7 @@ def searched(points: Points, rows: Ints, k: int, tie: float) -> Neighbors:
     centre = centre_of(points)
     centred = centred_at(points, centre)
     width = min(n, k + 1 + max(32, k // 2))
-    proof = Proof.of(centred, k, tie)
-    estimates, columns = proposed(centred, rows, width, proof)
+    estimates, columns, proof = proposed(centred, rows, width, OfProducts.of(centred, k, tie))
     possible = estimates <= proof.limit(rows, estimates[:, k])[:, None]
     certain = np.flatnonzero(~possible[:, -1] | (width == n))
     row, place = np.nonzero(possible[certain] & (columns[certain] != rows[certain, None]))

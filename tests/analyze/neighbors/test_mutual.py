@@ -6,12 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actstore_analyze.neighbors import mutual, nearest, proposals
+from actstore_analyze.neighbors import mutual, nearest, proposals, search
 from actstore_analyze.neighbors.closest import Closest
-from actstore_analyze.neighbors.proof import Proof
+from actstore_analyze.neighbors.exact import differences, scanned
+from actstore_analyze.neighbors.points import centred_at
+from actstore_analyze.neighbors.proof import OfDifferences, OfProducts
 from actstore_analyze.neighbors.shadows import cells, leading, shadows
 
 D = 160
+add = Closest.add
 DIRECTIONS = [None, 4, 40]
 
 
@@ -167,7 +170,7 @@ def test_the_closest_are_kept_in_any_order(seed, width, at_once):
     n, k = 20, width // 2
     estimates = rng.integers(1, 2000, (n, 300)).astype(np.float32)  # with ties
     met = rng.permutation(estimates.size)
-    closest = Closest(n, width, Proof(np.zeros(n), 1, k, 0.0))
+    closest = Closest(n, width, OfProducts(np.zeros(n), 1, k, 0.0))
     for start in range(0, len(met), at_once):
         pairs = np.sort(met[start : start + at_once])
         rows, columns = np.divmod(pairs, 300)
@@ -200,11 +203,62 @@ def test_threads_find_the_same(monkeypatch, r):
 def test_each_pair_is_met_once(monkeypatch, n):
     met = np.eye(n, dtype=int)
     monkeypatch.setattr(Closest, "add", lambda _, rows, columns, *__: np.add.at(met, (rows, columns), 1))
-    monkeypatch.setattr(Closest, "tighten", lambda *_: None)
+    monkeypatch.setattr(Closest, "begin", lambda *_: None)
     monkeypatch.setattr(mutual, "BLOCK", 32)
     x = power_law(n)
-    mutual.mutual(x, n, Proof.of(x, n - 1, 0.0), None)
+    mutual.mutual(x, n, OfProducts.of(x, n - 1, 0.0), None)
     assert (met == 1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 1, 1e3, 1e5]), st.sampled_from([np.float32, np.float64]))
+def test_estimates_of_differences_err_no_more_than_their_proof_says(seed, away, kind):
+    rng = np.random.default_rng(seed)
+    centre = rng.standard_normal(D)
+    x = (away * rng.standard_normal(D) + rng.standard_normal((40, D)) * np.logspace(-6, 3, 40)[:, None]).astype(kind)
+    centred = centred_at(x, centre)
+    rows, others = np.divmod(np.arange(1600), 40)
+    proof = OfDifferences(OfProducts.of(centred, 3, 0.0))
+    truth = np.linalg.norm(x[rows].astype(np.float64) - x[others], axis=1)
+    estimates = np.square(centred[rows] - centred[others]).sum(axis=1)
+    products = (
+        np.square(centred).sum(axis=1)[:, None] + np.square(centred).sum(axis=1) - 2 * centred @ centred.T
+    ).ravel()
+    assert (truth <= proof._farthest(rows, estimates)).all()
+    assert (estimates <= proof._estimate(rows, truth)).all()
+    assert (products <= proof.products(rows, estimates)).all()
+
+
+def test_near_points_far_from_the_centre_are_told_apart_without_a_scan(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = np.repeat(200 * power_law(8), 100, axis=0) + 0.05 * power_law(800, slope=0)
+    x = rng.permutation(x)
+    scans = []
+    monkeypatch.setattr(search, "scanned", lambda *asked: (scans.append(len(asked[2])), scanned(*asked))[1])
+    assert_same(monkeypatch, x, 9, 40)
+    assert scans == [800]  # by FAISS alone
+
+
+def test_points_in_order_of_their_lengths_are_as_cheap_as_in_any(monkeypatch):
+    offered = []
+    monkeypatch.setattr(Closest, "add", lambda self, rows, *more: (offered.append(len(rows)), add(self, rows, *more)))
+    x = power_law(960, slope=0) * np.logspace(0, 6, 960, dtype=np.float32)[:, None]
+    counts = []
+    for points in (x, np.random.default_rng(0).permutation(x)):
+        offered.clear()
+        found(monkeypatch, points, 5, None)
+        counts.append(sum(offered))
+    assert counts[0] < 1.2 * counts[1]
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 2, 1000])
+def test_threads_tell_the_same_differences(pairs):
+    rng = np.random.default_rng(0)
+    x = power_law(50)
+    left, right = rng.integers(0, 50, (2, pairs))
+    naive = np.sqrt([np.vecdot(*[x[i].astype(np.float64) - x[j]] * 2) for i, j in zip(left, right, strict=True)])
+    for threads in (1, 3):
+        np.testing.assert_array_equal(differences(x, left, x, right, threads), naive)
 
 
 def test_the_probe_takes_bounds_where_spectra_fall():
