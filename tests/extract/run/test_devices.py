@@ -1,10 +1,14 @@
 """--devices: several processes of one machine in one run, on its CPU; who has which GPU is arithmetic."""
 
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import redirect_stderr
+from io import StringIO
 
 import pytest
 import torch
@@ -18,6 +22,7 @@ from actstore_extract.run import devices
 from actstore_extract.run.devices import assigned
 from actstore_extract.run.ranks import RankError, Share
 from extracting import SMALL, extract, vectors
+from forked import processes
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,45 @@ def one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def test_two_processes_make_the_store_that_one_makes(tmp_path, whole, capfd):
+class Forked:
+    """What subprocess.Popen would begin, in a process that has imported torch; what it says comes when it has ended."""
+
+    def __init__(self, words, *, stderr, env, **_):
+        assert words[:3] == [sys.executable, "-m", "actstore"]
+        self._heard, said = multiprocessing.Pipe(duplex=False)
+        self._child = processes.Process(target=_forked, args=(words[3:], env, said))
+        self._child.start()
+        said.close()
+        self.stderr = self if stderr else None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._heard.close()
+
+    def __iter__(self):
+        return iter(self._heard.recv().splitlines())
+
+    def wait(self):
+        if self.stderr is None:
+            sys.stderr.write(self._heard.recv())
+        self._child.join()
+        return self._child.exitcode
+
+
+def _forked(words, env, said):
+    os.environ.update(env)
+    torch.set_num_threads(1)
+    with redirect_stderr(StringIO()) as heard:
+        status = main.run(words)
+    said.send(heard.getvalue())
+    sys.exit(status)
+
+
+@pytest.mark.parametrize("begin", [Forked, pytest.param(subprocess.Popen, marks=pytest.mark.slow)])
+def test_two_processes_make_the_store_that_one_makes(tmp_path, whole, monkeypatch, capfd, begin):
+    monkeypatch.setattr(devices.subprocess, "Popen", begin)
     assert main.run(arguments(tmp_path / "s", "--devices", "2")) == 0
     said = capfd.readouterr().err
     lines = [line for line in said.splitlines() if " samples left, share " in line]
