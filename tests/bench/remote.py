@@ -35,6 +35,7 @@ TOKENS = {"text": 1, "end": 1, "image": 31}
 FEATURES = 64
 EXACT, CLOSE, SMALL = Goal("<=", 1.0), Goal("<=", 1.02), Goal("<=", 0.05)
 FEW = [0, 8, 16]  # layers of what goes layer by layer and costs more to compute than to read
+SEVEN = [*range(7)]  # as many as the gap reads together
 
 
 class Load(NamedTuple):
@@ -123,14 +124,17 @@ def at_once(store: actstore.Store, roles: list[str], passes: int = 1) -> Load:
     return Load(passes * len(sizes), passes * sum(sizes))
 
 
-def in_turn(store: actstore.Store, roles: list[str], layers: list[int], passes: int = 1) -> Load:
-    """What reads layer after layer: the end of each file of several once, and each layer in stretches of 16 MB."""
+def in_turn(store: actstore.Store, roles: list[str], layers: list[int], passes: int = 1, together: int = 1) -> Load:
+    """What reads layer after layer, or so many that follow each other: the end of each file of several once, and these
+    in stretches of 16 MB.
+    """
     requests, n_bytes = 0, 0.0
     for role in roles:
         for size, held in files(store, role):
-            if own := [layer for layer in layers if layer in held]:
-                requests += (len(held) > 1) + passes * len(own) * ceil(size / len(held) / far.LONGEST)
-                n_bytes += passes * size * len(own) / len(held)
+            own, of_layer = [layer for layer in layers if layer in held], size / len(held)
+            reads = [min(together, len(own) - at) for at in range(0, len(own), together)]
+            requests += (len(held) > 1 and len(own) > 0) + passes * sum(ceil(n * of_layer / far.LONGEST) for n in reads)
+            n_bytes += passes * len(own) * of_layer
     return Load(requests, round(n_bytes))
 
 
@@ -156,9 +160,9 @@ def measured(folder: Path, gigabytes: float) -> list[dict[str, Any]]:
     calls: dict[str, tuple[Callable[[Any], Any], Load]] = {
         "outliers, all layers": (lambda measure: measure.outliers(), at_once(store, [*TOKENS])),
         "cka of text, all layers": (lambda measure: measure.cka(roles="text"), at_once(store, ["text"])),
-        "gap of text and end, three layers": (
-            lambda measure: measure.gap(layers=FEW, **sides),
-            in_turn(store, ["text", "end"], FEW, passes=2),
+        "gap of text and end, seven layers": (
+            lambda measure: measure.gap(layers=SEVEN, **sides),
+            in_turn(store, ["text", "end"], SEVEN, passes=2, together=len(SEVEN)),
         ),
         "sae of image, all blocks": (
             lambda measure: measure.sae(saes=saes, roles=["image"], hook="post", no_controls=True),

@@ -1,9 +1,8 @@
 """Calls of `actstore gap`: the cosines between text and image vectors at each layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import product
+from itertools import groupby, product
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -24,7 +23,9 @@ from actstore_analyze.study.summed import Missing, S, States, Summed, there, tot
 __all__ = ["Gap", "Unit"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-PART_BYTES = 1 << 28  # of texts or images in memory at a time
+Vectors = NDArray[np.float32]
+PART_BYTES = 1 << 28  # of texts or images in memory at a time; of several layers of both
+MOST_LAYERS = 8  # of a piece: counts of each are 16 MB
 WOODRUFF = (
     "Interval: 95 %, of the median, by the jackknife over samples, each left out with its text and its image, of the "
     "share of pairs below it (Woodruff 1952)."
@@ -45,28 +46,26 @@ class Unit(NamedTuple):
 
 
 class Some(NamedTuple):
-    """Some rows (n,) of the unit of a number, at its layer."""
+    """Some rows (n,) of the units of these numbers, by layer."""
 
-    number: int
-    layer: int
+    numbers: dict[int, int]
     row_ids: Ints
 
 
 class Piece(NamedTuple):
-    """Some texts and some images of the unit of a number, at its layer; mean (d,): of all, where it is taken off.
+    """Some texts and some images of the units of these numbers, by layer; means (d,): of all, where they are taken off.
 
-    start, image_start: the first of either among all. most: the cosine up to which pairs are counted, of samples: the
+    start, image_start: the first of either among all. most: the cosines up to which pairs are counted, of samples: the
     sample of each of all texts and of all images.
     """
 
-    number: int
-    layer: int
+    numbers: dict[int, int]
     text: Ints
     image: Ints
     start: int
     image_start: int
-    mean: Floats | None
-    most: float = 0.0
+    means: dict[int, Floats]
+    most: dict[int, float] | None = None
     samples: tuple[Ints, Ints] | None = None
 
 
@@ -93,6 +92,11 @@ class Mean:
 
     vectors: Floats
     n: Ints
+
+    @classmethod
+    def of(cls, x: Vectors) -> "Mean":
+        """Of vectors (n, d)."""
+        return cls(x.sum(axis=0, dtype=np.float64), np.array(len(x)))
 
     def __add__(self, other: "Mean") -> "Mean":
         return Mean(self.vectors + other.vectors, self.n + other.n)
@@ -155,20 +159,22 @@ class Gap(OnDevice, WithInterval, Prepared, Summed):
 
     def states(self, store: Store, piece: Piece) -> States[Counts]:
         """The counts of the cosines."""
-        return self._of(store, piece, lambda *sides, **more: Counts(cosine_counts(*sides, **more)))
+        return self._of(store, piece, lambda _, x, y, **more: Counts(cosine_counts(x, y, **more)))
 
     def shared(self, store: Store, piece: Piece) -> States[Shares]:
         """The shares of samples."""
-        assert piece.samples is not None, "these pieces have samples"
-        return self._of(store, piece, partial(shares, most=piece.most, samples=piece.samples))
+        most, samples = piece.most, piece.samples
+        assert most is not None, "these pieces have cosines"
+        assert samples is not None, "these pieces have samples"
+        return self._of(store, piece, lambda layer, x, y, **more: shares(x, y, most[layer], samples, **more))
 
     def sums(self, store: Store, some: Some) -> States[Mean]:
-        """What the mean vector is made of."""
-        try:
-            x = held.residual(store, some.row_ids, some.layer)
-        except held.NothingHeldError as error:
-            return {some.number: error}
-        return {some.number: Mean(x.sum(axis=0, dtype=np.float64), np.array(len(x)))}
+        """What the mean vectors are made of."""
+        found: States[Mean] = {}
+        for layer, x in held.by_layer(store, some.row_ids, [*some.numbers]):
+            number = some.numbers[layer]
+            found[number] = x if isinstance(x, held.NothingHeldError) else Mean.of(np.ascontiguousarray(x))
+        return found
 
     def summed(self, store: Store, units: Sequence[Unit]) -> dict[int, Found | Missing]:
         """Quartiles, of counts; then the interval of the median, of the shares of what is below it."""
@@ -177,12 +183,8 @@ class Gap(OnDevice, WithInterval, Prepared, Summed):
         found = {number: _quartiles(units[number], own) for number, own in counts.items() if isinstance(own, Counts)}
         samples = {number: _samples(units[number]) for number in found if self.has_interval}
         asked = {number: own for number, own in samples.items() if min(map(len, own)) > 2}
-        below = [
-            piece._replace(most=found[piece.number].median, samples=asked[piece.number])
-            for piece in cut
-            if piece.number in asked
-        ]
-        parts = totals(self, store, self.shared, below, Shares) if below else {}
+        below = [_below(piece, {number: found[number].median for number in asked}, asked) for piece in cut]
+        parts = totals(self, store, self.shared, [piece for piece in below if piece.numbers], Shares) if asked else {}
         told: dict[int, Found | Missing] = {}
         for number, own in counts.items():
             part = parts.get(number)
@@ -199,7 +201,7 @@ class Gap(OnDevice, WithInterval, Prepared, Summed):
         their keys.
         """
         samples = _samples(unit)
-        asked = (piece._replace(most=median, samples=samples) for piece in self._alone(store, unit))
+        asked = (_below(piece, {0: median}, {0: samples}) for piece in self._alone(store, unit))
         return there(*total(self.shared(store, piece) for piece in asked).values())
 
     def _alone(self, store: Store, unit: Unit) -> list[Piece]:
@@ -208,39 +210,56 @@ class Gap(OnDevice, WithInterval, Prepared, Summed):
 
     def _pieces(self, store: Store, units: Sequence[Unit], sums: Callable[[list[Some]], States[Mean]]) -> list[Piece]:
         size = max(1, PART_BYTES // (4 * store.header.d_model))
-        sides = [(unit.sides.text["row_id"].to_numpy(), unit.sides.image["row_id"].to_numpy()) for unit in units]
+        by_condition = [
+            {unit.layer: number for number, unit in own}
+            for _, own in groupby(enumerate(units), lambda one: one[1].sides.condition)
+        ]
+        sides = [units[min(own.values())].sides for own in by_condition]
+        pairs = [(one.text["row_id"].to_numpy(), one.image["row_id"].to_numpy()) for one in sides]
         some = [
-            Some(number, unit.layer, rows[start : start + size])
-            for number, unit in enumerate(units)
-            for rows in [np.concatenate(sides[number])]
+            Some(numbers, rows[start : start + size])
+            for own, pair in zip(by_condition, pairs, strict=True)
+            for rows in [np.concatenate(pair)]
             for start in range(0, len(rows), size)
+            for numbers in _some_layers(store, own, len(rows[start : start + size]))
         ]
         means = sums(some) if self.center else {}
+        known = {number: own.vectors / own.n for number, own in means.items() if isinstance(own, Mean)}
         found = []
-        for number, (unit, (text, image)) in enumerate(zip(units, sides, strict=True)):
-            own = means.get(number)
-            mean = own.vectors / own.n if isinstance(own, Mean) else None
+        for own, (text, image) in zip(by_condition, pairs, strict=True):
             for i, j in product(range(0, len(text), size), range(0, len(image), size)):
-                if not (self.pairs == "matched" and i != j) and not (self.pairs == "lower" and i < j):
-                    found.append(Piece(number, unit.layer, text[i : i + size], image[j : j + size], i, j, mean))
+                if (self.pairs == "matched" and i != j) or (self.pairs == "lower" and i < j):
+                    continue
+                texts, images = text[i : i + size], image[j : j + size]
+                for numbers in _some_layers(store, own, len(texts) + len(images)):
+                    of = {layer: known[number] for layer, number in numbers.items() if number in known}
+                    found.append(Piece(numbers, texts, images, i, j, of))
         return found
 
     def _of(self, store: Store, piece: Piece, count: Callable[..., S]) -> States[S]:
-        """What is counted of the cosines of a piece."""
-        try:
-            text, image = (held.residual(store, rows, piece.layer) for rows in (piece.text, piece.image))
-        except held.NothingHeldError as error:
-            return {piece.number: error}
-        text, image = self.prepared(text, piece.mean), self.prepared(image, piece.mean)
+        """What is counted of the cosines of a piece, of a layer and its vectors."""
+        sides = [dict(held.by_layer(store, rows, [*piece.numbers])) for rows in (piece.text, piece.image)]
         starts = {"start": piece.start, "image_start": piece.image_start}
+        more = {"pairs": self.pairs, "absolute": self.absolute, "device": devices.opened(self.device), **starts}
         where = f"texts from {piece.start} and images from {piece.image_start}: " if any(starts.values()) else ""
-        try:
-            more = {"pairs": self.pairs, "absolute": self.absolute, "device": devices.opened(self.device)}
-            return {piece.number: count(text, image, **more, **starts)}
-        except UndefinedError as error:
-            return {piece.number: UndefinedError(f"{where}{error}")}
-        except ActstoreError as error:
-            raise ActstoreError(f"layer {piece.layer}: {where}{error}") from None
+        found: States[S] = {}
+        for layer, number in piece.numbers.items():
+            try:
+                text, image = (self._prepared(side[layer], piece.means.get(layer)) for side in sides)
+                found[number] = count(layer, text, image, **more)
+            except held.NothingHeldError as error:
+                found[number] = error
+            except UndefinedError as error:
+                found[number] = UndefinedError(f"{where}{error}")
+            except ActstoreError as error:
+                raise ActstoreError(f"layer {layer}: {where}{error}") from None
+        return found
+
+    def _prepared(self, x: Vectors | held.NothingHeldError, mean: Floats | None) -> Vectors:
+        """The vectors of a layer as they are measured; raises why they hold nothing."""
+        if isinstance(x, held.NothingHeldError):
+            raise x
+        return self.prepared(np.ascontiguousarray(x), mean)
 
     def row(self, store: Store, unit: Unit, total: Found | UndefinedError) -> pl.DataFrame:
         """condition, layer, depth, q25, median, q75, low, high, pairs, absolute, n_text, n_image: one row.
@@ -269,6 +288,20 @@ class Gap(OnDevice, WithInterval, Prepared, Summed):
                 "reason": pl.Series([reason], dtype=pl.String),
             }
         )
+
+
+def _some_layers(store: Store, numbers: dict[int, int], n_rows: int) -> Iterator[dict[int, int]]:
+    """Layers of so many rows that are read together."""
+    step = min(MOST_LAYERS, max(1, PART_BYTES // (4 * store.header.d_model * n_rows)))
+    for start in range(0, len(numbers), step):
+        yield dict([*numbers.items()][start : start + step])
+
+
+def _below(piece: Piece, most: dict[int, float], samples: dict[int, tuple[Ints, Ints]]) -> Piece:
+    """The piece at layers whose units have a median, for the shares of samples."""
+    numbers = {layer: number for layer, number in piece.numbers.items() if number in samples}
+    own = next((samples[number] for number in numbers.values()), None)
+    return piece._replace(numbers=numbers, most={layer: most[n] for layer, n in numbers.items()}, samples=own)
 
 
 def _quartiles(unit: Unit, counts: Counts) -> Quartiles:

@@ -73,7 +73,7 @@ def test_gap_of_parts_is_that_of_all(store, pairs, monkeypatch):
     whole = call.table(opened, say=print)
     monkeypatch.setattr("actstore_analyze.gap.study.PART_BYTES", 4 * D * 33)  # of 80 vectors
     residual = opened.residual
-    monkeypatch.setattr(opened, "residual", lambda rows, layer: read.append(len(rows)) or residual(rows, layer))
+    monkeypatch.setattr(opened, "residual", lambda rows, **of: read.append(len(rows)) or residual(rows, **of))
     parts = call.table(opened, say=print)
     assert max(read) == 33
     quartiles = ("q25", "median", "q75")
@@ -94,6 +94,26 @@ def test_a_zero_vector_beyond_the_first_part_is_said(tmp_path, monkeypatch):
     assert np.isnan(found["median"].item())
     (said,) = call.remarks(found)
     assert said.startswith("layer 1: not defined: texts from 66 and images from 0: row 4 is a zero vector")
+
+
+def test_a_layer_that_holds_nothing_is_left_out_beside_one_that_does(tmp_path, capsys):
+    """Both are read together."""
+    plan = pl.DataFrame({"sample_id": [f"s{i}" for i in range(6)]})
+    store = actstore.create(
+        tmp_path / "s", plan=plan, layers=[0, 1], d_model=D, dtype="float32", run={"n_layers": 1}, image_from=1
+    )
+    rows = [plan.with_columns(role=pl.lit(role), modality=pl.lit(role)) for role in ("text", "image")]
+    text, image = np.random.default_rng(0).standard_normal((2, 2, 6, D)).astype(np.float32)
+    image[0] = np.nan
+    store.write(0, samples=plan, rows=pl.concat(rows), residual={"text": text, "image": image})
+    asked = ("--text", "role = 'text'", "--image", "role = 'image'", "--pairs", "all")
+    status, found, err = command(capsys, "gap", store.path, *asked)
+    assert (status, [row["layer"] for row in found]) == (0, [1])
+    assert found[0]["median"] == pytest.approx(np.median(cosines(text[1], image[1])), abs=2e-6)
+    assert "takes the image in at layer 1" in err
+    status, _, err = command(capsys, "gap", store.path, *asked, "--layers", "0")
+    assert status == 1
+    assert "layer 0: some of these vectors are of an image" in err
 
 
 def test_gap_of_each_condition_is_its_own(tmp_path, capsys):

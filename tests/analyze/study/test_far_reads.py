@@ -120,7 +120,7 @@ def test_a_measure_asks_each_shard_as_often_as_its_formula_says(near, served, na
 
 AGAINST = {
     "gap": (lambda one, _: one.gap(text="role = 'eoi'", image="role = 'image'", pairs="all", layers=[1, 4]),
-            in_turn(2, passes=2)),
+            in_turn(1, passes=2)),
     "overlap minus": (lambda one, other: one.overlap(k=3, minus_store=other, roles="eoi", layers=[1, 4]),
                       in_turn(2, ["eoi"])),
     "overlap with": (lambda one, other: one.overlap(k=3, with_store=other, roles="eoi", layers=[1, 4]),

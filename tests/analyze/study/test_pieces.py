@@ -350,3 +350,14 @@ def test_cka_of_all_layers_reads_each_part_once(store, far, monkeypatch):
     found = Cka.of(opened, **options).table(opened, say=lambda _: None)
     assert {*arrays(served).values()} == {1}
     assert found.equals(Cka.of(store, **options).table(store, say=lambda _: None))
+
+
+def test_gap_of_several_layers_reads_each_part_once_a_pass(store, far, monkeypatch):
+    """For the mean, the counts and the intervals; to the bits of layers that are read apart."""
+    monkeypatch.setattr("actstore_analyze.gap.study.PART_BYTES", 2**28)
+    monkeypatch.setattr(mirror, "SMALL", 2**20)  # two of four layers are nearly all of a file
+    opened, served = far
+    found = table(opened, "gap")
+    assert {*arrays(served).values()} == {3}
+    monkeypatch.setattr("actstore_analyze.gap.study.MOST_LAYERS", 1)
+    assert found.equals(table(store, "gap"))
