@@ -18,7 +18,7 @@ from actstore.maintain import compaction, verify
 from forked import processes
 
 READERS = 8
-SHORT, LONG = 6, 120  # seconds
+SHORT, LONG = 2, 120  # seconds
 BATCHES = 40  # of a store; the writer goes on with another one
 LEAST = 5  # batches and reads of each, however slow the machine
 FILES = 2  # that may be open more at the end than after the first third
@@ -38,6 +38,7 @@ def handles():
 
 def _write(folder, seconds, told):
     """Stores one after the other, each written and compacted."""
+    gc.freeze()  # what the server has imported
     end, grown = time.monotonic() + seconds, []
     for number in itertools.count():
         batch = number % BATCHES
@@ -55,6 +56,7 @@ def _write(folder, seconds, told):
 
 def _read(folder, seconds, told):
     """The newest store again and again: SQL, vectors and attention."""
+    gc.freeze()
     end, seen, grown = time.monotonic() + seconds, {}, []
     while time.monotonic() < end or len(grown) < LEAST:
         path = max(folder.glob("s*"), key=lambda path: int(path.name[1:]), default=None)

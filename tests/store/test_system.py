@@ -364,16 +364,22 @@ def test_a_name_that_is_no_utf_8_can_be_used(path, tmp_path, capfd):
         actstore.open(store).sql("select missing from rows")
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        "from actstore.commands import main; main.main(['overlap', *sys.argv[1:], '--label', 'label', '-k', '2'])",
-        "import actstore_analyze as a; print(a.measure(sys.argv[1], 'overlap', label='label', k=2).table.write_csv())",
-    ],
-)
-def test_a_user_that_the_system_does_not_know_measures_too(path, way):
-    program = f"import pwd, sys; sys.path[:0] = {sys.path!r}; pwd.getpwuid = {{}}.__getitem__\n{way}"
+def test_a_user_that_the_system_does_not_know_measures_too(path):
+    program = f"""
+        import pwd, sys
+        sys.path[:0] = {sys.path!r}
+        pwd.getpwuid = {{}}.__getitem__
+        from actstore.commands import main
+        status = main.run(["overlap", {str(path)!r}, "--label", "label", "-k", "2", "--format", "csv"])
+        import actstore_analyze
+        found = actstore_analyze.measure({str(path)!r}, "overlap", label="label", k=3)
+        print(found.table.write_csv())
+        sys.exit(status)
+    """
     environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
-    done = subprocess.run([sys.executable, "-c", program, path], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "eoi" in done.stdout
+    first, *rows = done.stdout.splitlines()
+    assert rows.count(first) == 1
+    assert done.stdout.count("eoi") >= 2

@@ -111,7 +111,7 @@ def test_what_stays_wrong_is_told(made, served, kind, said):
         actstore.open(URL).residual(made.sql("from rows where role = 'eoi'"), 1)
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_writers_that_are_killed_lose_nothing_that_was_acknowledged(tmp_path, served, kills):
     """At any instant of a batch or between two; every batch is bit for bit the truth."""
     push(known.create(tmp_path / "s", 3 * kills).path, URL)
