@@ -107,7 +107,7 @@ $(DADAPY)/.made: tests/bench/dadapy.sh | $(BIN)/python
 	rm -rf $(DADAPY)
 	sh tests/bench/dadapy.sh $(BIN)/python $(DADAPY) && touch $@ || echo "DADApy cannot be installed; it is left out"
 
-bench: $(VENV)/.rivals $(DADAPY)/.made ## measure speed beside baselines and other tools: a table, bench/bench.json, bench/bench.png (a quarter of an hour)
+bench: $(VENV)/.rivals $(DADAPY)/.made ## measure speed beside baselines and other tools: a table, bench/bench.json, bench/bench.png (17 minutes)
 	$(BIN)/python tests/bench
 
 bench-gpu: $(VENV)/.dev ## measure extraction and measures on a GPU, in less than eight minutes: a table, and bench-gpu.json

@@ -88,7 +88,7 @@ def test_worst_float32_errors_hide_no_neighbour(monkeypatch, x):
     k, d = 10, x.shape[1]
     true = brute_force(x, k)[1]
 
-    def proposed(centred, _, width, __):
+    def proposed(centred, _, width, proof):
         exact = np.square(centred[:, None].astype(np.float64) - centred).sum(axis=2)
         norms = np.linalg.norm(centred.astype(np.float64), axis=1)
         error = 0.99 * (d + 16) * 2.0**-24 * (norms[:, None] + norms) ** 2
@@ -96,7 +96,7 @@ def test_worst_float32_errors_hide_no_neighbour(monkeypatch, x):
         near[np.arange(400)[:, None], true] = True
         wrong = exact + np.where(near, error, -error)
         columns = np.argsort(wrong, axis=1)[:, :width]
-        return np.take_along_axis(wrong, columns, 1).clip(0), columns
+        return np.take_along_axis(wrong, columns, 1).clip(0), columns, proof
 
     monkeypatch.setattr(search, "proposed", proposed)
     np.testing.assert_array_equal(nearest(x, k).indices, true)

@@ -29,7 +29,7 @@ def found(monkeypatch, x, k, r, **options):
     """Neighbours by blocks of 32 points and r directions, or by FAISS for r = "FAISS"."""
     with monkeypatch.context() as m:
         m.setattr(proposals, "_is_worth", lambda *_: r != "FAISS")
-        m.setattr(proposals, "_probed", lambda points, _: None if r is None else leading(points, r))
+        m.setattr(proposals, "_probed", lambda points, *_: None if r is None else leading(points, r))
         m.setattr(mutual, "BLOCK", 32)
         return nearest(x, k, **options)
 
@@ -263,8 +263,16 @@ def test_threads_tell_the_same_differences(pairs):
 
 def test_the_probe_takes_bounds_where_spectra_fall():
     falling, white = power_law(4096, 256, 2), power_law(4096, 256, 0)
-    assert 32 <= proposals._probed(falling, 10).shape[1] <= 64
-    assert proposals._probed(white, 10) is None
+    assert 32 <= proposals._probed(falling, 43, OfProducts.of(falling, 10, 0.0)).shape[1] <= 64
+    assert proposals._probed(white, 43, OfProducts.of(white, 10, 0.0)) is None
+
+
+def test_the_probe_takes_bounds_where_products_leave_doubts():
+    rng = np.random.default_rng(0)
+    x = np.repeat(power_law(40, 256, 0), 200, axis=0)
+    near, far = (rng.permutation(away * x + 0.05 * power_law(8000, 256, 0)) for away in (1, 2000))
+    assert proposals._probed(near, 43, OfProducts.of(near, 10, 0.0)) is None
+    assert proposals._probed(far, 43, OfProducts.of(far, 10, 0.0)) is not None
 
 
 def test_what_the_size_decides(monkeypatch):

@@ -40,7 +40,7 @@ def test_parts_stand_apart_with_their_weights():
     assert here.keys() == there.keys() == {*range(3, 9)}
     for part, sums in here.items():
         for name, value in asdict(sums).items():
-            np.testing.assert_allclose(getattr(there[part], name), value, rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(getattr(there[part], name), value, rtol=1e-5, atol=1e-6)
 
 
 def test_features_that_are_switched_off_by_infinity_stay_off():
@@ -91,7 +91,7 @@ def test_the_command_gives_the_same_table_and_says_where(tmp_path, gpu, monkeypa
     assert found.table.drop(ends).equals(here.drop(ends))
     for name in ends:
         a, b = (one[name].to_numpy() for one in (found.table, here))
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)
     assert store.results()[0].device == "cuda (Test 1)"
     assert "on a GPU, cuda (Test 1)" in found.methods
 
