@@ -1,4 +1,7 @@
-"""The README's commands, and its Python and that of the how-tos, run as they stand, in order, in one folder."""
+"""The README's commands, and its Python and that of the how-tos, run as they stand, in order, in one folder.
+
+The first third of the scans is all that there are.
+"""
 
 import re
 import shlex
@@ -7,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from actstore.commands import main
+from actstore_extract.samples import digits
 
 ROOT = Path(__file__).parent.parent
+SCANS = 600
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
 
 
@@ -24,6 +29,13 @@ def commands() -> list[list[str]]:
                     line = f"{line.rstrip(chr(92))} {next(lines)}"
                 found.append(shlex.split(line)[2:])
     return found
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    every = digits.scans()
+    first = digits.Scans(*(of_each[:SCANS] for of_each in (every.pixels, every.labels, every.split)))
+    monkeypatch.setattr(digits, "scans", lambda: first)
 
 
 @pytest.fixture(scope="module")
