@@ -67,6 +67,8 @@ def test_bit_equal_to_the_inputs_of_the_blocks(model: Model, batch: Batch) -> No
 def test_roles_are_the_right_tokens_whatever_the_padding(model: Model, batch: Batch) -> None:
     """At layer 0, words by the table of embeddings and image tokens by what the model sees of each image alone."""
     table = model.module.get_input_embeddings()
+    alone = [model.collate([model.encode(prompt)]) for prompt in tiny.prompts(texts_of(batch))]
+    seen = [inputs_of_blocks(model, one)[0][0] for one in alone]
     for name in ("eoi", "boi", "text", "last", "first-image", "last-image", "image", "prefix", "suffix"):
         at = [positions(parse_role(name), layout, seed=0, sample_id="s") for layout in batch.layouts]
         picks = [NONE if where is None else where for where in at]
@@ -80,11 +82,9 @@ def test_roles_are_the_right_tokens_whatever_the_padding(model: Model, batch: Ba
                 assert not torch.equal(rows, table(torch.from_numpy(batch.layouts[i].token_ids[picks[i] - 1])))
             if words.all():
                 continue
-            alone = model.collate([model.encode(tiny.prompts(texts_of(batch))[i])])
-            whole = inputs_of_blocks(model, alone)[0][0]
-            assert relative(rows[~words], whole[picks[i][~words]]) <= 1e-5
+            assert relative(rows[~words], seen[i][picks[i][~words]]) <= 1e-5
             if name == "image":  # the control: each a token beside
-                assert relative(rows[~words], whole[picks[i][~words] - 1]) > 1e-2
+                assert relative(rows[~words], seen[i][picks[i][~words] - 1]) > 1e-2
 
 
 def test_agrees_with_output_hidden_states_up_to_the_final_norm(model: Model, batch: Batch) -> None:
