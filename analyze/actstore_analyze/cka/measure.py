@@ -157,8 +157,9 @@ class Sums:
     def _count_powers(self, xp: Any, of_x: Floats, of_y: Floats, times: int) -> None:
         x, y = (one.reshape(len(one), -1) for one in (of_x, of_y))
         x2, y2 = x**2, y**2
-        for total, one, other in ((self.x3y, x2 * x, y), (self.x2y2, x2, y2), (self.xy3, x, y2 * y)):
-            total += times * (one @ other.T)
+        self.x2y2[:] += times * (x2 @ y2.T)
+        self.x3y[:] += times * ((x2 * x) @ y.T)
+        self.xy3[:] += times * (x @ (y2 * y).T)
         self.x4[:, 0] += times * xp.einsum("ij,ij->i", x2, x2)
         self.y4[0] += times * xp.einsum("ij,ij->i", y2, y2)
 

@@ -25,7 +25,7 @@ from actstore_analyze.study.units import sampled
 
 __all__ = ["Cka"]
 
-BLOCK_BYTES = 3 << 29  # vectors of a block of samples, and of those that are set beside it, at all layers of both sides
+BLOCK_BYTES = 5 << 28  # vectors of a block of samples, and of those that are set beside it, at all layers of both sides
 JACKKNIFE = (
     "Interval: 95 %, of the jackknife over samples, each left out and the others centred anew, less what is of pairs, "
     "which it counts twice (Efron and Stein 1981); normal on the scale of Fisher's z."
