@@ -12,6 +12,7 @@ import click
 
 from actstore import process
 from actstore.commands.cache import cache
+from actstore.commands.opening import open_store
 from actstore.commands.options import Number, OutputPath, folder_argument, output_options, store_argument
 from actstore.commands.plugins import Commands
 from actstore.commands.results import results
@@ -137,12 +138,11 @@ def info(store: Path | str, style: str | None, output: Path | None) -> None:
     Example:
       actstore info demo/fusion
     """
+    opened = open_store(store)
     from actstore.commands import info as overview
     from actstore.commands.table import render, resolve
     from actstore.sql.overview import json_of_run
-    from actstore.store import open as open_store
 
-    opened = open_store(store)
     if resolve(style, output) == "table" and output is None:
         click.echo(overview.summary(opened))
         render(overview.roles(opened), "table", output)
@@ -190,7 +190,6 @@ def query(
     """
     from actstore.commands.table import render
     from actstore.limits import Limits
-    from actstore.store import open as open_store
 
     _each_once("-p", [name for name, _ in parameters])
     _each_once("--table", [one.partition("=")[0] for one in tables])
@@ -226,11 +225,10 @@ def schema(store: Path | str, style: str | None, output: Path | None) -> None:
     Example:
       actstore schema demo/fusion
     """
+    opened = open_store(store)
     from actstore.commands.table import render
     from actstore.sql.overview import schema as columns
-    from actstore.store import open as open_store
 
-    opened = open_store(store)
     render(columns(opened.sql, opened.header.rows), style, output)
 
 
@@ -247,7 +245,6 @@ def index(store: Path | str) -> None:
       duckdb demo/fusion/index.duckdb "from rows limit 5"
     """
     from actstore.format.names import INDEX
-    from actstore.store import open as open_store
 
     written = open_store(store).write_index()
     click.echo(written if is_url(store) else Path(store) / INDEX)
@@ -275,7 +272,6 @@ def verify(store: Path | str, samples: bool, style: str | None, output: Path | N
     from actstore.maintain import damage
     from actstore.maintain import verify as verification
     from actstore.progress import bar
-    from actstore.store import open as open_store
     from actstore.write import unrecorded
 
     far = open_store(store) if is_url(store) else None
@@ -405,7 +401,6 @@ def export(
     if not (layers or keys or values):
         raise click.UsageError("Missing option '--layer' (or '--keys', '--values').")
     from actstore.commands.export import export as write
-    from actstore.store import open as open_store
 
     opened = open_store(store)
     written = write(opened, sql, layers, output, keys=keys, values=values, overwrite=overwrite)

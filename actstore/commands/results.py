@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from actstore.commands.opening import open_store
 from actstore.commands.options import output_options, store_argument
 from actstore.storage.urls import check_folder
 
@@ -25,13 +26,12 @@ def results(store: Path | str, remove: tuple[str, ...], style: str | None, outpu
       actstore query demo/fusion "select name, parameters from results where current"
       actstore results demo/fusion --remove overlap_d9b8f30b
     """
+    opened = open_store(store)
     from actstore.commands.table import render
     from actstore.format import results as saved
     from actstore.sql import overview
-    from actstore.store import open as open_store
 
     columns = ("name", "measure", "created", "current", "sql", "parameters", "commits", "versions", "device")
-    opened = open_store(store)
     if remove:
         saved.remove(check_folder(store), remove)
     render(overview.results(opened.results(), opened.state).select(columns), style, output, overview.JSON)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from actstore.commands.opening import open_store
 from actstore.commands.options import OutputPath, Url, folder_argument, names, numbers
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ def push(store: Path, url: str, results: bool, private: bool, license_name: str 
 def _to_hub(store: Path, url: str, *, saved: bool, private: bool, license_name: str | None, card: bool) -> "Push":
     from actstore.commands.info import summary
     from actstore.maintain.publishing import publish
-    from actstore.store import open as open_store
 
     about = summary(open_store(store), url)
     sent = publish(store, url, about=about, saved=saved, private=private, license_name=license_name, card=card)
