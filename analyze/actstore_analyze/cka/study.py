@@ -224,12 +224,12 @@ class Cka(OnDevice, WithInterval, Compared, Summed):
         where = None if self.with_store is None else Path(self.with_store).name
         found = []
         for i, j in np.ndindex(counted.shape):
-            at, there = self.layers[i], self.with_layers[j]
-            place = own.role, own.condition, at, depth(store, at), where, its.role, its.condition, there
+            at, its_at = self.layers[i], self.with_layers[j]
+            place = own.role, own.condition, at, depth(store, at), where, its.role, its.condition, its_at
             vary = bool(total.own_varies[i, 0]), bool(total.other_varies[0, j])
-            why = None if counted[i, j] else _why(own, its, (at, there), vary)
+            why = None if counted[i, j] else _why(own, its, (at, its_at), vary)
             ends = self._ends(mean[:, i, j], int(counted[i, j]))
-            found.append((*place, depth(other, there), mean[0, i, j], *ends, counted[i, j], self.unbiased, own.n, why))
+            found.append((*place, depth(other, its_at), mean[0, i, j], *ends, counted[i, j], self.unbiased, own.n, why))
         return pl.DataFrame(found, schema=SCHEMA, orient="row")
 
     def _places(self, units: Sequence[Unit]) -> list[Place]:
@@ -279,7 +279,7 @@ class Cka(OnDevice, WithInterval, Compared, Summed):
         step = self._step(store)
         known = [(number, place, means.get(number)) for number, place in enumerate(places)]
         some = [cut(number, place, step, own) for number, place, own in known if not isinstance(own, Missing)]
-        return [piece for pieces in some for piece in pieces]
+        return [piece for of_place in some for piece in of_place]
 
     def _block(self, stores: tuple[Store, Store], rows: Rows, means: Means | None) -> Block:
         """Vectors of some samples, less the mean of all, or of these."""
@@ -296,7 +296,7 @@ class Cka(OnDevice, WithInterval, Compared, Summed):
 
     def _found(self, place: Place, some: Iterable[tuple[Piece, States[Sums]]]) -> Found | Missing:
         """The values of a place, from its pieces."""
-        shape = len(place.rows[0]), len(self.layers), len(self.with_layers)
+        shape = place.n, len(self.layers), len(self.with_layers)
         try:
             sums = Sums.together(shape, ((piece.at, there(states[piece.place])) for piece, states in some))
         except held.NothingHeldError as error:
