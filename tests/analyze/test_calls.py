@@ -19,6 +19,7 @@ from actstore.commands import main
 from actstore.commands.plugins import GROUP
 from actstore.errors import ActstoreError
 from actstore_analyze import Measured, measure, measures, write_report
+from two_sided import make
 
 CALLS = [
     ("overlap", {"roles": ["random-image", "eoi"], "k": 3}, ["--roles", "random-image,eoi", "-k", "3"]),
@@ -178,7 +179,8 @@ def test_no_store(tmp_path):
         measure(tmp_path / "nothing", "gap")
 
 
-def test_a_page_about_them(store, tmp_path):
+def test_a_page_about_them(tmp_path):
+    store = actstore.open(make(tmp_path / "store"))
     measure(store, "gap")
     page = write_report([store], tmp_path / "page.html")
     assert "<svg" in page.read_text()
