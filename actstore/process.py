@@ -161,8 +161,8 @@ def leave() -> None:
 
 
 def finish(status: int) -> NoReturn:
-    """End with a status: at once, children too, where calls are under way that Python would wait for."""
-    if _own and _left:
+    """End with a status: at once, children too, where calls may be under way that Python would wait for."""
+    if _own and (_left or status == INTERRUPTED):
         from multiprocessing import active_children
 
         for child in active_children():

@@ -1,7 +1,6 @@
 """Pushing: a store in a folder, sent to object storage, so that readers there see a store at any time, or none yet."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from actstore.maintain import parcel
 from actstore.progress import bar
 from actstore.read import far_records
 from actstore.storage import anywhere, objects
+from actstore.storage.at_once import each
 from actstore.store import Store
 
 __all__ = ["Push", "push", "write_derived"]
@@ -54,9 +54,13 @@ def push(store: Path, url: str, *, saved: bool = True) -> Push:
     there = storage.listed(PARTS) | storage.listed(RESULTS)  # names that no other bytes have
     files = {name: file for name, file in parcel.files(opened, saved=saved).items() if name not in own}
     fresh = {name: file for name, file in files.items() if there.get(name) != file.size}
-    with bar(len(fresh), "files") as progress, ThreadPoolExecutor(AT_ONCE) as pool:
-        for _ in pool.map(lambda one: _send(storage, store, *one), fresh.items()):
+    with bar(len(fresh), "files") as progress:
+
+        def send(one: tuple[str, File]) -> None:
+            _send(storage, store, *one)
             progress.advance()
+
+        each(send, [*fresh.items()], AT_ONCE)
     _check_arrived(storage, {name: file for name, file in fresh.items() if name.startswith(PARTS)})
     fresh_records = {name: content for name, content in lines.items() if name not in committed}
     for name, content in fresh_records.items():

@@ -36,6 +36,7 @@ LAYERS_OF_WEB = 1  # of a web server or the Hub, which may count requests
 WHOLE = 2**28  # bytes of a shard that is read in one request without being kept
 ROOM = 10  # shards are kept where this many times the size of the store is free
 RESULTS_BYTES = 2**25  # beside tables, in the file that holds them
+GATHERED = f"../{cache.GATHERED}"
 NOT_NAMES = re.compile(r"[^A-Za-z0-9._-]|^\.+$")  # of a folder
 
 
@@ -155,9 +156,12 @@ class Mirror:
             self._tables |= {f"{PARTS}/{commit.part}/{name}": commit.files[name] for name in commits.TABLES}
 
     def gather(self) -> None:
-        """Have all tables and the saved results in the folder, as of the first time that they are asked for."""
+        """Have all tables and the saved results in the folder, as of the first time that they are asked for.
+
+        And again where somebody has cleared the cache since.
+        """
         with self._gathering:
-            if self._gathered:
+            if self._gathered and (self.folder / GATHERED).exists():
                 return
             saved = self._results()
             missing = {name: file for name, file in (self._tables | saved).items() if not self._is_here(name, file)}
@@ -165,6 +169,7 @@ class Mirror:
                 self._unpack(missing)
             self._have(self._tables)
             each(self._fetch_result, [one for one in saved.items() if not self._is_here(*one)])
+            self.copies.keep(GATHERED, b"")
             self._gathered = True
 
     def _results(self) -> dict[str, File]:
@@ -184,8 +189,10 @@ class Mirror:
         most = 2 * sum(file.size for file in wanted.values()) + 2**12 * len(wanted) + RESULTS_BYTES
         packed = local.draft_of(self.folder / TABLES)
         try:
-            with self.copies.keeping(), packed.open("xb") as file:
-                file.writelines(self.storage.blocks(TABLES, most))
+            with self.copies.keeping():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with packed.open("xb") as file:
+                    file.writelines(self.storage.blocks(TABLES, most))
             with tarfile.open(packed, mode="r:") as bundle:
                 for member in bundle:
                     file_of = wanted.get(member.name) or (None if self.storage.lists else _result_of(member))
@@ -206,7 +213,7 @@ class Mirror:
         seen = self._layers.setdefault(name, set())
         most = LAYERS_OF_WEB if self.storage.web else LAYERS_BY_RANGES
         many = file.size <= SMALL or len(seen | asked.layers) > most
-        if many and not self._is_kept(name) and shutil.disk_usage(self.folder).free > ROOM * self._size:
+        if many and not self._is_kept(name) and self._has_room():
             self._fetch(name, file)
         nearly_all = (1 - asked.share) * file.size <= SMALL or (self.storage.web and len(asked.layers) > most)
         is_whole = nearly_all and file.size <= WHOLE
@@ -219,6 +226,11 @@ class Mirror:
                 shard = entered.enter_context(self._near(name, file, n_chunks))
             seen |= asked.layers
             yield shard
+
+    def _has_room(self) -> bool:
+        with self.copies.keeping():
+            self.folder.mkdir(parents=True, exist_ok=True)  # a cache may be removed at any time
+            return shutil.disk_usage(self.folder).free > ROOM * self._size
 
     def _is_kept(self, name: str) -> bool:
         return (self.folder / name).exists()

@@ -11,6 +11,7 @@ from actstore.storage import local
 
 STORES = "stores"  # the folder of what stores at URLs left
 URL = "url"  # the file that says of which store a folder there is
+GATHERED = "gathered"  # beside it: one that goes with what was fetched together
 TAGS = "tags"  # beside it: those of the objects that its records were copied from
 DRAFT = re.compile(r"\..+\.[0-9a-f]{8}(\.wal)?")
 SECONDS = 24 * 3600.0  # since a draft was touched, after which its writer is taken for dead

@@ -22,6 +22,7 @@ from obstore.store import HTTPStore, from_url
 
 from actstore.errors import ActstoreError, CorruptError, NotAStoreError
 from actstore.storage import local
+from actstore.storage.at_once import heard
 from actstore.storage.urls import checked
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
 
 BLOCK = 2**22  # bytes of an object in memory at once
 RETRIES: "RetryConfig" = {"max_retries": 4, "retry_timeout": timedelta(seconds=15)}  # then somebody who waits is told
+SILENT = timedelta(seconds=60)  # of a server that was asked; then somebody who waits is told
 PAUSES = (0.0, 0.1, 0.5, 2.0)  # seconds, while another request for the same name is under way
 CREDENTIALS = (
     "look at the credentials of the environment (S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, "
@@ -129,16 +131,23 @@ def opened(url: str) -> Storage:
     url = checked(url)
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "") if url.startswith("s3:") else url
     made_by: Any = HTTPStore.from_url if url.startswith("http") else from_url
+    asking = client(endpoint)
+    sending: ClientConfig = {**asking, "read_timeout": asking["timeout"]}  # it is silent while it is sent to
     try:
-        store = made_by(url, client_options=client(endpoint), retry_config=RETRIES)
+        stores = [made_by(url, client_options=one, retry_config=RETRIES) for one in (asking, sending)]
     except (exceptions.BaseError, ValueError) as error:
         raise ActstoreError(f"{url}: {line(error)}") from None
-    return Objects(url, store)
+    return Objects(url, *stores)
 
 
 def client(endpoint: str) -> "ClientConfig":
-    """How servers at this address are spoken to."""
-    return {"allow_http": endpoint.startswith("http:"), "timeout": "10m", "connect_timeout": "5s"}
+    """How servers at this address are asked."""
+    return {
+        "allow_http": endpoint.startswith("http:"),
+        "timeout": "10m",
+        "connect_timeout": "5s",
+        "read_timeout": SILENT,
+    }
 
 
 class Objects:
@@ -146,15 +155,16 @@ class Objects:
 
     credentials = CREDENTIALS  # where they come from, in words
 
-    def __init__(self, url: str, store: Any) -> None:
-        self.url, self._store = url, store
+    def __init__(self, url: str, store: Any, sender: Any = None) -> None:
+        """sender: by which is sent, if that is another."""
+        self.url, self._store, self._sender = url, store, sender or store
         self.web = url.startswith("http")
         self.lists = not self.web
 
     def entries(self, folder: str) -> dict[str, Entry]:
         """See Storage."""
         with self._said(folder):
-            every = [one for page in obstore.list(self._store, folder) for one in page]
+            every = heard(lambda: [one for page in obstore.list(self._store, folder) for one in page])
         return {one["path"]: Entry(one["size"], _tag(one)) for one in every}
 
     def listed(self, folder: str) -> dict[str, int]:
@@ -165,23 +175,24 @@ class Objects:
         """See Storage."""
         now = datetime.now(UTC)
         with self._said(folder):
-            every = [one for page in obstore.list(self._store, folder) for one in page]
+            every = heard(lambda: [one for page in obstore.list(self._store, folder) for one in page])
         return {one["path"]: (now - one["last_modified"]).total_seconds() / 3600 for one in every}
 
     def blocks(self, name: str, most: int) -> Iterator[bytes]:
         """See Storage."""
         with self._said(name):
-            for block in self._got(name, most).stream(min_chunk_size=BLOCK):
+            blocks = iter(self._got(name, most).stream(min_chunk_size=BLOCK))
+            while (block := heard(lambda: next(blocks, None))) is not None:
                 yield bytes(block)
 
     def tagged(self, name: str, most: int) -> tuple[bytes, str]:
         """See Storage."""
         with self._said(name):
             found = self._got(name, most)
-            return bytes(found.bytes()), _tag(found.meta)
+            return bytes(heard(found.bytes)), _tag(found.meta)
 
     def _got(self, name: str, most: int) -> "GetResult":
-        found = obstore.get(self._store, name)
+        found = heard(lambda: obstore.get(self._store, name))
         if (size := found.meta["size"]) > most:
             raise CorruptError(f"{self.url}/{name}: {size} bytes, where at most {most} belong")
         return found
@@ -190,12 +201,13 @@ class Objects:
         """See Storage."""
         starts, ends = [start for start, _ in stretches], [end for _, end in stretches]
         with self._said(name):
-            return [bytes(one) for one in obstore.get_ranges(self._store, name, starts=starts, ends=ends, coalesce=0)]
+            found = heard(lambda: obstore.get_ranges(self._store, name, starts=starts, ends=ends, coalesce=0))
+            return [bytes(one) for one in found]
 
     def write(self, name: str, content: Path | bytes) -> None:
         """See Storage."""
         with self._said(name):
-            obstore.put(self._store, name, content)
+            heard(lambda: obstore.put(self._sender, name, content))
 
     def create(self, name: str, content: Path | bytes) -> None:
         """See Storage.
@@ -207,7 +219,7 @@ class Objects:
             time.sleep(pause)
             try:
                 with self._said(name):
-                    obstore.put(self._store, name, content, mode="create")
+                    heard(lambda: obstore.put(self._sender, name, content, mode="create"))
                 return
             except PresentError:
                 try:
@@ -233,7 +245,7 @@ class Objects:
         """See Storage."""
         if found := list(names):
             with self._said(found[0]):
-                obstore.delete(self._store, found)
+                heard(lambda: obstore.delete(self._store, found))
 
     @contextmanager
     def _said(self, name: str) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from actstore.errors import ActstoreError, AlreadyCommittedError
@@ -11,6 +10,7 @@ from actstore.format.commits import TABLES, Commit
 from actstore.format.names import COMMITS, PARTS
 from actstore.read.mirror import Mirror
 from actstore.storage import objects
+from actstore.storage.at_once import each
 
 __all__ = ["Outbox"]
 
@@ -34,8 +34,7 @@ class Outbox:
         storage fails: then the batch may be committed or not, which the next who opens the store sees.
         """
         storage, part = self._mirror.storage, f"{PARTS}/{commit.part}"
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="outbox") as pool:
-            list(pool.map(lambda name: storage.write(f"{part}/{name}", self.folder / part / name), commit.files))
+        each(lambda name: storage.write(f"{part}/{name}", self.folder / part / name), [*commit.files], AT_ONCE)
         there = storage.listed(part)
         wanted = {f"{part}/{name}": file.size for name, file in commit.files.items()}
         if there != wanted:

@@ -4,7 +4,7 @@ import re
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import md5
@@ -157,8 +157,9 @@ class Front(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body) if whole is None else whole))
-        self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # who asked may have gone
+            self.end_headers()
+            self.wfile.write(body)
 
     @abstractmethod
     def answer(self, method: str, key: str, asked: dict[str, str], body: bytes) -> Answer:
