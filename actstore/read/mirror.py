@@ -45,7 +45,7 @@ def opened(url: str) -> "Mirror":
     storage = anywhere.opened(url)
     content, crc32c = _header(storage)
     name = f"{hashlib.sha256(storage.url.encode()).hexdigest()[:16]}-{crc32c}"  # a new store at an old place is another
-    called = NOT_NAMES.sub("_", storage.url.rpartition("/")[2])
+    called = NOT_NAMES.sub("_", storage.url.rpartition("/")[2])[: local.LONGEST]
     mirror = Mirror(storage, cache.folder() / cache.STORES / name / called)
     mirror.copies.keep(f"../{cache.URL}", storage.url.encode())
     mirror.copies.keep(HEADER, content)

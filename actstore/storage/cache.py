@@ -20,7 +20,7 @@ SECONDS = 24 * 3600.0  # since a draft was touched, after which its writer is ta
 def folder() -> Path:
     """Where it is; it may not exist. Raises OSError for a user without a home."""
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "actstore"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "actstore"
     except RuntimeError as error:  # no HOME, and no line in the table of users
         raise FileNotFoundError(f"{error}; set HOME or XDG_CACHE_HOME") from None
 

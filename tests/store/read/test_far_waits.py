@@ -143,6 +143,19 @@ def test_a_cache_that_is_cleared_while_a_store_is_open_is_filled_again(made, ser
         assert served.took() == []
 
 
+def test_a_cache_whose_folder_is_relative_stays_where_it_was(made, served, tmp_path, monkeypatch):
+    """Also of a store whose name is longer than a file's may be."""
+    (tmp_path / "first").mkdir(), (tmp_path / "second").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.chdir(tmp_path / "first")
+    long = f"s3://b/{'n' * 300}"
+    push(made.path, long)
+    store = actstore.open(long)
+    monkeypatch.chdir(tmp_path / "second")
+    assert store.sql("from rows order by row_id").equals(made.sql("from rows order by row_id"))
+    assert [*(tmp_path / "second").iterdir()] == []
+
+
 READER = """
 import sys, actstore
 store = actstore.open(sys.argv[1])
