@@ -58,9 +58,21 @@ def make(path):
     return path
 
 
+def make_saes(path):
+    """Autoencoders of 8 features, of what blocks 0 and 1 put out."""
+    rng = np.random.default_rng(1)
+    for block in range(2):
+        folder = path / f"layer_{block}"
+        folder.mkdir(parents=True)
+        shapes = {"W_enc": (D, 8), "b_enc": 8, "W_dec": (8, D), "b_dec": D, "threshold": 8}
+        np.savez(folder / "params.npz", **{name: rng.random(shape, np.float32) for name, shape in shapes.items()})
+
+
 @pytest.fixture(scope="module")
 def near(tmp_path_factory):
-    return actstore.open(make(tmp_path_factory.mktemp("read") / "s"))
+    path = make(tmp_path_factory.mktemp("read") / "s")
+    make_saes(path.with_name("s-saes"))
+    return actstore.open(path)
 
 
 @pytest.fixture
@@ -128,6 +140,8 @@ AGAINST = {
     "probe minus": (lambda one, other: one.probe(folds=3, minus_store=other, roles="eoi", layers=[1, 4]),
                     in_turn(2, ["eoi"])),
     "lens minus": (lambda one, other: one.lens(minus_store=other, roles="eoi", layers=LAYERS), at_once(["eoi"])),
+    "sae": (lambda one, other: one.sae(saes=f"{other}-saes", roles=["eoi", "image"], hook="post", force=True),
+            in_turn(2)),
     "cluster by hdbscan": (lambda one, _: one.cluster(method="hdbscan", min_size=3, roles="eoi", layers=[1, 4]),
                            in_turn(2, ["eoi"])),
 }  # fmt: skip
