@@ -16,13 +16,19 @@ SCAN_BYTES = 1 << 26
 
 
 def settled(points: Points, rows: Ints, row: Ints, column: Ints, k: int, tie: float) -> tuple[Floats, Ints]:
-    """Distances and indices (len(rows), k) from all pairs of a rows[row], ascending, with a possible neighbour."""
+    """Distances and indices (len(rows), k) from all pairs of a rows[row], ascending, with a possible neighbour.
+
+    Who is more than two ties farther than the k-th is none, whoever stands between: of those not all are given.
+    """
     counts = np.bincount(row, minlength=len(rows))
     filled = np.arange(counts.max(initial=k)) < counts[:, None]
     distances = np.full(filled.shape, np.inf)
     columns = np.full(filled.shape, len(points))
     distances[filled] = _distances(points, rows[row], column)
     columns[filled] = column
+    if tie:
+        beyond = distances > np.partition(distances, k - 1, axis=1)[:, k - 1 : k] + 2 * tie
+        distances[beyond], columns[beyond] = np.inf, len(points)
     distances, columns = ordered(distances, columns, tie)
     return distances[:, :k], columns[:, :k]
 

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actstore_analyze.neighbors import mutual, nearest, proposals, search
+from actstore_analyze.devices import HOST
+from actstore_analyze.neighbors import blocks, mutual, nearest, proposals, search
 from actstore_analyze.neighbors.closest import Closest
 from actstore_analyze.neighbors.exact import differences, scanned
-from actstore_analyze.neighbors.points import centred_at
+from actstore_analyze.neighbors.points import centred_at, parse, tie_of
 from actstore_analyze.neighbors.proof import OfDifferences, OfProducts
 from actstore_analyze.neighbors.shadows import cells, leading, shadows
+from actstore_analyze.neighbors.tiles import tiler_on
 
 D = 160
 add = Closest.add
@@ -89,6 +91,18 @@ def sphere(n):
 )
 def test_points_that_bounds_tell_little_of(monkeypatch, made, r):
     assert_same(monkeypatch, made(), 12, r)
+
+
+@pytest.mark.parametrize("r", [*DIRECTIONS, "FAISS"])
+def test_a_long_chain_of_ties_ends_where_it_does_for_blocks(monkeypatch, r):
+    """Unit vectors that are ties apart, each from the next: products tell none from another, and differences do."""
+    x = np.repeat(power_law(2), 100, axis=0) + 1e-13 * power_law(200).astype(np.float64)
+    theirs = found(monkeypatch, x, 15, r, metric="normalised")
+    queries = np.arange(200)
+    asked = blocks.Block(parse(x, "normalised"), queries, queries)
+    distances, indices = blocks.search_blocks(asked, [asked], 15, tie_of("normalised"), tiler_on(HOST))
+    np.testing.assert_array_equal(theirs.indices, indices)
+    np.testing.assert_array_equal(theirs.distances, distances)
 
 
 @pytest.mark.parametrize("r", DIRECTIONS)
