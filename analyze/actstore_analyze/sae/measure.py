@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 Rebuilt = tuple[NDArray[np.integer], NDArray[np.floating]]
 ROWS = 1024  # vectors rebuilt at a time: each row of the decoder is read once for them, which stay in the cache
 CACHE_BYTES = 1 << 18  # float64 rows of a block
+MOST_LEFT = 1e-24  # of the mean's squared length, where nothing but its rounding is left of the variance
 
 
 class Autoencoder(Protocol):
@@ -121,13 +122,14 @@ class Sums:
     def finish(self) -> Reconstruction:
         """The averages."""
         squared_error = self.squared_error / self.weight
+        varies = self.scatter > MOST_LEFT * self.weight * float(self.mean @ self.mean)
         return Reconstruction(
             n=self.n,
             squared_error=squared_error,
             mse=squared_error / len(self.mean),
             l0=self.active / self.weight,
             l0_fraction=self.active / self.weight / self.n_features,
-            fvu=self.squared_error / self.scatter if self.scatter > 0 else float("nan"),
+            fvu=self.squared_error / self.scatter if varies else float("nan"),
             cosine=self.cosine / self.weight,
             relative_error=self.relative_error / self.weight,
         )
