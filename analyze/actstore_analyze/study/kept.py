@@ -1,7 +1,9 @@
 """Kept: units that a call had done before it was interrupted, in the user's cache folder, for the next such call."""
 
+import fcntl
 import hashlib
 import io
+import os
 import pickle
 import shutil
 import time
@@ -29,20 +31,58 @@ SECONDS = 5.0  # of a call, after which its units are worth a file
 OLDEST = 7 * 24 * 3600.0  # seconds; then nobody asks again
 KINDS = TABLE, TEXT, ARRAYS = "arrow", "txt", "npz"
 
-_finished: ContextVar[list[Path] | None] = ContextVar("finished", default=None)  # folders of calls of one answer
+_finished: ContextVar[list["_Folder"] | None] = ContextVar("finished", default=None)  # those of calls of one answer
 
 
 @contextmanager
 def until_answered() -> Iterator[None]:
     """Inside, units of calls that went well are kept until all of them have; after an error, for the same again."""
-    folders: list[Path] = []
+    folders: list[_Folder] = []
     token = _finished.set(folders)
     try:
         yield
+    except BaseException:
+        for folder in folders:
+            folder.close()
+        raise
     finally:
         _finished.reset(token)
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
+
+
+class _Folder:
+    """A folder of units, which other processes may have in use: it is there until the last of them is done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._locked: int | None = None
+
+    def lock(self) -> None:
+        """Have it in use, if it is there."""
+        if self._locked is None and self.path.exists():
+            with suppress(OSError):  # a disk without locks
+                self._locked = os.open(self.path, os.O_RDONLY)
+                fcntl.flock(self._locked, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """Have it no longer in use."""
+        if self._locked is not None:
+            os.close(self._locked)
+            self._locked = None
+
+    def remove(self) -> None:
+        """Remove it, unless others have it in use: the last of them will."""
+        try:
+            if self._locked is not None:
+                fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            return
+        except OSError:  # a disk without locks
+            pass
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
 
 
 class Kept:
@@ -50,14 +90,14 @@ class Kept:
 
     A call is the same if function, units, state of the store and the code of actstore are. Tables, texts and arrays by
     name are kept; of a call that takes long they lie on the disk alone. Inside a `with`, which removes them when all
-    went well, unless they are kept `until_answered`.
+    went well and nobody else has them in use, unless they are kept `until_answered`.
     """
 
     def __init__(self, store: Store, function: Callable[[Store, Any], Any], units: Sequence[Any]) -> None:
         self._call, self._began = (store.place, store.state, function, units), time.monotonic()
         self._held: dict[int, Any] = {}
         self._files: dict[int, Path] = {}
-        self._folder: Path | None = None
+        self._folder: _Folder | None = None
         with suppress(OSError):
             if local.listed(caches.folder() / FOLDER):
                 self._forget_old()
@@ -96,11 +136,14 @@ class Kept:
     ) -> None:
         if kind is not None:
             self.write()
-        elif self._folder is not None:
-            if (finished := _finished.get()) is None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-            else:
-                finished.append(self._folder)
+        if self._folder is None:
+            return
+        if kind is not None:
+            self._folder.close()
+        elif (finished := _finished.get()) is None:
+            self._folder.remove()
+        else:
+            finished.append(self._folder)
 
     def write(self) -> None:
         """Have on the disk what can be kept."""
@@ -110,8 +153,9 @@ class Kept:
                 if (kind := _kind(value)) is None:
                     continue
                 content = _bytes(value)
-                folder.mkdir(parents=True, exist_ok=True)
-                path = folder / f"{number}-{local.crc32c_of(content)}.{kind}"
+                folder.path.mkdir(parents=True, exist_ok=True)
+                folder.lock()
+                path = folder.path / f"{number}-{local.crc32c_of(content)}.{kind}"
                 draft = local.draft_of(path)
                 try:
                     draft.write_bytes(content)
@@ -123,18 +167,19 @@ class Kept:
 
     def _read(self) -> None:
         try:
-            found = local.listed(self._place())
+            folder = self._place()
         except (pickle.PicklingError, AttributeError, TypeError):  # a lambda; it is not kept either
             return
-        for path in found:
+        folder.lock()
+        for path in local.listed(folder.path):
             number = path.stem.partition("-")[0]
             if path.suffix[1:] in KINDS and number.isdecimal() and _content(path) is not None:
                 self._files[int(number)] = path
 
-    def _place(self) -> Path:
+    def _place(self) -> _Folder:
         if self._folder is None:
             asked = hashlib.sha256(pickle.dumps((*self._call, _code())))
-            self._folder = caches.folder() / FOLDER / asked.hexdigest()[:32]
+            self._folder = _Folder(caches.folder() / FOLDER / asked.hexdigest()[:32])
         return self._folder
 
     def _forget_old(self) -> None:

@@ -9,6 +9,7 @@ import actstore
 from actstore.commands.main import run
 from actstore.errors import ActstoreError, ActstoreWarning
 from actstore_analyze.study import abroad, engines, executor
+from actstore_analyze.study import kept as keeping
 from actstore_analyze.study.executor import mapped
 from clusters import cluster
 from two_sided import command, counted, dying, killed_once, make, slow, squared
@@ -207,6 +208,20 @@ def test_the_same_call_goes_on(store, interrupted, tmp_path):
     assert kept(tmp_path) == []
 
 
+@pytest.mark.parametrize("ends_first", [0, 1])
+@pytest.mark.filterwarnings("ignore:. of 4 units:actstore.errors.ActstoreWarning")
+def test_the_same_call_twice_at_once_loses_nothing(store, interrupted, tmp_path, monkeypatch, ends_first):
+    """Which of them is done first leaves the files to the other, and that one removes them."""
+    monkeypatch.setattr(keeping, "SECONDS", -1.0)
+    calls = [executor.streamed(store, stopped, interrupted) for _ in range(2)]
+    found = [[next(call)] for call in calls]
+    for number in (ends_first, 1 - ends_first):
+        assert kept(tmp_path)
+        found[number] += calls[number]
+    assert [[one["root"][0] for one in each] for each in found] == [[0.0, 1.0, 2**0.5, 3**0.5]] * 2
+    assert kept(tmp_path) == []
+
+
 def test_another_call_begins_anew(store, interrupted, tmp_path):
     """Of other units, of another function, of a store that has grown: nothing is taken over."""
     assert len(mapped(store, stopped, interrupted[:3])) == 3
@@ -226,8 +241,6 @@ def test_a_unit_whose_file_is_damaged_is_done_again(store, interrupted, tmp_path
 
 
 def test_what_is_old_or_of_other_code_is_forgotten(store, interrupted, tmp_path, monkeypatch):
-    from actstore_analyze.study import kept as keeping
-
     monkeypatch.setattr(keeping, "_code", lambda: ("changed",))
     mapped(store, stopped, interrupted)
     assert marks(tmp_path / "marks") == [0, 0, 1, 1, 2, 3]
