@@ -358,11 +358,11 @@ class Moments:
 
     @cached_property
     def _root(self) -> Floats:
-        """A matrix R with R^T R = covariance."""
+        """The matrix R = R^T with R R = covariance: no axis has a sign in it, which rounding would choose."""
         if self.n < 2:
             raise ActstoreError(f"{self.n} vectors have no covariance; give two at least")
         values, axes = np.linalg.eigh(self.scatter * (self.n / (self.n - 1) / self.weight))
-        root: Floats = (axes * np.sqrt(np.maximum(values, 0))).T  # tiny negative eigenvalues are rounding
+        root: Floats = (axes * np.sqrt(np.maximum(values, 0))) @ axes.T  # tiny negative eigenvalues are rounding
         return root
 
 

@@ -350,8 +350,11 @@ def _share(rows: pl.DataFrame, x: Vectors, sae: Sized, turn: Any, device: Device
     plain = Parts(apart(x, sae, parts, weights))
     if turn is None:
         return Share.of({"none": plain})
-    rotated = Parts(apart(device.get(device.put(x) @ turn), sae, parts, weights))
-    return Share.of({"none": plain, "rotated": rotated}, moments(x, weights, device=device).lower)
+    turned = apart(device.get(device.put(x) @ turn), sae, parts, weights)
+    # A rotation leaves the variance as it is, but for rounding, which of equal vectors would be all.
+    spread = {part: (own.mean, own.scatter) for part, own in plain.of.items()}
+    rotated = {part: replace(own, mean=spread[part][0], scatter=spread[part][1]) for part, own in turned.items()}
+    return Share.of({"none": plain, "rotated": Parts(rotated)}, moments(x, weights, device=device).lower)
 
 
 def _nothing(store: Store, unit: Unit, control: str, n_features: int) -> tuple[object, ...]:

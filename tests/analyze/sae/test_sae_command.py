@@ -120,6 +120,19 @@ def test_controls(store, scope, capsys, monkeypatch):
     assert drawn["mse"] == pytest.approx(expected.mse, rel=0.9)  # eight draws
 
 
+def test_equal_vectors_have_no_variance_when_they_are_rotated(tmp_path, scope):
+    """Float32 makes of a long equal row other ends than of its neighbour: that is no variance."""
+    units = pl.DataFrame({"sample_id": [f"s{i}" for i in range(50)]})
+    made = actstore.create(tmp_path / "equal", plan=units, layers=[1], d_model=D, dtype="float32")
+    x = np.tile(np.random.default_rng(1).standard_normal(D).astype(np.float32), (1, 50, 1))
+    samples = units.with_columns(status=pl.lit("ok"))
+    made.write(0, samples=samples, rows=units.with_columns(role=pl.lit("image")), residual={"image": x})
+    table = made.measure.sae(saes=str(scope), no_interval=True).table
+    assert dict(table.filter(pl.col("control") != "gaussian").select("control", pl.col("fvu").is_nan()).rows()) == {
+        "none": True, "rotated": True,
+    }  # fmt: skip
+
+
 def gaussian(path, scope, average, monkeypatch):
     """The row of 40,000 Gaussian vectors of the images at layer 2."""
     monkeypatch.setattr("actstore_analyze.sae.study.min", lambda *_: 40_000, raising=False)

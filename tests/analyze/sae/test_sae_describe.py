@@ -228,8 +228,8 @@ def test_match_rate_beside_its_control(folder, capsys):
     with speaking(judged) as server:
         status, table, err = command(capsys, folder, "--judge", "tiny", "--base-url", server.url, "--controls")
         assert status == 0
-        assert len(server.asked) == 12  # d has no described feature; of the controls some have
-        assert "12 questions to tiny, about" in err
+        assert len(server.asked) == 13  # d has no described feature; of the controls some have
+        assert "13 questions to tiny, about" in err
         assert table["control"].to_list() == ["none", "shuffled", "rotated", "gaussian"]
         plain, shuffled, *_ = table.rows(named=True)
         assert {name: plain[name] for name in ("control", "rate", "matched", "unclear", "undescribed", "n")} == {
@@ -268,13 +268,13 @@ def test_a_second_run_asks_nothing(folder, capsys):
         _, second, err = command(capsys, folder, *asked, "--force")
         assert second.equals(first)
         assert "0 questions to tiny" in err
-        assert "12 are answered already" in err
+        assert "13 are answered already" in err
         _, _, err = command(capsys, folder, *asked)
         assert "recalled from" in err
         command(capsys, folder, *asked[:-1], "--examples", "2")
-        assert len(server.asked) == 12
+        assert len(server.asked) == 13
         command(capsys, folder, "--judge", "other", *asked[2:])
-        assert len(server.asked) == 24
+        assert len(server.asked) == 26
     kept = actstore.open(folder / "store")
     assert {result.measure for result in kept.results()} >= {"judge", "sae_features", "sae_match"}
 
@@ -296,7 +296,7 @@ def test_estimate_asks_nothing(folder, capsys):
         asked = ("--judge", "tiny", "--base-url", server.url, "--controls", "--estimate")
         status, table, err = command(capsys, folder, *asked, "--price", "2.5,10")
         assert (status, table.height, server.asked) == (0, 0, [])
-    assert "12 questions to tiny" in err
+    assert "13 questions to tiny" in err
     assert "dollars at 2.5 and 10 a million" in err
 
 
@@ -307,10 +307,10 @@ def test_answers_before_a_failure_are_kept(folder, capsys):
         status, _, err = command(capsys, folder, *asked)
         assert status == 1
         assert "refused: 500" in err.splitlines()[-1]
-        assert "2 of 12 questions answered and kept" in err
+        assert "2 of 13 questions answered and kept" in err
         status, _, err = command(capsys, folder, *asked)
         assert status == 0
-        assert "10 questions to tiny" in err
+        assert "11 questions to tiny" in err
 
 
 def test_unclear_replies_count_as_no_match(folder, capsys):

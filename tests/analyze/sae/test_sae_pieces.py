@@ -62,17 +62,17 @@ def naive(x, sae, weight):
 
 
 def gaussian(x, weight, seed):
-    """As many vectors of the same mean and covariance, by the eigenvectors of numpy's own covariance."""
+    """As many vectors of the same mean and covariance, by the symmetric root of numpy's own covariance."""
     of = np.cov(x.T, aweights=weight, ddof=0) * len(x) / (len(x) - 1)
-    values, axes = np.linalg.eigh(of)
+    left, values, _ = np.linalg.svd(of)
     drawn = np.random.default_rng(seed).standard_normal(x.shape)
-    return np.average(x, axis=0, weights=weight) + drawn @ (axes * np.sqrt(np.maximum(values, 0))).T
+    return np.average(x, axis=0, weights=weight) + drawn @ (left * np.sqrt(values)) @ left.T
 
 
 @pytest.mark.parametrize("average", ["example", "token"])
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_the_table_is_that_of_a_naive_pass_over_each_group(store, scope, cut, average, is_cut):
-    """Gaussian vectors too: to the signs of eigenvectors, which rounding does not turn here."""
+    """Gaussian vectors too."""
     if is_cut:
         cut()
     found = table(store, scope, roles=["image"], average=average, seed=7)
