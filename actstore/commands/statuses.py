@@ -22,7 +22,7 @@ MEANINGS = {
     Status.DONE: "done, or nothing was left to do",
     Status.ERROR: "an error, or what was checked is not as it should be; one message on standard error says what to do",
     Status.USAGE: "options or arguments that the command does not take",
-    Status.IN_PART: "done in part: some samples failed, or other processes hold the rest",
+    Status.IN_PART: "done in part: some samples failed, or other processes hold the rest (0 of ranks started together)",
     Status.NOT_SAVED: "done and shown, but the result could not be saved in the store",
     Status.INTERRUPTED: "interrupted, by Ctrl-C or SIGTERM; the same command goes on",
 }

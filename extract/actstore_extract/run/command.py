@@ -17,6 +17,7 @@ from actstore.storage.urls import is_url
 if TYPE_CHECKING:
     from actstore_extract.recipe.recipe import Recipe
     from actstore_extract.run.estimate import Estimate
+    from actstore_extract.run.ranks import Share
 
 
 def _say(text: str) -> None:
@@ -110,7 +111,17 @@ def extract(
         )
     if done.left:
         _say(f"{store}: {done.left} parts are being written by other processes; the same command says how far they are")
-    end(Status.IN_PART if done.failed or done.left else Status.DONE)
+    _end_in_part(run.share, failed=done.failed > 0, left=done.left > 0)
+
+
+def _end_in_part(share: "Share", *, failed: bool, left: bool) -> None:
+    """End as a run of which samples failed, or others hold the rest, which is no matter to one of several shares.
+
+    One of several processes that were started together ends by no status: torchrun, mpirun and srun -K would end the
+    others, at work.
+    """
+    in_part = (failed and not share.together) or (left and share.of == 1)
+    end(Status.IN_PART if in_part else Status.DONE)
 
 
 def _set(changes: Sequence[str]) -> list[str]:
@@ -127,17 +138,20 @@ def _on_devices(
     from actstore_extract.run.ranks import check_alone, share_of
 
     check_alone(n, asked.model.device_map)
-    ranks = assigned(n, share_of(share), device, torch.cuda.device_count())
+    own = share_of(share)
+    ranks = assigned(n, own, device, torch.cuda.device_count())
     failed = _failed(store)
     with _interruptible(store):
         statuses = run(ranks, ["extract", *words], _say)
     died = [f"{rank.share.number} ({status})" for rank, status in zip(ranks, statuses, strict=True) if status < 0]
     if died:
         _say(f"{store}: ended by signals: share {', '.join(died)}; the others have taken what they left")
-    if _is_done(store):
-        end(Status.IN_PART if _failed(store) > failed else Status.DONE)
+    done = _is_done(store)
+    worst = Status(max((status for status in statuses if status in {*Status}), default=Status.IN_PART))
+    if done or (worst in (Status.DONE, Status.IN_PART) and not died):
+        _end_in_part(own, failed=_failed(store) > failed, left=not done)
     else:
-        end(Status(max((status for status in statuses if status in {*Status}), default=0) or Status.IN_PART))
+        end(worst or Status.IN_PART)
 
 
 def _is_done(store: Path | str) -> bool:

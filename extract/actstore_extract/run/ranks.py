@@ -25,11 +25,15 @@ class RankError(ActstoreError):
 
 @dataclass(frozen=True)
 class Share:
-    """The `number`-th of `of` equal shares of a run, counted from 1; `by` says who gave it."""
+    """The `number`-th of `of` equal shares of a run, counted from 1; `by` says who gave it.
+
+    together: one of the processes of torchrun, MPI or a Slurm step, which may all be ended when one ends by a status.
+    """
 
     number: int = 1
     of: int = 1
     by: str = ""
+    together: bool = False
 
     def __str__(self) -> str:
         return f"share {self.number} of {self.of} ({self.by})"
@@ -73,7 +77,7 @@ def share_of(asked: str | None = None) -> Share:
             )
         return Share(int(found[1]), int(found[2]), "--share")
     by = " in ".join(filter(None, [place.by, f"a job array of {of}" if of > 1 else ""]))
-    return Share(index * place.world + place.rank + 1, of * place.world, by)
+    return Share(index * place.world + place.rank + 1, of * place.world, by, together=place.world > 1)
 
 
 def check_alone(n: int, device_map: str | Mapping[str, int | str] | None) -> None:

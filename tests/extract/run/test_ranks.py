@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.exceptions import Exit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from actstore.maintain import verify
 from actstore_extract.families import LoadError
 from actstore_extract.recipe import recipe
 from actstore_extract.run import runner
+from actstore_extract.run.command import _end_in_part
 from actstore_extract.run.ranks import RankError, Share, device_of, share_of
 from actstore_extract.run.runner import Run
 from extracting import SMALL, extract, vectors
@@ -204,3 +206,23 @@ def test_under_torchrun(tmp_path, whole):
     )
     assert done.returncode == 0, done.stderr
     assert vectors(tmp_path / "s") == whole
+
+
+@pytest.mark.parametrize(
+    ("share", "failed", "left", "status"),
+    [
+        (Share(), False, False, 0),
+        (Share(), True, False, 3),
+        (Share(), False, True, 3),
+        (Share(3, 16, "--share"), False, True, 0),
+        (Share(3, 16, "--share"), True, True, 3),
+        (Share(1, 2, "torchrun", together=True), True, True, 0),
+    ],
+)
+def test_what_others_hold_or_fails_is_no_status_of_a_rank(share, failed, left, status):
+    found = 0
+    try:
+        _end_in_part(share, failed=failed, left=left)
+    except Exit as ended:
+        found = ended.exit_code
+    assert found == status

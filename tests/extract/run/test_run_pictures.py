@@ -69,6 +69,16 @@ def store(pictures, tmp_path_factory):
     return actstore.open(folder / "s")
 
 
+def test_pictures_that_one_rank_cannot_read_end_no_other(pictures, tmp_path, monkeypatch, capsys):
+    """torchrun ends all others where one ends with a status, whatever they are at."""
+    (tmp_path / "r.toml").write_text(RECIPE.format(path=json.dumps(str(pictures))))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(["extract", str(tmp_path / "r.toml"), str(tmp_path / "s")]) == 0
+    assert "(2 failed)" in capsys.readouterr().err
+    assert not actstore.open(tmp_path / "s").remaining
+
+
 @pytest.mark.parametrize("label", ["turned", "wide", "real"])
 def test_the_same_picture_is_the_same_however_it_is_stored(store, label):
     rows = store.sql("from rows where role = 'eoi' order by sample_id")
