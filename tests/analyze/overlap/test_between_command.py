@@ -127,7 +127,7 @@ def test_jobs_figure_and_report(store, tmp_path, capsys):
     _, alone, _ = command(capsys, *asked, "--figure", tmp_path / "f.svg")
     drawing = (tmp_path / "f.svg").read_text()
     assert "random-text, layer 1: overlap 1.0" in drawing
-    assert f"n = {N} samples, euclidean distance; with random-text, layer 1<" in drawing
+    assert f"n = {N} samples, euclidean distance; with random-text, layer 1" in drawing
     assert command(capsys, *asked, "--force", "--jobs", 2)[1] == alone
     assert run(["report", str(store), "-o", str(tmp_path / "r.html")]) == 0
     page = (tmp_path / "r.html").read_text()

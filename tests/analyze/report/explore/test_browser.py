@@ -212,7 +212,7 @@ def test_a_notebook_shows_the_page_in_a_frame(browser, resources, tmp_path):
     seen.page.goto((tmp_path / "cell.html").as_uri())
     frame = seen.page.frame_locator("iframe")
     frame.locator(READY).wait_for()
-    assert frame.locator("#said").inner_text() == "16 of 16 points"
+    frame.locator("#said >> text=16 of 16 points").wait_for()
     frame.locator("#layer").press("ArrowLeft")
     frame.locator("#at >> text=1").wait_for()
     assert (seen.errors, seen.elsewhere) == ([], [])
