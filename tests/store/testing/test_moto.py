@@ -114,14 +114,14 @@ def test_what_stays_wrong_is_told(made, served, kind, said):
 @pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_writers_that_are_killed_lose_nothing_that_was_acknowledged(tmp_path, served, kills):
     """At any instant of a batch or between two; every batch is bit for bit the truth."""
-    push(known.create(tmp_path / "s", 3 * kills).path, URL)
+    push(known.create(tmp_path / "s", 6 * kills).path, URL)
     acknowledged, chance = set(), np.random.default_rng(0)
     with processes.python("-m", "actstore.testing.writer", "serve") as server:
         for seed in range(kills):
             processes.tell(server, f"{URL}\t{seed}")
             pid = int(processes.next_line(server).removeprefix("pid "))
             said = [processes.next_line(server)]
-            time.sleep(chance.uniform(0, 0.3))
+            time.sleep(chance.uniform(0, 0.1))
             os.kill(pid, signal.SIGKILL)
             while (line := processes.next_line(server)) != "gone":
                 said.append(line)
@@ -129,4 +129,4 @@ def test_writers_that_are_killed_lose_nothing_that_was_acknowledged(tmp_path, se
         assert len(acknowledged) >= kills
         assert acknowledged <= known.check(URL)
     known.write(actstore.open(URL), *actstore.open(URL).remaining)
-    assert known.check(URL) == set(range(3 * kills))
+    assert known.check(URL) == set(range(6 * kills))
