@@ -10,31 +10,16 @@ import time
 from datetime import timedelta
 
 import numpy as np
-import polars as pl
 import pytest
 
 import actstore
 import leading
-import making
 from actstore.errors import ActstoreError
 from actstore.maintain.pushing import push
 from actstore.read import mirror
 from actstore.storage import at_once, objects
 from buckets import Memory, bucket
 from leading import URL
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    store = making.store(tmp_path_factory.mktemp("made") / "s", 3)
-    store.save_result("count", pl.DataFrame({"n": [1, 2]}), {"k": 1})
-    return actstore.open(store.path)
-
-
-@pytest.fixture
-def served(made, tmp_path, monkeypatch):
-    with leading.pushed(monkeypatch, made.path, tmp_path / "cache") as found:
-        yield found
 
 
 class Late(Memory):

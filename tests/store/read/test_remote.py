@@ -28,19 +28,6 @@ from leading import URL
 PARTS = 3
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    store = making.store(tmp_path_factory.mktemp("made") / "s", PARTS)
-    store.save_result("count", pl.DataFrame({"n": [1, 2]}), {"k": 1})
-    return actstore.open(store.path)
-
-
-@pytest.fixture
-def served(made, tmp_path, monkeypatch):
-    with leading.pushed(monkeypatch, made.path, tmp_path / "cache") as found:
-        yield found
-
-
 def everything(store):
     """All that a reader can ask for, as plain values."""
     rows = store.sql("from rows order by row_id")
